@@ -1,0 +1,162 @@
+"""The one protocol that every language model implements, whatever family it belongs to.
+
+Tokens are int64 tensors [B, T]. A document starts with the tokeniser's `start_id`, so that its first
+real token is predicted too and every byte of a text is paid for by every model.
+"""
+
+import json
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from frugal.corpora.tokenizers import Tokenizer, load_tokenizer
+from frugal.errors import InputError, UnavailableError
+from frugal.files import appearing
+
+# Nobody holds [tokens, V] for a whole text: logits are made and used in pieces of about this many numbers.
+LOGITS_AT_ONCE = 2**25
+
+
+class TargetScores(NamedTuple):
+    """How well each token was predicted from those before it; row t is about token t + 1."""
+
+    log_probabilities: Tensor  # [B, T-1], natural logarithm
+    ranks: Tensor  # [B, T-1], how many tokens were thought more likely; 0 is a top-1 hit
+
+
+class LanguageModel(ABC):
+    """Predicts the next token from those before it, never from those after it.
+
+    Attributes:
+        tokenizer: turns text into this model's tokens.
+        vocabulary_size: width V of the logits; may exceed the tokeniser's own size.
+        context_length: most tokens that `score` takes at once; None where there is no limit, because the
+            state is all the model keeps of the past.
+        device: where the model computes and where it expects its tokens.
+    """
+
+    tokenizer: Tokenizer
+    vocabulary_size: int
+    context_length: int | None = None
+    device: torch.device = torch.device("cpu")
+
+    @abstractmethod
+    def score(self, tokens: Tensor) -> Tensor:
+        """Log-probabilities [B, T, V]: row t is the distribution of token t + 1 given tokens 0..t."""
+
+    @abstractmethod
+    def start(self, batch_size: int) -> Any:
+        """State of `batch_size` streams before their first token."""
+
+    @abstractmethod
+    def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Take one token per stream, [B]; give the next token's logits [B, V] and the new state.
+
+        The state passed in stays valid: a stream can be continued from it in two ways.
+        """
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write the model to a folder: weights, configuration, tokeniser, card."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path) -> Self:
+        """Read a model that `save` wrote."""
+
+    def feed(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Take T >= 1 tokens per stream, [B, T]; give the logits after the last, [B, V], and the new state."""
+        for t in range(tokens.shape[1]):
+            logits, state = self.step(tokens[:, t], state)
+        return logits, state
+
+    def target_scores(self, tokens: Tensor) -> TargetScores:
+        """Score tokens 1..T-1 of each row [B, T] by those before them, in bounded memory."""
+        inputs, targets = tokens[:, :-1], tokens[:, 1:]
+        rows = max(1, LOGITS_AT_ONCE // max(1, inputs.shape[1] * self.vocabulary_size))
+        pieces = [
+            gather_targets(self.score(inputs[at : at + rows]), targets[at : at + rows])
+            for at in range(0, len(tokens), rows)
+        ]
+        return TargetScores(*(torch.cat(column) for column in zip(*pieces, strict=True)))
+
+    def target_log_probabilities(self, tokens: Tensor) -> Tensor:
+        """Log-probability [B, T-1] of each token but the first, given those before it."""
+        return self.target_scores(tokens).log_probabilities
+
+
+class HiddenStateModel(LanguageModel):
+    """A language model that is a map from tokens to hidden states [.., d], then a head to logits [.., V]."""
+
+    @abstractmethod
+    def hidden(self, tokens: Tensor) -> Tensor:
+        """Hidden states [B, T, d]; row t depends on tokens 0..t only."""
+
+    @abstractmethod
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits [.., V] of hidden states [.., d]."""
+
+    @abstractmethod
+    def hidden_step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """As `step`, but gives the hidden state [B, d] instead of the logits."""
+
+    def score(self, tokens: Tensor) -> Tensor:
+        return self.head(self.hidden(tokens)).float().log_softmax(-1)
+
+    def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        hidden, state = self.hidden_step(tokens, state)
+        return self.head(hidden).float(), state
+
+    def target_scores(self, tokens: Tensor) -> TargetScores:
+        hidden = self.hidden(tokens[:, :-1]).flatten(0, 1)  # [B*(T-1), d]
+        targets = tokens[:, 1:].flatten()
+        rows = max(1, LOGITS_AT_ONCE // self.vocabulary_size)
+        pieces = [
+            gather_targets(self.head(hidden[at : at + rows]).float().log_softmax(-1), targets[at : at + rows])
+            for at in range(0, len(targets), rows)
+        ]
+        shape = (len(tokens), tokens.shape[1] - 1)
+        return TargetScores(*(torch.cat(column).view(shape) for column in zip(*pieces, strict=True)))
+
+
+def gather_targets(log_probabilities: Tensor, targets: Tensor) -> TargetScores:
+    """Pick the targets' log-probabilities and ranks out of [.., V] for targets [..]."""
+    chosen = log_probabilities.gather(-1, targets.unsqueeze(-1))  # [.., 1]
+    return TargetScores(chosen.squeeze(-1), (log_probabilities > chosen).sum(-1))
+
+
+def save_model(
+    folder: Path, model: LanguageModel, weights: dict[str, Tensor], config: dict[str, Any], card: str
+) -> None:
+    """Write `model.safetensors`, `config.json`, the tokeniser's files and `card.md`; the folder appears whole.
+
+    `config` holds plain values only; the model's class name is added, so that `read_model` can check it.
+    """
+    with appearing(folder) as temporary:
+        temporary.mkdir()
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary / "model.safetensors")
+        settings = {"class": type(model).__name__, **config}
+        (temporary / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        (temporary / "card.md").write_text(card.rstrip() + "\n", encoding="utf-8")
+        model.tokenizer.save(temporary)
+
+
+def read_model(folder: Path, kind: type[LanguageModel]) -> tuple[dict[str, Tensor], dict[str, Any], Tokenizer]:
+    """Read back what `save_model` wrote: weights, configuration, tokeniser.
+
+    Raises:
+        InputError: the folder holds a model of another class.
+        UnavailableError: a file is missing or damaged.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        weights = load_file(folder / "model.safetensors")
+    except Exception as error:
+        raise UnavailableError(f"{folder} cannot be read as a saved model ({error}): save the model again") from error
+    if config.pop("class", None) != kind.__name__:
+        raise InputError(f"{folder} does not hold a {kind.__name__}: load it with the class named in its config.json")
+    return weights, config, load_tokenizer(folder)
