@@ -1,0 +1,85 @@
+"""Windows over token sequences: for scoring whole documents, and as training examples."""
+
+from bisect import bisect_right
+from itertools import accumulate
+from typing import NamedTuple
+
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from frugal.errors import InputError
+
+
+class Window(NamedTuple):
+    """Tokens begin..end are read; rows keep..end are this window's to answer for."""
+
+    begin: int
+    end: int
+    keep: int
+
+
+def strided_windows(length: int, context: int, stride: int) -> list[Window]:
+    """Cut a document of `length` tokens into windows that together keep each row exactly once.
+
+    Windows are at most `context` long and begin `stride` tokens after one another. Past the first window,
+    each kept row sees at least `context - stride` tokens before it: a small stride costs time and gives
+    context (https://huggingface.co/docs/transformers/perplexity).
+
+    Raises:
+        InputError: `length` is negative, `context` is not positive, or `stride` is not in 1..context.
+    """
+    if length < 0:
+        raise InputError(f"length={length}: must not be negative; give the document's number of tokens")
+    if context < 1:
+        raise InputError(f"context={context}: must be positive; typical values lie in 64 to 1024")
+    if not 1 <= stride <= context:
+        raise InputError(f"stride={stride}: must lie in 1 to context={context}; context / 2 is a usual choice")
+    windows: list[Window] = []
+    kept = 0
+    for begin in range(0, length, stride):
+        if kept == length:
+            break
+        end = min(begin + context, length)
+        windows.append(Window(begin, end, kept))
+        kept = end
+    return windows
+
+
+class Blocks(Dataset[tuple[Tensor, Tensor]]):
+    """Training examples (inputs [length], targets [length]), targets being the inputs one token later.
+
+    Blocks start every `stride` tokens (every `length` by default) and are views: nothing is copied, however much
+    they overlap. Given a list of documents, no block crosses a border between them; the end of a document that
+    does not fill a block is left out. To fill blocks across borders, give the concatenated documents as one tensor.
+
+    Raises:
+        InputError: `length` or `stride` is not positive, or no document fills a block.
+    """
+
+    def __init__(self, tokens: Tensor | list[Tensor], length: int, stride: int | None = None) -> None:
+        stride = length if stride is None else stride
+        if length < 1 or stride < 1:
+            raise InputError(f"length={length}, stride={stride}: must both be positive; stride = length tiles the text")
+        self.documents = [tokens] if isinstance(tokens, Tensor) else tokens
+        self.length = length
+        self.stride = stride
+        counts = [max(0, (len(document) - length - 1) // stride + 1) for document in self.documents]
+        self._ends = list(accumulate(counts))
+        if not sum(counts):
+            longest = max(map(len, self.documents), default=0)
+            raise InputError(
+                f"length={length}: a block takes {length + 1} tokens, but the longest document has {longest}; "
+                "give a longer text or a smaller length"
+            )
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"block {index} of {len(self)}")
+        document = bisect_right(self._ends, index)
+        before = self._ends[document - 1] if document else 0
+        begin = (index - before) * self.stride
+        piece = self.documents[document][begin : begin + self.length + 1]
+        return piece[:-1], piece[1:]
