@@ -1,0 +1,7 @@
+"""What every result is compared with: n-grams, a continuous cache, general-purpose compressors."""
+
+from frugal.baselines.cache import ContinuousCache
+from frugal.baselines.compression import compressed_bits_per_byte
+from frugal.baselines.ngram import NGram
+
+__all__ = ["ContinuousCache", "NGram", "compressed_bits_per_byte"]

@@ -1,0 +1,222 @@
+"""How well a language model predicts a text: bits per byte, perplexity, accuracy, and differences with intervals.
+
+Bits per byte is the common currency: negative log-likelihood / (ln 2 * UTF-8 bytes of the same text). Every token
+of a document is scored, the first one given the document start, so models with different tokenisers pay for
+the same bytes. Perplexity is per token and is never compared across tokenisers.
+"""
+
+import math
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
+
+from frugal.corpora import Document, Window, encode_documents, strided_windows
+from frugal.errors import InputError
+from frugal.language_model import LanguageModel
+
+# A tokeniser that maps a rare character to "unknown" has not said which one it was. Naming it costs the
+# logarithm of the number of Unicode scalar values, so that ignorance never looks like compression.
+NATS_TO_NAME_A_CHARACTER = math.log(0x110000 - 0x800)
+
+
+@dataclass(frozen=True)
+class DocumentScore:
+    """Sums over one document: nats of all its tokens, and how many tokens ranked first or among the first five."""
+
+    title: str
+    nats: float
+    tokens: int
+    bytes: int
+    top1: int
+    top5: int
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one model on one text, and the protocol that gave them.
+
+    `context` is the most tokens that a prediction could look back on (None: no limit), `stride` the number of
+    tokens scored per window: every token but those of a document's first window has between
+    `context - stride` and `context` tokens before it.
+    """
+
+    documents: tuple[DocumentScore, ...]
+    context: int | None
+    stride: int | None
+    seconds: float
+
+    @property
+    def nats(self) -> float:
+        return sum(document.nats for document in self.documents)
+
+    @property
+    def tokens(self) -> int:
+        return sum(document.tokens for document in self.documents)
+
+    @property
+    def bytes(self) -> int:
+        return sum(document.bytes for document in self.documents)
+
+    @property
+    def bits_per_byte(self) -> float:
+        return self.nats / (math.log(2) * self.bytes)
+
+    @property
+    def perplexity(self) -> float:
+        """Per token of the model's own tokeniser."""
+        return math.exp(self.nats / self.tokens)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of tokens that were thought the most likely."""
+        return sum(document.top1 for document in self.documents) / self.tokens
+
+    @property
+    def accuracy_top5(self) -> float:
+        return sum(document.top5 for document in self.documents) / self.tokens
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Bits per byte of one model minus another's, with a bootstrap interval; negative favours the first."""
+
+    bits_per_byte: float
+    low: float
+    high: float
+
+
+def evaluate(
+    model: LanguageModel,
+    text: str | Iterable[Document | str],
+    *,
+    context: int | None = None,
+    stride: int | None = None,
+    batch_tokens: int = 4096,
+    progress: bool = False,
+) -> Scores:
+    """Score every token of `text`, one document at a time, each from the model's starting state.
+
+    Args:
+        model: any `LanguageModel`.
+        text: one text, or documents that are kept apart.
+        context: most tokens to look back on; default: the model's own limit.
+        stride: tokens scored per window, at most `context`; default: `context`, windows without overlap.
+        batch_tokens: about how many tokens are scored in one call of the model.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: the text is empty, the context is out of range, or the model answers NaN.
+    """
+    documents = _as_documents(text)
+    context = _checked_context(model, context)
+    stride = _checked_stride(stride, context)
+    started = time.perf_counter()
+    encoded = encode_documents(model.tokenizer, documents)
+    log_probabilities = [torch.zeros(len(tokens) - 1, dtype=torch.float64) for tokens in encoded]
+    ranks = [torch.zeros(len(tokens) - 1, dtype=torch.int64) for tokens in encoded]
+    with torch.inference_mode(), tqdm(total=sum(map(len, ranks)), unit="token", disable=not progress) as bar:
+        for batch in _batches(encoded, context, stride, batch_tokens):
+            # Right padding is harmless: a causal model's earlier rows cannot see it.
+            tokens = pad_sequence(
+                [encoded[d][window.begin : window.end + 1] for d, window in batch],
+                batch_first=True,
+                padding_value=model.tokenizer.start_id,
+            )
+            scores = model.target_scores(tokens.to(model.device))
+            for row, (d, window) in enumerate(batch):
+                kept = slice(window.keep - window.begin, window.end - window.begin)
+                log_probabilities[d][window.keep : window.end] = scores.log_probabilities[row, kept].cpu()
+                ranks[d][window.keep : window.end] = scores.ranks[row, kept].cpu()
+                bar.update(window.end - window.keep)
+    columns = zip(documents, encoded, log_probabilities, ranks, strict=True)
+    unknown_id = model.tokenizer.unknown_id
+    summed = tuple(_document_score(*column, unknown_id=unknown_id) for column in columns)
+    return Scores(summed, context, stride, time.perf_counter() - started)
+
+
+def bootstrap_difference(
+    first: Scores, second: Scores, *, samples: int = 10_000, level: float = 0.95, seed: int = 0
+) -> Difference:
+    """Paired bootstrap by document of `first` minus `second` in bits per byte.
+
+    Documents are drawn with replacement, the same for both models; nats and bytes are summed before dividing, so
+    long documents weigh as much as they do in the score itself.
+
+    Raises:
+        InputError: the two were scored on different texts, or on fewer than two documents.
+    """
+    if [(d.title, d.bytes) for d in first.documents] != [(d.title, d.bytes) for d in second.documents]:
+        raise InputError("the two scores are of different documents: evaluate both models on the same text")
+    if len(first.documents) < 2:
+        raise InputError("a bootstrap by document needs at least 2 documents, got 1: score a text with several")
+    nats = np.array([a.nats - b.nats for a, b in zip(first.documents, second.documents, strict=True)])
+    size = np.array([d.bytes for d in first.documents])
+    drawn = np.random.default_rng(seed).integers(len(size), size=(samples, len(size)))
+    differences = nats[drawn].sum(1) / (math.log(2) * size[drawn].sum(1))
+    low, high = np.quantile(differences, [(1 - level) / 2, (1 + level) / 2])
+    return Difference(first.bits_per_byte - second.bits_per_byte, float(low), float(high))
+
+
+def _as_documents(text: str | Iterable[Document | str]) -> list[Document]:
+    parts = [text] if isinstance(text, str) else text
+    documents = [part if isinstance(part, Document) else Document(f"text {i}", part) for i, part in enumerate(parts)]
+    empty = [document.title for document in documents if not document.text]
+    if empty or not documents:
+        raise InputError(f"nothing to score: {empty[0] if empty else 'the text'} is empty; give some text")
+    return documents
+
+
+def _checked_context(model: LanguageModel, context: int | None) -> int | None:
+    limit = model.context_length
+    if context is not None and (context < 1 or (limit is not None and context > limit)):
+        most = f"at most {limit}, this model's limit" if limit else "at least 1"
+        raise InputError(f"context={context}: must be {most}; leave it out for the longest possible")
+    return context or limit
+
+
+def _checked_stride(stride: int | None, context: int | None) -> int | None:
+    if stride is not None and (context is None or not 1 <= stride <= context):
+        raise InputError(f"stride={stride}: must be from 1 to the context ({context}); leave it out for no overlap")
+    return stride or context
+
+
+def _batches(
+    encoded: list[Tensor], context: int | None, stride: int | None, batch_tokens: int
+) -> Iterator[list[tuple[int, Window]]]:
+    """Windows of all documents, (document, window), of like length in batches of about `batch_tokens` tokens."""
+    windows = []
+    for d, tokens in enumerate(encoded):
+        length = len(tokens) - 1  # inputs; the last token is only a target
+        windows += [(d, window) for window in strided_windows(length, context or length, stride or length)]
+    windows.sort(key=lambda item: item[1].end - item[1].begin)  # stable: order does not depend on the machine
+    batch: list[tuple[int, Window]] = []
+    for item in windows:
+        longest = item[1].end - item[1].begin
+        if batch and (len(batch) + 1) * longest > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(item)
+    yield batch
+
+
+def _document_score(
+    document: Document, tokens: Tensor, log_probabilities: Tensor, ranks: Tensor, *, unknown_id: int | None
+) -> DocumentScore:
+    unknown = tokens[1:] == unknown_id if unknown_id is not None else torch.zeros_like(ranks, dtype=torch.bool)
+    nats = -log_probabilities.sum().item() + unknown.sum().item() * NATS_TO_NAME_A_CHARACTER
+    if math.isnan(nats):
+        raise InputError(f"the model answered NaN on {document.title!r}: its weights or states are damaged")
+    return DocumentScore(
+        title=document.title,
+        nats=nats,
+        tokens=len(ranks),
+        bytes=len(document.text.encode()),
+        top1=int(((ranks < 1) & ~unknown).sum()),
+        top5=int(((ranks < 5) & ~unknown).sum()),
+    )

@@ -1,0 +1,207 @@
+"""Text out of any `LanguageModel`: one token at a time, streamed, singly or in batches."""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from frugal.corpora.tokenizers import REPLACEMENT, Tokenizer
+from frugal.errors import InputError
+from frugal.language_model import LanguageModel
+
+# Decoding a few tokens of the prompt with the new ones keeps spaces right for tokenisers that decide them by what
+# stands before.
+PROMPT_TAIL = 16
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen.
+
+    Attributes:
+        max_tokens: most tokens to generate.
+        temperature: 0 always takes the likeliest token; 1 samples from the model's distribution.
+        top_k: sample among the k likeliest tokens only.
+        top_p: sample among the fewest tokens that together have this probability (nucleus sampling,
+            Holtzman et al. 2020).
+        repetition_penalty: above 1 makes tokens that have occurred less likely (Keskar et al. 2019).
+        stop: generation ends before any of these strings appears; it always ends at the end of a document.
+        seed: makes the choice reproducible on one machine; None draws a fresh one.
+    """
+
+    max_tokens: int = 200
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    repetition_penalty: float = 1.0
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise InputError(f"max_tokens={self.max_tokens}: must be at least 1")
+        if not self.temperature >= 0:
+            raise InputError(f"temperature={self.temperature}: must not be negative; typical values lie in 0.6 to 1.2")
+        if self.top_k is not None and self.top_k < 1:
+            raise InputError(f"top_k={self.top_k}: must be at least 1; leave it out to sample among all tokens")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise InputError(f"top_p={self.top_p}: must be above 0 and at most 1; typical values lie in 0.8 to 0.95")
+        if not self.repetition_penalty > 0:
+            raise InputError(
+                f"repetition_penalty={self.repetition_penalty}: must be positive; 1 is none, 1.2 is strong"
+            )
+        if isinstance(self.stop, str) or not all(self.stop):
+            raise InputError(f"stop={self.stop!r}: must be a tuple of strings that are not empty, such as ('\\n',)")
+
+
+def generate(model: LanguageModel, prompt: str, sampling: Sampling = Sampling()) -> str:
+    """Continue a prompt; the prompt itself is not repeated in the answer.
+
+    An empty prompt starts a new document. Past its context a model forgets the oldest tokens, with a warning.
+    """
+    return generate_batch(model, [prompt], sampling)[0]
+
+
+def generate_batch(model: LanguageModel, prompts: Sequence[str], sampling: Sampling = Sampling()) -> list[str]:
+    """As `generate`, for several prompts of any lengths at once."""
+    texts = [""] * len(prompts)
+    for pieces in _stream(model, prompts, sampling):
+        texts = [text + piece for text, piece in zip(texts, pieces, strict=True)]
+    return texts
+
+
+def stream(model: LanguageModel, prompt: str, sampling: Sampling = Sampling()) -> Iterator[str]:
+    """Continue a prompt piece by piece: the pieces joined are what `generate` would return."""
+    for (piece,) in _stream(model, [prompt], sampling):
+        if piece:
+            yield piece
+
+
+class _Continuation:
+    """The text of one stream as it grows, given out only as far as it can no longer change."""
+
+    def __init__(self, tokenizer: Tokenizer, prompt: Tensor, stop: tuple[str, ...]) -> None:
+        self.tokenizer, self.stop = tokenizer, stop
+        self.tokens = prompt[-PROMPT_TAIL:].tolist()
+        self.text_before = len(tokenizer.decode(torch.tensor(self.tokens)))
+        self.given = 0
+        self.ended = False
+
+    def take(self, token: int) -> str:
+        """Add a token; the text that is now settled."""
+        if token == self.tokenizer.start_id:
+            return self.end()
+        self.tokens.append(token)
+        text = self._text()
+        cuts = [at for string in self.stop if (at := text.find(string)) >= 0]
+        if cuts:
+            self.ended = True
+            return self._give(text[: min(cuts)])
+        settled = text.rstrip(REPLACEMENT)  # a character whose last bytes are still to come
+        held = max((_overlap(settled, string) for string in self.stop), default=0)
+        return self._give(settled[: len(settled) - held])
+
+    def end(self) -> str:
+        """No more tokens: all that was held back."""
+        if self.ended:
+            return ""
+        self.ended = True
+        return self._give(self._text())
+
+    def _text(self) -> str:
+        return self.tokenizer.decode(torch.tensor(self.tokens))[self.text_before :]
+
+    def _give(self, text: str) -> str:
+        piece, self.given = text[self.given :], max(self.given, len(text))
+        return piece
+
+
+def _stream(model: LanguageModel, prompts: Sequence[str], sampling: Sampling) -> Iterator[list[str]]:
+    """Per step the settled text of each prompt's continuation."""
+    start = torch.tensor([model.tokenizer.start_id])
+    encoded = [torch.cat([start, model.tokenizer.encode(prompt)]) for prompt in prompts]
+    longest = max(map(len, encoded))
+    if model.context_length and longest > model.context_length:
+        warnings.warn(
+            f"the prompt has {longest} tokens, the model sees the last {model.context_length} at most", stacklevel=3
+        )
+    continuations = [_Continuation(model.tokenizer, prompt, sampling.stop) for prompt in encoded]
+    with torch.inference_mode():
+        for tokens in _tokens(model, encoded, sampling):
+            yield [
+                "" if row.ended or token is None else row.take(token)
+                for row, token in zip(continuations, tokens, strict=True)
+            ]
+            if all(row.ended for row in continuations):
+                return
+    yield [row.end() for row in continuations]
+
+
+def _tokens(model: LanguageModel, prompts: list[Tensor], sampling: Sampling) -> Iterator[list[int | None]]:
+    """Per step one new token of each stream, or None while a prompt that is longer than the others is still read.
+
+    All streams advance together from the end of the shortest prompt, so that no padding is needed.
+    """
+    shortest, longest = min(map(len, prompts)), max(map(len, prompts))
+    choose = _chooser(model.tokenizer, sampling)
+    history = torch.stack([prompt[:shortest] for prompt in prompts]).to(model.device)  # [B, t]
+    logits, state = model.feed(history, model.start(len(prompts)))
+    for at in range(shortest, longest + sampling.max_tokens):
+        chosen = choose(history, logits)  # [B]
+        new: list[int | None] = []
+        for row, prompt in enumerate(prompts):
+            if at < len(prompt):
+                chosen[row] = prompt[at]
+            new.append(int(chosen[row]) if len(prompt) <= at < len(prompt) + sampling.max_tokens else None)
+        yield new
+        history = torch.cat([history, chosen.unsqueeze(1)], 1)
+        logits, state = model.step(chosen, state)
+
+
+def _chooser(tokenizer: Tokenizer, sampling: Sampling) -> Callable[[Tensor, Tensor], Tensor]:
+    """A function from the tokens so far [B, t] and logits [B, V] to the next tokens [B].
+
+    The transformations are those of the transformers library, which they do not tie to its models.
+    """
+    from transformers import (
+        LogitsProcessorList,
+        RepetitionPenaltyLogitsProcessor,
+        TemperatureLogitsWarper,
+        TopKLogitsWarper,
+        TopPLogitsWarper,
+    )
+
+    process = LogitsProcessorList()
+    if sampling.repetition_penalty != 1:
+        process.append(RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty))
+    if sampling.temperature not in (0, 1):
+        process.append(TemperatureLogitsWarper(float(sampling.temperature)))
+    if sampling.top_k is not None:
+        process.append(TopKLogitsWarper(sampling.top_k))
+    if sampling.top_p is not None:
+        process.append(TopPLogitsWarper(sampling.top_p))
+    generator = torch.Generator()
+    if sampling.seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(sampling.seed)
+
+    def choose(history: Tensor, logits: Tensor) -> Tensor:
+        logits = logits.clone()
+        logits[:, tokenizer.vocabulary_size :] = -torch.inf  # rows of the head that stand for no token
+        if tokenizer.unknown_id is not None:
+            logits[:, tokenizer.unknown_id] = -torch.inf
+        scores: Tensor = process(history, logits)  # type: ignore[arg-type]  # annotated with a legacy tensor class
+        if sampling.temperature == 0:
+            return scores.argmax(-1)
+        # Drawn on the CPU, so that a seed gives the same text whatever device the model is on.
+        return torch.multinomial(scores.softmax(-1).cpu(), 1, generator=generator).squeeze(1).to(logits.device)
+
+    return choose
+
+
+def _overlap(text: str, string: str) -> int:
+    """Length of the longest end of `text` that could be the beginning of `string`."""
+    return next((n for n in range(min(len(text), len(string) - 1), 0, -1) if text.endswith(string[:n])), 0)

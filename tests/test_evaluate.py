@@ -1,0 +1,120 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from frugal.corpora import BytePairTokenizer, CharTokenizer, Document
+from frugal.errors import InputError
+from frugal.evaluate import NATS_TO_NAME_A_CHARACTER, bootstrap_difference, evaluate
+from models import TEXTS, Recurrent, Table, Uniform, characters
+
+
+@given(text=st.text(min_size=1, max_size=60))
+@settings(max_examples=50, deadline=None)
+def test_a_uniform_model_pays_log2_of_the_vocabulary_for_each_token(text: str) -> None:
+    tokenizer = BytePairTokenizer.train(TEXTS, 270)
+    text = text.encode("utf-8", "ignore").decode() or "x"  # lone surrogates have no bytes
+    scores = evaluate(Uniform(tokenizer), text)
+    assert scores.tokens == len(tokenizer.encode(text))
+    assert scores.bytes == len(text.encode())
+    assert scores.bits_per_byte * scores.bytes == pytest.approx(scores.tokens * math.log2(tokenizer.vocabulary_size))
+    assert scores.perplexity == pytest.approx(tokenizer.vocabulary_size)
+
+
+def test_a_hand_computed_table_comes_out_to_the_last_digit() -> None:
+    # Tokens a, b, start, unknown. After the start: a 1/2, b 1/4; after a: a 1/4, b 1/2; after b: a 1/8, b 3/4.
+    probabilities = [
+        [1 / 4, 1 / 2, 1 / 8, 1 / 8],
+        [1 / 8, 3 / 4, 1 / 16, 1 / 16],
+        [1 / 2, 1 / 4, 1 / 8, 1 / 8],
+        [1 / 4] * 4,
+    ]
+    model = Table(CharTokenizer("ab"), torch.tensor(probabilities, dtype=torch.float64).log())
+    scores = evaluate(model, ["abba", "b"])
+    # abba: 1/2 * 1/2 * 3/4 * 1/8, b: 1/4; bits are -log2 of the products.
+    bits = [1 + 1 + math.log2(4 / 3) + 3, 2]
+    assert [d.nats / math.log(2) for d in scores.documents] == pytest.approx(bits)
+    assert scores.bits_per_byte == pytest.approx(sum(bits) / 5)
+    assert scores.perplexity == pytest.approx(2 ** (sum(bits) / 5))
+    # Likeliest: a after the start (a: hit, b: miss), b after a (hit), b after b (b: hit, a: miss).
+    assert scores.accuracy == 3 / 5
+    assert scores.accuracy_top5 == 1
+
+
+def test_an_unknown_character_costs_its_name_and_is_never_a_hit() -> None:
+    model = Uniform(CharTokenizer("ab"))
+    scores = evaluate(model, "aé")
+    assert scores.nats == pytest.approx(2 * math.log(4) + NATS_TO_NAME_A_CHARACTER)
+    assert (scores.documents[0].top1, scores.bytes) == (1, 3)
+
+
+@given(context=st.integers(1, 30), stride=st.integers(1, 30), batch_tokens=st.integers(1, 100))
+@settings(max_examples=40, deadline=None)
+def test_windows_score_every_token_once_whatever_their_size(context: int, stride: int, batch_tokens: int) -> None:
+    table = torch.randn(20, 20, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
+    tokenizer = characters()
+    size = tokenizer.vocabulary_size
+    table = torch.randn(size, size, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
+    whole = evaluate(Table(tokenizer, table), TEXTS)
+    cut = evaluate(
+        Table(tokenizer, table, context_length=64),
+        TEXTS,
+        context=context,
+        stride=min(stride, context),
+        batch_tokens=batch_tokens,
+    )
+    assert [d.nats for d in cut.documents] == pytest.approx([d.nats for d in whole.documents], abs=1e-4)
+
+
+def test_a_prediction_looks_back_no_further_than_the_context() -> None:
+    model = Recurrent(characters())
+    tokens = torch.tensor([model.tokenizer.start_id, *model.tokenizer.encode(TEXTS[0])])
+    by_hand = [model.score(tokens[None, at : at + 1])[0, 0, tokens[at + 1]].item() for at in range(len(tokens) - 1)]
+    assert evaluate(model, TEXTS[0], context=1).nats == pytest.approx(-sum(by_hand), rel=1e-5)
+
+
+def test_documents_are_scored_each_from_the_start() -> None:
+    model = Recurrent(characters())
+    together = evaluate(model, TEXTS)
+    assert [d.nats for d in together.documents] == pytest.approx([evaluate(model, text).nats for text in TEXTS])
+
+
+@pytest.mark.parametrize("text", ["", [], ["some", ""], [Document("blank", "")]])
+def test_an_empty_text_is_refused(text: str | list[str]) -> None:
+    with pytest.raises(InputError, match="is empty; give some text"):
+        evaluate(Uniform(characters()), text)
+
+
+@pytest.mark.parametrize(("context", "stride"), [(0, None), (65, None), (8, 9), (8, 0)])
+def test_impossible_windows_are_refused(context: int, stride: int | None) -> None:
+    model = Table(characters(), torch.zeros(30, 30), context_length=64)
+    with pytest.raises(InputError, match=r"(context|stride)=\d+: must be"):
+        evaluate(model, "the cat", context=context, stride=stride)
+
+
+def test_a_model_that_answers_nan_is_named_not_averaged() -> None:
+    model = Table(characters(), torch.full((30, 30), torch.nan))
+    with pytest.raises(InputError, match="answered NaN on 'text 0'"):
+        evaluate(model, "the cat")
+
+
+def test_the_bootstrap_interval_holds_the_difference_and_narrows_to_it_when_documents_agree() -> None:
+    model, uniform = Recurrent(characters()), Uniform(characters())
+    first, second = evaluate(model, TEXTS), evaluate(uniform, TEXTS)
+    difference = bootstrap_difference(first, second)
+    assert difference.bits_per_byte == pytest.approx(first.bits_per_byte - second.bits_per_byte)
+    assert difference.low < difference.bits_per_byte < difference.high
+    same = bootstrap_difference(second, second)
+    assert (same.low, same.high) == (0, 0)
+    alike = bootstrap_difference(evaluate(model, [TEXTS[0]] * 5), evaluate(uniform, [TEXTS[0]] * 5))
+    assert alike.high - alike.low == pytest.approx(0, abs=1e-6)
+
+
+def test_the_bootstrap_refuses_scores_of_different_texts() -> None:
+    model = Uniform(characters())
+    with pytest.raises(InputError, match="different documents"):
+        bootstrap_difference(evaluate(model, TEXTS), evaluate(model, TEXTS[:2]))
+    with pytest.raises(InputError, match="at least 2 documents"):
+        bootstrap_difference(evaluate(model, TEXTS[0]), evaluate(model, TEXTS[0]))

@@ -1,0 +1,76 @@
+"""What the protocol promises, held against every language model of the library (tests/models.py)."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from frugal.language_model import LanguageModel, gather_targets
+from models import EVERY_MODEL
+
+
+@pytest.fixture(params=EVERY_MODEL, scope="module")
+def model(request: pytest.FixtureRequest) -> LanguageModel:
+    return EVERY_MODEL[request.param]()
+
+
+@pytest.fixture(scope="module")
+def tokens(model: LanguageModel) -> Tensor:
+    """Two streams of 13 tokens [2, 13], one of them a text, each after the document start."""
+    text = model.tokenizer.encode("the cat sat on")[:12]
+    generator = torch.Generator().manual_seed(1)
+    rows = torch.randint(model.tokenizer.vocabulary_size - 2, (2, 13), generator=generator)
+    rows[0, 1 : len(text) + 1] = text
+    rows[:, 0] = model.tokenizer.start_id
+    return rows.to(model.device)
+
+
+def test_the_future_never_changes_a_score(model: LanguageModel, tokens: Tensor) -> None:
+    changed = tokens.clone()
+    changed[:, 8:] = tokens[:, 8:].flip(1)
+    assert not torch.equal(changed, tokens)
+    torch.testing.assert_close(model.score(changed)[:, :8], model.score(tokens)[:, :8], rtol=0, atol=1e-5)
+
+
+def test_stepping_gives_the_distributions_that_score_gives(model: LanguageModel, tokens: Tensor) -> None:
+    state, rows = model.start(len(tokens)), []
+    for t in range(tokens.shape[1]):
+        logits, state = model.step(tokens[:, t], state)
+        rows.append(logits.log_softmax(-1))
+    torch.testing.assert_close(torch.stack(rows, 1), model.score(tokens), rtol=0, atol=1e-4)
+
+
+def test_feeding_is_stepping(model: LanguageModel, tokens: Tensor) -> None:
+    logits, state = model.feed(tokens[:, :9], model.start(len(tokens)))
+    torch.testing.assert_close(logits.log_softmax(-1), model.score(tokens)[:, 8], rtol=0, atol=1e-4)
+    logits, _ = model.feed(tokens[:, 9:], state)
+    torch.testing.assert_close(logits.log_softmax(-1), model.score(tokens)[:, -1], rtol=0, atol=1e-4)
+
+
+def test_a_state_can_be_continued_in_two_ways(model: LanguageModel, tokens: Tensor) -> None:
+    _, state = model.feed(tokens[:, :5], model.start(len(tokens)))
+    first, _ = model.step(tokens[:, 5], state)
+    model.step(tokens[:, 6], state)
+    again, _ = model.step(tokens[:, 5], state)
+    torch.testing.assert_close(again, first, rtol=0, atol=1e-5)
+
+
+def test_probabilities_sum_to_one(model: LanguageModel, tokens: Tensor) -> None:
+    scores = model.score(tokens)
+    assert scores.shape == (*tokens.shape, model.vocabulary_size)
+    torch.testing.assert_close(scores.exp().sum(-1), torch.ones(tokens.shape), rtol=0, atol=1e-5)
+
+
+def test_target_scores_are_those_of_score(model: LanguageModel, tokens: Tensor) -> None:
+    expected = gather_targets(model.score(tokens)[:, :-1], tokens[:, 1:])
+    given = model.target_scores(tokens)
+    torch.testing.assert_close(given.log_probabilities, expected.log_probabilities, rtol=0, atol=1e-4)
+    assert (given.ranks == expected.ranks).float().mean() > 0.9  # ties may break either way
+
+
+def test_scoring_in_small_pieces_changes_nothing(
+    model: LanguageModel, tokens: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = model.target_log_probabilities(tokens)
+    for module in ("language_model", "baselines.ngram", "baselines.cache"):
+        monkeypatch.setattr(f"frugal.{module}.LOGITS_AT_ONCE", 3 * model.vocabulary_size)
+    torch.testing.assert_close(model.target_log_probabilities(tokens), whole, rtol=0, atol=1e-4)
