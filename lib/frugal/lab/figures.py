@@ -1,0 +1,161 @@
+"""How figures look, and how they are shown with a caption and with words for those who cannot see them.
+
+Importing this module sets the look. The data's colours can be read on light and on dark paper; only ink and paper
+change with the reader's colour scheme, which the SVG itself follows wherever it is shown.
+
+The palette is Okabe and Ito's, "Color Universal Design" (2008), with a grey of our own.
+"""
+
+import base64
+import html
+import io
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+
+from frugal.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# A family has the same colour in every notebook. Draw baselines dashed as well.
+COLOURS = {
+    "foundation": "#777c85",
+    "echo": "#0072b2",
+    "memory": "#d55e00",
+    "piecewise": "#009e73",
+    "baseline": "#cc79a7",
+}
+
+# Light and dark, as in the style sheet of the reports. The light values are odd on purpose: in an SVG they mark
+# what is to follow the colour scheme, and no data happens to have them.
+INK = ("#1f2329", "#e4e7eb")
+PAPER = ("#fefefe", "#15181c")
+RULE = ("#d9dde3", "#353b44")
+
+STYLE: dict[str, Any] = {
+    "figure.figsize": (7.0, 4.0),
+    "figure.constrained_layout.use": True,
+    "figure.facecolor": PAPER[0],
+    "savefig.facecolor": PAPER[0],
+    "axes.facecolor": PAPER[0],
+    "text.color": INK[0],
+    "axes.labelcolor": INK[0],
+    "axes.titlecolor": INK[0],
+    "axes.edgecolor": INK[0],
+    "xtick.color": INK[0],
+    "ytick.color": INK[0],
+    "font.size": 12,  # 8.5 pixels on a phone 390 pixels wide
+    "axes.titlesize": 13,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 12,
+    "xtick.labelsize": 11,
+    "ytick.labelsize": 11,
+    "legend.fontsize": 11,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": RULE[0],
+    "grid.linewidth": 0.7,
+    "lines.linewidth": 2.0,
+    "lines.markersize": 5,
+    "axes.prop_cycle": matplotlib.cycler(color=[*list(COLOURS.values())[1:], "#e69f00", "#56b4e9", "#777c85"]),
+    "image.cmap": "viridis",
+    "svg.hashsalt": "frugal",  # the same figure gives the same bytes
+}
+
+SVG_AT_MOST = 150_000  # bytes; a figure with more in it is shown as PNG
+PNG_RESOLUTION = 200  # dots per inch
+THUMBNAIL_WIDTH = 400  # pixels
+
+
+def use_style() -> None:
+    """Set the look again, after something else has changed matplotlib's settings."""
+    matplotlib.rcParams.update(STYLE)
+
+
+def show(figure: "Figure", caption: str, alt: str) -> None:
+    """Show a figure once, with its caption, and close it.
+
+    Args:
+        figure: drawn with matplotlib; shown as SVG, or as PNG where the SVG would be large.
+        caption: what to see in the figure, in a sentence or two; plain text.
+        alt: the same for those who cannot see it: what is drawn, and what it shows.
+
+    Raises:
+        InputError: the caption or the alt text is empty.
+    """
+    from IPython.display import display
+
+    data, metadata = figure_output(figure, caption, alt)
+    display(data, metadata=metadata, raw=True)
+
+
+def figure_output(figure: "Figure", caption: str, alt: str) -> tuple[dict[str, str], dict[str, Any]]:
+    """Draw and close the figure: the data of a notebook output by MIME type, and its metadata with a thumbnail.
+
+    The figure is part of an HTML output, so that image, alt text and caption stay together wherever it is shown.
+    """
+    import matplotlib.pyplot as plt
+
+    for name, text in (("caption", caption), ("alt", alt)):
+        if not isinstance(text, str) or not text.strip():
+            raise InputError(f"{name}={text!r}: a figure needs one; say in a sentence what there is to see")
+    image = (
+        f'<img src="{_image(figure)}" alt="{html.escape(alt)}" '
+        f'width="{figure.get_figwidth() * 96:.0f}" style="max-width: 100%; height: auto">'
+    )
+    thumbnail = _thumbnail(figure)
+    plt.close(figure)
+    return (
+        {
+            "text/html": f'<figure class="frugal-figure" style="margin: 0.5em 0">{image}'
+            f"<figcaption>{html.escape(caption)}</figcaption></figure>",
+            "text/plain": f"Figure: {caption}",
+        },
+        {"frugal": {"thumbnail": thumbnail, "alt": alt}},
+    )
+
+
+def _image(figure: "Figure") -> str:
+    svg = _saved(figure, "svg", metadata={"Date": None})
+    if len(svg) <= SVG_AT_MOST:
+        return _data_uri("image/svg+xml", _in_both_colour_schemes(svg.decode()).encode())
+    return _data_uri("image/png", _saved(figure, "png", dpi=PNG_RESOLUTION))
+
+
+def _thumbnail(figure: "Figure") -> str:
+    from PIL import Image
+
+    drawn = Image.open(io.BytesIO(_saved(figure, "png", dpi=THUMBNAIL_WIDTH / figure.get_figwidth())))
+    small = io.BytesIO()
+    drawn.convert("RGB").quantize(64).save(small, "png", optimize=True)  # a palette takes a fifth of the room
+    return _data_uri("image/png", small.getvalue())
+
+
+def _saved(figure: "Figure", kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def _data_uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _in_both_colour_schemes(svg: str) -> str:
+    """Let ink, paper and grid follow the colour scheme of the page that shows the figure."""
+    names = {"ink": INK, "paper": PAPER, "rule": RULE}
+    light = "".join(f"--{name}:{colours[0]};" for name, colours in names.items())
+    dark = "".join(f"--{name}:{colours[1]};" for name, colours in names.items())
+    for name, colours in names.items():
+        svg = svg.replace(colours[0], f"var(--{name})")
+    style = f"<style>:root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}</style>"
+    return svg.replace("<defs>", f"{style}\n <defs>", 1)
+
+
+use_style()
