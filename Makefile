@@ -1,0 +1,52 @@
+# Every target builds the environment in .venv when it is missing or older than what defines it.
+#   PYTHON=python3.12 make setup            another interpreter
+#   TORCH_ARGS="--index-url URL" make setup another source for torch, such as a CUDA or CPU wheel index
+#   PROFILE=smoke make reports              sizes of the notebook runs: smoke, default or full
+SHELL := bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3.11
+PROFILE ?= default
+BIN := .venv/bin
+READY := .venv/.ready
+NOTEBOOKS := $(filter-out notebooks/00_start_here.ipynb,$(sort $(wildcard notebooks/*.ipynb)))
+
+.PHONY: help setup reports test lint format lab bench clean
+
+help:  ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: $(READY)  ## build the environment in .venv
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(if $(TORCH_ARGS),$(BIN)/python -m pip install -c constraints.txt $(TORCH_ARGS) torch)
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+reports: $(READY)  ## run every notebook and write reports/index.html (the main job)
+	$(BIN)/frugal run --profile $(PROFILE) $(NOTEBOOKS) notebooks/00_start_here.ipynb
+
+test: lint  ## check style and types, then run all tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+lint: $(READY)  ## style, types, order of the rooms, notebooks without outputs
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/nbstripout --verify notebooks/*.ipynb
+
+format: $(READY)  ## put code and notebooks into their form
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/nbstripout notebooks/*.ipynb
+
+lab: $(READY)  ## open JupyterLab on this machine only, with a token
+	$(BIN)/jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/00_start_here.ipynb
+
+bench: $(READY)  ## side-by-side timings, written to benchmarks/results
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit; done
+
+clean:  ## remove the environment and tool caches; texts, weights and reports stay
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache lib/*.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
