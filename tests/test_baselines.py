@@ -116,6 +116,18 @@ def test_the_cache_makes_a_repeated_text_cheaper() -> None:
     assert evaluate(ContinuousCache(model, weight=0.5, theta=50), repeated).nats < 0.8 * evaluate(model, repeated).nats
 
 
+def test_tuning_finds_the_best_of_the_grid_as_evaluation_measures_it() -> None:
+    model, texts = Recurrent(characters()), [TEXTS[0] * 2, TEXTS[1] * 2]
+    weights, thetas = (0.1, 0.4, 0.8), (0.0, 10.0, 40.0)
+    tuned = ContinuousCache.tuned(model, texts, weights=weights, thetas=thetas)
+    nats = {
+        (weight, theta): evaluate(ContinuousCache(model, weight=weight, theta=theta), texts).nats
+        for weight in weights
+        for theta in thetas
+    }
+    assert (tuned.weight, tuned.theta) == min(nats, key=lambda setting: nats[setting])
+
+
 @pytest.mark.parametrize(("setting", "message"), [({"weight": 1.5}, "weight=1.5"), ({"theta": -1.0}, "theta=-1.0")])
 def test_impossible_cache_settings_are_refused(setting: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=message):

@@ -8,6 +8,7 @@ Grave, Joulin and Usunier, "Improving neural language models with a continuous c
 It learns nothing, so a memory or an echo that gains less than this cache has not earned its keep.
 """
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from frugal.corpora import strided_windows
+from frugal.corpora import Document, encode_documents, strided_windows
 from frugal.errors import InputError
 from frugal.language_model import LOGITS_AT_ONCE, HiddenStateModel, LanguageModel, TargetScores, gather_targets
 
@@ -51,6 +52,33 @@ class ContinuousCache(LanguageModel):
         self.model, self.weight, self.theta = model, weight, theta
         self.context = context or model.context_length
         self.tokenizer, self.vocabulary_size, self.device = model.tokenizer, model.vocabulary_size, model.device
+
+    @classmethod
+    def tuned(
+        cls,
+        model: HiddenStateModel,
+        documents: Iterable[Document | str],
+        *,
+        context: int | None = None,
+        weights: Sequence[float] = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5),
+        thetas: Sequence[float] = (0, 5, 10, 20, 40, 80),
+    ) -> Self:
+        """The cache whose weight and theta predict validation documents best; the model reads them once."""
+        cache = cls(model, context=context)
+        nats = torch.zeros(len(thetas), len(weights), dtype=torch.float64)
+        with torch.inference_mode():
+            for tokens in encode_documents(model.tokenizer, documents):
+                following = tokens[1:].to(cache.device)
+                hidden = cache._hidden(tokens[None, :-1].to(cache.device))[0]
+                of_model = cache._of_model(hidden, following)
+                for i, theta in enumerate(thetas):
+                    of_cache = _of_cache(hidden, following, theta)
+                    for j, weight in enumerate(weights):
+                        mixed = (1 - weight) * of_model + weight * of_cache
+                        mixed[0] = of_model[0]  # no past to mix in
+                        nats[i, j] -= mixed.log().sum().cpu()
+        best = int(nats.argmin())
+        return cls(model, weight=weights[best % len(weights)], theta=thetas[best // len(weights)], context=context)
 
     def score(self, tokens: Tensor) -> Tensor:
         rows = [
@@ -103,6 +131,15 @@ class ContinuousCache(LanguageModel):
         parts = [self.model.hidden(tokens[:, w.begin : w.end])[:, w.keep - w.begin :] for w in windows]
         return torch.cat(parts, 1)
 
+    def _of_model(self, hidden: Tensor, following: Tensor) -> Tensor:
+        """The model's own probability [T] of each following token, in bounded memory."""
+        at_once = max(1, LOGITS_AT_ONCE // self.vocabulary_size)
+        pieces = [
+            self.model.head(rows).float().softmax(-1).gather(1, targets.unsqueeze(1)).squeeze(1)
+            for rows, targets in zip(hidden.split(at_once), following.split(at_once), strict=True)
+        ]
+        return torch.cat(pieces)
+
     def _mixture(self, hidden: Tensor, following: Tensor, begin: int, end: int) -> Tensor:
         """Log-probabilities [end - begin, V] after tokens begin..end - 1 of one stream.
 
@@ -112,11 +149,28 @@ class ContinuousCache(LanguageModel):
         log_model = self.model.head(hidden[begin:end]).float().log_softmax(-1)
         if self.weight == 0 or end < 2:
             return log_model
-        unit = normalize(hidden.float(), dim=-1)
-        similarity = self.theta * unit[begin:end] @ unit[: end - 1].T  # [rows, entries]
-        rows = torch.arange(begin, end, device=hidden.device).unsqueeze(1)
-        entries = torch.arange(end - 1, device=hidden.device)
-        attention = similarity.masked_fill(entries >= rows, -torch.inf).softmax(-1).nan_to_num()  # no past: zeros
+        attention = _attention(hidden, self.theta, begin, end)
         cache = torch.zeros_like(log_model).index_add_(1, following[: end - 1], attention)
-        weight = self.weight * (rows > 0)  # the first token of a document has no past to mix in
+        has_past = torch.arange(begin, end, device=hidden.device).unsqueeze(1) > 0
+        weight = self.weight * has_past
         return ((1 - weight) * log_model.exp() + weight * cache).log()
+
+
+def _attention(hidden: Tensor, theta: float, begin: int, end: int) -> Tensor:
+    """Weights [end - begin, end - 1] of the past entries for rows begin..end - 1; entry i is the token after i."""
+    unit = normalize(hidden[:end].float(), dim=-1)
+    similarity = theta * unit[begin:end] @ unit[: end - 1].T
+    rows = torch.arange(begin, end, device=hidden.device).unsqueeze(1)
+    entries = torch.arange(end - 1, device=hidden.device)
+    return similarity.masked_fill(entries >= rows, -torch.inf).softmax(-1).nan_to_num()  # no past: all zeros
+
+
+def _of_cache(hidden: Tensor, following: Tensor, theta: float) -> Tensor:
+    """The cache's probability [T] of each following token, in bounded memory."""
+    at_once = max(1, LOGITS_AT_ONCE // len(hidden))
+    pieces = []
+    for begin in range(0, len(hidden), at_once):
+        end = min(begin + at_once, len(hidden))
+        same = following[begin:end].unsqueeze(1) == following[: end - 1]
+        pieces.append((_attention(hidden, theta, begin, end) * same).sum(1))
+    return torch.cat(pieces)
