@@ -1,0 +1,110 @@
+"""The `frugal` command: run notebooks with checked parameters, list parameters, rebuild the index of reports.
+
+Exit codes: 0 all well, 1 a run failed, 2 the request could not be carried out, 130 interrupted.
+"""
+
+import logging
+import signal
+from pathlib import Path
+from typing import Any
+
+import click
+
+from frugal.errors import FrugalError, InputError
+from frugal.files import CHECKOUT, reports_folder
+from frugal.lab.parameters import PROFILES, read_notebook, read_parameters, read_values_file, tabulate
+
+
+class Commands(click.Group):
+    """Shows an error that is meant for the user as one sentence."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except (FrugalError, OSError) as error:
+            click.echo(f"frugal: error: {error}", err=True)
+            context.exit(2)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="frugal")
+def main() -> None:
+    """Research workbench for language models that learn without training a transformer end to end."""
+    # A batch system ends jobs with SIGTERM: treat it as Ctrl-C, which keeps what a run has.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # it would repeat what the status says
+
+
+@main.command()
+@click.argument("notebooks", nargs=-1, required=True, metavar="NOTEBOOK...")
+@click.option("-p", "--parameter", "pairs", nargs=2, multiple=True, metavar="NAME VALUE", help="Set a parameter.")
+@click.option("-f", "--file", "values_file", type=click.Path(path_type=Path), help="YAML file of parameters.")
+@click.option("--profile", type=click.Choice(PROFILES), default="default", show_default=True, help="Size of the run.")
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="MINUTES", help="Limit for each run.")
+@click.option("--reports", type=click.Path(path_type=Path, file_okay=False), help="Where runs go [default: reports/].")
+def run(
+    notebooks: tuple[str, ...],
+    pairs: tuple[tuple[str, str], ...],
+    values_file: Path | None,
+    profile: str,
+    timeout: float | None,
+    reports: Path | None,
+) -> None:
+    """Run notebooks, write a report of each and rebuild the index.
+
+    NOTEBOOK is a path, or the beginning of a name in notebooks/, such as 01. A parameter given with -p has
+    precedence over the file's, and that over the profile's.
+    """
+    from frugal.lab.index import write_index
+    from frugal.lab.run import carry_out, plan_run
+
+    given = {**(read_values_file(values_file) if values_file else {}), **dict(pairs)}
+    plans = [plan_run(find_notebook(name), given, profile) for name in notebooks]
+    reports = reports or reports_folder()
+    statuses = []
+    for plan in plans:
+        result = carry_out(plan, timeout, reports)
+        click.echo(f"{plan.path.stem}: {result.status} in {result.seconds:.0f} s: {result.report}")
+        if result.error:
+            click.echo(f"{plan.path.stem}: {result.error}", err=True)
+        statuses.append(result.status)
+        if result.status == "interrupted":
+            break
+    click.echo(f"index: {write_index(reports)}")
+    if "interrupted" in statuses:
+        raise SystemExit(130)
+    raise SystemExit(0 if set(statuses) == {"done"} else 1)
+
+
+@main.command()
+@click.option("--reports", type=click.Path(path_type=Path, file_okay=False), help="Where runs are [default: reports/].")
+def index(reports: Path | None) -> None:
+    """Rebuild the index of all reports from the executed notebooks."""
+    from frugal.lab.index import write_index
+
+    click.echo(f"index: {write_index(reports or reports_folder())}")
+
+
+@main.command()
+@click.argument("notebook")
+def parameters(notebook: str) -> None:
+    """Show a notebook's parameters and what the profiles set them to."""
+    path = find_notebook(notebook)
+    try:
+        click.echo(tabulate(read_parameters(read_notebook(path))))
+    except InputError as error:
+        raise InputError(f"{path.name}: {error}") from error
+
+
+def find_notebook(name: str) -> Path:
+    """The notebook at a path, or the only one in notebooks/ whose name begins like this."""
+    path = Path(name)
+    if path.exists():
+        return path
+    known = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
+    found = [path for path in known if path.name.startswith(name)]
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(path.stem for path in found or known) or "no notebooks"
+    problem = "begins the names of several notebooks" if found else "no such notebook; notebooks/ holds"
+    raise InputError(f"{name}: {problem}: {names}")

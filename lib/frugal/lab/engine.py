@@ -1,0 +1,257 @@
+"""A papermill engine that does not hang and tells the truth about a run.
+
+It differs from papermill's own in this:
+
+- The client looks at the shell channel once a second. Papermill's waits without limit, and when a notebook uses
+  an Output widget, which sends on the same socket, its wake-up is sometimes lost: the run then never ends.
+- Kernels are reached through files in a private folder, not through ports that runs started together compete for.
+- A kernel is this interpreter, whatever kernels are installed, and is ended with all processes of its group.
+- A limit holds for the whole run. Papermill's holds for each cell.
+- A cell is "completed" only if it ran to its end; papermill says so of all cells when the kernel dies.
+- The notebook file is replaced whole at every save.
+"""
+
+import contextlib
+import math
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from queue import Empty
+from time import monotonic
+from typing import Any
+
+import nbformat
+import psutil
+from jupyter_client.asynchronous import AsyncKernelClient
+from jupyter_client.channels import AsyncZMQSocketChannel
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
+from nbclient.exceptions import DeadKernelError
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import NBClientEngine, NotebookExecutionManager
+from papermill.log import logger
+from traitlets import Type
+
+from frugal.files import write_text
+
+POLL_SECONDS = 1.0
+GRACE_SECONDS = 10.0  # between asking a kernel that is over its limit to stop and killing it
+OUTPUT_SECONDS = 60  # for a cell's last outputs to arrive after its end; nbclient's 4 are few on a busy machine
+
+
+class RunTimeoutError(TimeoutError):
+    """The run as a whole took longer than it was allowed to."""
+
+
+class PollingChannel(AsyncZMQSocketChannel):
+    """Waits in slices, so that a lost wake-up costs one slice and not the run."""
+
+    async def get_msg(self, timeout: float | None = None) -> dict[str, Any]:  # type: ignore[override]
+        deadline = math.inf if timeout is None else monotonic() + timeout
+        while True:
+            remaining = max(0.0, deadline - monotonic())
+            try:
+                return await super().get_msg(min(POLL_SECONDS, remaining))
+            except Empty:
+                if remaining <= POLL_SECONDS:
+                    raise
+
+
+class PollingClient(AsyncKernelClient):
+    shell_channel_class = Type(PollingChannel)
+
+
+class ThisInterpreter(AsyncKernelManager):
+    """Manages a kernel of the running interpreter."""
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        return KernelSpec(argv=command, display_name="Python 3", language="python")
+
+
+class KernelWatch(threading.Thread):
+    """Notes the most memory a kernel and its children held, and ends a kernel that outstays its limit.
+
+    At the limit the kernel gets an interrupt, so that the report shows the line that was running and the
+    notebook can put things in order; what still runs `GRACE_SECONDS` later is killed.
+    """
+
+    def __init__(self, limit: float | None) -> None:
+        super().__init__(name="kernel watch", daemon=True)
+        self.deadline = math.inf if limit is None else monotonic() + limit
+        self.expired = False
+        self.peak_memory = 0  # bytes
+        self.pid: int | None = None
+        self.ended = threading.Event()
+
+    def begin(self, pid: int) -> None:
+        self.pid = pid
+        self.start()
+
+    def run(self) -> None:
+        while not self.ended.wait(0.5):
+            self.peak_memory = max(self.peak_memory, memory_held(self.pid))
+            if monotonic() > self.deadline + GRACE_SECONDS:
+                self.signal_group(signal.SIGKILL)
+            elif monotonic() > self.deadline and not self.expired:
+                self.expired = True
+                self.signal_group(signal.SIGINT)
+
+    def end(self) -> None:
+        """Stop watching, and kill what the kernel may have left running."""
+        self.ended.set()
+        if self.is_alive():
+            self.join()
+        self.signal_group(signal.SIGKILL)
+
+    def signal_group(self, number: signal.Signals) -> None:
+        if self.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, number)  # a kernel leads a group of its own, which bears its number
+
+
+def memory_held(pid: int | None) -> int:
+    """Resident bytes of a process and all its descendants; 0 if it is gone."""
+    try:
+        process = psutil.Process(pid)
+        return sum(each.memory_info().rss for each in [process, *process.children(recursive=True)])
+    except psutil.Error:
+        return 0
+
+
+class Client(PapermillNotebookClient):
+    """Papermill's client with a kernel that is watched; see the head of this module."""
+
+    def __init__(self, nb_man: NotebookExecutionManager, folder: Path, watch: KernelWatch, **settings: Any) -> None:
+        super().__init__(nb_man, **settings)
+        self.folder = folder
+        self.watch = watch
+
+    def create_kernel_manager(self) -> AsyncKernelManager:
+        self.km = ThisInterpreter(
+            kernel_name="python3",
+            transport="ipc",
+            connection_file=str(self.folder / "kernel.json"),
+            client_class=f"{PollingClient.__module__}.{PollingClient.__name__}",
+        )
+        return self.km
+
+    def start_new_kernel(self, **settings: Any) -> None:
+        super().start_new_kernel(**settings)
+        provisioner: Any = self.km.provisioner
+        self.watch.begin(provisioner.pid)
+
+    def execute_cell(self, cell: nbformat.NotebookNode, cell_index: int, **settings: Any) -> nbformat.NotebookNode:
+        try:
+            return super().execute_cell(cell, cell_index, **settings)
+        except DeadKernelError as error:
+            self.nb_man.cell_exception(cell)
+            provisioner: Any = self.km.provisioner
+            raise DeadKernelError(f"the kernel {how_it_ended(provisioner.process.poll())}") from error
+        except BaseException:
+            self.nb_man.cell_exception(cell)
+            raise
+
+
+def how_it_ended(code: int | None) -> str:
+    if code is None or code >= 0:
+        return f"ended by itself with exit code {code}"
+    cause = ", most often for want of memory" if code == -signal.SIGKILL else ""
+    return f"was ended by {signal.Signals(-code).name}{cause}"
+
+
+class Manager(NotebookExecutionManager):
+    """Papermill's record of a run, kept truthful and saved atomically."""
+
+    def save(self, **_: Any) -> None:
+        if self.output_path:
+            write_text(Path(self.output_path), nbformat.writes(self.nb))
+        self.last_save_time = self.now()
+
+    def notebook_complete(self, **_: Any) -> None:
+        # Papermill's own also declares cells that never ran to be completed.
+        self.end_time = self.now()
+        self.nb.metadata.papermill["end_time"] = self.end_time.isoformat()
+        self.nb.metadata.papermill["duration"] = (self.end_time - self.start_time).total_seconds()
+        self.save()
+
+
+class FrugalEngine(NBClientEngine):
+    """The engine, known to papermill as `frugal`."""
+
+    @classmethod
+    def execute_notebook(
+        cls,
+        nb: nbformat.NotebookNode,
+        kernel_name: str,
+        output_path: str | None = None,
+        progress_bar: bool | dict[str, Any] = True,
+        log_output: bool = False,
+        autosave_cell_every: int = 30,
+        **settings: Any,
+    ) -> nbformat.NotebookNode:
+        """Run the notebook, changing it in place; see `execute_managed_notebook` for what is raised."""
+        manager = Manager(nb, output_path, log_output, progress_bar, autosave_cell_every)
+        manager.notebook_start()
+        try:
+            cls.execute_managed_notebook(manager, kernel_name, log_output=log_output, **settings)
+        finally:
+            manager.cleanup_pbar()
+            manager.notebook_complete()
+        return manager.nb
+
+    @classmethod
+    def execute_managed_notebook(
+        cls,
+        nb_man: NotebookExecutionManager,
+        kernel_name: str,
+        log_output: bool = False,
+        stdout_file: Any = None,
+        stderr_file: Any = None,
+        start_timeout: int = 60,
+        execution_timeout: int | None = None,
+        run_timeout: float | None = None,
+        resources: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """Run the cells until one fails, which its metadata then says.
+
+        Args:
+            run_timeout: seconds that the run as a whole may take; the other arguments are papermill's.
+
+        Raises:
+            RunTimeoutError: the run took longer.
+            DeadKernelError: the kernel died.
+            RuntimeError: the kernel did not start.
+        """
+        watch = KernelWatch(run_timeout)
+        folder = Path(tempfile.mkdtemp(prefix="frugal-"))  # readable by this user only
+        client = Client(
+            nb_man,
+            folder,
+            watch,
+            timeout=execution_timeout,
+            startup_timeout=start_timeout,
+            iopub_timeout=OUTPUT_SECONDS,
+            resources=resources or {},
+            log=logger,
+            log_output=log_output,
+            stdout_file=stdout_file,
+            stderr_file=stderr_file,
+        )
+        try:
+            client.execute()
+        except DeadKernelError:
+            if not watch.expired:
+                raise
+        finally:
+            watch.end()
+            shutil.rmtree(folder, ignore_errors=True)
+            nb_man.nb.metadata.papermill["peak_memory_mb"] = round(watch.peak_memory / 1e6)
+        if watch.expired and nb_man.nb.metadata.papermill["exception"]:
+            raise RunTimeoutError(f"the run took longer than {run_timeout:.0f} seconds")

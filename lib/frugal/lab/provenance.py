@@ -1,0 +1,85 @@
+"""Where a result comes from: the code's commit, the versions of what it stands on, the machine."""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from frugal.files import CHECKOUT
+
+PACKAGES = (
+    "frugal",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "numpy",
+    "faiss-cpu",
+    "lightning",
+    "papermill",
+    "nbclient",
+    "ipykernel",
+)
+
+
+def provenance() -> dict[str, Any]:
+    """`commit`, `clean`, `versions` and `machine`, all plain values for JSON; None for what cannot be told."""
+    return {**git_state(CHECKOUT), "versions": versions(), "machine": machine()}
+
+
+def git_state(folder: Path) -> dict[str, Any]:
+    """The commit that is checked out in a folder, and whether everything in it is committed."""
+    commit = answer("git", "-C", str(folder), "rev-parse", "HEAD")
+    changes = answer("git", "-C", str(folder), "status", "--porcelain")
+    return {"commit": commit, "clean": None if commit is None or changes is None else changes == ""}
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a result, as far as they are installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """What the run had to compute with; `threads` is $OMP_NUM_THREADS, None where the libraries choose."""
+    import psutil
+
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
+    accelerators = answer("nvidia-smi", "--query-gpu=name", "--format=csv,noheader") or ""
+    return {
+        "processor": processor(),
+        "cores": cores,
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "accelerators": accelerators.splitlines(),
+        "system": platform.platform(),
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+    }
+
+
+def processor() -> str:
+    """The processor's name; Linux tells it nowhere else than in /proc."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def answer(*command: str) -> str | None:
+    """What a command prints, or None where it is missing, fails or does not answer within ten seconds."""
+    if shutil.which(command[0]) is None:
+        return None
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (subprocess.SubprocessError, OSError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,246 @@
+"""Run a notebook and keep everything that a reader needs to judge the result.
+
+A run's folder holds `notebook.ipynb` (executed, with its provenance in the metadata), `report.html` and
+`status.json`. Each is replaced whole, and a run that fails keeps what it has.
+"""
+
+import json
+import secrets
+import shlex
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from frugal.errors import InputError
+from frugal.files import CHECKOUT, reports_folder, write_text
+from frugal.lab.parameters import Parameter, check, profile_values, read_notebook, read_parameters
+from frugal.lab.provenance import provenance
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+# Left by an earlier run, these would contradict the parameters and the outcome of this one.
+TAGS_OF_EARLIER_RUNS = {"injected-parameters", "papermill-error-cell-tag"}
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Outcome of a run: `status` is done, failed, timeout, killed or interrupted; `error` is one sentence."""
+
+    folder: Path
+    status: str
+    error: str | None
+    seconds: float
+
+    @property
+    def notebook(self) -> Path:
+        return self.folder / "notebook.ipynb"
+
+    @property
+    def report(self) -> Path:
+        return self.folder / "report.html"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked request to run a notebook: `given` holds what differs from the parameters cell on purpose."""
+
+    path: Path
+    notebook: "NotebookNode"
+    parameters: list[Parameter]
+    profile: str
+    given: dict[str, Any]
+
+
+def plan_run(path: Path, given: dict[str, Any] | None = None, profile: str = "default") -> Plan:
+    """Check everything that can be checked before a kernel starts.
+
+    Args:
+        path: the notebook.
+        given: parameters by name; text is read by the declared type. They have precedence over the profile's.
+        profile: `smoke`, `default` or `full`.
+
+    Raises:
+        InputError: the notebook, a parameter's name or value, or the profile is not right.
+    """
+    notebook = read_notebook(path)
+    try:
+        parameters = read_parameters(notebook)
+        values = {**profile_values(parameters, profile), **check(parameters, given or {})}
+    except InputError as error:
+        raise InputError(f"{path.name}: {error}") from error
+    return Plan(path, notebook, parameters, profile, values)
+
+
+def run_notebook(
+    path: Path,
+    given: dict[str, Any] | None = None,
+    profile: str = "default",
+    timeout: float | None = None,
+    reports: Path | None = None,
+) -> RunResult:
+    """Run a notebook in a kernel of its own, in the notebook's folder, and write its report.
+
+    Args:
+        path: the notebook.
+        given: parameters by name; text is read by the declared type. They have precedence over the profile's.
+        profile: `smoke`, `default` or `full`.
+        timeout: minutes that the whole run may take.
+        reports: folder for the run's own folder; `reports/` by default.
+
+    Raises:
+        InputError: the notebook, a parameter's name or value, or the profile is not right.
+    """
+    return carry_out(plan_run(path, given, profile), timeout, reports)
+
+
+def carry_out(plan: Plan, timeout: float | None = None, reports: Path | None = None) -> RunResult:
+    """Run what was planned; arguments as for `run_notebook`."""
+    started = datetime.now(UTC)
+    name = f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    folder = (reports or reports_folder()) / "runs" / plan.path.stem / name
+    folder.mkdir(parents=True)
+    notebook = with_parameters(plan)
+    about = describe(plan, timeout, started)
+    notebook.metadata["frugal"] = {"run": about}
+    write_status(folder, about)
+
+    begun = monotonic()
+    status, error = execute(plan, notebook, folder, timeout)
+    about.update(
+        status=status,
+        error=error,
+        seconds=round(monotonic() - begun, 1),
+        peak_memory_mb=notebook.metadata.papermill.get("peak_memory_mb"),
+    )
+    keep(folder, notebook, about)
+    return RunResult(folder, status, error, about["seconds"])
+
+
+def with_parameters(plan: Plan) -> "NotebookNode":
+    """A copy of the planned notebook with the given parameters injected after its parameters cell."""
+    from papermill.iorw import load_notebook_node
+    from papermill.parameterize import parameterize_notebook
+
+    notebook = load_notebook_node(plan.notebook)
+    notebook.cells = [cell for cell in notebook.cells if not TAGS_OF_EARLIER_RUNS.intersection(cell.metadata.tags)]
+    notebook.metadata.pop("widgets", None)
+    notebook.metadata.setdefault("language_info", {"name": "python"})  # papermill notes it only after the last cell
+    if not plan.given:
+        return notebook
+    return parameterize_notebook(notebook, plan.given, kernel_name="python3", language="python")
+
+
+def describe(plan: Plan, timeout: float | None, started: datetime) -> dict[str, Any]:
+    """The run's entry in the notebook's metadata, as it stands before the first cell."""
+    defaults = {parameter.name: parameter.default for parameter in plan.parameters}
+    values = {**defaults, **plan.given}
+    return {
+        "notebook": plan.path.stem,
+        "title": title(plan.notebook),
+        "profile": plan.profile,
+        "parameters": values,
+        "changed": [name for name in values if values[name] != defaults[name]],
+        "seed": values.get("seed"),
+        "status": "running",
+        "error": None,
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": None,
+        "peak_memory_mb": None,
+        "command": command(plan, timeout),
+        **provenance(),
+    }
+
+
+def title(notebook: "NotebookNode") -> str | None:
+    """The text of the notebook's first top heading."""
+    lines = [line for cell in notebook.cells if cell.cell_type == "markdown" for line in cell.source.splitlines()]
+    return next((line[2:].strip() for line in lines if line.startswith("# ")), None)
+
+
+def command(plan: Plan, timeout: float | None) -> str:
+    """The command that repeats the run, from the top of the checkout."""
+    path = plan.path.resolve()
+    words = ["frugal", "run", str(path.relative_to(CHECKOUT) if path.is_relative_to(CHECKOUT) else plan.path)]
+    set_by_profile = profile_values(plan.parameters, plan.profile)
+    for name, value in plan.given.items():
+        if name not in set_by_profile or value != set_by_profile[name]:
+            words += ["-p", name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)]
+    if plan.profile != "default":
+        words += ["--profile", plan.profile]
+    if timeout is not None:
+        words += ["--timeout", f"{timeout:g}"]
+    return shlex.join(words)
+
+
+def execute(plan: Plan, notebook: "NotebookNode", folder: Path, timeout: float | None) -> tuple[str, str | None]:
+    """Run the cells, changing the notebook in place; give the status and what went wrong."""
+    from nbclient.exceptions import DeadKernelError
+
+    from frugal.lab.engine import FrugalEngine, RunTimeoutError
+
+    try:
+        FrugalEngine.execute_notebook(
+            notebook,
+            "python3",
+            output_path=str(folder / "notebook.ipynb"),
+            progress_bar={"desc": plan.path.stem, "disable": None},  # None: only on a terminal
+            run_timeout=None if timeout is None else timeout * 60,
+            resources={"metadata": {"path": str(plan.path.resolve().parent)}},
+        )
+    except RunTimeoutError:
+        return "timeout", f"stopped {place(notebook)}: the run took longer than its {timeout:g} minutes"
+    except DeadKernelError as error:
+        return "killed", f"stopped {place(notebook)}: {error}"
+    except KeyboardInterrupt:
+        return "interrupted", f"interrupted {place(notebook)}"
+    except (RuntimeError, OSError) as error:
+        return "failed", f"stopped {place(notebook)}: {error}"
+    failure = cell_failure(notebook)
+    return ("failed", failure) if failure else ("done", None)
+
+
+def failed_cell(notebook: "NotebookNode") -> "NotebookNode | None":
+    return next((cell for cell in notebook.cells if cell.metadata.papermill["status"] == "failed"), None)
+
+
+def place(notebook: "NotebookNode") -> str:
+    """Where a run stopped, for a sentence."""
+    cell = failed_cell(notebook)
+    if cell is None:
+        return "before the first cell"
+    counts = [each.execution_count or 0 for each in notebook.cells if each.cell_type == "code"]
+    return f"in cell [{cell.get('execution_count') or max(counts) + 1}]"
+
+
+def cell_failure(notebook: "NotebookNode") -> str | None:
+    """One sentence about the cell that failed, if one did."""
+    cell = failed_cell(notebook)
+    if cell is None:
+        return None
+    errors = [output for output in cell.outputs if output.output_type == "error"]
+    if not errors:
+        return f"stopped {place(notebook)} without a message"
+    name, message = errors[-1].ename, " ".join(errors[-1].evalue.split())
+    if name == "SystemExit":
+        return f"stopped {place(notebook)} by sys.exit({message}): the cells after it did not run"
+    return f"stopped {place(notebook)}: {name}: {message[:300]}"
+
+
+def keep(folder: Path, notebook: "NotebookNode", about: dict[str, Any]) -> None:
+    """Write the run's final notebook, status and report."""
+    import nbformat
+
+    from frugal.lab.report import write_report
+
+    notebook.metadata["frugal"] = {"run": about}
+    path = folder / "notebook.ipynb"
+    write_text(path, nbformat.writes(notebook))
+    write_status(folder, about)
+    write_report(path, folder / "report.html")
+
+
+def write_status(folder: Path, about: dict[str, Any]) -> None:
+    write_text(folder / "status.json", json.dumps(about, indent=2, ensure_ascii=False) + "\n")
