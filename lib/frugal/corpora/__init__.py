@@ -1,19 +1,28 @@
 """Text in: the catalogue, fetching, cleaning, splits by document, tokenisers, windows."""
 
-from frugal.corpora.documents import Corpus, Document, Turn
+from frugal.corpora.catalogue import CatalogueEntry, read_catalogue
+from frugal.corpora.documents import TURN_MARKERS, Corpus, Document, Turn, dialogue_text
+from frugal.corpora.fetching import fetch_package_member
+from frugal.corpora.loading import load_corpus
 from frugal.corpora.tokenizers import BytePairTokenizer, CharTokenizer, Tokenizer, encode_documents, load_tokenizer
 from frugal.corpora.windows import Blocks, Window, strided_windows
 
 __all__ = [
+    "TURN_MARKERS",
     "Blocks",
     "BytePairTokenizer",
+    "CatalogueEntry",
     "CharTokenizer",
     "Corpus",
     "Document",
     "Tokenizer",
     "Turn",
     "Window",
+    "dialogue_text",
     "encode_documents",
+    "fetch_package_member",
+    "load_corpus",
     "load_tokenizer",
+    "read_catalogue",
     "strided_windows",
 ]

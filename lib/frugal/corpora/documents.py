@@ -1,11 +1,14 @@
 """Documents, and corpora that keep them apart."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
+
+TURN_MARKERS = {"user": "<|user|>", "assistant": "<|assistant|>"}
 
 
 class Turn(NamedTuple):
-    """One message of a dialogue."""
+    """One message of a dialogue; `speaker` is "user" (who opened it) or "assistant"."""
 
     speaker: str
     text: str
@@ -13,18 +16,29 @@ class Turn(NamedTuple):
 
 @dataclass(frozen=True)
 class Document:
-    """A text with a title; `turns` is empty unless it is a dialogue, whose `text` then holds turn markers."""
+    """A text with a title; `turns` is empty unless it is a dialogue, whose text then holds turn markers."""
 
     title: str
     text: str
     turns: tuple[Turn, ...] = ()
 
+    @classmethod
+    def dialogue(cls, title: str, turns: Iterable[Turn]) -> Self:
+        """A dialogue, its text written by `dialogue_text`."""
+        turns = tuple(turns)
+        return cls(title, dialogue_text(turns), turns)
+
+
+def dialogue_text(turns: Iterable[Turn]) -> str:
+    """Turns as text: each begins with its speaker's marker and ends with a line end."""
+    return "".join(f"{TURN_MARKERS[turn.speaker]}{turn.text}\n" for turn in turns)
+
 
 @dataclass(frozen=True)
 class Corpus:
-    """Documents in three splits, with where they come from.
+    """Documents in three splits, with what they are and where they come from.
 
-    `cut` says that the one document there was has been cut in order into three.
+    `cut` says that there were too few documents to split: a document was cut, in order and between paragraphs.
     """
 
     name: str

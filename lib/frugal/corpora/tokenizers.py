@@ -48,6 +48,7 @@ class CharTokenizer(Tokenizer):
     """One token per character of a fixed alphabet; then come `start_id` and `unknown_id`."""
 
     FILE = "characters.json"
+    unknown_id: int
 
     def __init__(self, alphabet: str) -> None:
         """Use the distinct characters of `alphabet`, ordered by code point."""
