@@ -65,6 +65,7 @@ STYLE: dict[str, Any] = {
     "lines.markersize": 5,
     "axes.prop_cycle": matplotlib.cycler(color=[*list(COLOURS.values())[1:], "#e69f00", "#56b4e9", "#777c85"]),
     "image.cmap": "viridis",
+    "image.interpolation": "none",  # an SVG then holds the pixels as they are: small, and sharp at any size
     "svg.hashsalt": "frugal",  # the same figure gives the same bytes
 }
 

@@ -1,0 +1,90 @@
+"""The page that lists all runs, rebuilt from their executed notebooks alone."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from nbformat import NotebookNode
+
+from frugal.files import write_text
+from frugal.lab.parameters import read_notebook
+from frugal.lab.reading import Run, read_run, words
+from frugal.lab.recording import read_records, shown
+
+TEMPLATE = Path(__file__).parent / "template"
+RESULTS_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run in the list; `link` leads to its report, `results` are the single values that it recorded."""
+
+    run: Run
+    notebook: str
+    link: str
+    results: dict[str, str]
+    thumbnail: str
+    alt: str
+
+    @property
+    def changed(self) -> str:
+        return ", ".join(f"{name} = {words(self.run.parameters.get(name))}" for name in sorted(self.run.changed))
+
+    @property
+    def order(self) -> tuple[datetime, str]:
+        return self.run.started or datetime.min.replace(tzinfo=UTC), self.link
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A file that should be an executed notebook, and what is wrong with it."""
+
+    link: str
+    reason: str
+
+
+def write_index(reports: Path) -> Path:
+    """Write `index.html` in the folder of reports, from `runs/<notebook>/<run>/notebook.ipynb` below it."""
+    from jinja2 import Environment, FileSystemLoader
+
+    found = [read_entry(path, reports) for path in sorted(reports.glob("runs/*/*/notebook.ipynb"))]
+    environment = Environment(loader=FileSystemLoader(TEMPLATE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page = environment.get_template("runs.html.j2").render(
+        groups=groups([entry for entry in found if isinstance(entry, Entry)]),
+        unreadable=[entry for entry in found if isinstance(entry, Unreadable)],
+        most=RESULTS_SHOWN,
+    )
+    write_text(reports / "index.html", page)
+    return reports / "index.html"
+
+
+def groups(entries: list[Entry]) -> list[list[Entry]]:
+    """The runs of each notebook, newest first, and the notebook with the newest run first."""
+    by_notebook: dict[str, list[Entry]] = {}
+    for entry in sorted(entries, key=lambda entry: entry.order, reverse=True):
+        by_notebook.setdefault(entry.notebook, []).append(entry)
+    return list(by_notebook.values())
+
+
+def read_entry(path: Path, reports: Path) -> Entry | Unreadable:
+    report = path.with_name("report.html")
+    link = quote((report if report.exists() else path).relative_to(reports).as_posix())
+    try:
+        notebook = read_notebook(path)
+        results = {name: shown(value) for name, value in read_records(notebook).items() if not isinstance(value, list)}
+        run = read_run(notebook, path.parent.parent.name)
+        return Entry(run, path.parent.parent.name, link, results, **first_figure(notebook))
+    except Exception as error:  # one damaged file, whatever is wrong with it, must not hide the others
+        return Unreadable(link, str(error) or type(error).__name__)
+
+
+def first_figure(notebook: NotebookNode) -> dict[str, Any]:
+    """Thumbnail and alt text of the first figure that `show` left in the notebook; empty where there is none."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            figure = output.get("metadata", {}).get("frugal", {})
+            if str(figure.get("thumbnail", "")).startswith("data:image/png;base64,"):
+                return {"thumbnail": figure["thumbnail"], "alt": figure.get("alt", "")}
+    return {"thumbnail": "", "alt": ""}

@@ -1,0 +1,171 @@
+"""What an executed notebook says about its run, read from the file alone.
+
+`frugal run` leaves the facts in `metadata.frugal.run`; papermill leaves parameters and times; "Run All" leaves neither.
+Whatever is missing stays empty: nothing is guessed, and papermill's word on success is not taken, because it also says
+"completed" when the kernel was killed.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from nbformat import NotebookNode
+
+# Shown in words and in colour, so that neither is needed to read it.
+STATUS_WORDS = {
+    "done": "done",
+    "failed": "failed",
+    "timeout": "stopped at its time limit",
+    "killed": "killed",
+    "interrupted": "interrupted",
+    "running": "running",
+    "unknown": "outcome not recorded",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a notebook; `facts` are the rest of what was recorded, as pairs of name and words."""
+
+    title: str
+    summary: str
+    status: str
+    error: str
+    profile: str
+    parameters: dict[str, Any]
+    changed: frozenset[str]
+    started: datetime | None
+    seconds: float | None
+    facts: list[tuple[str, str]]
+    command: str
+
+    @property
+    def status_words(self) -> str:
+        return STATUS_WORDS[self.status]
+
+    @property
+    def when(self) -> str:
+        return f"{self.started:%Y-%m-%d %H:%M} UTC" if self.started else ""
+
+    @property
+    def took(self) -> str:
+        return "" if self.seconds is None else duration_words(self.seconds)
+
+
+def read_run(notebook: NotebookNode, name: str) -> Run:
+    """The facts of a run; `name` is the title of a notebook that has none."""
+    run = recorded_run(notebook)
+    title, text = split_title(next(iter(markdown_sources(notebook)), ""))
+    error = run.get("error") or first_error(notebook)
+    status = run.get("status") or ("failed" if error else "unknown")
+    seconds = run.get("seconds")
+    return Run(
+        title=title or str(run.get("notebook") or name),
+        summary=first_sentence(text),
+        status=status if status in STATUS_WORDS else "unknown",
+        error=str(error or ""),
+        profile=str(run.get("profile") or ""),
+        parameters=dict(run.get("parameters") or {}),
+        changed=frozenset(run.get("changed") or ()),
+        started=read_time(run.get("started")),
+        seconds=float(seconds) if isinstance(seconds, int | float) else None,
+        facts=facts(run),
+        command=str(run.get("command") or ""),
+    )
+
+
+def recorded_run(notebook: NotebookNode) -> dict[str, Any]:
+    run = notebook.metadata.get("frugal", {}).get("run")
+    if run:
+        return dict(run)
+    papermill = notebook.metadata.get("papermill", {})
+    return {
+        "parameters": papermill.get("parameters"),
+        "changed": list(papermill.get("parameters") or {}),
+        "started": papermill.get("start_time"),
+        "seconds": papermill.get("duration"),
+    }
+
+
+def facts(run: dict[str, Any]) -> list[tuple[str, str]]:
+    """Where the results come from, in words, without what was not recorded."""
+    machine = run.get("machine") or {}
+    parts = {
+        "processor": "{}",
+        "cores": "{} cores",
+        "memory_gb": "{:.3g} GB memory",
+        "threads": "threads: {}",
+        "system": "{}",
+    }
+    commit = run.get("commit")
+    tree = {True: "clean", False: "with uncommitted changes"}.get(run.get("clean"), "")  # type: ignore[arg-type]
+    peak = run.get("peak_memory_mb")
+    versions = ", ".join(f"{name} {version}" for name, version in (run.get("versions") or {}).items())
+    pairs = [
+        ("Commit", f"{commit[:12]}{', ' * bool(tree)}{tree}" if commit else ""),
+        ("Seed", "" if run.get("seed") is None else str(run["seed"])),
+        ("Peak memory", "" if peak is None else f"{peak / 1000:.2g} GB" if peak >= 1000 else f"{peak:.0f} MB"),
+        ("Machine", ", ".join(form.format(machine[part]) for part, form in parts.items() if machine.get(part))),
+        ("Accelerators", ", ".join(machine.get("accelerators") or [])),
+        ("Versions", versions),
+    ]
+    return [(name, words) for name, words in pairs if words]
+
+
+def first_error(notebook: NotebookNode) -> str:
+    """The first error in a cell that was not meant to raise one."""
+    for cell in notebook.cells:
+        if "raises-exception" in cell.metadata.get("tags", []):
+            continue
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                return f"{output.ename}: {output.evalue}"
+    return ""
+
+
+def markdown_sources(notebook: NotebookNode) -> list[str]:
+    return [cell.source for cell in notebook.cells if cell.cell_type == "markdown" and not is_papermill_banner(cell)]
+
+
+def is_papermill_banner(cell: NotebookNode) -> bool:
+    """Whether papermill put the cell there to point at an error."""
+    return "papermill-error-cell-tag" in cell.metadata.get("tags", [])
+
+
+def split_title(source: str) -> tuple[str, str]:
+    """The heading that a notebook's first text starts with, as plain text, and the rest."""
+    heading = re.match(r"\s*#[ \t]+(.+)", source)
+    return (plain(heading[1]), source[heading.end() :]) if heading else ("", source)
+
+
+def first_sentence(markdown: str) -> str:
+    paragraph = markdown.strip().split("\n\n")[0]
+    if paragraph.startswith(("#", "|", "```", "- ", "$$", "<")):
+        return ""
+    return re.split(r"(?<=[.!?])\s", plain(" ".join(paragraph.split())), maxsplit=1)[0]
+
+
+def plain(markdown: str) -> str:
+    """Markdown of one line without links and emphasis."""
+    return re.sub(r"\*+|`", "", re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", markdown)).strip()
+
+
+def read_time(text: Any) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        return None
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def duration_words(seconds: float) -> str:
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def words(value: Any) -> str:
+    """A parameter's value for reading: text as it is, everything else as in the parameters cell."""
+    return value if isinstance(value, str) and value else repr(value)

@@ -1,0 +1,191 @@
+"""An executed notebook as one HTML file for readers: self-contained, no network request, good on a phone.
+
+The notebook's text and outputs are turned into HTML here; the page around them is the template's.
+"""
+
+import copy
+import re
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from bs4 import BeautifulSoup, Tag
+from nbconvert.exporters import HTMLExporter
+from nbconvert.filters import strip_ansi
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+from nbformat import NotebookNode
+
+from frugal.files import write_text
+from frugal.lab.parameters import read_notebook
+from frugal.lab.reading import is_papermill_banner, read_run, split_title, words
+
+TEMPLATE = Path(__file__).parent / "template"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+# tqdm's bar, with and without a known total: they say nothing once the run is over.
+PROGRESS = re.compile(r"\d+%\||\d+\w* \[\d\d:\d\d")
+NUMBER = re.compile(r"[-+−±]?[\d,.]*\d(e[-+]?\d+)?\s*(%|[a-zA-Zµ]{1,3}|\s*±.*)?|nan|[-−]?inf|[—–-]?", re.IGNORECASE)  # noqa: RUF001
+
+
+@dataclass(frozen=True)
+class Heading:
+    """An entry of the table of contents; `text` is HTML."""
+
+    level: int
+    anchor: str
+    text: str
+
+
+def write_report(notebook: Path, html: Path) -> None:
+    """Render an executed notebook, whole or partly run, to a report.
+
+    Raises:
+        InputError: the file cannot be read as a notebook.
+    """
+    write_text(html, report(read_notebook(notebook), notebook.stem))
+
+
+def report(notebook: NotebookNode, name: str) -> str:
+    """The report's HTML; `name` is the title of a notebook that has none."""
+    cells, headings = readable_cells(notebook)
+    # The exporter copies what it is given; what the header shows comes from the notebook as it was run.
+    body = NotebookNode(nbformat=4, nbformat_minor=5, metadata=language(notebook), cells=cells)
+    exporter = HTMLExporter(template_name=TEMPLATE.name, extra_template_basedirs=[str(TEMPLATE.parent)])
+    exporter.environment.globals.update(run=read_run(notebook, name), headings=headings, words=words)
+    return str(exporter.from_notebook_node(body)[0])
+
+
+def language(notebook: NotebookNode) -> NotebookNode:
+    return NotebookNode(language_info=notebook.metadata.get("language_info", {}))
+
+
+def readable_cells(notebook: NotebookNode) -> tuple[list[NotebookNode], list[Heading]]:
+    """The cells with their text and outputs as HTML, without the title, and the headings in the text."""
+    headings: list[Heading] = []
+    cells = []
+    for cell in copy.deepcopy(notebook.cells):
+        if is_papermill_banner(cell) or (cell.cell_type != "raw" and not cell.source.strip()):
+            continue
+        if cell.cell_type == "markdown":
+            source = cell.source
+            if not any(earlier.cell_type == "markdown" for earlier in cells):
+                source = split_title(source)[1]
+            cell.source = markdown_to_html(source, headings, cell.get("attachments", {}))
+        elif cell.cell_type == "code":
+            CoalesceStreamsPreprocessor().preprocess_cell(cell, {}, 0)
+            cell.outputs = [output for output in map(readable_output, cell.outputs) if output]
+        cells.append(cell)
+    return cells, headings
+
+
+def readable_output(output: NotebookNode) -> NotebookNode | None:
+    """An output as plain text or as HTML; None for what says nothing to a reader."""
+    if output.output_type == "stream":
+        lines = strip_ansi(output.text).splitlines()
+        output.text = "\n".join(line for line in lines if not PROGRESS.search(line)).strip("\n")
+        return output if output.text else None
+    if output.output_type == "error":
+        output.traceback = [strip_ansi("\n".join(output.traceback))]
+        return output
+    data = output.data
+    if data.pop(WIDGET, None) and set(data) <= {"text/plain"}:
+        if PROGRESS.search(data.get("text/plain", "")):
+            return None
+        data["text/html"] = '<p class="note">A control stood here; it is live only in JupyterLab.</p>'
+    if "text/html" in data:
+        data["text/html"] = readable_tables(data["text/html"])
+    elif "text/markdown" in data:
+        data["text/html"] = markdown_to_html(data["text/markdown"], [], {})
+    elif "text/latex" in data:
+        data["text/html"] = formula(data["text/latex"].strip().strip("$"), display=True)
+    return output
+
+
+def markdown_to_html(source: str, headings: list[Heading], attachments: dict[str, Any]) -> str:
+    """Render a notebook's markdown; its headings are added to `headings`."""
+    renderer = Renderer(headings, attachments)
+    return readable_tables(MarkdownWithMath(renderer=renderer).render(source))
+
+
+class Renderer(IPythonRenderer):  # type: ignore[misc]
+    """Markdown with formulas as MathML, headings collected for the contents, and no image from elsewhere."""
+
+    def __init__(self, headings: list[Heading], attachments: dict[str, Any]) -> None:
+        super().__init__(escape=False, attachments=attachments)
+        self.headings = headings
+
+    def heading(self, text: str, level: int, **_attributes: Any) -> str:
+        level = max(level, 2)  # the page has one title
+        plain = BeautifulSoup(text, "html.parser").get_text()
+        stem = re.sub(r"[^\w]+", "-", plain.lower()).strip("-") or "section"
+        taken = sum(re.fullmatch(rf"{re.escape(stem)}(-\d+)?", each.anchor) is not None for each in self.headings)
+        anchor = f"{stem}-{taken + 1}" if taken else stem
+        self.headings.append(Heading(level, anchor, re.sub(r"</?a\b[^>]*>", "", text)))
+        link = f'<a class="anchor" href="#{anchor}" aria-label="Link to this section">#</a>'
+        return f'<h{level} id="{anchor}">{text} {link}</h{level}>\n'
+
+    def inline_math(self, body: str) -> str:
+        return formula(body, display=False)
+
+    def block_math(self, body: str) -> str:
+        return formula(body, display=True)
+
+    def latex_environment(self, name: str, body: str) -> str:
+        if name.rstrip("*") == "equation":
+            return formula(body, display=True)
+        return formula(f"\\begin{{{name}}}{body}\\end{{{name}}}", display=True)
+
+    def image(self, text: str, url: str, title: str | None = None) -> str:
+        if url.startswith(("data:", "attachment:")):
+            return str(super().image(text, url, title))
+        return f'<a href="{escape(url)}">{escape(text or url)}</a>'
+
+
+def formula(latex: str, display: bool) -> str:
+    """MathML for a formula, or its source where it cannot be converted."""
+    from latex2mathml.converter import convert
+
+    # The converter knows `align*` alone of these, and gives the same layout for it.
+    known = re.sub(r"\{(align|aligned|split)\}", "{align*}", latex.strip())
+    try:
+        mathml = convert(known, display="block" if display else "inline")
+    except Exception:  # whatever the converter stumbles over, the reader gets the source
+        mathml = ""
+    if not mathml or "<mi>\\" in mathml:
+        mathml = f'<code class="tex">{escape(latex)}</code>'
+    if not display:
+        return mathml
+    return f'<div class="formula" tabindex="0" role="region" aria-label="Formula">{mathml}</div>'
+
+
+def readable_tables(html: str) -> str:
+    """Give every table scopes, right-aligned numbers and a frame that scrolls by itself."""
+    if "<table" not in html:
+        return html
+    soup = BeautifulSoup(html, "html.parser")
+    for table in soup.find_all("table"):
+        caption = table.find("caption")
+        name = caption.get_text(" ", strip=True) if caption else "Table"
+        mark_up_table(table)
+        table.wrap(soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0", "role": "region", "aria-label": name}))
+    return str(soup)
+
+
+def mark_up_table(table: Tag) -> None:
+    for name in ("border", "class"):
+        table.attrs.pop(name, None)
+    rows = [row.find_all(["td", "th"]) for row in table.find_all("tr")]
+    for row in rows:
+        for cell in row:
+            cell.attrs.pop("style", None)
+            if cell.name == "th" and not cell.get_text(strip=True):
+                cell.name = "td"
+            if cell.name == "th":
+                cell["scope"] = "col" if cell.find_parent("thead") else "row"
+    for column in zip(*rows, strict=False) if len({len(row) for row in rows}) == 1 else ():
+        body = [cell for cell in column if not cell.find_parent("thead") and cell.name == "td"]
+        texts = [cell.get_text(strip=True) for cell in body]
+        if any(texts) and all(NUMBER.fullmatch(text) for text in texts):
+            for cell in column:
+                cell["class"] = "number"
