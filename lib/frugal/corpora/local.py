@@ -16,9 +16,13 @@ def read_file(path: Path) -> list[Document]:
     """Documents of one file: JSON by its ending, else text, which is recognised as WikiText where it is that.
 
     Raises:
-        InputError: the file is empty, binary, or JSON of no known kind.
+        InputError: the file cannot be read, is empty, binary, or JSON of no known kind.
     """
-    text = decode(path.read_bytes(), str(path))
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+    text = decode(raw, str(path))
     if path.suffix not in RECORD_ENDINGS:
         return documents_of(text, path.stem)
     try:
