@@ -1,0 +1,116 @@
+"""From a model's name to a loaded model: packaged names, folders, Hugging Face hub ids."""
+
+import difflib
+import threading
+from pathlib import Path
+
+from huggingface_hub import constants, get_session, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.utils import validate_repo_id
+
+from frugal.errors import InputError, UnavailableError
+from frugal.files import data_folder
+from frugal.foundation.lock import only_one_makes
+from frugal.foundation.model import Foundation, check_model_folder
+from frugal.foundation.precision import DType
+
+PACKAGED = ("smollm2", "tiny-gpt2")
+OFFLINE_CHOICES = "without a network there are 'smollm2' (if the package registry answers), 'tiny-gpt2' and folders"
+HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]  # nothing that would have to be unpickled
+SECONDS_TO_ANSWER = 1.5
+
+
+def load_foundation(
+    name: str | Path, *, device: str = "cpu", dtype: DType = "auto", context_length: int | None = None
+) -> Foundation:
+    """Load a frozen pretrained causal language model.
+
+    Args:
+        name: "smollm2" (SmolLM2-135M-Instruct, fetched from the package registry once), "tiny-gpt2" (trained here
+            from nothing in about a minute, once), a Hugging Face model folder, or a hub id such as "gpt2", taken
+            from the local cache or else downloaded. Only safetensors weights are read, and no code comes with them.
+        device: "cpu", "cuda", or "auto" for CUDA where there is one.
+        dtype: "float32", "bfloat16", or "auto" for the faster of them on this machine, found by a short trial.
+        context_length: tokens that the model takes at once, where fewer are wanted than it was trained for.
+
+    Raises:
+        InputError: there is no such model, or it is of a kind that cannot be used here.
+        UnavailableError: the model is neither here nor can be fetched, or its files are damaged.
+    """
+    name = str(name)
+    return Foundation.load(_folder_of(name), device=device, dtype=dtype, context_length=context_length, name=name)
+
+
+def _folder_of(name: str) -> Path:
+    if name in PACKAGED:
+        return _packaged_folder(name)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    near = difflib.get_close_matches(name.lower(), PACKAGED, n=1, cutoff=0.8)
+    if near:
+        raise InputError(f"model {name!r} does not exist: did you mean {near[0]!r}?")
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise InputError(
+            f"model {name!r}: is neither a folder nor a hub id; give {' or '.join(map(repr, PACKAGED))}, "
+            "an existing folder, or an id like 'EleutherAI/pythia-70m'"
+        ) from error
+    return _cached_folder(name) or _downloaded_folder(name)
+
+
+def _packaged_folder(name: str) -> Path:
+    folder = data_folder() / "models" / name
+    with only_one_makes(folder):
+        if not folder.is_dir():
+            # Imported here: training and unpacking need libraries that loading does not.
+            if name == "smollm2":
+                from frugal.foundation.smollm2 import make_smollm2 as make
+            else:
+                from frugal.foundation.tiny_gpt2 import make_tiny_gpt2 as make
+            make(folder)
+    return folder
+
+
+def _cached_folder(name: str) -> Path | None:
+    """The hub's local copy, if there is a whole one."""
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=HUB_FILES, local_files_only=True))
+        check_model_folder(folder)
+    except (LocalEntryNotFoundError, InputError):
+        return None
+    return folder
+
+
+def _downloaded_folder(name: str) -> Path:
+    if not hub_answers():
+        raise UnavailableError(
+            f"model {name!r} is not in the local cache and the model hub does not answer: {OFFLINE_CHOICES}"
+        )
+    try:
+        return Path(snapshot_download(name, allow_patterns=HUB_FILES, ignore_patterns=["*/*"]))
+    except RepositoryNotFoundError as error:
+        raise InputError(f"model {name!r}: the hub has none of that name, or it is not public; check it") from error
+    except (HfHubHTTPError, OSError) as error:
+        reason = str(error).split("\n")[0]
+        raise UnavailableError(f"model {name!r} could not be downloaded ({reason}): run again to go on") from error
+
+
+def hub_answers() -> bool:
+    """Whether the model hub can be reached; known within two seconds, where its client would retry for a minute."""
+    if constants.is_offline_mode():
+        return False
+    answered = threading.Event()
+
+    def ask() -> None:
+        try:
+            get_session().head(constants.ENDPOINT, timeout=SECONDS_TO_ANSWER)
+        except Exception:  # whatever hinders the request, there is no answer
+            return
+        answered.set()
+
+    thread = threading.Thread(target=ask, daemon=True)  # name resolution takes no time limit, so it is left behind
+    thread.start()
+    thread.join(SECONDS_TO_ANSWER)
+    return answered.is_set()

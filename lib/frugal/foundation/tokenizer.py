@@ -1,0 +1,69 @@
+"""A pretrained model's own tokeniser, behind the interface that all tokenisers share."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from frugal.corpora import Tokenizer, Turn
+from frugal.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+END_OF_TEXT = "<|endoftext|>"
+RARE_TEXT = "ᚠ\N{ALCHEMICAL SYMBOL FOR AIR}\x07"  # no vocabulary has tokens for these, only for their bytes
+
+
+class PretrainedTokenizer(Tokenizer):
+    """Wraps a Hugging Face tokeniser.
+
+    Documents start with `<|endoftext|>` where the vocabulary has it, as in pretraining (a chat model's own bos
+    token may mark a turn instead), else with the bos or eos token.
+
+    Attributes:
+        end_of_turn_id: the token with which the model ends its answer in a chat.
+    """
+
+    def __init__(self, pretrained: "PreTrainedTokenizerBase") -> None:
+        vocabulary = pretrained.get_vocab()
+        start = END_OF_TEXT if END_OF_TEXT in vocabulary else pretrained.bos_token or pretrained.eos_token
+        if start is None:
+            raise InputError("the tokeniser has no bos or eos token to start documents with: add one to its folder")
+        pretrained.bos_token = start  # so that `load_tokenizer`, reading the saved files, finds it
+        self.pretrained = pretrained
+        self.vocabulary_size = len(pretrained)
+        self.start_id = pretrained.convert_tokens_to_ids(start)
+        self.end_of_turn_id = self.start_id if pretrained.eos_token_id is None else pretrained.eos_token_id
+        self.unknown_id = (
+            pretrained.unk_token_id if pretrained.unk_token_id in self.encode(RARE_TEXT).tolist() else None
+        )
+
+    def encode(self, text: str) -> Tensor:
+        tokens = self.pretrained.encode(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
+        return torch.tensor(tokens, dtype=torch.int64)
+
+    def decode(self, tokens: Tensor) -> str:
+        return str(
+            self.pretrained.decode(tokens.tolist(), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        )
+
+    def chat_prompt(self, turns: Iterable[Turn]) -> Tensor:
+        """Tokens [T] of a conversation in the model's chat template, ready for the assistant's answer.
+
+        Speakers are "system", "user" and "assistant". The turn markers of the template are special tokens, also
+        where they stand in a turn's text.
+
+        Raises:
+            InputError: the model has no chat template.
+        """
+        if self.pretrained.chat_template is None:
+            raise InputError("the model has no chat template: it continues text; give it a text to continue instead")
+        messages = [{"role": turn.speaker, "content": turn.text} for turn in turns]
+        text = self.pretrained.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        return torch.tensor(self.pretrained.encode(text, add_special_tokens=False), dtype=torch.int64)
+
+    def save(self, folder: Path) -> None:
+        self.pretrained.save_pretrained(folder)
