@@ -9,13 +9,14 @@ from typing import Any
 HOMES = {
     "record": "recording",
     "read_records": "recording",
+    "latest_records": "latest",
     "show": "figures",
     "use_style": "figures",
     "COLOURS": "figures",
     "explore": "widgets",
 }
 
-__all__ = ["COLOURS", "explore", "read_records", "record", "show", "use_style"]
+__all__ = ["COLOURS", "explore", "latest_records", "read_records", "record", "show", "use_style"]
 
 
 def __getattr__(name: str) -> Any:
