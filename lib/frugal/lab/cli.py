@@ -55,7 +55,6 @@ def run(
     NOTEBOOK is a path, or the beginning of a name in notebooks/, such as 01. A parameter given with -p has
     precedence over the file's, and that over the profile's.
     """
-    from frugal.lab.index import write_index
     from frugal.lab.run import carry_out, plan_run
 
     given = {**(read_values_file(values_file) if values_file else {}), **dict(pairs)}
@@ -70,7 +69,7 @@ def run(
         statuses.append(result.status)
         if result.status == "interrupted":
             break
-    click.echo(f"index: {write_index(reports)}")
+    rebuild_index(reports)
     if "interrupted" in statuses:
         raise SystemExit(130)
     raise SystemExit(0 if set(statuses) == {"done"} else 1)
@@ -80,9 +79,7 @@ def run(
 @click.option("--reports", type=click.Path(path_type=Path, file_okay=False), help="Where runs are [default: reports/].")
 def index(reports: Path | None) -> None:
     """Rebuild the index of all reports from the executed notebooks."""
-    from frugal.lab.index import write_index
-
-    click.echo(f"index: {write_index(reports or reports_folder())}")
+    rebuild_index(reports or reports_folder())
 
 
 @main.command()
@@ -94,6 +91,12 @@ def parameters(notebook: str) -> None:
         click.echo(tabulate(read_parameters(read_notebook(path))))
     except InputError as error:
         raise InputError(f"{path.name}: {error}") from error
+
+
+def rebuild_index(reports: Path) -> None:
+    from frugal.lab.index import write_index
+
+    click.echo(f"index: {write_index(reports)}")
 
 
 def find_notebook(name: str) -> Path:

@@ -235,6 +235,7 @@ class FrugalEngine(NBClientEngine):
             nb_man,
             folder,
             watch,
+            kernel_name=kernel_name,
             timeout=execution_timeout,
             startup_timeout=start_timeout,
             iopub_timeout=OUTPUT_SECONDS,

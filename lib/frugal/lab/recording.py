@@ -16,6 +16,7 @@ MOST_ROWS = 500
 
 Scalar = str | int | float | bool
 Row = dict[str, Scalar | None]
+Result = Scalar | list[Row]
 
 
 def record(**values: Any) -> None:
@@ -29,19 +30,23 @@ def record(**values: Any) -> None:
         InputError: a value is of another type, or a table is ragged or has more than 500 rows.
     """
     results = {name: to_result(name, value) for name, value in values.items()}
-    text = as_text(results)
     from IPython.core.getipython import get_ipython
 
     if get_ipython() is None:
-        print(text)
+        print(as_text(results))
         return
     from IPython.display import display
 
-    stored = {name: to_json(result) for name, result in results.items()}
-    display({MIME_TYPE: stored, "text/html": as_html(results), "text/plain": text}, raw=True)
+    display(bundle(results), raw=True)
 
 
-def read_records(notebook: "Path | NotebookNode") -> dict[str, Any]:
+def bundle(results: dict[str, Result]) -> dict[str, Any]:
+    """The output that holds the results: once for programs, and twice for readers."""
+    stored = [{"name": name, "value": to_json(result)} for name, result in results.items()]
+    return {MIME_TYPE: stored, "text/html": as_html(results), "text/plain": as_text(results)}
+
+
+def read_records(notebook: "Path | NotebookNode") -> dict[str, Result]:
     """All results recorded in an executed notebook; tables come back as a list of dictionaries.
 
     Raises:
@@ -49,15 +54,15 @@ def read_records(notebook: "Path | NotebookNode") -> dict[str, Any]:
     """
     if isinstance(notebook, Path):
         notebook = read_notebook(notebook)
-    results: dict[str, Any] = {}
+    results: dict[str, Result] = {}
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
-            stored = output.get("data", {}).get(MIME_TYPE, {})
-            results.update({name: from_json(value) for name, value in stored.items()})
+            stored = output.get("data", {}).get(MIME_TYPE, [])
+            results.update({entry["name"]: from_json(entry["value"]) for entry in stored})
     return results
 
 
-def to_result(name: str, value: Any) -> Scalar | list[Row]:
+def to_result(name: str, value: Any) -> Result:
     if isinstance(value, dict):
         value = to_rows(name, value)
     if not isinstance(value, list):
@@ -98,21 +103,26 @@ def to_scalar(name: str, value: Any) -> Scalar:
     )
 
 
-def to_json(result: Scalar | list[Row] | None) -> Any:
-    """JSON has no NaN and no infinity: they are stored as {"float": "nan"}."""
+def to_json(result: Result | None) -> Any:
+    """The stored form of a result.
+
+    A notebook file does not keep the order of names in an object, so a table is stored by columns and rows.
+    JSON has no NaN and no infinity: they are stored as {"float": "nan"}.
+    """
     if isinstance(result, list):
-        return [{key: to_json(cell) for key, cell in row.items()} for row in result]
+        columns = list(result[0]) if result else []
+        return {"columns": columns, "rows": [[to_json(row[column]) for column in columns] for row in result]}
     if isinstance(result, float) and not math.isfinite(result):
         return {"float": str(result)}
     return result
 
 
 def from_json(stored: Any) -> Any:
-    if isinstance(stored, list):
-        return [{key: from_json(cell) for key, cell in row.items()} for row in stored]
-    if isinstance(stored, dict):
+    if not isinstance(stored, dict):
+        return stored
+    if "float" in stored:
         return float(stored["float"])
-    return stored
+    return [dict(zip(stored["columns"], map(from_json, row), strict=True)) for row in stored["rows"]]
 
 
 def shown(value: Scalar | None) -> str:
@@ -122,7 +132,7 @@ def shown(value: Scalar | None) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def as_text(results: dict[str, Any]) -> str:
+def as_text(results: dict[str, Result]) -> str:
     lines = []
     for name, result in results.items():
         if isinstance(result, list):
@@ -133,7 +143,7 @@ def as_text(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def as_html(results: dict[str, Any]) -> str:
+def as_html(results: dict[str, Result]) -> str:
     tables = [html_table(name, result) for name, result in results.items() if isinstance(result, list)]
     scalars = {name: result for name, result in results.items() if not isinstance(result, list)}
     if scalars:

@@ -1,0 +1,136 @@
+"""The `frugal` command as a user meets it: words and exit codes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from click.testing import CliRunner, Result
+
+from frugal.lab import cli
+from made_notebooks import make_notebook
+
+
+def frugal(*words: object) -> Result:
+    return CliRunner().invoke(cli.main, [str(word) for word in words])
+
+
+@pytest.fixture(autouse=True)
+def signals_restored():
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("run", "{}/none.ipynb"), "no such notebook"),
+        (("run", "{}/empty.ipynb"), "is empty"),
+        (("run", "{}/a.ipynb", "-p", "nam", "3"), "did you mean name?"),
+        (("run", "{}/a.ipynb", "-p", "n", "1e3"), "n='1e3': must be int"),
+        (("run", "{}/a.ipynb", "-f", "{}/none.yaml"), "cannot be read as YAML"),
+        (("run", "{}/a.ipynb", "{}/bare.ipynb"), "bare.ipynb: no cells are tagged `parameters`"),
+        (("parameters", "{}/bare.ipynb"), "bare.ipynb: no cells are tagged `parameters`"),
+    ],
+)
+def test_bad_input_gives_one_sentence(tmp_path: Path, words: tuple[str, ...], complaint: str):
+    make_notebook(tmp_path / "a.ipynb")
+    (tmp_path / "empty.ipynb").touch()
+    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "bare.ipynb")
+    result = frugal(*[word.format(tmp_path) for word in words], *(["--reports", tmp_path] * (words[0] == "run")))
+    assert result.exit_code == 2
+    assert result.stderr.startswith("frugal: error: ")
+    assert complaint in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "words", [("run",), ("run", "a", "-p", "n"), ("run", "a", "--profile", "quick"), ("run", "a", "--timeout", "0")]
+)
+def test_a_wrong_use_is_explained(words: tuple[str, ...]):
+    result = frugal(*words)
+    assert result.exit_code == 2
+    assert "Error: " in result.stderr
+
+
+def test_parameters_are_shown(tmp_path: Path):
+    result = frugal("parameters", make_notebook(tmp_path / "a.ipynb"))
+    assert result.exit_code == 0
+    assert "how many" in result.stdout
+
+
+def test_the_command_line_wins_over_the_file_and_that_over_the_profile(tmp_path: Path):
+    path = make_notebook(tmp_path / "a.ipynb", "print(n)")
+    (tmp_path / "values.yaml").write_text("n: 20\nname: 007\nseed: 4\n")
+    result = frugal(
+        "run", path, "--profile", "smoke", "-f", tmp_path / "values.yaml", "-p", "seed", "-5", "--reports", tmp_path
+    )
+    assert result.exit_code == 0, result.output
+    (status,) = tmp_path.glob("runs/a/*/status.json")
+    assert json.loads(status.read_text())["parameters"] == {"n": 20, "name": "007", "seed": -5}
+
+
+def test_a_failed_run_is_reported_and_the_others_still_run(tmp_path: Path):
+    bad = make_notebook(tmp_path / "bad.ipynb", "1 / 0")
+    good = make_notebook(tmp_path / "good.ipynb", "1 / 1")
+    result = frugal("run", bad, good, "--reports", tmp_path / "reports")
+    assert result.exit_code == 1
+    assert "bad: failed" in result.stdout
+    assert "good: done" in result.stdout
+    assert "ZeroDivisionError" in result.stderr
+    assert len(list(tmp_path.glob("reports/runs/*/*/report.html"))) == 2
+    index = (tmp_path / "reports" / "index.html").read_text()
+    assert "runs/bad/" in index
+    assert "runs/good/" in index
+
+
+def test_the_index_is_rebuilt_from_the_notebooks(tmp_path: Path):
+    assert frugal("run", make_notebook(tmp_path / "a.ipynb"), "--reports", tmp_path).exit_code == 0
+    page = (tmp_path / "index.html").read_text()
+    (tmp_path / "index.html").unlink()
+    assert frugal("index", "--reports", tmp_path).exit_code == 0
+    assert (tmp_path / "index.html").read_text() == page
+
+
+def test_a_notebook_is_found_by_the_beginning_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cli, "CHECKOUT", tmp_path)
+    (tmp_path / "notebooks").mkdir()
+    for name in ("01_text", "02_echo", "02_more"):
+        make_notebook(tmp_path / "notebooks" / f"{name}.ipynb")
+    assert cli.find_notebook("01").name == "01_text.ipynb"
+    assert "02: begins the names of several notebooks: 02_echo, 02_more" in frugal("parameters", "02").stderr
+    assert "03: no such notebook; notebooks/ holds: 01_text, 02_echo, 02_more" in frugal("parameters", "03").stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_keeps_what_it_has_and_ends_its_kernel(tmp_path: Path, number: signal.Signals):
+    path = make_notebook(
+        tmp_path / "a.ipynb",
+        "import os, pathlib\npathlib.Path('pid').write_text(str(os.getpid()))",
+        "import time\npathlib.Path('busy').touch()\ntime.sleep(600)",
+        "print('after')",
+    )
+    command = [sys.executable, "-c", "from frugal.lab.cli import main; main()", "run", path, "--reports", tmp_path]
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (tmp_path / "busy").exists():
+        time.sleep(0.05)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert "a: interrupted" in output
+    (folder,) = tmp_path.glob("runs/a/*")
+    about = json.loads((folder / "status.json").read_text())
+    assert (about["status"], about["error"]) == ("interrupted", "interrupted in cell [3]")
+    cells = nbformat.read(folder / "notebook.ipynb", as_version=4).cells
+    assert [cell.metadata.papermill.status for cell in cells[2:]] == ["completed", "failed", "pending"]
+    assert (folder / "report.html").exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
