@@ -9,7 +9,7 @@ from frugal.corpora import BytePairTokenizer, CharTokenizer, Document, Tokenizer
 from frugal.errors import InputError, UnavailableError
 
 TEXT = "the quick brown fox jumps over the lazy dog, and the dog sleeps on. " * 20
-BYTE_PAIRS = BytePairTokenizer.train([TEXT], 300)
+BYTE_PAIRS = BytePairTokenizer.train([TEXT], 280)
 ASCII = CharTokenizer.ascii()
 LEARNED = CharTokenizer.learn(["hello, wörld", "\N{GRINNING FACE}"])
 ALL = pytest.mark.parametrize("tokenizer", [BYTE_PAIRS, ASCII, LEARNED], ids=["byte-pairs", "ascii", "learned"])
@@ -67,12 +67,12 @@ def test_documents_begin_with_the_start_token_which_decodes_to_nothing(tokenizer
 
 
 def test_byte_pairs_learn_frequent_words() -> None:
-    assert BYTE_PAIRS.vocabulary_size == 300
-    assert len(BYTE_PAIRS.encode(TEXT)) < len(TEXT) / 2
+    assert BYTE_PAIRS.vocabulary_size == 280
+    assert len(BYTE_PAIRS.encode(TEXT)) < 0.6 * len(TEXT)
 
 
 def test_a_start_token_of_ones_own_survives_saving(tmp_path) -> None:
-    trained = BytePairTokenizer.train([TEXT], 300).tokenizer
+    trained = BytePairTokenizer.train([TEXT], 280).tokenizer
     trained.add_special_tokens(["<s>"])
     BytePairTokenizer(trained, "<s>").save(tmp_path)
     assert load_tokenizer(tmp_path).start_id == trained.token_to_id("<s>") != BYTE_PAIRS.start_id

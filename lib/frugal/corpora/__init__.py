@@ -2,6 +2,7 @@
 
 from frugal.corpora.catalogue import CatalogueEntry, read_catalogue
 from frugal.corpora.documents import TURN_MARKERS, Corpus, Document, Turn, dialogue_text
+from frugal.corpora.excerpts import excerpts
 from frugal.corpora.fetching import fetch_package_member
 from frugal.corpora.loading import load_corpus
 from frugal.corpora.tokenizers import BytePairTokenizer, CharTokenizer, Tokenizer, encode_documents, load_tokenizer
@@ -20,6 +21,7 @@ __all__ = [
     "Window",
     "dialogue_text",
     "encode_documents",
+    "excerpts",
     "fetch_package_member",
     "load_corpus",
     "load_tokenizer",

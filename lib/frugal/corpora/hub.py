@@ -19,9 +19,9 @@ def read_dataset(name: str) -> dict[str, list[Document]]:
         InputError: the hub has no such data set or configuration, or its columns are of no known kind.
         UnavailableError: `datasets` is not installed, or the hub cannot be reached.
     """
+    owner_and_name, config = _parse(name)
     if find_spec("datasets") is None:
         raise UnavailableError(f"hf:{name}: needs the package datasets; run pip install -e '.[hub]', or {INSTEAD}")
-    owner_and_name, config = _parse(name)
     _check_reachable(owner_and_name)
     import datasets
 

@@ -1,0 +1,39 @@
+"""A smaller text that still speaks for all of its documents."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from frugal.corpora.documents import Document
+from frugal.errors import InputError
+
+
+def excerpts(documents: Sequence[Document], characters: int) -> tuple[Document, ...]:
+    """The beginnings of all documents, of like length, that together have at most `characters` characters.
+
+    Documents shorter than their share stay whole and leave the rest of it to the others; longer ones end between
+    two words. Dialogues lose their `turns` with their end.
+
+    Raises:
+        InputError: `characters` leaves less than one character for each document.
+    """
+    if characters < len(documents):
+        raise InputError(f"characters={characters}: must be at least one for each of {len(documents)} documents")
+    share = _share(sorted(len(document.text) for document in documents), characters)
+    return tuple(document if len(document.text) <= share else _beginning(document, share) for document in documents)
+
+
+def _share(lengths: Sequence[int], characters: int) -> int:
+    """The longest that a document may be so that all fit; `lengths` ascend."""
+    for place, length in enumerate(lengths):
+        share = characters // (len(lengths) - place)
+        if length > share:
+            return share
+        characters -= length
+    return max(lengths, default=0)
+
+
+def _beginning(document: Document, length: int) -> Document:
+    words = re.match(r".*(?=\s)", document.text[: length + 1], re.DOTALL)
+    text = words[0] if words and words[0].strip() else document.text[:length]
+    return replace(document, text=text, turns=())

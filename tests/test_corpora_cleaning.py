@@ -1,0 +1,177 @@
+"""Cleaning rules, each on a small text written for the test."""
+
+import bz2
+import json
+from pathlib import Path
+
+import pytest
+
+from frugal.corpora import Turn
+from frugal.corpora.cleaning import clean_article, clean_chitchat, clean_grimm, clean_wikipedia
+from frugal.corpora.text import decode, documents_of, strip_gutenberg
+from frugal.errors import InputError
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+PROSE = "A paragraph that is long enough to count as prose, because it has more than eighty characters in it."
+
+
+@pytest.mark.parametrize(
+    ("markup", "cleaned"),
+    [
+        (f"{PROSE}\n\nToo short.\n\n{PROSE}", f"{PROSE}\n\n{PROSE}"),
+        (f"{PROSE[:-1]}\n\n{PROSE}", PROSE),
+        (f"{PROSE}\n\n== See also ==\n{PROSE}", PROSE),
+        (f"{PROSE}\n\n==REFERENCES==\n{PROSE}", PROSE),
+        (f"{PROSE}\n\n=== External links to others ===\n{PROSE}", f"{PROSE}\n\n{PROSE}"),
+        (f"{PROSE}<!-- a remark -->", PROSE),
+        (f'{PROSE}<ref name="a">{PROSE}</ref>', PROSE),
+        ("{{Infobox|name=" + PROSE + "}}\n" + PROSE, PROSE),
+        ("{|\n| " + PROSE + "\n|}\n" + PROSE, PROSE),
+        (f"<gallery>\n{PROSE}\n</gallery>\n{PROSE}", PROSE),
+        (f"[[File:a.jpg|thumb|{PROSE}]]\n{PROSE}", PROSE),
+        (f"[[Category:Texts]]\n{PROSE}", PROSE),
+        (PROSE.replace("paragraph", "'''[[Paragraph (text)|paragraph]]'''"), PROSE),
+        (PROSE.replace(", because", " ({{lang|la|quia}}), because"), PROSE),
+        (PROSE.replace("prose,", "prose {{which}},").replace(" ", "&nbsp;", 1), PROSE),
+        (f"{PROSE}\n\n{PROSE[:-1]} | and this.", PROSE),
+        ('He said: "' + PROSE + '"', 'He said: "' + PROSE + '"'),
+    ],
+)
+def test_an_article_is_reduced_to_its_prose(markup: str, cleaned: str) -> None:
+    assert clean_article(markup) == cleaned
+
+
+def test_redirects_other_pages_and_articles_without_prose_are_left_out() -> None:
+    pages = [
+        ("Kept", "0", "", PROSE),
+        ("Redirect", "0", "<redirect title='Kept'/>", PROSE),
+        ("Wikipedia:Rules", "4", "", PROSE),
+        ("List", "0", "", "* one\n* two"),
+    ]
+    export = "".join(
+        f"<page><title>{title}</title><ns>{space}</ns>{redirect}<revision><text>{text}</text></revision></page>"
+        for title, space, redirect, text in pages
+    )
+    raw = f'<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/">{export}</mediawiki>'
+    documents = clean_wikipedia(bz2.compress(raw.encode()))
+    assert [(document.title, document.text) for document in documents] == [("Kept", PROSE)]
+
+
+def test_grimm_has_three_header_lines_and_two_spaces_for_a_paragraph() -> None:
+    header = "Topic\tTitle\tContent\r\ndiscrete\tstring\tstring\r\nclass\t\t\r\n\r\n"
+    table = header + "Magic\tThe Fox\tOnce.  Then it\u2019s over.\r\n"
+    documents = clean_grimm(table.encode())
+    assert [(document.title, document.text) for document in documents] == [("The Fox", "Once.\n\nThen it\u2019s over.")]
+
+
+def conversation(*messages: tuple[str, str]) -> dict[str, object]:
+    return {"prompt": "A prompt", "messages": [[{"sender": sender, "text": text}] for sender, text in messages]}
+
+
+def test_chit_chat_joins_what_one_says_and_marks_who_speaks() -> None:
+    raw = json.dumps(
+        {"1": conversation(("b", "Hello"), ("b", " how \n are you?"), ("a", " "), ("a", "Fine"), ("b", "OK"))}
+    )
+    (document,) = clean_chitchat(raw.encode())
+    assert document.turns == (Turn("user", "Hello how are you?"), Turn("assistant", "Fine"), Turn("user", "OK"))
+    assert document.text == "<|user|>Hello how are you?\n<|assistant|>Fine\n<|user|>OK\n"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "write to me@example.org",
+        "see https://example.org",
+        "call (555) 123-4567",
+        "call 555-123-4567",
+        "Bullshit? Shitty!",
+    ],
+)
+def test_private_and_coarse_conversations_are_left_out(message: str) -> None:
+    raw = json.dumps({"1": conversation(("a", "Hi"), ("b", message)), "2": conversation(("a", "Hi"), ("b", "Hello"))})
+    assert [document.turns[1].text for document in clean_chitchat(raw.encode())] == ["Hello"]
+
+
+def test_a_conversation_nobody_answered_is_left_out() -> None:
+    assert clean_chitchat(json.dumps({"1": conversation(("a", "Hi"), ("a", "Anyone?"))}).encode()) == []
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "*** START OF THE PROJECT GUTENBERG EBOOK A BOOK ***",
+        "***START OF THIS PROJECT GUTENBERG EBOOK A LONG\nBOOK***",
+        "*END*THE SMALL PRINT! FOR PUBLIC DOMAIN EBOOKS*Ver.04.29.93*END*",
+    ],
+)
+@pytest.mark.parametrize(
+    "end", ["*** END OF THE PROJECT GUTENBERG EBOOK A BOOK ***", "End of the Project Gutenberg EBook of A Book\n\n***"]
+)
+def test_gutenbergs_wrapping_is_stripped(start: str, end: str) -> None:
+    wrapped = (
+        f"Title: A Book\n\n{start}\n\nProduced by Somebody and\nothers\n\n\nThe book.\n\nIts end.\n\n\n{end}\nLicence\n"
+    )
+    assert strip_gutenberg(wrapped) == "The book.\n\nIts end.\n"
+
+
+def test_a_text_without_gutenbergs_markers_stays_as_it_is() -> None:
+    text = " Title: none\n\nProduced by nobody.\n"
+    assert strip_gutenberg(text) == text
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the shared books are not here")
+def test_real_books_lose_their_wrapping() -> None:
+    for name, beginning, end in [
+        ("frankenstein.txt", "Frankenstein;", "darkness and distance.\n"),
+        ("the_raven.txt", "[Illustration]", "the author of “The Raven.”\n"),
+    ]:
+        path = SHARED / "language-interpolation-books" / name
+        (book,) = documents_of(decode(path.read_bytes(), name), name)
+        assert book.text.startswith(beginning)
+        assert book.text.endswith(end)
+        assert "gutenberg.org" not in book.text
+
+
+WIKITEXT = (
+    " \n = One = \n \n Text of one . \n = = Section = = \n \n More . \n \n = Two ( a = b ) = \n \n Text of two . \n"
+)
+
+
+def test_wikitext_articles_become_documents_that_lose_nothing() -> None:
+    documents = documents_of(WIKITEXT, "file")
+    assert [document.title for document in documents] == ["One", "Two ( a = b )"]
+    assert "".join(document.text for document in documents) == WIKITEXT
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the shared WikiText-2 is not here")
+@pytest.mark.parametrize("name", ["valid.txt", "test.txt"])
+def test_the_real_wikitext_has_sixty_articles(name: str) -> None:
+    text = (SHARED / "wikitext-2" / name).read_text(encoding="utf-8")
+    documents = documents_of(text, name)
+    assert len(documents) == 60
+    assert "".join(document.text for document in documents) == text
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_unicode_files_read_with_or_without_a_mark_and_with_any_line_ends(encoding: str) -> None:
+    assert decode("Grüße\r\nzwei\rdrei\n".encode(encoding), "a file") == "Grüße\nzwei\ndrei\n"
+
+
+def test_another_encoding_is_guessed_with_a_warning() -> None:
+    text = "Der Käse schmeckt über alle Maßen gut, und die Bäume blühen schön im Frühling. " * 5
+    with pytest.warns(UserWarning, match="is not UTF-8"):
+        assert decode(text.encode("cp1252"), "a file") == text
+
+
+def test_a_declared_encoding_is_used() -> None:
+    text = "Character set encoding: ISO-8859-1\n\nà la carte"
+    assert decode(text.encode("latin-1"), "a book") == text
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [(b"", "is empty"), (b" \n", "is empty"), (b"ab\0cd", "binary"), (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\xff", "binary")],
+)
+def test_files_without_text_are_refused(raw: bytes, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        decode(raw, "a file")

@@ -1,0 +1,320 @@
+"""Loading a corpus by name: what each kind of name gives, and what is said when it cannot be had."""
+
+import hashlib
+import io
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from frugal.corpora import CatalogueEntry, Turn, gutenberg, hub, load_corpus, read_catalogue
+from frugal.corpora.catalogue import read_entry
+from frugal.errors import InputError, UnavailableError
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+STORY = "Once upon a time there was a fox.\n\n" * 40
+
+
+@pytest.fixture(autouse=True)
+def _own_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FRUGAL_DATA", str(tmp_path / "data"))
+
+
+def write_json_lines(path: Path, records: list[Any]) -> str:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return str(path)
+
+
+# The catalogue
+
+
+def test_the_default_text_needs_no_download() -> None:
+    corpus = load_corpus()
+    assert corpus.name == "topics"
+    assert not corpus.cut
+    assert "assert" in {document.title for split in (corpus.train, corpus.valid, corpus.test) for document in split}
+
+
+def test_splits_repeat_with_the_seed_and_change_with_it() -> None:
+    assert load_corpus("topics", seed=1) == load_corpus("topics", seed=1)
+    assert load_corpus("topics", seed=1).test != load_corpus("topics", seed=2).test
+
+
+def test_each_catalogue_entry_says_all_that_fetching_needs() -> None:
+    entries = read_catalogue()
+    assert set(entries) == {"topics", "wikipedia", "grimm", "chitchat"}
+    for entry in entries.values():
+        assert entry.title and entry.description and entry.licence and entry.source  # noqa: PT018
+        if entry.name != "topics":
+            assert "==" in entry.requirement
+            assert len(entry.sha256) == 64
+            assert entry.size > 0
+
+
+@pytest.fixture
+def fetched(tmp_path: Path) -> CatalogueEntry:
+    """A text of the catalogue whose file is already there."""
+    raw = json.dumps({"1": {"prompt": "Hi", "messages": [[{"sender": s, "text": s * 60}] for s in "abab"]}}).encode()
+    path = tmp_path / "data" / "texts" / "chitchat.json"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(raw)
+    entry = read_catalogue()["chitchat"]
+    return CatalogueEntry(**{**vars(entry), "sha256": hashlib.sha256(raw).hexdigest()})
+
+
+def test_cleaned_documents_are_kept_and_come_back_the_same(fetched: CatalogueEntry, tmp_path: Path) -> None:
+    first = read_entry(fetched)
+    (tmp_path / "data" / "texts" / "chitchat.json").unlink()
+    assert read_entry(fetched) == first
+    assert first[0].turns[0] == Turn("user", "a" * 60)
+
+
+def test_damaged_or_outdated_cleaned_documents_are_made_again(fetched: CatalogueEntry, tmp_path: Path) -> None:
+    first = read_entry(fetched)
+    cache = tmp_path / "data" / "texts" / "chitchat.cleaned.json"
+    whole = cache.read_text()
+    for spoilt in (whole[:50], whole.replace(fetched.sha256, "0" * 64).replace("aaa", "bbb")):
+        cache.write_text(spoilt)
+        assert read_entry(fetched) == first
+        assert cache.read_text() == whole
+
+
+def test_an_unknown_name_gives_the_nearest() -> None:
+    with pytest.raises(InputError, match=r"corpus='wikpedia'.*did you mean 'wikipedia'"):
+        load_corpus("wikpedia")
+
+
+# Files and folders
+
+
+def test_a_text_file_is_one_document_cut_in_order(tmp_path: Path) -> None:
+    (tmp_path / "fox.txt").write_text(STORY, encoding="utf-8")
+    corpus = load_corpus(str(tmp_path / "fox.txt"))
+    assert corpus.cut
+    assert corpus.train[0].text + corpus.valid[0].text + corpus.test[0].text == STORY
+
+
+def test_a_folder_gives_a_document_for_each_text_file_below_it(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.md", "more/c.txt", "picture.png"):
+        (tmp_path / "texts" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "texts" / name).write_text(STORY, encoding="utf-8")
+    corpus = load_corpus(str(tmp_path / "texts"))
+    assert {document.title for split in (corpus.train, corpus.valid, corpus.test) for document in split} == set("abc")
+
+
+def test_a_folder_keeps_the_splits_it_comes_with(tmp_path: Path) -> None:
+    for split in ("train", "valid", "test"):
+        (tmp_path / f"wiki.{split}.tokens").write_text(f" \n = A = \n \n {split} \n \n = B = \n \n {split} \n")
+    corpus = load_corpus(str(tmp_path))
+    for split in ("train", "valid", "test"):
+        documents = getattr(corpus, split)
+        assert [document.title for document in documents] == ["A", "B"]
+        assert all(split in document.text for document in documents)
+
+
+def test_a_folder_without_texts_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has no file ending in"):
+        load_corpus(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "message"),
+    [
+        ("a.txt", b"", "is empty"),
+        ("a.txt", b"short", "at least 100"),
+        ("a.txt", b"\0\1\2" * 100, "binary"),
+        ("a.json", b'[{"text": ', "not valid JSON "),
+        ("a.jsonl", b'{"text": "one"}\n{"te', "not valid JSONL"),
+        ("a.json", b'{"text": "one"}', "expected a list"),
+        ("a.json", b"[]", "no rows at all"),
+        ("a.json", b"[1, 2]", "int values"),
+        ("a.json", b'[{"prompt": "p", "response": "r"}, {"text": "t"}]', "differs from the first"),
+        ("a.json", b'[{"question": "q", "answer": "a"}]', "found answer, question"),
+        ("a.json", b'[{"text": ""}]', "holds no text"),
+    ],
+)
+def test_an_unusable_file_gets_one_sentence(tmp_path: Path, name: str, raw: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(raw)
+    with pytest.raises(InputError, match=message) as caught:
+        load_corpus(str(tmp_path / name))
+    assert "\n" not in str(caught.value)
+
+
+# Dialogues
+
+
+def test_prompts_and_responses_become_dialogues(tmp_path: Path) -> None:
+    pairs = [{"prompt": f" Question {n}?", "response": f"The answer is {n}. "} for n in range(60)]
+    corpus = load_corpus(write_json_lines(tmp_path / "pairs.jsonl", pairs))
+    document = corpus.train[0]
+    number = document.turns[0].text.removeprefix("Question ").rstrip("?")
+    assert document.turns == (Turn("user", f"Question {number}?"), Turn("assistant", f"The answer is {number}."))
+    assert document.text == f"<|user|>Question {number}?\n<|assistant|>The answer is {number}.\n"
+
+
+def test_an_instructions_input_belongs_to_the_prompt(tmp_path: Path) -> None:
+    record = {"instruction": "Add the numbers." * 10, "input": "1 2", "output": "3"}
+    (tmp_path / "a.json").write_text(json.dumps([record, record, {**record, "input": ""}]))
+    corpus = load_corpus(str(tmp_path / "a.json"))
+    prompts = {document.turns[0].text for split in (corpus.train, corpus.valid, corpus.test) for document in split}
+    assert prompts == {"Add the numbers." * 10 + "\n\n1 2", "Add the numbers." * 10}
+
+
+def message(text: str, role: str, *replies: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"message_id": text, "text": text * 10, "role": role, "replies": list(replies), **more}
+
+
+def tree(number: int) -> dict[str, Any]:
+    answers = [
+        message(f"bad {number}", "assistant", rank=1),
+        message(f"gone {number}", "assistant", rank=0, deleted=True),
+        message(f"good {number}", "assistant", message(f"thanks {number}", "prompter"), rank=0),
+        message(f"unranked {number}", "assistant", rank=None),
+    ]
+    return message(f"ask {number}", "prompter", *answers)
+
+
+def flattened(node: dict[str, Any], parent: str | None = None) -> list[dict[str, Any]]:
+    replies = [row for reply in node["replies"] for row in flattened(reply, node["message_id"])]
+    return [{**{key: value for key, value in node.items() if key != "replies"}, "parent_id": parent}, *replies]
+
+
+@pytest.mark.parametrize(
+    "records",
+    [[{"prompt": tree(n)} for n in range(20)], [row for n in range(20) for row in flattened(tree(n))]],
+    ids=["trees", "messages"],
+)
+def test_a_conversation_tree_is_read_along_its_best_replies(tmp_path: Path, records: list[Any]) -> None:
+    corpus = load_corpus(write_json_lines(tmp_path / "trees.jsonl", records))
+    documents = [*corpus.train, *corpus.valid, *corpus.test]
+    assert len(documents) == 20
+    number = documents[0].turns[0].text.split()[-1]
+    spoken = [("user", "ask"), ("assistant", "good"), ("user", "thanks")]
+    assert documents[0].turns == tuple(Turn(speaker, (f"{word} {number}" * 10)) for speaker, word in spoken)
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the shared conversation trees are not here")
+def test_the_real_conversation_trees_give_a_hundred_dialogues() -> None:
+    corpus = load_corpus(str(SHARED / "oasst1-sample" / "en_100_tree.jsonl"))
+    documents = [*corpus.train, *corpus.valid, *corpus.test]
+    assert len(documents) == 100
+    for document in documents:
+        assert [turn.speaker for turn in document.turns] == (["user", "assistant"] * 50)[: len(document.turns)]
+
+
+# Project Gutenberg
+
+
+Answer = Callable[[urllib.request.Request], io.BytesIO]
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, answer: Answer) -> list[urllib.request.Request]:
+    """Let `answer` stand for the site; gives the list in which requests are noted."""
+    requests: list[urllib.request.Request] = []
+
+    def urlopen(request: urllib.request.Request, timeout: float) -> io.BytesIO:
+        requests.append(request)
+        return answer(request)
+
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+    monkeypatch.setattr(gutenberg, "PAUSE", 0)
+    return requests
+
+
+def book(request: urllib.request.Request) -> io.BytesIO:
+    header = "Title: A Bóok\nCharacter set encoding: ISO-8859-1\n*** START OF THE PROJECT GUTENBERG EBOOK A ***\n"
+    return io.BytesIO((header + STORY + "*** END OF THE PROJECT GUTENBERG EBOOK A ***").encode("latin-1"))
+
+
+def test_books_are_asked_for_once_each_by_a_named_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = answering(monkeypatch, book)
+    for _ in range(2):
+        corpus = load_corpus("gutenberg:84,50133")
+    assert corpus.test[0].title == "A Bóok"
+    assert corpus.test[0].text == STORY.strip() + "\n"
+    assert [request.full_url.rpartition("/")[2] for request in requests] == ["pg84.txt", "pg50133.txt"]
+    assert all("frugal" in (request.get_header("User-agent") or "") for request in requests)
+
+
+def test_an_unreachable_site_is_said_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(request: urllib.request.Request) -> io.BytesIO:
+        raise urllib.error.URLError("no network")
+
+    answering(monkeypatch, fail)
+    with pytest.raises(UnavailableError, match=r"gutenberg:84: .*\(no network\).*use the text 'topics'"):
+        load_corpus("gutenberg:84")
+
+
+@pytest.mark.parametrize(("code", "error"), [(404, InputError), (403, UnavailableError)])
+def test_a_refused_book_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int, error: type[Exception]
+) -> None:
+    def refuse(request: urllib.request.Request) -> io.BytesIO:
+        raise urllib.error.HTTPError(request.full_url, code, "refused", None, None)  # type: ignore[arg-type]
+
+    answering(monkeypatch, refuse)
+    with pytest.raises(error, match="gutenberg:84"):
+        load_corpus("gutenberg:84")
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("name", ["gutenberg:", "gutenberg:frankenstein", "gutenberg:84,", "gutenberg:../84"])
+def test_a_book_needs_a_number(name: str) -> None:
+    with pytest.raises(InputError, match="is no book number"):
+        load_corpus(name)
+
+
+# The Hugging Face hub
+
+
+def test_a_missing_library_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "find_spec", lambda name: None)
+    with pytest.raises(UnavailableError, match=r"pip install -e '\.\[hub\]'"):
+        load_corpus("hf:some/texts")
+
+
+@pytest.mark.parametrize("name", ["hf:", "hf:/texts", "hf:a/b/c/d"])
+def test_an_impossible_data_set_name_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match="is no data set name"):
+        load_corpus(name)
+
+
+def test_an_unreachable_hub_is_said_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("datasets", reason="the optional package datasets is not installed")
+    import huggingface_hub
+
+    def fail(self: object, name: str, timeout: float) -> None:
+        raise ConnectionError("no network\nand more")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", fail)
+    with pytest.raises(UnavailableError, match=r"hf:some/texts: .*\(no network\).*use the text 'topics'"):
+        load_corpus("hf:some/texts")
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_data_set_keeps_its_own_splits_where_it_has_all_three(monkeypatch: pytest.MonkeyPatch, own: bool) -> None:
+    datasets = pytest.importorskip("datasets", reason="the optional package datasets is not installed")
+    rows = {split: [{"text": f"{split} {n} " + STORY} for n in range(3)] for split in ("train", "validation", "test")}
+    if not own:
+        del rows["validation"]
+    loaded = datasets.DatasetDict({split: datasets.Dataset.from_list(values) for split, values in rows.items()})
+    monkeypatch.setattr(hub, "_check_reachable", lambda name: None)
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, config: loaded)
+    corpus = load_corpus("hf:some/texts/config")
+    assert len(corpus.train) + len(corpus.valid) + len(corpus.test) == sum(map(len, rows.values()))
+    assert [document.text.startswith("validation") for document in corpus.valid] == [own] * len(corpus.valid)
+
+
+def test_wikitext_rows_are_lines_put_together_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets", reason="the optional package datasets is not installed")
+    lines = ["", " = One = \n", "", f" {STORY[:-2]} \n".replace("\n\n", " "), "", " = Two = \n", "", " Text . \n"]
+    rows = datasets.Dataset.from_list([{"text": line} for line in lines])
+    splits = datasets.DatasetDict(dict.fromkeys(("train", "validation", "test"), rows))
+    monkeypatch.setattr(hub, "_check_reachable", lambda name: None)
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, config: splits)
+    corpus = load_corpus("hf:some/wikitext")
+    assert [document.title for document in corpus.test] == ["One", "Two"]
