@@ -143,6 +143,11 @@ def test_wikitext_articles_become_documents_that_lose_nothing() -> None:
     assert "".join(document.text for document in documents) == WIKITEXT
 
 
+def test_wikitext_titles_stand_between_blank_lines() -> None:
+    text = "= One =\n\n x = y and\n = z =\n\n== Section ==\n\n = no title = here\n\n"
+    assert [document.title for document in documents_of(text, "file")] == ["One"]
+
+
 @pytest.mark.skipif(not SHARED.exists(), reason="the shared WikiText-2 is not here")
 @pytest.mark.parametrize("name", ["valid.txt", "test.txt"])
 def test_the_real_wikitext_has_sixty_articles(name: str) -> None:

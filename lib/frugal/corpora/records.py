@@ -103,7 +103,7 @@ def _speaker(message: Record) -> str:
 
 def _texts(texts: list[str], origin: str) -> list[Document]:
     """One document a row; but WikiText, whose rows are lines, is put together again."""
-    together = "".join(text if text.endswith("\n") else text + "\n" for text in texts[:4])
-    if WIKITEXT_TITLE.match(together):
-        return documents_of("".join(text if text.endswith("\n") else text + "\n" for text in texts), origin)
+    lines = [text if text.endswith("\n") else text + "\n" for text in texts]
+    if WIKITEXT_TITLE.match("".join(lines[:4])):
+        return documents_of("".join(lines), origin)
     return [Document(f"row {number}", text) for number, text in enumerate(texts, 1) if text.strip()]

@@ -69,9 +69,10 @@ def _take(characters: float, documents: Sequence[Document]) -> tuple[list[Docume
 def _cut(document: Document, shares: Sequence[float]) -> Iterator[Document]:
     """Cut one document in order into pieces of about these shares, at the best seams that separate them all."""
     text = document.text
+    last = len(text.rstrip())
     wanted = [share * len(text) for share in accumulate(shares[:-1])]
     for seam in SEAMS:
-        ends = [match.end() for match in re.finditer(seam, text) if text[match.end() :].strip()]
+        ends = [match.end() for match in re.finditer(seam, text) if match.end() < last]
         places = [min(ends, key=lambda end: abs(end - place)) for place in wanted] if ends else []
         if len(set(places)) == len(wanted) and text[: places[0]].strip():
             borders = zip([0, *places], [*places, len(text)], strict=True)

@@ -29,7 +29,7 @@ GUTENBERG_ENCODING = re.compile(rb"Character set encoding: *([\w-]+)")
 GUTENBERG_CREDITS = re.compile(r"\s*(?:Produced|E-text prepared|Transcribed) by\b.*?\n\s*\n", re.IGNORECASE | re.DOTALL)
 
 # A WikiText article begins with its title between blank lines; sections have more equals signs.
-WIKITEXT_TITLE = re.compile(r"(?:\A|(?<=\n))(?:[ \t]*\n)? = ([^=\s](?:.*[^=\s])?) = *\n(?=[ \t]*\n)")
+WIKITEXT_TITLE = re.compile(r"(?:\A(?:[ \t]*\n)?|(?<=\n)[ \t]*\n) ?= ([^=\s](?:.*[^=\s])?) = *\n(?=[ \t]*\n)")
 
 
 def decode(raw: bytes, origin: str) -> str:
@@ -87,8 +87,7 @@ def documents_of(text: str, title: str) -> list[Document]:
 
     WikiText's lines stay as they are, titles included, so that token counts agree with published ones.
     """
-    first = WIKITEXT_TITLE.match(text)
-    if not first:
+    if not WIKITEXT_TITLE.match(text):
         return [Document(title, strip_gutenberg(text))]
     titles = list(WIKITEXT_TITLE.finditer(text))
     ends = [*(match.start() for match in titles[1:]), len(text)]
