@@ -27,7 +27,7 @@ def read_books(numbers: str, folder: Path) -> list[Document]:
         InputError: a number is none, or there is no such book.
         UnavailableError: the site cannot be reached or refused, or the disk is full.
     """
-    wanted = [number.strip() for number in numbers.split(",")]
+    wanted = list(dict.fromkeys(number.strip() for number in numbers.split(",")))
     for number in wanted:
         if not (number.isascii() and number.isdigit()):
             raise InputError(
