@@ -11,7 +11,8 @@ import html
 import io
 from typing import TYPE_CHECKING, Any
 
-import matplotlib
+from cycler import cycler
+from matplotlib import style
 
 from frugal.errors import InputError
 
@@ -63,7 +64,7 @@ STYLE: dict[str, Any] = {
     "grid.linewidth": 0.7,
     "lines.linewidth": 2.0,
     "lines.markersize": 5,
-    "axes.prop_cycle": matplotlib.cycler(color=[*list(COLOURS.values())[1:], "#e69f00", "#56b4e9", "#777c85"]),
+    "axes.prop_cycle": cycler(color=[*list(COLOURS.values())[1:], "#e69f00", "#56b4e9", "#777c85"]),
     "image.cmap": "viridis",
     "image.interpolation": "none",  # an SVG then holds the pixels as they are: small, and sharp at any size
     "svg.hashsalt": "frugal",  # the same figure gives the same bytes
@@ -76,7 +77,7 @@ THUMBNAIL_WIDTH = 400  # pixels
 
 def use_style() -> None:
     """Set the look again, after something else has changed matplotlib's settings."""
-    matplotlib.rcParams.update(STYLE)
+    style.use(STYLE)
 
 
 def show(figure: "Figure", caption: str, alt: str) -> None:
@@ -155,8 +156,8 @@ def _in_both_colour_schemes(svg: str) -> str:
     dark = "".join(f"--{name}:{colours[1]};" for name, colours in names.items())
     for name, colours in names.items():
         svg = svg.replace(colours[0], f"var(--{name})")
-    style = f"<style>:root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}</style>"
-    return svg.replace("<defs>", f"{style}\n <defs>", 1)
+    sheet = f"<style>:root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}</style>"
+    return svg.replace("<defs>", f"{sheet}\n <defs>", 1)
 
 
 use_style()

@@ -5,7 +5,7 @@ The notebook's text and outputs are turned into HTML here; the page around them 
 
 import copy
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from frugal.lab.reading import is_papermill_banner, read_run, split_title, words
 TEMPLATE = Path(__file__).parent / "template"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 # tqdm's bar, with and without a known total: they say nothing once the run is over.
-PROGRESS = re.compile(r"\d+%\||\d+\w* \[\d\d:\d\d")
+PROGRESS = re.compile(r".*?(\d+%\|.*\| \S+|\d\w*) \[\d\d:\d\d[^\]\n]*\]\n?")
 NUMBER = re.compile(r"[-+−±]?[\d,.]*\d(e[-+]?\d+)?\s*(%|[a-zA-Zµ]{1,3}|\s*±.*)?|nan|[-−]?inf|[—–-]?", re.IGNORECASE)  # noqa: RUF001
 
 
@@ -49,21 +49,16 @@ def write_report(notebook: Path, html: Path) -> None:
 def report(notebook: NotebookNode, name: str) -> str:
     """The report's HTML; `name` is the title of a notebook that has none."""
     cells, headings = readable_cells(notebook)
-    # The exporter copies what it is given; what the header shows comes from the notebook as it was run.
-    body = NotebookNode(nbformat=4, nbformat_minor=5, metadata=language(notebook), cells=cells)
     exporter = HTMLExporter(template_name=TEMPLATE.name, extra_template_basedirs=[str(TEMPLATE.parent)])
+    exporter.register_filter("focusable", focusable)
     exporter.environment.globals.update(run=read_run(notebook, name), headings=headings, words=words)
-    return str(exporter.from_notebook_node(body)[0])
-
-
-def language(notebook: NotebookNode) -> NotebookNode:
-    return NotebookNode(language_info=notebook.metadata.get("language_info", {}))
+    return str(exporter.from_notebook_node(NotebookNode({**notebook, "cells": cells}))[0])
 
 
 def readable_cells(notebook: NotebookNode) -> tuple[list[NotebookNode], list[Heading]]:
     """The cells with their text and outputs as HTML, without the title, and the headings in the text."""
     headings: list[Heading] = []
-    cells = []
+    cells: list[NotebookNode] = []
     for cell in copy.deepcopy(notebook.cells):
         if is_papermill_banner(cell) or (cell.cell_type != "raw" and not cell.source.strip()):
             continue
@@ -82,8 +77,7 @@ def readable_cells(notebook: NotebookNode) -> tuple[list[NotebookNode], list[Hea
 def readable_output(output: NotebookNode) -> NotebookNode | None:
     """An output as plain text or as HTML; None for what says nothing to a reader."""
     if output.output_type == "stream":
-        lines = strip_ansi(output.text).splitlines()
-        output.text = "\n".join(line for line in lines if not PROGRESS.search(line)).strip("\n")
+        output.text = PROGRESS.sub("", strip_ansi(output.text)).strip("\n")
         return output if output.text else None
     if output.output_type == "error":
         output.traceback = [strip_ansi("\n".join(output.traceback))]
@@ -105,10 +99,15 @@ def readable_output(output: NotebookNode) -> NotebookNode | None:
 def markdown_to_html(source: str, headings: list[Heading], attachments: dict[str, Any]) -> str:
     """Render a notebook's markdown; its headings are added to `headings`."""
     renderer = Renderer(headings, attachments)
-    return readable_tables(MarkdownWithMath(renderer=renderer).render(source))
+    return focusable(readable_tables(MarkdownWithMath(renderer=renderer).render(source)))
 
 
-class Renderer(IPythonRenderer):  # type: ignore[misc]
+def focusable(html: str) -> str:
+    """Let the keyboard reach, and so scroll, blocks of code; in the code itself a `<` is escaped."""
+    return html.replace("<pre>", '<pre tabindex="0">')
+
+
+class Renderer(IPythonRenderer):
     """Markdown with formulas as MathML, headings collected for the contents, and no image from elsewhere."""
 
     def __init__(self, headings: list[Heading], attachments: dict[str, Any]) -> None:
@@ -168,7 +167,9 @@ def readable_tables(html: str) -> str:
         caption = table.find("caption")
         name = caption.get_text(" ", strip=True) if caption else "Table"
         mark_up_table(table)
-        table.wrap(soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0", "role": "region", "aria-label": name}))
+        table.wrap(
+            soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0", "role": "region", "aria-label": name})
+        )
     return str(soup)
 
 

@@ -1,0 +1,223 @@
+"""Reports and index in a real browser, and figures and sliders in a running JupyterLab."""
+
+import re
+
+import pytest
+from nbformat import v4
+
+from browser import CHROMIUM, chromium, jupyter_lab, run_all
+from executed_notebooks import code, display, error, figure, notebook, recorded, save, stream, text
+from frugal.lab.index import write_index
+from frugal.lab.report import write_report
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
+
+STORY = """# Echo state networks: how much does a **frozen** state know?
+
+A fixed random network remembers some 40 tokens. It is not trained.
+
+$$\\begin{aligned}
+s_t &= (1 - \\alpha)\\, s_{t-1} + \\alpha \\tanh(W_\\text{in} x_t + W s_{t-1}) \\\\ y &= W s \\end{aligned}$$
+
+| profile | minutes | what it does, in a sentence that does not end so soon |
+| --- | --- | --- |
+| smoke | 0.5 | a `very_long_name_that_cannot_be_broken_into_pieces_whatever_the_width` |
+
+![A picture elsewhere](http://127.0.0.1:9/picture.png)
+
+## Results
+
+> Quoted.
+
+### In numbers
+"""
+# What a stock report would fetch.
+NOSY = '<img src="http://127.0.0.1:9/a.png" alt="gone"><script src="http://127.0.0.1:9/a.js"></script>'
+ROWS = [{f"measure {at}": 1.5 for at in range(9)}, {f"measure {at}": 2.25 for at in range(9)}]
+
+LAB_CELLS = [
+    """
+import matplotlib.pyplot as plt
+from frugal.lab import explore, show
+
+def draw(points=3, dense=False):
+    figure, axes = plt.subplots()
+    axes.plot(range(points))
+    if points == 20:
+        raise ValueError("twenty is too many")
+    return figure, f"A line of {points} points.", f"A line with {points} points."
+
+show(*draw())
+""",
+    "explore(draw, points=(2, 20), dense=bool)",
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """The addresses of a report of a good run, one of a failed run, and their index."""
+    reports = tmp_path_factory.mktemp("reports")
+    cells = [
+        text(STORY),
+        code("import numpy as np\n\n\n@timed\ndef f(x: float) -> str:\n    return 'words' * 3  # why " + "x" * 200),
+        code(outputs=[figure(), recorded(bits_per_byte=1.05, models=ROWS), display(text_html=NOSY)]),
+        code(outputs=[stream("out " * 100), stream("a warning " * 50, "stderr")]),
+    ]
+    runs = {
+        "good": notebook(*cells),
+        "failed": notebook(*cells, code(outputs=[error()]), run={"status": "failed", "error": "stopped: ValueError"}),
+    }
+    for name, executed in runs.items():
+        path = save(executed, reports / "runs" / "01_echo" / name / "notebook.ipynb")
+        write_report(path, path.with_name("report.html"))
+    damaged = reports / "runs" / "02_memory" / "a" / "notebook.ipynb"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_text("{")
+    addresses = {name: reports / "runs" / "01_echo" / name / "report.html" for name in runs}
+    addresses["index"] = write_index(reports)
+    return {name: path.as_uri() for name, path in addresses.items()}
+
+
+@pytest.fixture
+def open_page(browser, pages):
+    """Open one of the pages at a width in a colour scheme; all are closed at the end."""
+    opened = []
+
+    def open_page(name, width=1280, scheme="light"):
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        opened.append(page)
+        page.requests = []
+        page.on("request", lambda request: page.requests.append(request))
+        page.goto(pages[name])
+        return page
+
+    yield open_page
+    for page in opened:
+        page.close()
+
+
+def unfold(page):
+    page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+
+
+@pytest.mark.parametrize("name", ["good", "failed", "index"])
+def test_a_page_makes_no_request(open_page, name):
+    page = open_page(name)
+    unfold(page)
+    page.wait_for_timeout(200)
+    sent = [request.url for request in page.requests if request.failure != "csp"]  # those the page itself forbids
+    assert [url for url in sent if not url.startswith(("file:", "data:"))] == []
+
+
+@pytest.mark.parametrize("name", ["good", "index"])
+def test_images_are_drawn_and_described(open_page, name):
+    page = open_page(name)
+    unfold(page)
+    figures = page.locator("img[src^='data:']")
+    assert figures.count()
+    assert figures.evaluate_all("images => images.every((image) => image.complete && image.naturalWidth > 0)")
+    assert page.locator("img:not([alt]), img[alt='']").count() == 0
+
+
+@pytest.mark.parametrize("width", [320, 390, 800, 1280])
+@pytest.mark.parametrize("name", ["good", "failed", "index"])
+def test_no_page_scrolls_sideways(open_page, name, width):
+    page = open_page(name, width)
+    unfold(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "scheme"),
+    [("good", 390, "light"), ("failed", 1280, "dark"), ("index", 390, "dark"), ("index", 1280, "light")],
+)
+def test_axe_finds_nothing(open_page, name, width, scheme):
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = open_page(name, width, scheme)
+    unfold(page)
+    found = Axe().run(page).response["violations"]
+    assert [(each["id"], each["impact"], each["nodes"][0]["html"]) for each in found] == []
+
+
+def test_the_page_and_its_figures_turn_dark_together(open_page):
+    page = open_page("good", scheme="dark")
+    corner = """async (image) => {
+        const canvas = document.createElement('canvas');
+        canvas.getContext('2d').drawImage(image, 0, 0);
+        return [...canvas.getContext('2d').getImageData(1, 1, 1, 1).data.slice(0, 3)];
+    }"""
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert page.locator("figure img").first.evaluate(corner) == [int(part) for part in re.findall(r"\d+", background)]
+    assert background != "rgb(254, 254, 254)"
+
+
+def test_contents_lead_to_their_sections(open_page):
+    page = open_page("good")
+    page.get_by_role("link", name="In numbers", exact=True).click()
+    assert page.url.endswith("#in-numbers")
+    assert page.locator("#in-numbers").is_visible()
+
+
+def test_code_unfolds_by_keyboard(open_page):
+    page = open_page("good")
+    block = page.locator("details.code").first
+    assert not block.locator(".highlight").is_visible()
+    block.locator("summary").focus()
+    page.keyboard.press("Enter")
+    assert block.locator(".highlight").is_visible()
+
+
+def test_all_code_unfolds_at_once(open_page):
+    page = open_page("good")
+    page.get_by_role("button", name="Show all code").click()
+    assert page.locator("details.code:not([open])").count() == 0
+    page.get_by_role("button", name="Hide all code").click()
+    assert page.locator("details.code[open]").count() == 0
+
+
+def test_the_error_leads_to_the_failed_cell(open_page):
+    page = open_page("failed")
+    page.get_by_role("link", name="To the cell that failed").click()
+    assert page.locator("#failed .error").is_visible()
+
+
+def test_index_and_report_link_to_each_other(open_page):
+    page = open_page("index")
+    page.locator("h2 a").first.click()
+    page.wait_for_url("**/report.html")
+    page.get_by_role("link", name="All reports").click()
+    page.wait_for_url("**/index.html")
+
+
+def test_on_paper_there_is_no_navigation_and_no_dark_page(open_page):
+    page = open_page("good", scheme="dark")
+    page.emulate_media(media="print", color_scheme="dark")
+    assert not page.locator("nav").is_visible()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(254, 254, 254)"
+
+
+def test_figures_and_sliders_work_in_jupyterlab(browser, tmp_path):
+    kernel = {"name": "python3", "display_name": "Python 3"}  # without it JupyterLab asks
+    cells = [v4.new_code_cell(source) for source in LAB_CELLS]
+    save(v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), tmp_path / "lab.ipynb")
+    with jupyter_lab(tmp_path) as address:
+        page = browser.new_page(viewport={"width": 1280, "height": 1400})
+        run_all(page, address, "lab.ipynb")
+        page.wait_for_selector(".jp-OutputArea-output figcaption >> text=A line of 3 points.", timeout=60_000)
+        live = page.locator(".jupyter-widgets").first
+        live.locator("figcaption", has_text="A line of 3 points.").wait_for(timeout=60_000)
+        before = live.locator("img").get_attribute("src")
+        live.locator(".noUi-handle").focus()
+        page.keyboard.press("ArrowRight")
+        live.locator("figcaption", has_text="A line of 4 points.").wait_for(timeout=30_000)
+        assert live.locator("img").get_attribute("src") != before
+        page.keyboard.press("End")
+        live.locator("text=ValueError: twenty is too many").wait_for(timeout=30_000)
+        page.close()

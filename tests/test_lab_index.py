@@ -1,0 +1,109 @@
+from urllib.parse import unquote
+
+import pytest
+from bs4 import BeautifulSoup
+
+from executed_notebooks import code, figure, notebook, recorded, save, text
+from frugal.lab.index import write_index
+
+
+@pytest.fixture
+def add_run(tmp_path):
+    """Save the executed notebook of a run, and a report beside it."""
+
+    def add(stem="01_echo", name="a", *cells, report=True, **run):
+        path = tmp_path / "runs" / stem / name / "notebook.ipynb"
+        save(notebook(*(cells or [text(f"# Title of {stem}\n\nOne sentence. Another.")]), run=run), path)
+        if report:
+            (path.parent / "report.html").write_text("report")
+
+    return add
+
+
+@pytest.fixture
+def index(tmp_path):
+    return lambda: BeautifulSoup(write_index(tmp_path).read_text(), "html.parser")
+
+
+def test_an_empty_folder_is_said_to_be_empty(index):
+    assert "There are no runs yet" in index().get_text()
+
+
+def test_the_newest_run_of_each_notebook_stands_first_and_older_ones_below_it(add_run, index):
+    add_run("01_echo", "a", started="2025-03-01T00:00:00Z")
+    add_run("01_echo", "b", started="2025-03-03T00:00:00Z")
+    add_run("02_memory", "a", started="2025-03-02T00:00:00Z")
+    soup = index()
+    assert [link["href"] for link in soup.select("h2 a")] == [
+        "runs/01_echo/b/report.html",
+        "runs/02_memory/a/report.html",
+    ]
+    assert [link["href"] for link in soup.select(".earlier a")] == ["runs/01_echo/a/report.html"]
+
+
+def test_a_run_is_told_by_title_sentence_status_changes_and_results(add_run, index):
+    cells = [
+        text("# **Echo** nets\n\nA [net](x) learns. More."),
+        code(outputs=[recorded(bpb=1.0537, table=[{"a": 1}])]),
+    ]
+    add_run("01_echo", "a", *cells, status="timeout", error="took too long")
+    words = index().article.get_text(" ", strip=True)
+    for part in (
+        "Echo nets",
+        "A net learns.",
+        "stopped at its time limit",
+        "took too long",
+        "units = 500",
+        "bpb 1.054",
+    ):
+        assert part in words
+    assert "More." not in words
+    assert "table" not in words
+
+
+def test_the_first_figure_is_the_thumbnail(add_run, index):
+    add_run(
+        "01_echo", "a", text("# Echo"), code(outputs=[figure(alt="The first.")]), code(outputs=[figure(alt="Next.")])
+    )
+    assert [image["alt"] for image in index().find_all("img")] == ["The first."]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"nbformat": 4}'])
+def test_a_damaged_notebook_is_listed_and_hides_no_other(tmp_path, add_run, index, content):
+    add_run("01_echo", "good")
+    add_run("01_echo", "bad")
+    (tmp_path / "runs/01_echo/bad/notebook.ipynb").write_text(content)
+    soup = index()
+    assert [link["href"] for link in soup.select("article a")] == ["runs/01_echo/good/report.html"]
+    assert "runs/01_echo/bad" in soup.find(id="unreadable").parent.get_text()
+
+
+@pytest.mark.parametrize("run", [{"parameters": "none"}, {"machine": "a computer"}, {"started": 5, "seconds": "x"}])
+def test_a_run_with_odd_metadata_is_listed_all_the_same(add_run, index, run):
+    add_run("01_echo", "a", **run)
+    assert "runs/01_echo/a" in str(index().main)
+
+
+def test_a_run_of_plain_papermill_is_listed(tmp_path, index):
+    path = tmp_path / "runs" / "01_echo" / "a" / "notebook.ipynb"
+    save(notebook(text("Just text."), run={}, papermill={"parameters": {"units": 50}}), path)
+    words = index().article.get_text(" ", strip=True)
+    assert "01_echo" in words
+    assert "outcome not recorded" in words
+    assert "units = 50" in words
+
+
+def test_every_link_leads_to_a_file(tmp_path, add_run, index):
+    add_run("a notebook #1?", "x")
+    add_run("02_memory", "without a report", report=False)
+    links = [link["href"] for link in index().select("main a")]
+    assert links
+    assert all((tmp_path / unquote(link)).exists() for link in links)
+
+
+def test_what_comes_from_notebooks_is_escaped(add_run, index):
+    evil = "<script>alert(1)</script>"
+    add_run(
+        "01_echo", "a", text(f"# {evil}\n\n{evil}"), profile=evil, parameters={evil: evil}, changed=[evil], error=evil
+    )
+    assert not index().find_all("script")

@@ -1,0 +1,224 @@
+import re
+
+import pytest
+from bs4 import BeautifulSoup
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from executed_notebooks import RUN, code, display, error, figure, notebook, recorded, save, stream, text
+from frugal.errors import InputError
+from frugal.lab.report import formula, readable_tables, report, write_report
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+PAGE = "<h1>&amp;<script>alert(1)</script>"
+
+
+def page(*cells, **options):
+    return BeautifulSoup(report(notebook(*cells, **options), "the file's name"), "html.parser")
+
+
+def body(*cells, **options):
+    return page(*cells, **options).find("main").get_text(" ")
+
+
+def test_the_header_says_what_was_run_and_how_it_went():
+    soup = page(text("# Echo\n\nThe story."))
+    header = soup.find("header").get_text(" ", strip=True)
+    assert soup.title.string == soup.h1.string == "Echo"
+    for words in ("done", "smoke profile", "2025-03-14 12:03 UTC", "took 2 min 14 s"):
+        assert words in header
+    assert len(soup.find_all("h1")) == 1
+    assert soup.find("a", href="../../../index.html")
+
+
+def test_parameters_that_differ_from_their_defaults_are_marked():
+    values = {div.dt.string: div.dd.get_text() for div in page(text("# Echo")).select(".parameters dl > div")}
+    assert values == {"leak": "0.3", "units": "500 changed", "text": "tales"}
+
+
+def test_provenance_is_given_in_words():
+    provenance = page(text("# Echo")).select_one(".provenance").get_text(" ", strip=True)
+    for words in (
+        "0123456789ab, with uncommitted changes",
+        "1.2 GB",
+        "Some CPU, 2 cores, 7.8 GB memory, threads: 1, Linux",
+        "python 3.11.9, torch 2.13.0",
+        RUN["command"],
+    ):
+        assert words in provenance
+
+
+def test_a_failed_run_shows_its_error_first_and_leads_to_the_cell():
+    soup = page(
+        text("# Echo"),
+        code("fine"),
+        code("1 / 0", [error("ZeroDivisionError", "division by zero")]),
+        run={"status": "failed", "error": "stopped in cell [2]: ZeroDivisionError: division by zero"},
+    )
+    assert "stopped in cell [2]" in soup.select_one("header .failure").get_text()
+    assert soup.find("a", href="#failed")
+    cell = soup.find(id="failed")
+    assert cell.details.has_attr("open")
+    assert "\x1b" not in cell.get_text()
+    assert "ZeroDivisionError: division by zero" in cell.get_text()
+
+
+def test_a_run_killed_outside_a_cell_shows_its_error_without_a_link():
+    soup = page(text("# Echo"), run={"status": "killed", "error": "the kernel died"})
+    assert "the kernel died" in soup.find("header").get_text()
+    assert not soup.find("a", href="#failed")
+
+
+def test_a_papermill_notebook_shows_what_papermill_recorded():
+    times = {"start_time": "2025-03-14T12:03:05+00:00", "duration": 3.2, "exception": None}
+    soup = page(text("No title."), run={}, papermill={"parameters": {"units": 50}, **times})
+    header = soup.find("header").get_text(" ")
+    assert "outcome not recorded" in header  # papermill also says so of killed runs
+    assert "took 3.2 s" in header
+    assert "50 changed" in soup.select_one(".parameters").get_text()
+    assert soup.h1.string == "the file's name"
+
+
+def test_a_notebook_run_by_hand_has_a_report_too():
+    soup = page(text("# By hand"), code("1", [error()]), run={})
+    assert "failed" in soup.select_one(".status").get_text()
+    assert "ValueError: no such thing" in soup.find("header").get_text()
+
+
+def test_an_error_that_a_cell_was_meant_to_raise_is_no_failure():
+    soup = page(code("1 / 0", [error()], tags=["raises-exception"]), run={})
+    assert soup.select_one(".status").get_text() == "outcome not recorded"
+
+
+def test_papermills_own_banners_are_left_out():
+    banner = text("An Exception was encountered")
+    banner.metadata["tags"] = ["papermill-error-cell-tag"]
+    soup = page(banner, text("# Echo\n\nThe story."))
+    assert soup.h1.string == "Echo"
+    assert "Exception" not in soup.get_text()
+
+
+def test_what_comes_from_metadata_is_escaped():
+    run = dict.fromkeys(("profile", "error", "command", "commit", "seed"), PAGE)
+    run |= {"parameters": {PAGE: PAGE}, "changed": [PAGE], "versions": {PAGE: PAGE}, "machine": {"processor": PAGE}}
+    soup = page(text(f"# {PAGE}"), code(PAGE, [stream(PAGE), display(text_plain=PAGE)]), run=run)
+    assert "alert(1)" not in "".join(script.get_text() for script in soup.find_all("script"))
+
+
+def test_formulas_become_mathml_but_not_in_code():
+    soup = page(text("# Echo\n\nInline $s_t$ and `$HOME`.\n\n$$x^2$$\n\n```python\nf'${x}$ and ${y}$'\n```\n"))
+    assert [formula.get("display") for formula in soup.find_all("math")] == ["inline", "block"]
+    assert soup.code.string == "$HOME"
+    assert "f'${x}$ and ${y}$'" in soup.pre.get_text()
+
+
+def test_aligned_equations_are_laid_out_in_columns():
+    soup = BeautifulSoup(formula(r"\begin{aligned} a &= b \\ c &= d \end{aligned}", display=True), "html.parser")
+    assert len(soup.find_all("mtr")) == 2
+    assert "&" not in soup.get_text()
+
+
+def test_a_formula_that_cannot_be_converted_stays_readable():
+    assert r"\nosuchcommand x" in formula(r"\nosuchcommand x", display=False)
+    assert r"\frac{" in formula(r"\frac{", display=True)
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from([*"abx12 {}\\_^&<>$'\"", r"\frac", r"\sum", r"\left("]), max_size=20).map("".join))
+def test_no_formula_breaks_the_page(latex):
+    soup = BeautifulSoup(formula(latex, display=False), "html.parser")
+    assert {tag.name for tag in soup.find_all(recursive=False)} <= {"math", "code"}
+
+
+def test_code_is_folded_and_highlighted():
+    soup = page(code("import numpy as np"))
+    assert not soup.select_one("details.code").has_attr("open")
+    assert soup.select_one("details.code .kn").string == "import"
+
+
+def test_progress_bars_are_left_out_and_warnings_are_folded():
+    bar = "\rfeatures:   0%|          | 0/30 [00:00<?, ?it/s]"
+    words = body(
+        code(outputs=[stream(bar, "stderr"), stream(bar.replace("0%", "100%") + "\n", "stderr")]),
+        code(outputs=[stream("\r123it [00:05, 24.6it/s]", "stderr"), stream("a warning\n", "stderr")]),
+    )
+    assert "%|" not in words
+    assert "it/s" not in words
+    assert "a warning" in words
+
+
+def test_carriage_returns_leave_the_last_line():
+    words = body(code(outputs=[stream("epoch 1\repoch"), stream(" 2\n")]))
+    assert "epoch 2" in words
+    assert "epoch 1" not in words
+
+
+def test_a_control_is_replaced_by_the_figure_beside_it_or_by_a_sentence():
+    model = {"model_id": "1", "version_major": 2, "version_minor": 0}
+    beside = display(text_html="<p>static</p>")
+    beside.data[WIDGET] = model
+    alone = display(text_plain="IntSlider(value=0)")
+    alone.data[WIDGET] = model
+    bar = display(text_plain="  0%|          | 0/3 [00:00<?, ?it/s]")
+    bar.data[WIDGET] = model
+    words = body(code(outputs=[beside]), code(outputs=[alone, bar]))
+    assert "static" in words
+    assert words.count("live only in JupyterLab") == 1
+    assert "IntSlider" not in words
+
+
+def test_figures_have_captions_and_every_image_has_an_alt_text():
+    png = display(image_png="iVBORw0KGgo=")
+    soup = page(code(outputs=[figure("A line rises.", "One rising line."), png]))
+    assert soup.figcaption.string == "A line rises."
+    assert [image["alt"] for image in soup.find_all("img")] == ["One rising line.", "Figure without a description"]
+
+
+def test_tables_have_scopes_and_right_aligned_numbers():
+    rows = [
+        {"model": "GPT", "bits per byte": 1.054, "note": None},
+        {"model": "5-gram", "bits per byte": 2.1, "note": None},
+    ]
+    table = page(code(outputs=[recorded(models=rows)])).table
+    assert [cell["scope"] for cell in table.thead.find_all("th")] == ["col"] * 3
+    assert [cell.get_text() for cell in table.find_all(class_="number")] == ["bits per byte", "1.054", "2.1"]
+
+
+@given(st.lists(st.one_of(st.integers(), st.floats()), min_size=1, max_size=3))
+def test_any_column_of_numbers_is_right_aligned(numbers):
+    cells = "".join(f"<tr><td>{number:.4g}</td></tr>" for number in numbers)
+    assert readable_tables(f"<table>{cells}</table>").count('class="number"') == len(numbers)
+
+
+def test_contents_lead_to_every_section_also_of_the_same_name():
+    soup = page(text("# Echo\n\n## Results\n\n## Results\n\n### `leak` and $s$\n\n#### Too deep"))
+    links = [link["href"] for link in soup.select("nav.contents a")]
+    assert links == ["#run-parameters", "#results", "#results-2", "#leak-and-s", "#run-provenance"]
+    assert all(soup.find(id=link[1:]) for link in links)
+
+
+def test_pictures_from_elsewhere_become_links():
+    soup = page(text("![A map](https://example.org/map.png)"))
+    assert not soup.find_all("img")
+    assert soup.find("a", href="https://example.org/map.png").string == "A map"
+
+
+def test_the_page_forbids_requests_and_is_small():
+    html = report(notebook(text("# Echo\n\n## One\n\n$x$"), code()), "echo")
+    assert "default-src 'none'" in html
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", html)
+    assert len(html) < 40_000
+
+
+def test_a_file_that_is_no_notebook_is_refused(tmp_path):
+    path = tmp_path / "notebook.ipynb"
+    path.write_text("{")
+    with pytest.raises(InputError):
+        write_report(path, tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_report_is_written_from_the_notebook_alone(tmp_path):
+    path = save(notebook(text("# Echo"), code(outputs=[figure()])), tmp_path / "notebook.ipynb")
+    write_report(path, tmp_path / "elsewhere" / "report.html")
+    assert "One rising line." in (tmp_path / "elsewhere" / "report.html").read_text()
