@@ -1,0 +1,202 @@
+"""The recurrent weights W in the form that makes W s cheapest, and the step loop for each form.
+
+A form knows three things: the product W s in plain torch (any device), its compiled loop for one lane on a CPU, and
+how many lanes it likes to have in step.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "gelu": functional.gelu,
+    "identity": lambda total: total,
+}
+
+
+class Recurrence(nn.Module, ABC):
+    """Fixed recurrent weights W [N, N] in some form; `size` is N.
+
+    Attributes:
+        lanes_in_step: how many lanes one thread advances at a time to best effect; 1 where lanes gain nothing
+            from each other's company.
+    """
+
+    size: int
+    lanes_in_step: int = 1
+
+    @abstractmethod
+    def product(self, state: Tensor) -> Tensor:
+        """W s for every row s of `state` [B, N]."""
+
+    @abstractmethod
+    def advance_lane(self, states: np.ndarray, state: np.ndarray, leak: np.ndarray, activation: int) -> None:
+        """Run the compiled loop over one lane: `states` [T, N] and `state` [N], both changed in place."""
+
+    def advance(self, states: Tensor, state: Tensor, leak: Tensor, activation: str) -> Tensor:
+        """Replace projected inputs [B, T, N] by states, beginning after `state` [B, N]; give the last state."""
+        if not compilable(states):
+            return self.advance_in_torch(states, state, leak, activation)
+        state = state.clone()
+        code = activation_code(activation, state.dtype)
+        for lane, lane_state in zip(states, state, strict=True):
+            self.advance_lane(lane.numpy(), lane_state.numpy(), leak.numpy(), code)
+        return state
+
+    def advance_in_torch(self, states: Tensor, state: Tensor, leak: Tensor, activation: str) -> Tensor:
+        """The same as `advance` in torch operations: for other devices, and for lanes that fill a GEMM."""
+        activate = ACTIVATIONS[activation]
+        for t in range(states.shape[1]):
+            state = torch.lerp(state, activate(states[:, t] + self.product(state)), leak)
+            states[:, t] = state
+        return state
+
+    def matrix(self) -> Tensor:
+        """W as a dense matrix [N, N]."""
+        weights = next(buffer for buffer in self.buffers() if buffer.is_floating_point())
+        return self.product(torch.eye(self.size, dtype=weights.dtype, device=weights.device)).T
+
+
+class Dense(Recurrence):
+    """W as it is, [N, N]. Lanes in step are one matrix product."""
+
+    lanes_in_step = 64
+    weights: Tensor
+
+    def __init__(self, weights: Tensor) -> None:
+        super().__init__()
+        self.size = len(weights)
+        self.register_buffer("weights", weights)
+
+    def product(self, state: Tensor) -> Tensor:
+        return state @ self.weights.T
+
+    def advance(self, states: Tensor, state: Tensor, leak: Tensor, activation: str) -> Tensor:
+        if len(states) == 1:
+            return super().advance(states, state, leak, activation)
+        return self.advance_in_torch(states, state, leak, activation)
+
+    def advance_lane(self, states: np.ndarray, state: np.ndarray, leak: np.ndarray, activation: int) -> None:
+        kernels().dense(states, state, leak, activation, self.weights.numpy())
+
+
+class Gather(Recurrence):
+    """Any sparse W: unit i listens to units `sources` [N, K] with `weights` [N, K], rows padded with zeros."""
+
+    lanes_in_step = 32
+    sources: Tensor
+    weights: Tensor
+    sources_by_slot: Tensor
+    weights_by_slot: Tensor
+
+    def __init__(self, sources: Tensor, weights: Tensor) -> None:
+        super().__init__()
+        self.size = len(weights)
+        self.register_buffer("sources", sources)
+        self.register_buffer("weights", weights)
+        # A single lane wants them by slot, [K, N]: then the loop over units reads them in order.
+        self.register_buffer("sources_by_slot", sources.T.contiguous(), persistent=False)
+        self.register_buffer("weights_by_slot", weights.T.contiguous(), persistent=False)
+
+    @classmethod
+    def of(cls, matrix: Tensor) -> "Gather":
+        """The non-zero entries of a dense matrix [N, N]."""
+        width = max(1, int((matrix != 0).sum(1).max()))
+        # A stable sort by "is zero" brings each row's entries to its front, in their order.
+        sources = (matrix == 0).to(torch.uint8).sort(dim=1, stable=True).indices[:, :width].contiguous()
+        return cls(sources.to(torch.int32), matrix.gather(1, sources))
+
+    def product(self, state: Tensor) -> Tensor:
+        return (state[:, self.sources] * self.weights).sum(-1)
+
+    def advance(self, states: Tensor, state: Tensor, leak: Tensor, activation: str) -> Tensor:
+        if len(states) == 1 or not compilable(states):
+            return super().advance(states, state, leak, activation)
+        state = state.clone()
+        code = activation_code(activation, state.dtype)
+        for lanes, lanes_state in zip(states.split(self.lanes_in_step), state.split(self.lanes_in_step), strict=True):
+            kernels().gather_lanes(
+                lanes.numpy(), lanes_state.numpy(), leak.numpy(), code, self.sources.numpy(), self.weights.numpy()
+            )
+        return state
+
+    def advance_lane(self, states: np.ndarray, state: np.ndarray, leak: np.ndarray, activation: int) -> None:
+        sources, weights = self.sources_by_slot.numpy(), self.weights_by_slot.numpy()
+        kernels().gather(states, state, leak, activation, sources, weights)
+
+
+class Shifts(Recurrence):
+    """Sparse W of the kind that reads memory in order: unit i listens to units i + `offsets` [K], modulo N.
+
+    The offsets are the same for all units, the `weights` [K, N] are not.
+    """
+
+    offsets: Tensor
+    weights: Tensor
+
+    def __init__(self, offsets: Tensor, weights: Tensor) -> None:
+        super().__init__()
+        self.size = weights.shape[1]
+        self.register_buffer("offsets", offsets)
+        self.register_buffer("weights", weights)
+
+    def product(self, state: Tensor) -> Tensor:
+        units = torch.arange(self.size, device=state.device)
+        sources = (units + self.offsets.unsqueeze(1)) % self.size  # [K, N]
+        return (state[:, sources] * self.weights).sum(1)
+
+    def advance_lane(self, states: np.ndarray, state: np.ndarray, leak: np.ndarray, activation: int) -> None:
+        kernels().shifts(states, state, leak, activation, self.offsets.numpy(), self.weights.numpy())
+
+
+class Hadamard(Recurrence):
+    """W = H D3 H D2 H D1 with the Walsh-Hadamard matrix H and diagonals D, `signs` [3, N], that hold the scale."""
+
+    signs: Tensor
+
+    def __init__(self, signs: Tensor) -> None:
+        super().__init__()
+        self.size = signs.shape[1]
+        self.register_buffer("signs", signs)
+
+    def product(self, state: Tensor) -> Tensor:
+        for sign in self.signs:
+            state = walsh_hadamard(state * sign)
+        return state
+
+    def advance_lane(self, states: np.ndarray, state: np.ndarray, leak: np.ndarray, activation: int) -> None:
+        kernels().hadamard(states, state, leak, activation, self.signs.numpy())
+
+
+def walsh_hadamard(rows: Tensor) -> Tensor:
+    """H x for every row x of [B, N], N a power of two, entries of H +1 and -1."""
+    batch, size = rows.shape
+    half = 1
+    while half < size:
+        low, high = rows.view(batch, -1, 2, half).unbind(2)
+        rows = torch.stack((low + high, low - high), dim=2).view(batch, size)
+        half *= 2
+    return rows
+
+
+def compilable(states: Tensor) -> bool:
+    return states.device.type == "cpu" and states.dtype in (torch.float32, torch.float64)
+
+
+def activation_code(name: str, dtype: torch.dtype) -> int:
+    codes = kernels()
+    tanh = codes.FAST_TANH if dtype == torch.float32 else codes.TANH
+    return {"tanh": tanh, "gelu": codes.GELU, "identity": codes.IDENTITY}[name]
+
+
+def kernels() -> Any:
+    """The compiled loops, imported at first use: numba takes half a second to import."""
+    from frugal.reservoir import kernels
+
+    return kernels

@@ -1,0 +1,51 @@
+"""The largest eigenvalue modulus of recurrent weights, without all eigenvalues where there are many."""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from frugal.errors import InputError
+
+# Up to here all eigenvalues of a dense matrix take a fraction of a second, and are exact.
+EXACT_UP_TO = 400
+# How far W v may be from lambda v, relative to |lambda|, for a modulus to count as verified.
+RESIDUAL = 1e-6
+
+
+def spectral_radius(matrix: ArrayLike, seed: int = 0) -> float:
+    """Largest eigenvalue modulus of a square matrix [N, N], dense or SciPy sparse.
+
+    Small matrices are solved completely. Large ones go through ARPACK's Arnoldi iteration, which needs products
+    with vectors only, and the eigenvector found is checked by its residual; where that fails, all eigenvalues are
+    computed after all.
+    """
+    from scipy.sparse import issparse
+    from scipy.sparse.linalg import ArpackError, eigs
+
+    size = matrix.shape[0]  # type: ignore[union-attr]
+    if size > EXACT_UP_TO:
+        start = np.random.default_rng(seed).standard_normal(size)
+        try:
+            # Eigenvalues come in conjugate pairs and crowd near the rim: a few at once converge sooner than one.
+            values, vectors = eigs(matrix, k=6, which="LM", v0=start, ncv=40, tol=RESIDUAL / 100)
+            largest = np.abs(values).argmax()
+            value, vector = values[largest], vectors[:, largest]
+            if np.linalg.norm(matrix @ vector - value * vector) <= RESIDUAL * abs(value):
+                return float(abs(value))
+        except ArpackError:
+            pass  # no convergence, as for a nilpotent matrix
+    every = np.linalg.eigvals(matrix.toarray() if issparse(matrix) else np.asarray(matrix))  # type: ignore[union-attr]
+    return float(np.abs(every).max())
+
+
+def scale_to(matrix: ArrayLike, radius: float, seed: int = 0) -> float:
+    """The factor that gives `matrix` the spectral radius `radius`.
+
+    Raises:
+        InputError: the matrix has no eigenvalue but zero, so that no factor does.
+    """
+    present = spectral_radius(matrix, seed)
+    if present < 1e-9:
+        raise InputError(
+            "the recurrent weights drawn have spectral radius 0: use more connections, more units or another seed"
+        )
+    return radius / present
