@@ -10,7 +10,10 @@ from torch import Tensor
 
 from frugal.baselines import ContinuousCache, NGram
 from frugal.corpora import BytePairTokenizer, CharTokenizer, Tokenizer
+from frugal.foundation import Foundation
 from frugal.language_model import HiddenStateModel, LanguageModel
+from frugal.readout import EchoLanguageModel, Readout, RidgeReadout, SoftmaxReadout
+from frugal.reservoir import Reservoir
 
 TEXTS = ["the cat sat on the mat. the dog sat on the log.", "a cat and a dog met on a mat.", "the log rolled."]
 
@@ -93,6 +96,38 @@ def byte_pairs() -> BytePairTokenizer:
     return BytePairTokenizer.train(TEXTS, 270)
 
 
+def random_gpt2(context_length: int = 16) -> Foundation:
+    """An untrained GPT-2 over byte pairs, 24 wide."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    tokenizer = byte_pairs()
+    config = GPT2Config(
+        vocab_size=tokenizer.vocabulary_size + 3,  # a head wider than the vocabulary, as some models have
+        n_positions=context_length,
+        n_embd=24,
+        n_layer=2,
+        n_head=2,
+        initializer_range=0.3,
+    )
+    return Foundation(GPT2LMHeadModel(config), tokenizer, name="random GPT-2")
+
+
+def small_reservoir() -> Reservoir:
+    return Reservoir(24, 20, fan_in=4, leak=0.5, input_scale=0.3)
+
+
+def echo_model(join: str = "foundation", readout: Readout | None = None, **settings: Any) -> EchoLanguageModel:
+    """An echo language model whose windows are shorter than the tests' streams; a readout gets random weights."""
+    if readout is not None:
+        torch.manual_seed(1)
+        for name, values in readout.state_dict().items():
+            if name.endswith(("weight", "bias")):
+                values.normal_(std=0.05)
+    settings = {"context": 6, **settings}
+    return EchoLanguageModel(random_gpt2(), small_reservoir(), readout, join=join, **settings)  # type: ignore[arg-type]
+
+
 # Every language model of the library, small: tests/test_every_language_model.py holds each to the protocol.
 EVERY_MODEL: dict[str, Callable[[], LanguageModel]] = {
     "unigram": lambda: NGram(1, characters()).fit(TEXTS),
@@ -101,4 +136,9 @@ EVERY_MODEL: dict[str, Callable[[], LanguageModel]] = {
     "trigram over byte pairs": lambda: NGram(3, byte_pairs()).fit(TEXTS),
     "recurrent net": lambda: Recurrent(characters()),
     "continuous cache": lambda: ContinuousCache(Recurrent(characters()), weight=0.3, theta=5.0),
+    "foundation in windows": lambda: echo_model(),
+    "echo, ridge readout": lambda: echo_model("replace", RidgeReadout(20, 273)),
+    "echo, residual": lambda: echo_model("residual", SoftmaxReadout(44, 273), stride=6, reset="never"),
+    "echo, low rank": lambda: echo_model("concat", SoftmaxReadout(44, 273, hidden=(12,), rank=5), reset="window"),
+    "echo, tied": lambda: echo_model("residual", SoftmaxReadout.for_tied_head(44, 24), stride=1),
 }

@@ -1,0 +1,27 @@
+"""What is trained on features and states: ridge and softmax readouts, and the echo language model made of them."""
+
+from frugal.readout.base import Readout
+from frugal.readout.echo import EchoLanguageModel
+from frugal.readout.encoder import EchoEncoder, EchoState
+from frugal.readout.ridge import RidgeReadout
+from frugal.readout.ridge_path import RidgePath
+from frugal.readout.rows import EchoRows, KeptRows, Rows
+from frugal.readout.softmax import SoftmaxReadout
+from frugal.readout.square_root import SquareRootPath, SquareRootStatistics
+from frugal.readout.statistics import RidgeStatistics
+
+__all__ = [
+    "EchoEncoder",
+    "EchoLanguageModel",
+    "EchoRows",
+    "EchoState",
+    "KeptRows",
+    "Readout",
+    "RidgePath",
+    "RidgeReadout",
+    "RidgeStatistics",
+    "Rows",
+    "SoftmaxReadout",
+    "SquareRootPath",
+    "SquareRootStatistics",
+]

@@ -1,0 +1,34 @@
+"""What every readout is: a trained map from states to scores of the next token."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor, nn
+
+from frugal.errors import InputError
+
+
+class Readout(nn.Module, ABC):
+    """Maps inputs [.., D] to outputs [.., K].
+
+    Attributes:
+        input_size: D.
+        output_size: K: the vocabulary's size or, for a tied readout, the foundation's hidden size.
+        tied: the outputs are hidden states for the foundation's own head, not logits.
+    """
+
+    tied = False
+
+    def __init__(self, input_size: int, output_size: int) -> None:
+        super().__init__()
+        if input_size < 1 or output_size < 1:
+            raise InputError(f"input_size={input_size}, output_size={output_size}: must both be positive")
+        self.input_size, self.output_size = input_size, output_size
+
+    @abstractmethod
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Outputs [.., K]."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """The constructor's arguments, as plain values: with the weights they make the readout anew."""

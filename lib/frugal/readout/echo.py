@@ -1,0 +1,241 @@
+"""The echo language model: a frozen GPT with a short view, an echo state beyond it, a trained readout."""
+
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal, Self, get_args
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from frugal.corpora import Document, encode_documents
+from frugal.errors import InputError, UnavailableError
+from frugal.files import appearing
+from frugal.foundation import Foundation, load_foundation
+from frugal.foundation.loading import PACKAGED
+from frugal.language_model import (
+    LOGITS_AT_ONCE,
+    HiddenStateModel,
+    TargetScores,
+    gather_targets,
+    read_model,
+    save_model,
+)
+from frugal.readout.base import Readout
+from frugal.readout.encoder import EchoEncoder, EchoState, Reset
+from frugal.readout.ridge import RidgeReadout
+from frugal.readout.rows import EchoRows
+from frugal.readout.softmax import SoftmaxReadout
+from frugal.reservoir import Reservoir, StateCollector
+
+Join = Literal["foundation", "replace", "concat", "residual"]
+READOUTS: dict[str, type[Readout]] = {"RidgeReadout": RidgeReadout, "SoftmaxReadout": SoftmaxReadout}
+
+
+class EchoLanguageModel(HiddenStateModel):
+    """Predicts the next token from a frozen foundation's features and the state of an echo driven by them.
+
+    The hidden state is [feature; echo state] (see EchoEncoder). The readout joins it to the foundation in one of
+    four ways:
+
+        "foundation"  head(feature)                         no readout: the baseline, windows and all
+        "replace"     readout(state)                        the echo alone
+        "concat"      readout([feature; state])
+        "residual"    head(feature) + readout([feature; state])
+
+    where `head` is the foundation's own. A tied readout gives hidden states instead of logits: head(readout(..)),
+    and head(feature + readout(..)) for "residual". A softmax readout gives zeros until it is trained, so that
+    "residual" starts as "foundation" exactly.
+
+    There is no limit on the length of a stream: the state carries what lies beyond the foundation's window.
+    """
+
+    context_length = None
+
+    def __init__(
+        self,
+        foundation: Foundation,
+        reservoir: StateCollector | None = None,
+        readout: Readout | None = None,
+        *,
+        join: Join = "foundation",
+        context: int = 64,
+        stride: int | None = None,
+        reset: Reset = "document",
+    ) -> None:
+        """Put the parts together; for the last three arguments see EchoEncoder.
+
+        Raises:
+            InputError: the parts' sizes do not fit, or `join` and `readout` do not.
+        """
+        self.encoder = EchoEncoder(foundation, reservoir, context=context, stride=stride, reset=reset)
+        self.foundation, self.reservoir = foundation, reservoir
+        self.tokenizer, self.device = foundation.tokenizer, foundation.device
+        self.vocabulary_size = foundation.vocabulary_size
+        self.join, self.readout = join, readout
+        self._check_readout()
+        if readout is not None:
+            readout.to(self.device)
+
+    def with_readout(self, readout: Readout, join: Join) -> "EchoLanguageModel":
+        """The same foundation and reservoir with another readout."""
+        windowed = self.encoder.windowed
+        return EchoLanguageModel(
+            self.foundation,
+            self.reservoir,
+            readout,
+            join=join,
+            context=windowed.context,
+            stride=windowed.stride,
+            reset=self.encoder.reset,
+        )
+
+    def rows(self, documents: Iterable[Document | str]) -> EchoRows:
+        """Training rows of documents: hidden states and next tokens; the features are cached on disk."""
+        return EchoRows(self.encoder, encode_documents(self.tokenizer, documents))
+
+    @property
+    def columns(self) -> slice:
+        """Those of the hidden state that the readout takes: the echo's alone for "replace", else all."""
+        return slice(self.encoder.feature_size if self.join == "replace" else 0, None)
+
+    def hidden(self, tokens: Tensor) -> Tensor:
+        pieces = self.encoder.pieces(tokens, self.encoder.start(len(tokens)))
+        return torch.cat([hidden for hidden, _ in pieces], 1)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        features = hidden[..., : self.encoder.feature_size]
+        if self.readout is None:
+            return self.foundation.logits(features)
+        outputs = self.readout(hidden[..., self.columns])
+        if self.readout.tied:
+            return self.foundation.logits(features + outputs if self.join == "residual" else outputs)
+        return self.foundation.logits(features) + outputs if self.join == "residual" else outputs
+
+    def target_scores(self, tokens: Tensor) -> TargetScores:
+        """As the protocol's, in bounded memory for rows of any length."""
+        inputs, targets, begin = tokens[:, :-1], tokens[:, 1:], 0
+        scores: list[TargetScores] = []
+        rows = max(1, LOGITS_AT_ONCE // (len(tokens) * self.vocabulary_size))
+        for hidden, _ in self.encoder.pieces(inputs, self.encoder.start(len(tokens))):
+            for piece in hidden.split(rows, dim=1):
+                end = begin + piece.shape[1]
+                scores.append(gather_targets(self.head(piece).float().log_softmax(-1), targets[:, begin:end]))
+                begin = end
+        return TargetScores(*(torch.cat(column, 1) for column in zip(*scores, strict=True)))
+
+    def start(self, batch_size: int) -> EchoState:
+        return self.encoder.start(batch_size)
+
+    def hidden_step(self, tokens: Tensor, state: EchoState) -> tuple[Tensor, EchoState]:
+        return self.encoder.step(tokens, state)
+
+    def feed(self, tokens: Tensor, state: EchoState) -> tuple[Tensor, EchoState]:
+        [(hidden, echo)] = deque(self.encoder.pieces(tokens, state), maxlen=1)
+        return self.head(hidden[:, -1]).float(), self.encoder.after(tokens, state, echo)
+
+    def save_state(self, path: Path, state: EchoState) -> None:
+        """Write streams' state to one file: with `load_state` they go on where they stopped."""
+        tensors = {"position": torch.tensor(state.position), "window": state.window.tokens, "echo": state.echo}
+        with appearing(path) as temporary:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
+
+    def load_state(self, path: Path) -> EchoState:
+        """Read what `save_state` wrote.
+
+        Raises:
+            UnavailableError: the file is missing or damaged.
+            InputError: it is of a model with another window or another reservoir.
+        """
+        try:
+            tensors = load_file(path, device=str(self.device))
+            position, window, echo = int(tensors["position"]), tensors["window"], tensors["echo"]
+        except Exception as error:
+            raise UnavailableError(f"{path} cannot be read as a stream's state ({error}): save it again") from error
+        if window.shape[1] > self.encoder.windowed.context or echo.shape != self.start(len(window)).echo.shape:
+            raise InputError(f"{path} holds the state of another model: load it with the model that saved it")
+        return EchoState(position, self.encoder.windowed.resume(window), echo)
+
+    def save(self, folder: Path, notes: str = "") -> None:
+        """Write the model to a folder; `notes` go on its card: trained on what, with which scores.
+
+        A packaged foundation is named, any other is saved along.
+        """
+        windowed, readout = self.encoder.windowed, self.readout
+        config = {
+            "join": self.join,
+            "context": windowed.context,
+            "stride": windowed.stride,
+            "reset": self.encoder.reset,
+            "foundation": self.foundation.name,
+            "foundation_fingerprint": self.foundation.fingerprint,
+            "readout": None if readout is None else {"class": type(readout).__name__, **readout.settings()},
+        }
+        weights = {} if readout is None else readout.state_dict()
+        with appearing(folder) as temporary:
+            save_model(temporary, self, weights, config, f"# Echo language model\n\n{self._summary()}\n\n{notes}")
+            if self.reservoir is not None:
+                self.reservoir.save(temporary / "reservoir")
+            if self.foundation.name not in PACKAGED:
+                self.foundation.save(temporary / "foundation")
+
+    @classmethod
+    def load(cls, folder: Path, *, foundation: Foundation | None = None, device: str = "cpu") -> Self:
+        """Read a model that `save` wrote.
+
+        Args:
+            folder: where it was saved.
+            foundation: the model's own foundation, if it is loaded already: several models can share it.
+            device: for the foundation, where none is given.
+
+        Raises:
+            InputError: the folder holds another kind of model, or `foundation` is another one.
+            UnavailableError: a file is missing or damaged.
+        """
+        weights, config, _ = read_model(folder, cls)
+        if foundation is None:
+            saved = folder / "foundation"
+            foundation = load_foundation(saved if saved.is_dir() else config["foundation"], device=device)
+        if foundation.fingerprint != config["foundation_fingerprint"]:
+            raise InputError(
+                f"{folder} was trained on another foundation ({config['foundation']}) than {foundation.name}: its "
+                "readout means nothing there"
+            )
+        reservoir = Reservoir.load(folder / "reservoir") if (folder / "reservoir").is_dir() else None
+        settings, readout = config["readout"], None
+        if settings is not None:
+            readout = READOUTS[settings.pop("class")](**settings)
+            readout.load_state_dict(weights)
+        parts = {name: config[name] for name in ("join", "context", "stride", "reset")}
+        return cls(foundation, None if reservoir is None else reservoir.to(foundation.device), readout, **parts)
+
+    def _summary(self) -> str:
+        """What the model is made of, for its card."""
+        encoder = self.encoder
+        echo = "no echo" if self.reservoir is None else f"an echo of {self.reservoir.size} units"
+        readout = "no readout" if self.readout is None else f"a {type(self.readout).__name__} {self.readout.settings()}"
+        return (
+            f"{self.foundation.name} with windows of {encoder.windowed.context} tokens (stride "
+            f"{encoder.windowed.stride}), {echo} (reset: {encoder.reset}), {readout} (join: {self.join})."
+        )
+
+    def _check_readout(self) -> None:
+        if self.join not in get_args(Join):
+            raise InputError(f"join={self.join!r}: must be one of {', '.join(map(repr, get_args(Join)))}")
+        if (self.readout is None) != (self.join == "foundation"):
+            raise InputError(
+                f"join={self.join!r} with readout={self.readout and type(self.readout).__name__}: 'foundation' goes "
+                "without a readout, 'replace', 'concat' and 'residual' need one"
+            )
+        if self.readout is None:
+            return
+        if self.join == "replace" and self.reservoir is None:
+            raise InputError("join='replace' without a reservoir: there is no state to read; give a reservoir")
+        if self.join == "residual" and isinstance(self.readout, RidgeReadout):
+            raise InputError("join='residual': a ridge readout's logits are no correction; use a SoftmaxReadout")
+        inputs = self.encoder.width - (self.columns.start or 0)
+        outputs = self.foundation.hidden_size if self.readout.tied else self.vocabulary_size
+        sizes = (self.readout.input_size, self.readout.output_size)
+        if sizes != (inputs, outputs):
+            raise InputError(f"a readout from {sizes[0]} to {sizes[1]}: join={self.join!r} needs {inputs} to {outputs}")

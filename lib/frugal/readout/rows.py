@@ -1,0 +1,146 @@
+"""Training rows: (hidden states [n, d + N], next tokens [n]) of documents, never all in memory unless they are few."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from frugal.errors import InputError
+from frugal.readout.encoder import EchoEncoder
+
+ROWS_AT_ONCE = 4096
+ROWS_TO_SHUFFLE = 16384
+BYTES_TO_KEEP = 2**30
+
+Piece = tuple[Tensor, Tensor]
+
+
+class Rows(ABC):
+    """Rows that can be gone through again and again.
+
+    Attributes:
+        count: number of rows n; width: of a row.
+    """
+
+    count: int
+    width: int
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Piece]:
+        """All rows in the order of the text, in pieces (inputs [n, D], targets [n])."""
+
+    @abstractmethod
+    def shuffled(self, generator: torch.Generator) -> Iterator[Piece]:
+        """All rows in another order, in larger pieces."""
+
+    def batches(self, size: int, seed: int) -> Iterator[Piece]:
+        """All rows once in random order, `size` at a time; the last batch may be smaller."""
+        generator = torch.Generator().manual_seed(seed)
+        rest: Piece | None = None
+        for inputs, targets in self.shuffled(generator):
+            if rest is not None:
+                inputs, targets = torch.cat([rest[0], inputs]), torch.cat([rest[1], targets])
+            full = len(targets) // size * size
+            yield from zip(inputs[:full].split(size), targets[:full].split(size), strict=True)
+            rest = inputs[full:], targets[full:]
+        if rest is not None and len(rest[1]):
+            yield rest
+
+
+class KeptRows(Rows):
+    """Rows in memory."""
+
+    def __init__(self, inputs: Tensor, targets: Tensor) -> None:
+        if inputs.ndim != 2 or targets.shape != (len(inputs),):
+            raise InputError(
+                f"inputs {tuple(inputs.shape)} and targets {tuple(targets.shape)}: must be [n, D] and tokens [n]"
+            )
+        if not len(inputs):
+            raise InputError("rows: must hold at least one row; give a text of at least two tokens")
+        self.inputs, self.targets = inputs, targets
+        self.count, self.width = inputs.shape
+
+    def __iter__(self) -> Iterator[Piece]:
+        yield from zip(self.inputs.split(ROWS_AT_ONCE), self.targets.split(ROWS_AT_ONCE), strict=True)
+
+    def shuffled(self, generator: torch.Generator) -> Iterator[Piece]:
+        for places in torch.randperm(self.count, generator=generator).split(ROWS_TO_SHUFFLE):
+            yield self.inputs[places], self.targets[places]
+
+    def shuffle_columns(self, columns: slice, seed: int = 0) -> "KeptRows":
+        """The same rows with these columns taken from other rows: the control that shows what they are worth."""
+        inputs = self.inputs.clone()
+        places = torch.randperm(self.count, generator=torch.Generator().manual_seed(seed))
+        inputs[:, columns] = self.inputs[places, columns]
+        return KeptRows(inputs, self.targets)
+
+
+class EchoRows(Rows):
+    """Rows of documents: cached features from disk, states computed on the way at every pass.
+
+    Args:
+        encoder: the frozen part of an echo language model.
+        documents: tokens [1 + T] of each, with the start token in front.
+    """
+
+    def __init__(self, encoder: EchoEncoder, documents: Sequence[Tensor]) -> None:
+        self.documents = [document for document in documents if len(document) > 1]
+        if not self.documents:
+            raise InputError("documents: must hold at least one that is not empty")
+        self.encoder = encoder
+        self.features = encoder.features(self.documents)
+        self.count = sum(len(document) - 1 for document in self.documents)
+        self.width = encoder.width
+
+    def kept(self, most_bytes: int = BYTES_TO_KEEP) -> Rows:
+        """These rows in memory if they take at most so many bytes, else themselves."""
+        if self.count * self.width * 4 > most_bytes:
+            return self
+        inputs = torch.empty(self.count, self.width)
+        targets = torch.empty(self.count, dtype=torch.int64)
+        at = 0
+        for piece, following in self:
+            inputs[at : at + len(piece)], targets[at : at + len(piece)] = piece, following
+            at += len(piece)
+        return KeptRows(inputs, targets)
+
+    def __iter__(self) -> Iterator[Piece]:
+        yield from self._of_documents(list(range(len(self.documents))))
+
+    def shuffled(self, generator: torch.Generator) -> Iterator[Piece]:
+        """Documents in random order, their rows mixed within pieces of about ROWS_TO_SHUFFLE.
+
+        An echo that is never reset fixes the order of the documents.
+        """
+        order = list(range(len(self.documents)))
+        if self.encoder.reset != "never":
+            order = torch.randperm(len(order), generator=generator).tolist()
+        pieces: list[Piece] = []
+        for piece in self._of_documents(order):
+            pieces.append(piece)
+            if sum(len(targets) for _, targets in pieces) >= ROWS_TO_SHUFFLE:
+                yield _mixed(pieces, generator)
+                pieces = []
+        if pieces:
+            yield _mixed(pieces, generator)
+
+    def _of_documents(self, order: list[int]) -> Iterator[Piece]:
+        """Rows of the documents in the given order; their start tokens reset the echo where it is to be reset."""
+        echo = self.encoder.start(1).echo
+        for document in order:
+            tokens, features = self.documents[document], self.features[document]
+            for begin in range(0, len(tokens) - 1, ROWS_AT_ONCE):
+                end = min(begin + ROWS_AT_ONCE, len(tokens) - 1)
+                piece = torch.from_numpy(features[begin:end].astype(np.float32)).to(echo.device)
+                resets = self.encoder.resets(tokens[None, begin:end].to(echo.device), begin)
+                with torch.no_grad():
+                    hidden, echo = self.encoder.join(piece.unsqueeze(0), resets, echo)
+                yield hidden[0], tokens[begin + 1 : end + 1].to(echo.device)
+
+
+def _mixed(pieces: list[Piece], generator: torch.Generator) -> Piece:
+    inputs, targets = (torch.cat(column) for column in zip(*pieces, strict=True))
+    places = torch.randperm(len(targets), generator=generator)
+    return inputs[places], targets[places]

@@ -1,0 +1,129 @@
+"""The softmax readout: a small net on whitened states, trained by gradient."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from frugal.errors import InputError
+from frugal.readout.base import Readout
+from frugal.readout.ridge import RidgeReadout
+from frugal.readout.statistics import RidgeStatistics
+
+SHRINKAGE = 1e-4
+
+
+class SoftmaxReadout(Readout):
+    """Linear, low-rank or with hidden layers, before a softmax over the vocabulary.
+
+    The inputs are whitened by a fixed linear map first, once `whiten` has set it: gradient descent then sees
+    directions of equal variance. The last layer starts at zero, so that nothing is preferred to begin with, and a
+    residual readout begins as the foundation model that it corrects.
+
+    Attributes:
+        mean: of the inputs, [D]; whitening: [D, D]; the identity at first.
+        layers: what is trained.
+    """
+
+    mean: Tensor
+    whitening: Tensor
+
+    def __init__(
+        self,
+        input_size: int,
+        output_size: int,
+        *,
+        hidden: Sequence[int] = (),
+        rank: int | None = None,
+        tied: bool = False,
+        seed: int = 0,
+    ) -> None:
+        """Build the readout.
+
+        Args:
+            input_size: width D of the inputs.
+            output_size: the vocabulary's size or, if `tied`, the foundation's hidden size.
+            hidden: sizes of hidden layers with GELU between input and output.
+            rank: factor the last layer through so many dimensions: rank * (D + K) weights instead of D * K.
+            tied: the outputs are hidden states, which the foundation's own frozen head turns into logits.
+            seed: of the first layers' weights, where there are several.
+        """
+        super().__init__(input_size, output_size)
+        for name, size in [("rank", rank), *(("hidden", size) for size in hidden)]:
+            if size is not None and size < 1:
+                raise InputError(f"{name}={size}: must be positive; typical values lie in 16 to 1024")
+        self.hidden, self.rank, self.tied, self.seed = tuple(hidden), rank, tied, seed
+        self.register_buffer("mean", torch.zeros(input_size))
+        self.register_buffer("whitening", torch.eye(input_size))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.layers = self._build()
+
+    @classmethod
+    def for_tied_head(cls, input_size: int, hidden_size: int, *, hidden: Sequence[int] = (), seed: int = 0) -> Self:
+        """State -> foundation's hidden size -> its own frozen head."""
+        return cls(input_size, hidden_size, hidden=hidden, tied=True, seed=seed)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.layers(self.whitened(inputs))
+
+    def whitened(self, inputs: Tensor) -> Tensor:
+        """Inputs [.., D] with mean 0 and unit variance in all directions, as far as the statistics knew."""
+        return (inputs - self.mean) @ self.whitening
+
+    def whiten(self, statistics: RidgeStatistics, shrinkage: float = SHRINKAGE) -> Self:
+        """Set the whitening from the inputs' mean and Gram matrix; do so before training.
+
+        Args:
+            statistics: of training rows; their targets play no part.
+            shrinkage: added to the variance of each direction, in units of the mean variance, so that rounding
+                errors are not blown up to unit size; larger values hold down the small directions.
+        """
+        if len(statistics.inputs) != self.input_size:
+            raise InputError(f"statistics of {len(statistics.inputs)} inputs: this readout takes {self.input_size}")
+        mean = statistics.inputs / statistics.count
+        covariance = statistics.gram / statistics.count - torch.outer(mean, mean)
+        variance, basis = torch.linalg.eigh(covariance)
+        shrunk = variance.clamp_min(0) + shrinkage * variance.mean()
+        # Symmetric (ZCA): of all whitening maps the one that changes the inputs least.
+        self.whitening.copy_((basis * shrunk.rsqrt()) @ basis.T)
+        self.mean.copy_(mean)
+        return self
+
+    def start_from(self, ridge: RidgeReadout, scale: float = 7.0) -> Self:
+        """Start a linear readout where ridge regression ends, after `whiten`.
+
+        The logits become log frequency + scale * (value - frequency): least squares says which tokens are likelier
+        than usual, but not by how much on a logarithmic scale, which is left to `scale` and the training.
+        """
+        last = self.layers[-1]
+        if len(self.layers) > 1 or not isinstance(last, nn.Linear) or last.weight.shape != ridge.weight.shape:
+            raise InputError("start_from: needs a linear readout with as many inputs and outputs as the ridge readout")
+        with torch.no_grad():
+            last.weight.copy_(scale * torch.linalg.solve(self.whitening, ridge.weight.to(self.mean), left=False))
+            last.bias.copy_(ridge.frequency.log())
+        return self
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "input_size": self.input_size,
+            "output_size": self.output_size,
+            "hidden": list(self.hidden),
+            "rank": self.rank,
+            "tied": self.tied,
+            "seed": self.seed,
+        }
+
+    def _build(self) -> nn.Sequential:
+        layers: list[nn.Module] = []
+        sizes = [self.input_size, *self.hidden]
+        for before, after in pairwise(sizes):
+            layers += [nn.Linear(before, after), nn.GELU()]
+        if self.rank is not None:
+            layers.append(nn.Linear(sizes[-1], self.rank, bias=False))
+        last = nn.Linear(self.rank or sizes[-1], self.output_size)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        return nn.Sequential(*layers, last)

@@ -1,0 +1,100 @@
+"""A foundation model that reads streams of any length through short windows.
+
+Token t's feature is defined by the stream's beginning alone: `strided_windows(length, context, stride)` says which
+window answers for it. A stepped stream therefore gives the features of a text that is known as a whole, and both give
+those of `Foundation.features(tokens, context=, stride=)`, which caches them. Past the first window a feature sees
+between `context - stride` and `context - 1` tokens before its own.
+"""
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from frugal.corpora import Window, strided_windows
+from frugal.errors import InputError
+from frugal.foundation import Foundation
+
+TOKENS_AT_ONCE = 4096
+
+
+class WindowState(NamedTuple):
+    """A stream's current window: its tokens [B, n], n <= context, and the foundation's own state after them."""
+
+    tokens: Tensor
+    inner: Any
+
+
+class WindowedFoundation:
+    """Features of streams.
+
+    Args:
+        foundation: the frozen model.
+        context: tokens per window.
+        stride: how far windows advance; by default about half the context, which costs two encodings of each token
+            and is how the foundation itself goes on when its context is full.
+    """
+
+    def __init__(self, foundation: Foundation, context: int, stride: int | None = None) -> None:
+        if not 2 <= context <= foundation.context_length:
+            raise InputError(
+                f"context={context}: must lie in 2 to {foundation.context_length}, the context of {foundation.name}"
+            )
+        self.foundation, self.context = foundation, context
+        self.stride = context + 1 - context // 2 if stride is None else stride
+        strided_windows(0, context, self.stride)  # checks the stride
+
+    def start(self, batch_size: int) -> WindowState:
+        """The state of streams before their first token."""
+        tokens = torch.empty(batch_size, 0, dtype=torch.int64, device=self.foundation.device)
+        return WindowState(tokens, self.foundation.start(batch_size))
+
+    def step(self, tokens: Tensor, state: WindowState) -> tuple[Tensor, WindowState]:
+        """Features [B, d] of one more token [B] per stream, and the new state."""
+        if state.tokens.shape[1] == self.context:
+            state = self.resume(state.tokens[:, self.stride :])
+        feature, inner = self.foundation.hidden_step(tokens, state.inner)
+        return feature, WindowState(torch.cat([state.tokens, tokens.unsqueeze(1)], 1), inner)
+
+    def pieces(self, tokens: Tensor, state: WindowState) -> Iterator[Tensor]:
+        """Features of T more tokens [B, T] per stream, in pieces [B, n, d] that bound the memory."""
+        known = state.tokens.shape[1]
+        seen = torch.cat([state.tokens, tokens], 1)
+        windows = [window for window in self.windows(seen.shape[1]) if window.end > known]
+        for group in _groups(windows, max(1, TOKENS_AT_ONCE // (len(tokens) * self.context))):
+            batch = torch.cat([seen[:, window.begin : window.end] for window in group])  # [len(group) * B, n]
+            hidden = self.foundation.hidden(batch).chunk(len(group))
+            yield torch.cat(
+                [rows[:, max(window.keep, known) - window.begin :] for window, rows in zip(group, hidden, strict=True)],
+                dim=1,
+            )
+
+    def after(self, tokens: Tensor, state: WindowState) -> WindowState:
+        """The state after T more tokens [B, T] per stream."""
+        seen = torch.cat([state.tokens, tokens], 1)
+        return self.resume(seen[:, self.windows(seen.shape[1])[-1].begin :])
+
+    def windows(self, length: int) -> list[Window]:
+        """The windows of a stream of `length` tokens."""
+        return strided_windows(length, self.context, self.stride)
+
+    def begins_window(self, tokens_before: int) -> bool:
+        """Whether the token after so many of a stream is the first that a new window answers for."""
+        ahead = tokens_before - self.context
+        return tokens_before == 0 or (ahead >= 0 and ahead % self.stride == 0)
+
+    def resume(self, tokens: Tensor) -> WindowState:
+        """The state in a window that holds `tokens` [B, n]."""
+        state = self.start(len(tokens))
+        if not tokens.shape[1]:
+            return state
+        return WindowState(tokens, self.foundation.feed(tokens, state.inner)[1])
+
+
+def _groups(windows: list[Window], size: int) -> Iterator[list[Window]]:
+    """Up to `size` neighbours of equal length at a time."""
+    for _, group in groupby(windows, key=lambda window: window.end - window.begin):
+        equals = list(group)
+        yield from (equals[at : at + size] for at in range(0, len(equals), size))
