@@ -24,6 +24,9 @@ class Commands(click.Group):
         except (FrugalError, OSError) as error:
             click.echo(f"frugal: error: {error}", err=True)
             context.exit(2)
+        except KeyboardInterrupt:
+            click.echo("frugal: interrupted", err=True)
+            context.exit(130)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -71,7 +74,7 @@ def run(
             break
     rebuild_index(reports)
     if "interrupted" in statuses:
-        raise SystemExit(130)
+        raise KeyboardInterrupt
     raise SystemExit(0 if set(statuses) == {"done"} else 1)
 
 

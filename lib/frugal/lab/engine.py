@@ -21,6 +21,7 @@ import tempfile
 import threading
 from pathlib import Path
 from queue import Empty
+from subprocess import DEVNULL
 from time import monotonic
 from typing import Any
 
@@ -129,20 +130,21 @@ class Client(PapermillNotebookClient):
 
     def __init__(self, nb_man: NotebookExecutionManager, folder: Path, watch: KernelWatch, **settings: Any) -> None:
         super().__init__(nb_man, **settings)
-        self.folder = folder
+        self.connection_file = folder / "kernel.json"
         self.watch = watch
 
     def create_kernel_manager(self) -> AsyncKernelManager:
         self.km = ThisInterpreter(
             kernel_name="python3",
             transport="ipc",
-            connection_file=str(self.folder / "kernel.json"),
+            connection_file=str(self.connection_file),
             client_class=f"{PollingClient.__module__}.{PollingClient.__name__}",
         )
         return self.km
 
     def start_new_kernel(self, **settings: Any) -> None:
-        super().start_new_kernel(**settings)
+        # What cells print comes back in messages; here the kernel would only log its own interruption.
+        super().start_new_kernel(stdout=DEVNULL, stderr=DEVNULL, **settings)
         provisioner: Any = self.km.provisioner
         self.watch.begin(provisioner.pid)
 
@@ -153,8 +155,10 @@ class Client(PapermillNotebookClient):
             self.nb_man.cell_exception(cell)
             provisioner: Any = self.km.provisioner
             raise DeadKernelError(f"the kernel {how_it_ended(provisioner.process.poll())}") from error
-        except BaseException:
+        except BaseException as error:
             self.nb_man.cell_exception(cell)
+            if isinstance(error, KeyboardInterrupt):
+                self.shutdown_kernel = "immediate"  # whoever stopped the run does not want to wait for it
             raise
 
 

@@ -100,11 +100,11 @@ def carry_out(plan: Plan, timeout: float | None = None, reports: Path | None = N
     """Run what was planned; arguments as for `run_notebook`."""
     started = datetime.now(UTC)
     name = f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-    folder = (reports or reports_folder()) / "runs" / plan.path.stem / name
-    folder.mkdir(parents=True)
     notebook = with_parameters(plan)
     about = describe(plan, timeout, started)
     notebook.metadata["frugal"] = {"run": about}
+    folder = (reports or reports_folder()) / "runs" / plan.path.stem / name
+    folder.mkdir(parents=True)
     write_status(folder, about)
 
     begun = monotonic()
@@ -191,7 +191,7 @@ def execute(plan: Plan, notebook: "NotebookNode", folder: Path, timeout: float |
             resources={"metadata": {"path": str(plan.path.resolve().parent)}},
         )
     except RunTimeoutError:
-        return "timeout", f"stopped {place(notebook)}: the run took longer than its {timeout:g} minutes"
+        return "timeout", f"stopped {place(notebook)}: the run took longer than its {timeout:.3g} minutes"
     except DeadKernelError as error:
         return "killed", f"stopped {place(notebook)}: {error}"
     except KeyboardInterrupt:
