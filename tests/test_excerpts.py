@@ -1,0 +1,38 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from frugal.corpora import Document, excerpts
+from frugal.errors import InputError
+
+documents_of_words = st.lists(st.text("ab \n", min_size=1, max_size=80), min_size=1, max_size=6).map(
+    lambda texts: [Document(str(number), text) for number, text in enumerate(texts)]
+)
+
+
+@given(documents_of_words, st.integers(6, 300))
+def test_excerpts_are_beginnings_that_fit(documents: list[Document], characters: int) -> None:
+    chosen = excerpts(documents, characters)
+    assert sum(len(document.text) for document in chosen) <= characters
+    for whole, excerpt in zip(documents, chosen, strict=True):
+        assert excerpt.text
+        assert whole.text.startswith(excerpt.text)
+
+
+@given(documents_of_words)
+def test_enough_room_keeps_everything(documents: list[Document]) -> None:
+    assert excerpts(documents, sum(len(document.text) for document in documents) + 6) == tuple(documents)
+
+
+def test_short_documents_leave_their_share_to_long_ones() -> None:
+    documents = [Document("short", "a" * 10), Document("long", "b" * 500), Document("longer", "c" * 900)]
+    assert [len(document.text) for document in excerpts(documents, 310)] == [10, 150, 150]
+
+
+def test_an_excerpt_ends_between_two_words() -> None:
+    assert excerpts([Document("tale", "once upon a time")], 12)[0].text == "once upon a"
+
+
+def test_room_for_less_than_a_character_each_is_refused() -> None:
+    with pytest.raises(InputError, match="characters=1: must be at least one for each of 2"):
+        excerpts([Document("a", "a"), Document("b", "b")], 1)
