@@ -77,6 +77,8 @@ def fit(
         raise InputError("steps=None, seconds=None: training needs a budget; give one of them")
     if iter(batches) is batches:
         raise InputError("batches: can be gone through only once; give a DataLoader or a list")
+    if next(iter(batches), None) is None:
+        raise InputError("batches: there are none; give a text that fills at least one")
     fabric = Fabric(accelerator=device, devices=1)
     model, optimizer = fabric.setup(model.train(), optimizer)
     rates = [group["lr"] for group in optimizer.param_groups]
@@ -94,12 +96,12 @@ def fit(
                 group["lr"] = rate * schedule(done)
             optimizer.zero_grad()
             value = loss(model, fabric.to_device(batch))
-            fabric.backward(value)
-            fabric.clip_gradients(model, optimizer, max_norm=clip)
-            optimizer.step()
             losses.append(value.item())
             if not math.isfinite(losses[-1]):
                 raise InputError(f"{title}: the loss is {losses[-1]} at step {len(losses)}; lower the learning rate")
+            fabric.backward(value)
+            fabric.clip_gradients(model, optimizer, max_norm=clip, error_if_nonfinite=False)  # the next loss tells
+            optimizer.step()
             bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
             bar.update()
     return losses

@@ -45,7 +45,7 @@ def _folder_of(name: str) -> Path:
     if name in PACKAGED:
         return _packaged_folder(name)
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if name and folder.is_dir():  # Path("") would be the working directory
         return folder
     near = difflib.get_close_matches(name.lower(), PACKAGED, n=1, cutoff=0.8)
     if near:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # the functions that need transformers import it: that takes 
 
 # What a configuration says beside the function that the model computes.
 INCIDENTAL_SETTINGS = ("_name_or_path", "architectures", "dtype", "transformers_version", "use_cache")
+USUAL_CONTEXT = 512
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Foundation(HiddenStateModel):
         self,
         tokens: Tensor | Sequence[Tensor],
         *,
-        context: int = 512,
+        context: int | None = None,
         stride: int | None = None,
         batch_size: int = 8,
     ) -> np.ndarray | list[np.ndarray]:
@@ -117,7 +118,7 @@ class Foundation(HiddenStateModel):
 
         Args:
             tokens: int64 [T], or one such tensor per document: no window crosses a document's border.
-            context: longest window, in tokens.
+            context: longest window, in tokens; by default 512, or the model's `context_length` where that is less.
             stride: how far windows advance (see `strided_windows`); by default `context`, so that each token is
                 encoded once and the first ones of a window see little before them.
             batch_size: windows encoded at once; no part of the cache's key.
@@ -131,6 +132,7 @@ class Foundation(HiddenStateModel):
             UnavailableError: the disk is too full.
         """
         documents = [tokens] if isinstance(tokens, Tensor) else list(tokens)
+        context = min(USUAL_CONTEXT, self.context_length) if context is None else context
         stride = context if stride is None else stride
         if context > self.context_length:
             raise InputError(f"context={context}: must not exceed the model's context_length={self.context_length}")
@@ -154,7 +156,9 @@ class Foundation(HiddenStateModel):
 
     def logits(self, features: np.ndarray | Tensor) -> Tensor:
         """The model's own logits, float32 [.., V], of hidden states [.., d], such as rows of `features`."""
-        return self.head(torch.as_tensor(features).to(self.device, self.dtype)).float()
+        if isinstance(features, np.ndarray):
+            features = torch.tensor(features)  # a copy, since torch wants memory that it could write to
+        return self.head(features.to(self.device, self.dtype)).float()
 
     @cached_property
     def fingerprint(self) -> str:

@@ -35,11 +35,10 @@ class PretrainedTokenizer(Tokenizer):
         pretrained.bos_token = start  # so that `load_tokenizer`, reading the saved files, finds it
         self.pretrained = pretrained
         self.vocabulary_size = len(pretrained)
-        self.start_id = pretrained.convert_tokens_to_ids(start)
-        self.end_of_turn_id = self.start_id if pretrained.eos_token_id is None else pretrained.eos_token_id
-        self.unknown_id = (
-            pretrained.unk_token_id if pretrained.unk_token_id in self.encode(RARE_TEXT).tolist() else None
-        )
+        self.start_id: int = vocabulary[start]
+        self.end_of_turn_id: int = vocabulary[pretrained.eos_token or start]
+        unknown = vocabulary.get(pretrained.unk_token or "")
+        self.unknown_id = unknown if unknown in self.encode(RARE_TEXT).tolist() else None
 
     def encode(self, text: str) -> Tensor:
         tokens = self.pretrained.encode(text, add_special_tokens=False, split_special_tokens=True, verbose=False)

@@ -1,0 +1,278 @@
+"""Foundation models of each supported architecture, tiny and randomly initialised; folders, names, the hub."""
+
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import transformers
+from torch import Tensor
+
+from frugal.corpora import BytePairTokenizer, Turn, load_tokenizer
+from frugal.errors import InputError, UnavailableError
+from frugal.foundation import Foundation, load_foundation, loading
+from frugal.foundation.precision import choose_dtype
+
+TEXT = "The frozen model reads; the small model learns. 12 texts, 34 tests. " * 20
+CONTEXT = 16
+WIDER = 7  # rows of the head beyond the tokeniser's vocabulary
+
+
+def tiny_config(kind: str, vocabulary_size: int) -> transformers.PretrainedConfig:
+    common = {"vocab_size": vocabulary_size, "bos_token_id": 0, "eos_token_id": 0}
+    if kind == "gpt2":
+        return transformers.GPT2Config(n_embd=16, n_layer=2, n_head=2, n_positions=CONTEXT, **common)
+    if kind == "cerebras":  # GPT-2 as Cerebras-GPT sets it up
+        return transformers.GPT2Config(
+            n_embd=16, n_layer=2, n_head=2, n_positions=CONTEXT, n_inner=64, activation_function="gelu", **common
+        )
+    sizes = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 32,
+        "max_position_embeddings": CONTEXT,
+    }
+    if kind == "neox":
+        return transformers.GPTNeoXConfig(**sizes, **common)
+    return transformers.LlamaConfig(num_key_value_heads=2, **sizes, **common)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A model folder of each architecture."""
+    tokenizer = BytePairTokenizer.train([TEXT], 300)
+    made = {}
+    for kind in ("gpt2", "cerebras", "neox", "llama"):
+        torch.manual_seed(0)
+        made[kind] = tmp_path_factory.mktemp(kind)
+        config = tiny_config(kind, tokenizer.vocabulary_size + WIDER)
+        transformers.AutoModelForCausalLM.from_config(config).save_pretrained(made[kind])
+        tokenizer.save(made[kind])
+    return made
+
+
+@pytest.fixture(params=["gpt2", "cerebras", "neox", "llama"])
+def foundation(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Foundation:
+    return load_foundation(folders[request.param], dtype="float32")
+
+
+@pytest.fixture
+def gpt2(folders: dict[str, Path]) -> Foundation:
+    return load_foundation(folders["gpt2"], dtype="float32")
+
+
+@pytest.fixture(autouse=True)
+def own_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FRUGAL_DATA", str(tmp_path / "data"))
+
+
+def some_tokens(model: Foundation, rows: int, length: int) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, model.tokenizer.vocabulary_size, (rows, length), generator=generator)
+
+
+def test_a_folder_gives_a_frozen_model_as_wide_as_its_head(foundation: Foundation) -> None:
+    assert foundation.vocabulary_size == foundation.tokenizer.vocabulary_size + WIDER
+    assert foundation.context_length == CONTEXT
+    assert not any(weight.requires_grad for weight in foundation.model.parameters())
+    assert not foundation.model.training
+
+
+def test_the_head_of_the_hidden_states_gives_the_models_logits(foundation: Foundation) -> None:
+    tokens = some_tokens(foundation, 2, 10)
+    hidden = foundation.hidden(tokens)
+    assert hidden.shape == (2, 10, 16)
+    torch.testing.assert_close(foundation.head(hidden), foundation.model(tokens).logits)
+
+
+def test_the_future_does_not_change_the_score(foundation: Foundation) -> None:
+    tokens = some_tokens(foundation, 1, 10)
+    changed = tokens.clone()
+    changed[0, 6:] = 5
+    torch.testing.assert_close(foundation.score(tokens)[:, :6], foundation.score(changed)[:, :6])
+
+
+def test_steps_and_feeding_agree_with_the_score(foundation: Foundation) -> None:
+    tokens = some_tokens(foundation, 2, CONTEXT)
+    scores = foundation.score(tokens)
+    fed, state = foundation.feed(tokens[:, :5], foundation.start(2))
+    torch.testing.assert_close(fed.log_softmax(-1), scores[:, 4])
+    for t in range(5, CONTEXT):
+        logits, state = foundation.step(tokens[:, t], state)
+        torch.testing.assert_close(logits.log_softmax(-1), scores[:, t], atol=1e-4, rtol=1e-4)
+
+
+def test_a_state_can_be_continued_in_two_ways(foundation: Foundation) -> None:
+    tokens = some_tokens(foundation, 1, 8)
+    _, state = foundation.feed(tokens, foundation.start(1))
+    first, _ = foundation.step(torch.tensor([1]), state)
+    foundation.step(torch.tensor([2]), state)
+    again, _ = foundation.step(torch.tensor([1]), state)
+    assert torch.equal(first, again)
+
+
+@pytest.mark.parametrize("length", [CONTEXT + 1, CONTEXT + 5, 2 * CONTEXT + 3, 3 * CONTEXT])
+def test_past_the_limit_the_last_half_is_encoded_anew(gpt2: Foundation, length: int) -> None:
+    tokens = some_tokens(gpt2, 1, length)
+    state = gpt2.start(1)
+    for t in range(length):
+        stepped, state = gpt2.step(tokens[:, t], state)
+    in_view = state.tokens.shape[1]
+    assert CONTEXT // 2 <= in_view <= CONTEXT
+    torch.testing.assert_close(stepped.log_softmax(-1), gpt2.score(tokens[:, -in_view:])[:, -1], atol=1e-4, rtol=1e-4)
+    fed, fed_state = gpt2.feed(tokens, gpt2.start(1))
+    assert torch.equal(fed_state.tokens, state.tokens)
+    torch.testing.assert_close(fed, stepped, atol=1e-4, rtol=1e-4)
+
+
+def test_more_tokens_than_the_context_at_once_are_refused(gpt2: Foundation) -> None:
+    with pytest.raises(InputError, match="context_length=16"):
+        gpt2.score(some_tokens(gpt2, 1, CONTEXT + 1))
+
+
+def test_the_context_can_be_shortened_but_not_stretched(folders: dict[str, Path]) -> None:
+    assert load_foundation(folders["llama"], context_length=8).context_length == 8
+    with pytest.raises(InputError, match="context_length=17"):
+        load_foundation(folders["llama"], context_length=17)
+
+
+def test_a_saved_model_comes_back_the_same(foundation: Foundation, tmp_path: Path) -> None:
+    foundation.save(tmp_path / "copy")
+    copy = Foundation.load(tmp_path / "copy", dtype="float32")
+    tokens = some_tokens(foundation, 1, 8)
+    assert torch.equal(copy.score(tokens), foundation.score(tokens))
+    assert copy.fingerprint == foundation.fingerprint
+    assert (tmp_path / "copy" / "card.md").is_file()
+
+
+def test_bfloat16_is_used_where_asked_for(folders: dict[str, Path]) -> None:
+    model = load_foundation(folders["llama"], dtype="bfloat16")
+    assert model.dtype == model.hidden(torch.tensor([[1, 2]])).dtype == torch.bfloat16
+    assert model.score(torch.tensor([[1, 2]])).dtype == torch.float32
+
+
+def test_the_choice_of_precision_is_made_once_per_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {torch.float32: 1.0, torch.bfloat16: 0.5}
+    monkeypatch.setattr("frugal.foundation.precision._trial", lambda dtype, width: seconds[dtype])
+    assert choose_dtype("auto", torch.device("cpu"), 64) == torch.bfloat16
+    seconds[torch.bfloat16] = 2.0
+    assert choose_dtype("auto", torch.device("cpu"), 64) == torch.bfloat16
+    assert choose_dtype("auto", torch.device("cpu"), 128) == torch.float32
+
+
+@pytest.mark.parametrize("setting", [{"dtype": "float8"}, {"device": "tpu"}])
+def test_an_unknown_setting_is_refused(folders: dict[str, Path], setting: dict[str, str]) -> None:
+    (value,) = setting.values()
+    with pytest.raises(InputError, match=f"'{value}'"):
+        load_foundation(folders["gpt2"], **setting)  # type: ignore[arg-type]
+
+
+# The tokeniser
+
+
+def test_text_never_becomes_a_special_token(gpt2: Foundation) -> None:
+    tokens = gpt2.tokenizer.encode("a <|endoftext|> b")
+    assert gpt2.tokenizer.start_id not in tokens.tolist()
+    assert gpt2.tokenizer.decode(tokens) == "a <|endoftext|> b"
+
+
+def test_special_tokens_are_left_out_of_the_text(gpt2: Foundation) -> None:
+    tokens = torch.cat([torch.tensor([gpt2.tokenizer.start_id]), gpt2.tokenizer.encode(" so ,")])
+    assert gpt2.tokenizer.decode(tokens) == " so ,"
+
+
+def test_a_saved_tokeniser_is_read_by_the_common_loader(gpt2: Foundation, tmp_path: Path) -> None:
+    gpt2.tokenizer.save(tmp_path)
+    read = load_tokenizer(tmp_path)
+    assert torch.equal(read.encode(TEXT), gpt2.tokenizer.encode(TEXT))
+    assert (read.start_id, read.vocabulary_size) == (gpt2.tokenizer.start_id, gpt2.tokenizer.vocabulary_size)
+
+
+def test_a_model_without_chat_template_says_so(gpt2: Foundation) -> None:
+    with pytest.raises(InputError, match="no chat template"):
+        gpt2.tokenizer.chat_prompt([Turn("user", "Hello")])  # type: ignore[attr-defined]
+
+
+# Names, folders, the hub
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"), [("smolm2", "smollm2"), ("SmolLM2", "smollm2"), ("tiny_gpt2", "tiny-gpt2")]
+)
+def test_a_misspelt_packaged_name_gets_the_nearest(name: str, nearest: str) -> None:
+    with pytest.raises(InputError, match=f"did you mean '{nearest}'"):
+        load_foundation(name)
+
+
+@pytest.mark.parametrize("name", ["no/such/folder", "", "a name"])
+def test_what_is_neither_folder_nor_hub_id_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match="neither a folder nor a hub id"):
+        load_foundation(name)
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no config\.json"):
+        load_foundation(tmp_path)
+
+
+def test_pickled_weights_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes((folders["gpt2"] / "config.json").read_bytes())
+    (tmp_path / "pytorch_model.bin").write_bytes(b"anything")
+    with pytest.raises(InputError, match="only safetensors"):
+        load_foundation(tmp_path)
+
+
+def copy_of(folder: Path, destination: Path) -> Path:
+    for path in folder.iterdir():
+        (destination / path.name).write_bytes(path.read_bytes())
+    return destination
+
+
+def test_truncated_weights_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    weights = copy_of(folders["gpt2"], tmp_path) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(UnavailableError, match="cannot be read"):
+        load_foundation(tmp_path)
+
+
+def test_missing_weights_are_not_made_up(folders: dict[str, Path], tmp_path: Path) -> None:
+    config = copy_of(folders["gpt2"], tmp_path) / "config.json"
+    config.write_text(config.read_text().replace('"n_layer": 2', '"n_layer": 3'))
+    with pytest.raises(UnavailableError, match="lacks weights"):
+        load_foundation(tmp_path)
+
+
+def test_a_model_that_sees_the_future_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    copy_of(folders["gpt2"], tmp_path)
+    config = transformers.BertConfig(
+        vocab_size=300, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    )
+    transformers.BertLMHeadModel(config).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="causal"):
+        load_foundation(tmp_path)
+
+
+def test_a_hub_name_without_network_and_cache_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "hub_answers", lambda: False)
+    with pytest.raises(UnavailableError, match=r"'nobody/nothing' is not in the local cache.*'tiny-gpt2'") as caught:
+        load_foundation("nobody/nothing")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_hub_that_never_answers_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    never = threading.Event()
+    monkeypatch.setattr(loading, "get_session", lambda: SimpleNamespace(head=lambda *_, **__: never.wait()))
+    monkeypatch.setattr(loading, "SECONDS_TO_ANSWER", 0.05)
+    assert not loading.hub_answers()
+    never.set()
+
+
+def test_a_cached_hub_model_needs_no_network(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def snapshot(name: str, *, local_files_only: bool = False, **_: object) -> str:
+        assert local_files_only
+        return str(folders["neox"])
+
+    monkeypatch.setattr(loading, "snapshot_download", snapshot)
+    assert load_foundation("somebody/neox").name == "somebody/neox"
