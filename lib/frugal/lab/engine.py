@@ -249,14 +249,17 @@ class FrugalEngine(NBClientEngine):
             stdout_file=stdout_file,
             stderr_file=stderr_file,
         )
+        stopped = False
         try:
             client.execute()
-        except DeadKernelError:
-            if not watch.expired:
+            stopped = watch.expired and bool(nb_man.nb.metadata.papermill["exception"])
+        except RuntimeError:  # the kernel died, perhaps while it was starting
+            stopped = watch.expired
+            if not stopped:
                 raise
         finally:
             watch.end()
             shutil.rmtree(folder, ignore_errors=True)
             nb_man.nb.metadata.papermill["peak_memory_mb"] = round(watch.peak_memory / 1e6)
-        if watch.expired and nb_man.nb.metadata.papermill["exception"]:
+        if stopped:
             raise RunTimeoutError(f"the run took longer than {run_timeout:.0f} seconds")
