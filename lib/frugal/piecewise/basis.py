@@ -1,0 +1,244 @@
+"""The functions a link is made of: a basis turns one number into the values that the link's weights multiply.
+
+A link from input i to output o carries a function f_oi(x) = sum_v w_ov phi_v(x). Everything that is the same for all
+links is here: the basis functions phi_v, where they are non-zero, and what happens outside the domain.
+"""
+
+import itertools
+import math
+import operator
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from frugal.errors import InputError
+
+
+class Basis(ABC):
+    """Functions phi_0 ... phi_{V-1} of an input that has one number, or `dimensions` of them on a last axis."""
+
+    dimensions: int = 1
+
+    @property
+    @abstractmethod
+    def values_per_link(self) -> int:
+        """V, the number of weights of one link."""
+
+    @abstractmethod
+    def columns(self, x: Tensor) -> list[Tensor]:
+        """Return the V values phi_v(x), each with the shape of `x` (without its last axis if `dimensions` > 1)."""
+
+    def expand(self, x: Tensor) -> Tensor:
+        """Return phi(x) on a new last axis of V values."""
+        return torch.stack(self.columns(x), dim=-1)
+
+
+class LocalBasis(Basis):
+    """A basis of which only a few functions, those of the cell that holds x, are not zero."""
+
+    @property
+    @abstractmethod
+    def cell_nodes(self) -> Tensor:
+        """[cells, m]: which m of the V functions live in each cell."""
+
+    @property
+    @abstractmethod
+    def node_positions(self) -> Tensor:
+        """[V] or [V, dimensions]: where in the domain each weight is the function's value, in float64."""
+
+    @abstractmethod
+    def active(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the cell of each x, int64 [...], and the values of its functions, [..., m]."""
+
+
+@dataclass(frozen=True)
+class PiecewiseBasis(LocalBasis):
+    """Lagrange polynomials on Chebyshev-Lobatto nodes, in each of `segments` equal parts of [-length/2, length/2].
+
+    Continuous: neighbouring segments share the node on their edge, V = (nodes - 1) * segments + 1.
+    Discontinuous: every edge has a value for each side, V = nodes * segments. The functions sum to one everywhere.
+
+    An x on an interior edge belongs to the segment on its right. Outside the domain the end segment's polynomial goes
+    on, or its tangent if `linear_extrapolation`; `periodicity` P instead mirrors x into [-P/2, P/2], with period 2P.
+    """
+
+    nodes: int
+    segments: int = 1
+    continuous: bool = True
+    length: float = 2.0
+    periodicity: float | None = None
+    linear_extrapolation: bool = False
+
+    def __post_init__(self) -> None:
+        fewest = 2 if self.continuous else 1
+        if self.nodes < fewest:
+            raise InputError(
+                f"nodes={self.nodes}: a {'continuous' if self.continuous else 'discontinuous'} basis needs at least "
+                f"{fewest} per segment; use 2 for straight lines, continuous=False for steps"
+            )
+        if self.segments < 1:
+            raise InputError(f"segments={self.segments}: must be at least 1; 2 to 150 are usual")
+        if not self.length > 0:
+            raise InputError(f"length={self.length}: must be positive; 2 makes the domain [-1, 1]")
+        if self.periodicity is not None and not self.periodicity > 0:
+            raise InputError(f"periodicity={self.periodicity}: must be positive, or None; 2 mirrors into [-1, 1]")
+
+    @property
+    def values_per_link(self) -> int:
+        return self._stride * self.segments + (1 if self.continuous else 0)
+
+    @property
+    def _stride(self) -> int:
+        """From a segment's first node to the next segment's first node."""
+        return self.nodes - 1 if self.continuous else self.nodes
+
+    @cached_property
+    def local_nodes(self) -> tuple[float, ...]:
+        """Chebyshev-Lobatto nodes of one segment on [-1, 1], ascending, exactly symmetric."""
+        last = self.nodes - 1
+        return tuple(math.sin(math.pi * (2 * j - last) / (2 * last)) for j in range(self.nodes)) if last else (0.0,)
+
+    @cached_property
+    def cell_nodes(self) -> Tensor:
+        return torch.arange(self.segments)[:, None] * self._stride + torch.arange(self.nodes)
+
+    @cached_property
+    def node_positions(self) -> Tensor:
+        fraction = (torch.tensor(self.local_nodes, dtype=torch.float64) + 1) / 2
+        positions = self.length * ((torch.arange(self.segments)[:, None] + fraction) / self.segments - 0.5)  # [S, n]
+        flat = positions[:, : self._stride].flatten()
+        return torch.cat([flat, positions[-1, -1:]]) if self.continuous else flat
+
+    def code_positions(self, count: int) -> Tensor:
+        """Where `count` integer codes lie when each gets an equal part of the domain: the middles of the parts."""
+        return self.length * ((torch.arange(count, dtype=torch.float64) + 0.5) / count - 0.5)
+
+    def active(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        segment, values = self._locate(x)
+        return segment.long(), torch.stack(values, dim=-1)
+
+    def columns(self, x: Tensor) -> list[Tensor]:
+        segment, values = self._locate(x)
+        inside = [(segment == k).to(x.dtype) for k in range(self.segments)]
+        columns = [value * mask for mask in inside for value in values[: self._stride]]
+        if self.continuous:
+            columns.append(values[-1] * inside[-1])
+            for k in range(1, self.segments):  # the node on an edge is also the last of the segment on its left
+                edge = k * self._stride
+                columns[edge] = columns[edge] + values[-1] * inside[k - 1]
+        return columns
+
+    def _locate(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return each x's segment number (in x's dtype) and the values of that segment's polynomials."""
+        if self.periodicity is not None:
+            x = (
+                self.periodicity / 2
+                - (torch.remainder(x + self.periodicity / 2, 2 * self.periodicity) - self.periodicity).abs()
+            )
+        position = x * (self.segments / self.length) + self.segments / 2  # in segments from the left end
+        segment = position.detach().nan_to_num().clamp(0, self.segments - 1).floor()
+        t = 2 * (position - segment) - 1  # [-1, 1] within the segment
+        if not self.linear_extrapolation or self.nodes == 1:
+            return segment, lagrange(t, self.local_nodes)
+        right, left = torch.relu(t - 1), torch.relu(-1 - t)  # how far t lies outside, at the ends of the domain
+        slopes = end_slopes(self.local_nodes)
+        values = lagrange(t.clamp(-1, 1), self.local_nodes)
+        return segment, [v + right * last - left * first for v, (first, last) in zip(values, slopes, strict=True)]
+
+
+def lagrange(t: Tensor, nodes: tuple[float, ...]) -> list[Tensor]:
+    """Return the Lagrange polynomials l_j(t) = prod_{m != j} (t - X_m) / (X_j - X_m), one tensor for each node."""
+    if len(nodes) == 1:
+        return [t * 0 + 1]  # with a gradient of zero, not without one
+    differences = [t - node for node in nodes]
+    before = [*itertools.accumulate(differences[:-1], operator.mul)]  # products of the first 1, 2, ... differences
+    after = [*itertools.accumulate(differences[:0:-1], operator.mul)][::-1]
+    products = [after[0], *map(operator.mul, before[:-1], after[1:]), before[-1]]
+    return [product * scale for product, scale in zip(products, _scales(nodes), strict=True)]
+
+
+def _scales(nodes: tuple[float, ...]) -> list[float]:
+    return [1 / math.prod(a - b for b in nodes if b != a) for a in nodes]
+
+
+def end_slopes(nodes: tuple[float, ...]) -> list[tuple[float, float]]:
+    """Return the slopes of each Lagrange polynomial at the first and at the last node."""
+    scales = _scales(nodes)
+
+    def slope(j: int, at: int) -> float:
+        if j == at:
+            return sum(1 / (nodes[at] - b) for b in nodes if b != nodes[at])
+        return scales[j] / scales[at] / (nodes[at] - nodes[j])
+
+    return [(slope(j, 0), slope(j, len(nodes) - 1)) for j in range(len(nodes))]
+
+
+@dataclass(frozen=True)
+class FourierBasis(Basis):
+    """1/2, sin(2 pi x/L), cos(2 pi x/L), sin(4 pi x/L), ...: the first `terms` of a Fourier series of period L."""
+
+    terms: int
+    length: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.terms < 1:
+            raise InputError(f"terms={self.terms}: must be at least 1; odd numbers pair each sine with its cosine")
+        if not self.length > 0:
+            raise InputError(f"length={self.length}: must be positive; 2 is the period of the domain [-1, 1]")
+
+    @property
+    def values_per_link(self) -> int:
+        return self.terms
+
+    def columns(self, x: Tensor) -> list[Tensor]:
+        waves = [
+            function(x * (2 * math.pi * k / self.length))
+            for k in range(1, self.terms // 2 + 1)
+            for function in (torch.sin, torch.cos)
+        ]
+        return [torch.full_like(x, 0.5), *waves][: self.terms]
+
+
+@dataclass(frozen=True)
+class TensorProductBasis(LocalBasis):
+    """Products of one `axis` basis in each of several coordinates; the last coordinate runs fastest. Input [..., D]."""
+
+    axis: PiecewiseBasis
+    dimensions: int
+
+    def __post_init__(self) -> None:
+        if not 1 < self.dimensions <= 5:
+            raise InputError(f"dimensions={self.dimensions}: must be 2 to 5; use a plain piecewise layer for 1")
+
+    @property
+    def values_per_link(self) -> int:
+        return self.axis.values_per_link**self.dimensions
+
+    @cached_property
+    def cell_nodes(self) -> Tensor:
+        nodes = axis_nodes = self.axis.cell_nodes
+        for _ in range(self.dimensions - 1):
+            outer = nodes[:, None, :, None] * self.axis.values_per_link + axis_nodes[:, None, :]
+            nodes = outer.reshape(nodes.shape[0] * axis_nodes.shape[0], -1)
+        return nodes
+
+    @cached_property
+    def node_positions(self) -> Tensor:
+        return torch.cartesian_prod(*[self.axis.node_positions] * self.dimensions)
+
+    def active(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        cells, values = self.axis.active(x)  # [..., D], [..., D, m]
+        cell, product = cells[..., 0], values[..., 0, :]
+        for d in range(1, self.dimensions):
+            cell = cell * self.axis.segments + cells[..., d]
+            product = (product[..., :, None] * values[..., d, None, :]).flatten(-2)
+        return cell, product
+
+    def columns(self, x: Tensor) -> list[Tensor]:
+        columns = self.axis.columns(x[..., 0])
+        for d in range(1, self.dimensions):
+            columns = [a * b for a, b in itertools.product(columns, self.axis.columns(x[..., d]))]
+        return columns

@@ -1,0 +1,73 @@
+"""Convolutions whose every tap is a link: expand each channel into its basis values, then convolve."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from frugal.errors import InputError
+from frugal.piecewise.basis import Basis
+from frugal.piecewise.kernels import in_chunks
+from frugal.piecewise.layers import Initialize, initial_weight
+
+CONVOLUTIONS: dict[tuple[int, bool], Callable[..., Tensor]] = {
+    (1, False): functional.conv1d,
+    (2, False): functional.conv2d,
+    (1, True): functional.conv_transpose1d,
+    (2, True): functional.conv_transpose2d,
+}
+
+
+class BasisConvolution(nn.Module):
+    """y = sum over channels c, taps k of f_ock(x_c at that tap), for any one-coordinate basis; no bias.
+
+    Input [B, in_channels, length] for dimensions=1, [B, in_channels, height, width] for 2; `transposed` turns it
+    round. Padding adds taps whose links give zero. The weight has torch's layout, each channel taking V places:
+    [out_channels, in_channels * V, kernel ...], or [in_channels * V, out_channels, kernel ...] when transposed.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        basis: Basis,
+        *,
+        dimensions: int = 1,
+        stride: int = 1,
+        padding: int = 0,
+        transposed: bool = False,
+        initialize: Initialize = "uniform",
+    ) -> None:
+        super().__init__()
+        if dimensions not in (1, 2):
+            raise InputError(f"dimensions={dimensions}: convolutions run over 1 or 2 axes")
+        if basis.dimensions != 1:
+            raise InputError(f"basis={basis}: a convolution's links take one number each; use a one-coordinate basis")
+        self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
+        self.basis, self.dimensions, self.transposed = basis, dimensions, transposed
+        self.stride, self.padding = stride, padding
+        taps = kernel_size**dimensions
+        weight = initial_weight(
+            basis, initialize, fan_in=in_channels * taps, links=(in_channels, taps * out_channels)
+        ).view(in_channels * basis.values_per_link, out_channels, *[kernel_size] * dimensions)
+        self.weight = nn.Parameter(weight if transposed else weight.transpose(0, 1).contiguous())
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() != self.dimensions + 2 or x.shape[1] != self.in_channels:
+            raise InputError(
+                f"input of shape {tuple(x.shape)}: expected [batch, {self.in_channels} channels] "
+                f"and {self.dimensions} more axes"
+            )
+        return in_chunks(self._convolve, x, self.basis.values_per_link * x[0].numel())
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        values = self.basis.expand(x).movedim(-1, 2).flatten(1, 2)  # [B, C * V, ...]
+        convolve = CONVOLUTIONS[self.dimensions, self.transposed]
+        return convolve(values, self.weight, stride=self.stride, padding=self.padding)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.in_channels}, {self.out_channels}, {self.kernel_size}, {self.basis}, dimensions={self.dimensions}, "
+            f"stride={self.stride}, padding={self.padding}, transposed={self.transposed}"
+        )

@@ -1,0 +1,248 @@
+"""Three ways to compute y_bo = sum_i sum_v phi_v(x_bi) W_ivo, which agree to rounding.
+
+dense      expand every input into its V basis values, then one matrix product. Best for few values per link.
+bag        add up only the rows of W that a sample touches. Its cost does not depend on the number of segments.
+reference  the definition: gather the touched rows, multiply, sum. Slow and large; it is there to be compared with.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+from torch.utils.checkpoint import checkpoint
+
+from frugal.errors import InputError
+from frugal.piecewise.basis import Basis, LocalBasis, PiecewiseBasis, lagrange
+
+warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")  # all we use of it is tested
+
+Kernel = Literal["auto", "dense", "bag", "reference"]
+
+# Expanded inputs beyond this are made chunk by chunk, and once more in the backward pass instead of being kept.
+CHUNK_BYTES = 2**26
+# Weights that fit here are walked over by the whole batch before the next ones: half of a usual second-level cache.
+CACHE_BYTES = 2**20
+# The matrix product works on all V values, the bag on the few active ones, each of which costs it this much more.
+DENSE_VALUES_PER_ACTIVE_VALUE = 4
+
+
+def check_kernel(kernel: Kernel, basis: Basis, form: str) -> None:
+    if kernel not in get_args(Kernel):
+        raise InputError(f"kernel={kernel!r}: must be one of {', '.join(get_args(Kernel))}")
+    if kernel in ("bag", "reference") and not isinstance(basis, LocalBasis):
+        raise InputError(f"kernel={kernel!r}: needs a basis with few active functions; use 'dense' for Fourier series")
+    if kernel == "bag" and form == "product":
+        raise InputError("kernel='bag': adds links up, but form='product' multiplies them; use 'auto'")
+
+
+def choose_kernel(kernel: Kernel, basis: Basis) -> Kernel:
+    """Return the kernel that 'auto' stands for."""
+    if kernel != "auto":
+        return kernel
+    if not isinstance(basis, LocalBasis):
+        return "dense"
+    active = basis.cell_nodes.shape[1]
+    return "bag" if basis.values_per_link > DENSE_VALUES_PER_ACTIVE_VALUE * active else "dense"
+
+
+def neuron_sums(basis: Basis, x: Tensor, weight: Tensor, kernel: Kernel) -> Tensor:
+    """Return y [B, O] for inputs x [B, I] (or [B, I, D]) and weights [I, V, O]."""
+    kernel = choose_kernel(kernel, basis)
+    if kernel == "dense":
+        return in_chunks(lambda part: _dense(basis, part, weight), x, weight.shape[0] * weight.shape[1])
+    assert isinstance(basis, LocalBasis)
+    function = _bag if kernel == "bag" else _reference
+    width = weight.shape[0] * basis.cell_nodes.shape[1] * (weight.shape[2] if kernel == "reference" else 1)
+    return in_chunks(lambda part: function(basis, part, weight), x, width)
+
+
+def code_sums(basis: PiecewiseBasis, codes: Tensor, weight: Tensor) -> Tensor:
+    """Return y [B, O] for integer codes [B, I], where code c stands for the middle of segment c.
+
+    The values of the basis are the same for every code, so that this is a sum of embeddings: nothing to differentiate
+    but the rows.
+    """
+    values = torch.stack(lagrange(weight.new_zeros(1), basis.local_nodes), dim=-1)
+    touched = Touched(codes.long(), basis.cell_nodes.to(codes.device), weight.shape[1])
+    return _GatherSum.apply(weight, values.expand(*codes.shape, -1), touched)
+
+
+def neuron_products(basis: Basis, x: Tensor, weight: Tensor, alpha: float, kernel: Kernel) -> Tensor:
+    """Return `product_of_links` of the links' outputs, [B, O]. A bag would sum the links, so there is none here."""
+    dense = choose_kernel(kernel, basis) == "dense"
+
+    def product(part: Tensor) -> Tensor:
+        if dense or not isinstance(basis, LocalBasis):
+            return product_of_links(torch.einsum("biv,ivo->bio", basis.expand(part), weight), alpha)
+        return product_of_links(_touched_links(basis, part, weight), alpha)
+
+    inputs, values_per_link, outputs = weight.shape
+    return in_chunks(product, x, inputs * (values_per_link + 2 * outputs))
+
+
+def product_of_links(links: Tensor, alpha: float) -> Tensor:
+    """Join link outputs [B, I, O] into neurons; alpha=0 takes the linear part away, alpha=1 leaves all of it."""
+    return (1 + links).prod(dim=1) - 1 - (1 - alpha) * links.sum(dim=1)
+
+
+def in_chunks(function: Callable[[Tensor], Tensor], x: Tensor, width: int) -> Tensor:
+    """Apply `function` to as many rows of `x` at once as CHUNK_BYTES allow, at `width` numbers for each row."""
+    rows = max(1, CHUNK_BYTES // (width * x.element_size()))
+    if x.shape[0] <= rows:
+        return function(x)
+    return torch.cat([checkpoint(function, part, use_reentrant=False) for part in x.split(rows)])
+
+
+def _dense(basis: Basis, x: Tensor, weight: Tensor) -> Tensor:
+    inputs = torch.cat(basis.columns(x), dim=-1)  # [B, V * I]
+    return inputs @ weight.transpose(0, 1).reshape(-1, weight.shape[2])
+
+
+def _reference(basis: LocalBasis, x: Tensor, weight: Tensor) -> Tensor:
+    return _touched_links(basis, x, weight).sum(dim=1)
+
+
+def _touched_links(basis: LocalBasis, x: Tensor, weight: Tensor) -> Tensor:
+    """Return every link's output, [B, I, O], from copies of the rows it touches."""
+    cell, values = basis.active(x)
+    nodes = basis.cell_nodes.to(x.device)[cell]  # [B, I, m]
+    rows = weight[torch.arange(weight.shape[0], device=x.device)[:, None], nodes]  # [B, I, m, O]
+    return torch.einsum("bim,bimo->bio", values, rows)
+
+
+def _bag(basis: LocalBasis, x: Tensor, weight: Tensor) -> Tensor:
+    cell, values = basis.active(x)
+    return _GatherSum.apply(weight, values, Touched(cell, basis.cell_nodes.to(x.device), weight.shape[1]))
+
+
+@dataclass(frozen=True)
+class Touched:
+    """Which weights a batch touches: a link input in cell `cell` [B, I] uses the weights `cell_nodes` [cells, m]."""
+
+    cell: Tensor
+    cell_nodes: Tensor
+    values_per_link: int
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """Touched rows of the weights seen as one table [I * V, O]: int64 [B, I, m]."""
+        first = torch.arange(self.cell.shape[1], device=self.cell.device) * self.values_per_link
+        return self.cell_nodes[self.cell] + first[:, None]
+
+    def blocks(self, weight: Tensor) -> list[slice]:
+        """Return slices of the inputs whose weights stay in a CPU core's cache while the batch walks over them."""
+        inputs = weight.shape[0]
+        step = inputs if weight.is_cuda else max(1, CACHE_BYTES // (weight[0].numel() * weight.element_size()))
+        return [slice(begin, begin + step) for begin in range(0, inputs, step)]
+
+    def by_cell(self) -> tuple[Tensor, Tensor]:
+        """Return the samples in the order of their cell, for each input [I, B], and where each cell begins [I * cells].
+
+        The begins count through all inputs, as the order does when flattened.
+        """
+        cell, cells = self.cell.t(), len(self.cell_nodes)
+        if cell.is_cuda:
+            order = torch.argsort(cell, dim=1, stable=True)
+        else:  # numpy sorts short integers by radix, ten times faster than torch's sort
+            keys = cell.numpy().astype(np.min_scalar_type(cells))
+            order = torch.from_numpy(np.argsort(keys, axis=1, kind="stable"))
+        first = torch.arange(cell.shape[0], device=cell.device) * cells
+        counts = torch.bincount((cell + first[:, None]).flatten(), minlength=cell.shape[0] * cells)
+        return order, counts.cumsum(0) - counts
+
+
+# The layer is linear in the weights W, in the basis values and, in the backward pass, in the output's gradient G. So
+# there are three sums over the touched entries, each of which leaves one of the three out, and the gradient of each is
+# made of the other two. That gives derivatives of every order, which second-order optimisers need.
+
+
+class _GatherSum(torch.autograd.Function):
+    """W [I, V, O], values [B, I, m] -> y [B, O]: the sum of the touched rows."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, weight: Tensor, values: Tensor, touched: Touched) -> Tensor:
+        _keep(ctx, weight, values, touched)
+        table, result = weight.flatten(0, 1), weight.new_zeros(len(values), weight.shape[2])
+        for part in touched.blocks(weight):
+            result += torch.nn.functional.embedding_bag(
+                touched.rows[:, part].flatten(1), table, mode="sum", per_sample_weights=values[:, part].flatten(1)
+            )
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        weight, values = ctx.saved_tensors
+        return (
+            _ScatterSum.apply(values, gradient, ctx.touched) if ctx.needs_input_grad[0] else None,
+            _SampledProduct.apply(weight, gradient, ctx.touched) if ctx.needs_input_grad[1] else None,
+            None,
+        )
+
+
+class _ScatterSum(torch.autograd.Function):
+    """Values [B, I, m], G [B, O] -> [I, V, O]: each touched row collects the value times the sample's G."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, values: Tensor, gradient: Tensor, touched: Touched) -> Tensor:
+        _keep(ctx, values, gradient, touched)
+        inputs = values.shape[1]
+        order, begins = touched.by_cell()
+        result = gradient.new_zeros(inputs * touched.values_per_link, gradient.shape[1])
+        first = torch.arange(inputs, device=order.device)[:, None] * touched.values_per_link
+        for j, nodes in enumerate(touched.cell_nodes.t()):
+            ordered = values[..., j].t().gather(1, order)
+            sums = torch.nn.functional.embedding_bag(
+                order.flatten(), gradient, begins, mode="sum", per_sample_weights=ordered.flatten()
+            )
+            result.index_add_(0, (first + nodes).flatten(), sums)
+        return result.view(inputs, touched.values_per_link, -1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        values, outputs = ctx.saved_tensors
+        return (
+            _SampledProduct.apply(gradient, outputs, ctx.touched) if ctx.needs_input_grad[0] else None,
+            _GatherSum.apply(gradient, values, ctx.touched) if ctx.needs_input_grad[1] else None,
+            None,
+        )
+
+
+class _SampledProduct(torch.autograd.Function):
+    """W [I, V, O], G [B, O] -> [B, I, m]: the scalar product of each touched row with the sample's G."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, weight: Tensor, gradient: Tensor, touched: Touched) -> Tensor:
+        _keep(ctx, weight, gradient, touched)
+        table = weight.flatten(0, 1)
+        parts = []
+        for part in touched.blocks(weight):
+            rows = touched.rows[:, part]
+            pattern = torch.sparse_csr_tensor(
+                torch.arange(len(rows) + 1, device=rows.device) * rows[0].numel(),
+                rows.flatten(),
+                gradient.new_zeros(rows.numel()),
+                size=(len(rows), len(table)),
+                check_invariants=False,
+            )
+            parts.append(torch.sparse.sampled_addmm(pattern, gradient, table.t(), beta=0).values().view(rows.shape))
+        return torch.cat(parts, dim=1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        weight, outputs = ctx.saved_tensors
+        return (
+            _ScatterSum.apply(gradient, outputs, ctx.touched) if ctx.needs_input_grad[0] else None,
+            _GatherSum.apply(weight, gradient, ctx.touched) if ctx.needs_input_grad[1] else None,
+            None,
+        )
+
+
+def _keep(ctx: Any, first: Tensor, second: Tensor, touched: Touched) -> None:
+    ctx.save_for_backward(first, second)
+    ctx.touched = touched

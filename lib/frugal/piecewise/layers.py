@@ -1,0 +1,271 @@
+"""Fully connected layers: a basis on every link, and a way to join the links at a neuron."""
+
+import math
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from frugal.errors import InputError
+from frugal.piecewise.basis import Basis, FourierBasis, LocalBasis, PiecewiseBasis, TensorProductBasis
+from frugal.piecewise.kernels import Kernel, check_kernel, code_sums, neuron_products, neuron_sums, product_of_links
+
+Initialize = Literal["uniform", "linear", "constant"]
+Form = Literal["sum", "product"]
+
+
+class BasisLayer(nn.Module):
+    """y_o = sum_i f_oi(x_i) with f_oi = sum_v weight[i, v, o] phi_v, for any basis phi. No bias: the links have one.
+
+    Input [..., in_features], or [..., in_features, D] for a basis in D coordinates; output [..., out_features].
+    With form="product", links join as y_o = prod_i (1 + f_oi) - 1 - (1 - alpha) sum_i f_oi, so that alpha=0 leaves
+    only what several inputs do together.
+
+    initialize: "uniform" draws every weight from U(-1/I, 1/I); "linear" makes every link a random line, slope and
+    offset from U(-1/2, 1/2); "constant" makes every link a constant from U(0, 1/I), whose input gradient is zero.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        basis: Basis,
+        *,
+        form: Form = "sum",
+        alpha: float = 1.0,
+        initialize: Initialize = "uniform",
+        kernel: Kernel = "auto",
+    ) -> None:
+        super().__init__()
+        if in_features < 1 or out_features < 1:
+            raise InputError(f"in_features={in_features}, out_features={out_features}: both must be at least 1")
+        if form not in get_args(Form):
+            raise InputError(f"form={form!r}: must be 'sum' or 'product'")
+        check_kernel(kernel, basis, form)
+        self.in_features, self.out_features = in_features, out_features
+        self.basis, self.form, self.alpha, self.kernel = basis, form, alpha, kernel
+        weight = initial_weight(basis, initialize, fan_in=in_features, links=(in_features, out_features))
+        self.weight = nn.Parameter(weight)  # [I, V, O]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return y for numbers, or for integer codes 0 ... segments - 1, which stand for the segments' middles."""
+        basis, shape = self.basis, x.shape
+        if basis.dimensions > 1 and (not shape or shape[-1] != basis.dimensions):
+            raise InputError(f"input of shape {tuple(shape)}: the last axis must hold {basis.dimensions} coordinates")
+        batch = shape[:-1] if basis.dimensions == 1 else shape[:-2]
+        if len(shape) == len(batch) or shape[len(batch)] != self.in_features:
+            raise InputError(f"input of shape {tuple(shape)}: expected in_features={self.in_features} inputs a sample")
+        x = x.reshape(-1, *shape[len(batch) :])
+        y = self._of_numbers(x) if x.is_floating_point() else self._of_codes(x)
+        return y.view(*batch, self.out_features)
+
+    def _of_numbers(self, x: Tensor) -> Tensor:
+        if self.form == "product":
+            return neuron_products(self.basis, x, self.weight, self.alpha, self.kernel)
+        return neuron_sums(self.basis, x, self.weight, self.kernel)
+
+    def _of_codes(self, codes: Tensor) -> Tensor:
+        if not isinstance(self.basis, PiecewiseBasis):
+            raise InputError(f"input of {codes.dtype}: integer codes need a piecewise layer; give numbers")
+        if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.basis.segments:
+            raise InputError(
+                f"codes from {int(codes.min())} to {int(codes.max())}: must be 0 to {self.basis.segments - 1}, "
+                "one for each segment"
+            )
+        if self.form == "product":
+            return self._of_numbers(self.basis.code_positions(self.basis.segments).to(self.weight)[codes.long()])
+        return code_sums(self.basis, codes, self.weight)
+
+    def extra_repr(self) -> str:
+        form = "" if self.form == "sum" else f", form='product', alpha={self.alpha}"
+        return f"{self.in_features}, {self.out_features}, {self.basis}, kernel={self.kernel!r}{form}"
+
+
+class PiecewisePolynomial(BasisLayer):
+    """A layer whose every link is a polynomial with `nodes` nodes (degree nodes - 1) in each of `segments` segments.
+
+    A sample touches only `nodes` of a link's weights, whatever the number of segments; a weight is the link's value
+    at its node. Weights [in_features, V, out_features] with V = (nodes - 1) * segments + 1 if `continuous`, else
+    nodes * segments. `length`, `periodicity` and `linear_extrapolation` are explained at `PiecewiseBasis`; the rest
+    at `BasisLayer`.
+
+    >>> layer = PiecewisePolynomial(2, 3, nodes=3, segments=4)
+    >>> tuple(layer.weight.shape), tuple(layer(torch.rand(5, 2)).shape)
+    ((2, 9, 3), (5, 3))
+    """
+
+    basis: PiecewiseBasis
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        nodes: int,
+        segments: int,
+        *,
+        continuous: bool = True,
+        length: float = 2.0,
+        periodicity: float | None = None,
+        linear_extrapolation: bool = False,
+        form: Form = "sum",
+        alpha: float = 1.0,
+        initialize: Initialize = "uniform",
+        kernel: Kernel = "auto",
+    ) -> None:
+        basis = PiecewiseBasis(nodes, segments, continuous, length, periodicity, linear_extrapolation)
+        super().__init__(in_features, out_features, basis, form=form, alpha=alpha, initialize=initialize, kernel=kernel)
+
+
+class Polynomial(PiecewisePolynomial):
+    """A layer whose every link is one polynomial with `nodes` nodes on the whole domain: one segment."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        nodes: int,
+        *,
+        length: float = 2.0,
+        periodicity: float | None = None,
+        linear_extrapolation: bool = False,
+        form: Form = "sum",
+        alpha: float = 1.0,
+        initialize: Initialize = "uniform",
+        kernel: Kernel = "auto",
+    ) -> None:
+        super().__init__(
+            in_features,
+            out_features,
+            nodes,
+            1,
+            continuous=nodes > 1,
+            length=length,
+            periodicity=periodicity,
+            linear_extrapolation=linear_extrapolation,
+            form=form,
+            alpha=alpha,
+            initialize=initialize,
+            kernel=kernel,
+        )
+
+
+class PolynomialND(BasisLayer):
+    """A layer whose every link is a piecewise polynomial in 2 to 5 coordinates: products of one basis in each.
+
+    Input [..., in_features, dimensions]. Weights [in_features, V ** dimensions, out_features], the last coordinate
+    running fastest.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        nodes: int,
+        dimensions: int,
+        *,
+        segments: int = 1,
+        continuous: bool = True,
+        length: float = 2.0,
+        periodicity: float | None = None,
+        linear_extrapolation: bool = False,
+        form: Form = "sum",
+        alpha: float = 1.0,
+        initialize: Initialize = "uniform",
+        kernel: Kernel = "auto",
+    ) -> None:
+        axis = PiecewiseBasis(nodes, segments, continuous, length, periodicity, linear_extrapolation)
+        basis = TensorProductBasis(axis, dimensions)
+        super().__init__(in_features, out_features, basis, form=form, alpha=alpha, initialize=initialize, kernel=kernel)
+
+
+class Fourier(BasisLayer):
+    """A layer whose every link is a Fourier series of `terms` terms and period `length`."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        terms: int,
+        *,
+        length: float = 2.0,
+        form: Form = "sum",
+        alpha: float = 1.0,
+    ) -> None:
+        super().__init__(in_features, out_features, FourierBasis(terms, length), form=form, alpha=alpha)
+
+
+class Product(nn.Module):
+    """y_o = prod_i (1 + w_oi x_i) - 1 - (1 - alpha) sum_i w_oi x_i + bias_o: a linear layer joined by products.
+
+    alpha=0 takes the linear part away. Input [..., in_features], output [..., out_features].
+    """
+
+    def __init__(self, in_features: int, out_features: int, *, alpha: float = 1.0) -> None:
+        super().__init__()
+        linear = nn.Linear(in_features, out_features)  # for its initial values
+        self.weight, self.bias, self.alpha = linear.weight, linear.bias, alpha
+
+    def forward(self, x: Tensor) -> Tensor:
+        links = x.reshape(-1, x.shape[-1], 1) * self.weight.t()  # [B, I, O]
+        return (product_of_links(links, self.alpha) + self.bias).view(*x.shape[:-1], -1)
+
+
+class Switch(nn.Module):
+    """The product of the outputs of several layers on the same input: each can switch off features of the others."""
+
+    def __init__(self, layers: list[nn.Module], normalisation: nn.Module | None = None) -> None:
+        super().__init__()
+        if not layers:
+            raise InputError("layers=[]: a switch multiplies the outputs of at least one layer; two are usual")
+        self.layers = nn.ModuleList(layers)
+        self.normalisation = normalisation or nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.normalisation(torch.stack([layer(x) for layer in self.layers]).prod(dim=0))
+
+
+class FixedRotation(nn.Module):
+    """Every input, and every pair of inputs turned by R - 1 angles in both directions, with weights that stay fixed.
+
+    From n inputs to n + n (n - 1) (R - 1) features: for inputs i < j and the angles a = pi r / (2 R), 0 < r < R,
+    cos(a) x_i + sin(a) x_j and sin(a) x_i - cos(a) x_j, each divided by cos(a) + sin(a) if `normalise`, which keeps
+    features in the inputs' domain. Gives polynomials in x_i directions other than the axes.
+    """
+
+    weight: Tensor
+
+    def __init__(self, inputs: int, rotations: int = 2, *, normalise: bool = True) -> None:
+        super().__init__()
+        if rotations < 1:
+            raise InputError(f"rotations={rotations}: must be at least 1, which leaves the inputs alone")
+        axes = torch.eye(inputs)
+        rows = []
+        for i in range(inputs):
+            rows.append(axes[i])
+            for j in range(i + 1, inputs):
+                for r in range(1, rotations):
+                    cos, sin = math.cos(math.pi * r / (2 * rotations)), math.sin(math.pi * r / (2 * rotations))
+                    size = cos + sin if normalise else 1.0
+                    rows += [(cos * axes[i] + sin * axes[j]) / size, (sin * axes[i] - cos * axes[j]) / size]
+        self.register_buffer("weight", torch.stack(rows), persistent=False)
+        self.out_features = len(rows)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight.t()
+
+
+def initial_weight(basis: Basis, initialize: Initialize, *, fan_in: int, links: tuple[int, int]) -> Tensor:
+    """Return first weights [I, V, O] for `links` = (I, O); `fan_in` links join at each neuron."""
+    inputs, outputs = links
+    if initialize == "uniform":
+        return torch.empty(inputs, basis.values_per_link, outputs).uniform_(-1 / fan_in, 1 / fan_in)
+    if initialize == "constant":
+        return torch.empty(inputs, 1, outputs).uniform_(0, 1 / fan_in).repeat(1, basis.values_per_link, 1)
+    if initialize != "linear":
+        raise InputError(f"initialize={initialize!r}: must be one of {', '.join(get_args(Initialize))}")
+    if not isinstance(basis, LocalBasis):
+        raise InputError("initialize='linear': a Fourier series holds no straight line; use 'uniform'")
+    positions = basis.node_positions.float().view(basis.values_per_link, -1)  # [V, D]
+    slope = torch.empty(inputs, outputs, positions.shape[1]).uniform_(-0.5, 0.5)
+    offset = torch.empty(inputs, 1, outputs).uniform_(-0.5, 0.5)
+    return torch.einsum("vd,iod->ivo", positions, slope) + offset

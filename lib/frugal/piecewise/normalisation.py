@@ -1,0 +1,43 @@
+"""Normalisations between layers, over the features of one sample; they keep activations near the domain [-1, 1]."""
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from frugal.errors import InputError
+
+Normalisation = Literal["layer", "maxabs", "maxcenter", "none"]
+
+
+def normalisation(kind: Normalisation, features: int) -> nn.Module:
+    """Return the module for a name: its parameters, if it has any, exist from the start."""
+    match kind:
+        case "layer":
+            return nn.LayerNorm(features)
+        case "maxabs":
+            return MaxAbs()
+        case "maxcenter":
+            return MaxCenter()
+        case "none":
+            return nn.Identity()
+    raise InputError(f"normalisation={kind!r}: must be one of layer, maxabs, maxcenter, none")
+
+
+class MaxAbs(nn.Module):
+    """x / (max |x| + eps) over the last axis."""
+
+    eps = 1e-6
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x / (x.abs().amax(dim=-1, keepdim=True) + self.eps)
+
+
+class MaxCenter(nn.Module):
+    """(x - middle) / (max x - middle + eps) over the last axis, where middle = (max x + min x) / 2."""
+
+    eps = 1e-6
+
+    def forward(self, x: Tensor) -> Tensor:
+        largest, smallest = x.amax(dim=-1, keepdim=True), x.amin(dim=-1, keepdim=True)
+        middle = (largest + smallest) / 2
+        return (x - middle) / (largest - middle + self.eps)

@@ -1,0 +1,95 @@
+"""Going on with more, or fewer, nodes or segments, without losing what the links have learned."""
+
+import copy
+import dataclasses
+import functools
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from frugal.errors import InputError
+from frugal.piecewise.basis import PiecewiseBasis, TensorProductBasis
+from frugal.piecewise.convolution import BasisConvolution
+from frugal.piecewise.layers import BasisLayer
+
+Layer = TypeVar("Layer", BasisLayer, BasisConvolution)
+
+
+def refined(
+    layer: Layer, *, nodes: int | None = None, segments: int | None = None, continuous: bool | None = None
+) -> Layer:
+    """Return a copy of `layer` on another piecewise basis of the same domain.
+
+    More nodes, a multiple of the segments and letting edges break keep the function exactly. Any other change gives
+    the nearest function, by least squares over the domain.
+    """
+    old = layer.basis
+    if isinstance(old, TensorProductBasis):
+        new_axis = _changed(old.axis, nodes, segments, continuous)
+        one_axis = transfer_matrix(old.axis, new_axis)
+        return _on_basis(
+            layer, dataclasses.replace(old, axis=new_axis), functools.reduce(torch.kron, [one_axis] * old.dimensions)
+        )
+    new = _changed(_piecewise(layer), nodes, segments, continuous)
+    return _on_basis(layer, new, transfer_matrix(_piecewise(layer), new))
+
+
+def smoothed(layer: Layer, factor: float) -> Layer:
+    """Return a copy whose two values at every interior edge are nearer by `factor` of their gap; 1 closes it."""
+    basis = _piecewise(layer)
+    if basis.continuous:
+        raise InputError("a continuous layer has no edges to smooth; give a layer with continuous=False")
+    if not 0 <= factor <= 1:
+        raise InputError(f"factor={factor}: must lie between 0, no change, and 1, continuous")
+    matrix = torch.eye(basis.values_per_link, dtype=torch.float64)
+    for right in range(basis.nodes, basis.values_per_link, basis.nodes):
+        left = right - 1
+        matrix[left, [left, right]] += torch.tensor([-factor / 2, factor / 2], dtype=torch.float64)
+        matrix[right, [left, right]] += torch.tensor([factor / 2, -factor / 2], dtype=torch.float64)
+    return _on_basis(layer, basis, matrix)
+
+
+def transfer_matrix(old: PiecewiseBasis, new: PiecewiseBasis) -> Tensor:
+    """Return T [V', V]: weights T w on `new` make the function nearest to weights w on `old`, in float64.
+
+    Nearest in the integral of the squared difference over the domain, which Gauss points between all edges of both
+    give exactly; so a function that `new` can express is kept.
+    """
+    edges = np.unique(np.round(np.concatenate([np.linspace(0, 1, b.segments + 1) for b in (old, new)]), 12))
+    points, weights = np.polynomial.legendre.leggauss(max(old.nodes, new.nodes))
+    widths = np.diff(edges)[:, None]
+    x = torch.from_numpy((edges[:-1, None] + widths * (points + 1) / 2 - 0.5).ravel()) * new.length
+    root = torch.from_numpy(np.sqrt(widths * weights).ravel())[:, None]
+    inside = [dataclasses.replace(basis, periodicity=None).expand(x) for basis in (new, old)]
+    return torch.linalg.lstsq(root * inside[0], root * inside[1], driver="gelsd").solution
+
+
+def _changed(basis: PiecewiseBasis, nodes: int | None, segments: int | None, continuous: bool | None) -> PiecewiseBasis:
+    return dataclasses.replace(
+        basis,
+        nodes=basis.nodes if nodes is None else nodes,
+        segments=basis.segments if segments is None else segments,
+        continuous=basis.continuous if continuous is None else continuous,
+    )
+
+
+def _piecewise(layer: BasisLayer | BasisConvolution) -> PiecewiseBasis:
+    if not isinstance(layer.basis, PiecewiseBasis):
+        raise InputError(f"{layer.basis}: only piecewise polynomials have segments and nodes to change")
+    return layer.basis
+
+
+def _on_basis(layer: Layer, basis: PiecewiseBasis | TensorProductBasis, matrix: Tensor) -> Layer:
+    """Return a copy of `layer` on `basis`, each link's weights w replaced by `matrix` w."""
+    result = copy.deepcopy(layer)
+    old = layer.weight.detach()
+    axis = 0 if isinstance(layer, BasisConvolution) and layer.transposed else 1
+    links = old.unflatten(axis, (-1, matrix.shape[1])) if isinstance(layer, BasisConvolution) else old
+    values = axis + 1 if isinstance(layer, BasisConvolution) else axis
+    new = torch.tensordot(matrix.to(old), links, dims=([1], [values])).movedim(0, values)
+    if isinstance(layer, BasisConvolution):
+        new = new.flatten(axis, values)
+    result.basis, result.weight = basis, nn.Parameter(new.contiguous())
+    return result

@@ -1,0 +1,71 @@
+"""Convolutions are fully connected layers on patches."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from frugal.errors import InputError
+from frugal.piecewise import Basis, BasisConvolution, BasisLayer, FourierBasis, PiecewiseBasis, kernels
+
+BASES = [PiecewiseBasis(3, 4), PiecewiseBasis(2, 3, continuous=False), PiecewiseBasis(4), FourierBasis(3)]
+KERNEL, CHANNELS, OUT = 3, 2, 5
+
+
+def layer_on_patches(convolution: BasisConvolution) -> BasisLayer:
+    """The fully connected layer that a convolution applies to each patch, inputs ordered as (channel, tap)."""
+    layer = BasisLayer(CHANNELS * KERNEL**convolution.dimensions, OUT, convolution.basis).double()
+    taps = convolution.weight.detach().view(OUT, CHANNELS, convolution.basis.values_per_link, -1)
+    layer.weight.data = taps.permute(1, 3, 2, 0).flatten(0, 1)  # [C * taps, V, O]
+    return layer
+
+
+@pytest.mark.parametrize("basis", BASES)
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("dimensions", [1, 2])
+def test_a_convolution_is_one_layer_applied_to_every_patch(basis: Basis, stride: int, dimensions: int) -> None:
+    torch.manual_seed(0)
+    convolution = BasisConvolution(CHANNELS, OUT, KERNEL, basis, dimensions=dimensions, stride=stride).double()
+    x = torch.rand(4, CHANNELS, *[9] * dimensions, dtype=torch.float64) * 2 - 1
+    y = convolution(x)
+    image = x if dimensions == 2 else x[:, :, None]
+    patches = functional.unfold(
+        image, (KERNEL if dimensions == 2 else 1, KERNEL), stride=(stride if dimensions == 2 else 1, stride)
+    )
+    expected = layer_on_patches(convolution)(patches.transpose(1, 2)).transpose(1, 2)
+    torch.testing.assert_close(y.flatten(2), expected)
+
+
+@pytest.mark.parametrize("basis", BASES)
+@pytest.mark.parametrize("dimensions", [1, 2])
+def test_a_transposed_convolution_is_the_adjoint_in_the_expanded_values(basis: Basis, dimensions: int) -> None:
+    torch.manual_seed(0)
+    forward = BasisConvolution(CHANNELS, OUT, KERNEL, basis, dimensions=dimensions, stride=2, transposed=True).double()
+    x = torch.rand(2, CHANNELS, *[4] * dimensions, dtype=torch.float64)
+    values = basis.expand(x).movedim(-1, 2).flatten(1, 2)
+    y = forward(x)
+    probe = torch.randn_like(y)
+    convolve = functional.conv1d if dimensions == 1 else functional.conv2d
+    back: Tensor = convolve(probe, forward.weight, stride=2)
+    torch.testing.assert_close((y * probe).sum(), (values * back).sum())
+
+
+def test_padding_adds_links_that_give_nothing() -> None:
+    convolution = BasisConvolution(1, 1, 3, PiecewiseBasis(2, 2), padding=1)
+    convolution.weight.data.fill_(1.0)  # every link is the constant 1
+    assert convolution(torch.zeros(1, 1, 4)).flatten().tolist() == pytest.approx([2, 3, 3, 2])
+
+
+def test_work_in_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    convolution = BasisConvolution(CHANNELS, OUT, KERNEL, PiecewiseBasis(2, 10)).double()
+    x = torch.rand(7, CHANNELS, 12, dtype=torch.float64)
+    whole = convolution(x)
+    monkeypatch.setattr(kernels, "CHUNK_BYTES", 4000)
+    torch.testing.assert_close(convolution(x), whole)
+
+
+def test_wrong_shapes_are_refused() -> None:
+    with pytest.raises(InputError, match="2 channels"):
+        BasisConvolution(2, 3, 3, PiecewiseBasis(2, 2))(torch.rand(4, 3, 10))
+    with pytest.raises(InputError, match="dimensions=3"):
+        BasisConvolution(2, 3, 3, PiecewiseBasis(2, 2), dimensions=3)

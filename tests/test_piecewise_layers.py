@@ -1,0 +1,362 @@
+"""Fully connected layers: what a link computes, told by plain loops, and that every kernel computes it."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from frugal.errors import InputError
+from frugal.piecewise import (
+    BasisLayer,
+    FixedRotation,
+    Fourier,
+    FourierBasis,
+    PiecewiseBasis,
+    PiecewisePolynomial,
+    Polynomial,
+    PolynomialND,
+    Product,
+    Switch,
+    TensorProductBasis,
+    kernels,
+    normalisation,
+)
+
+KERNELS = ["dense", "bag", "reference"]
+
+
+@st.composite
+def bases(draw: st.DrawFn, most_nodes: int = 6, most_segments: int = 7) -> PiecewiseBasis:
+    continuous = draw(st.booleans())
+    return PiecewiseBasis(
+        nodes=draw(st.integers(2 if continuous else 1, most_nodes)),
+        segments=draw(st.integers(1, most_segments)),
+        continuous=continuous,
+        length=draw(st.sampled_from([0.5, 2.0, 3.0])),
+        periodicity=draw(st.sampled_from([None, 2.0])),
+        linear_extrapolation=draw(st.booleans()),
+    )
+
+
+def link_by_loops(basis: PiecewiseBasis, x: float, w: list[float]) -> float:
+    """The value of one link, in floats and loops, from the definition alone."""
+    if basis.periodicity is not None:
+        period = basis.periodicity
+        x = (x + period / 2) % (2 * period)
+        x = (2 * period - x if x > period else x) - period / 2
+    n, half = basis.nodes, basis.length / 2
+    nodes = [-math.cos(math.pi * j / (n - 1)) for j in range(n)] if n > 1 else [0.0]
+    k = min(max(math.floor(basis.segments * (x + half) / basis.length), 0), basis.segments - 1)
+    left = -half + k * basis.length / basis.segments
+    t = 2 * (x - left) * basis.segments / basis.length - 1
+    values = [w[k * (n - 1 if basis.continuous else n) + j] for j in range(n)]
+
+    def polynomial(t: float) -> float:
+        total = 0.0
+        for j in range(n):
+            factors = [(t - nodes[m]) / (nodes[j] - nodes[m]) for m in range(n) if m != j]
+            total += values[j] * math.prod(factors)
+        return total
+
+    if basis.linear_extrapolation and abs(t) > 1:
+        end, step = math.copysign(1, t), 1e-5
+        slope = (polynomial(end + step) - polynomial(end - step)) / (2 * step)
+        return polynomial(end) + slope * (t - end)
+    return polynomial(t)
+
+
+def layer_by_loops(basis: PiecewiseBasis, x: Tensor, weight: Tensor) -> Tensor:
+    result = torch.zeros(x.shape[0], weight.shape[2], dtype=x.dtype)
+    for b in range(x.shape[0]):
+        for i in range(x.shape[1]):
+            for o in range(weight.shape[2]):
+                result[b, o] += link_by_loops(basis, x[b, i].item(), weight[i, :, o].tolist())
+    return result
+
+
+def double_layer(basis: PiecewiseBasis | FourierBasis | TensorProductBasis, kernel: str = "auto") -> BasisLayer:
+    layer = BasisLayer(3, 4, basis, kernel=kernel).double()  # type: ignore[arg-type]
+    torch.nn.init.normal_(layer.weight)
+    return layer
+
+
+@settings(max_examples=60, deadline=None)
+@given(bases(), st.sampled_from(KERNELS), st.integers(0, 2**31))
+def test_every_kernel_agrees_with_plain_loops(basis: PiecewiseBasis, kernel: str, seed: int) -> None:
+    torch.manual_seed(seed)
+    layer = double_layer(basis, kernel)
+    x = (torch.rand(5, 3, dtype=torch.float64) - 0.5) * basis.length * 1.3  # a few of them outside the domain
+    expected = layer_by_loops(basis, x, layer.weight.detach())
+    torch.testing.assert_close(layer(x), expected, rtol=1e-6, atol=1e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(bases(), st.integers(0, 2**31))
+def test_kernels_agree_in_values_and_gradients(basis: PiecewiseBasis, seed: int) -> None:
+    torch.manual_seed(seed)
+    x = ((torch.rand(6, 3, dtype=torch.float64) - 0.5) * basis.length * 1.3).requires_grad_()
+    weight = torch.randn(3, basis.values_per_link, 4, dtype=torch.float64, requires_grad=True)
+    results = []
+    for kernel in KERNELS:
+        y = kernels.neuron_sums(basis, x, weight, kernel)
+        results.append([y, *torch.autograd.grad(y.square().sum(), [x, weight])])
+    for result in results[:2]:
+        torch.testing.assert_close(result, results[2])
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(
+    "basis",
+    [
+        PiecewiseBasis(3, 4),
+        PiecewiseBasis(4, 2, continuous=False, linear_extrapolation=True),
+        PiecewiseBasis(1, 3, continuous=False),
+        PiecewiseBasis(2, 2, periodicity=2.0),
+        TensorProductBasis(PiecewiseBasis(3, 2), 2),
+    ],
+)
+def test_first_and_second_derivatives_agree_with_finite_differences(
+    basis: PiecewiseBasis | TensorProductBasis, kernel: str
+) -> None:
+    torch.manual_seed(0)
+    shape = (4, 2) if basis.dimensions == 1 else (4, 2, basis.dimensions)
+    x = (torch.rand(shape, dtype=torch.float64) * 2 - 1).requires_grad_()
+    weight = torch.randn(2, basis.values_per_link, 3, dtype=torch.float64, requires_grad=True)
+    inputs = (x, weight)
+    assert torch.autograd.gradcheck(lambda x, weight: kernels.neuron_sums(basis, x, weight, kernel), inputs)
+    assert torch.autograd.gradgradcheck(lambda x, weight: kernels.neuron_sums(basis, x, weight, kernel), inputs)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_work_in_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch, kernel: str) -> None:
+    torch.manual_seed(0)
+    layer = double_layer(PiecewiseBasis(3, 4), kernel)
+    x = torch.rand(17, 3, dtype=torch.float64, requires_grad=True)
+    whole = layer(x)
+    gradients = torch.autograd.grad(whole.square().sum(), [x, layer.weight])
+    monkeypatch.setattr(kernels, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(kernels, "CACHE_BYTES", 300)
+    parts = layer(x)
+    torch.testing.assert_close(parts, whole)
+    torch.testing.assert_close(torch.autograd.grad(parts.square().sum(), [x, layer.weight]), gradients)
+
+
+@settings(max_examples=40, deadline=None)
+@given(bases(most_nodes=8, most_segments=20), st.floats(-3, 3))
+def test_the_basis_sums_to_one_everywhere(basis: PiecewiseBasis, x: float) -> None:
+    total = basis.expand(torch.tensor([x], dtype=torch.float64)).sum()
+    assert total.item() == pytest.approx(1, abs=1e-6 * max(1, (abs(x) * basis.segments) ** basis.nodes))
+
+
+@settings(max_examples=40, deadline=None)
+@given(bases(most_nodes=8, most_segments=20))
+def test_a_weight_is_the_links_value_at_its_node(basis: PiecewiseBasis) -> None:
+    inward = 1e-9 * (basis.length / basis.segments)
+    positions = basis.node_positions
+    middles = basis.code_positions(basis.segments).repeat_interleave(basis.nodes)
+    if not basis.continuous:  # an edge has a node on either side: step a little towards the own segment's middle
+        positions = positions + inward * (middles - positions).sign()
+    inside = PiecewiseBasis(basis.nodes, basis.segments, basis.continuous, basis.length)
+    torch.testing.assert_close(
+        inside.expand(positions), torch.eye(basis.values_per_link, dtype=torch.float64), rtol=0, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("nodes", [2, 3, 5])
+def test_a_continuous_link_is_continuous_and_a_discontinuous_one_jumps(nodes: int) -> None:
+    edges = torch.tensor([-0.5, 0.0, 0.5], dtype=torch.float64)[:, None]
+
+    def jumps(continuous: bool) -> Tensor:
+        layer = double_layer(PiecewiseBasis(nodes, 4, continuous))
+        return (layer((edges + 1e-9).expand(-1, 3)) - layer((edges - 1e-9).expand(-1, 3))).abs()
+
+    assert jumps(continuous=True).max() < 1e-6
+    assert jumps(continuous=False).min() > 1e-4
+
+
+def test_a_sample_touches_only_the_nodes_of_its_segment() -> None:
+    layer = PiecewisePolynomial(1, 1, nodes=2, segments=10)
+    layer(torch.tensor([[0.33]])).backward()
+    assert layer.weight.grad is not None
+    assert layer.weight.grad.flatten().nonzero().flatten().tolist() == [6, 7]
+
+
+@pytest.mark.parametrize("length", [0.5, 2.0, 4.0])
+def test_weights_set_to_their_positions_make_the_identity_on_any_length(length: float) -> None:
+    layer = PiecewisePolynomial(1, 1, nodes=2, segments=4, length=length)
+    layer.weight.data = layer.basis.node_positions.float().view(1, -1, 1)
+    x = torch.linspace(-length / 2, length / 2, 9)[:, None]
+    torch.testing.assert_close(layer(x), x)
+
+
+def test_outside_the_domain_a_link_goes_on_as_polynomial_or_as_line() -> None:
+    x = torch.tensor([[-2.0], [2.0]])
+    square = {"nodes": 3, "segments": 1}
+    weight = torch.tensor([1.0, 0.0, 1.0]).view(1, 3, 1)  # x squared
+    for linear, expected in [(False, [4.0, 4.0]), (True, [3.0, 3.0])]:
+        layer = PiecewisePolynomial(1, 1, **square, linear_extrapolation=linear)
+        layer.weight.data = weight
+        assert layer(x).flatten().tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("x", "mirrored"), [(-1.5, -0.5), (-1.0, -1.0), (0.3, 0.3), (1.5, 0.5), (2.0, 0.0), (3.0, -1.0)]
+)
+def test_periodicity_mirrors_the_input(x: float, mirrored: float) -> None:
+    layer = PiecewisePolynomial(1, 1, nodes=2, segments=1, periodicity=2.0)
+    layer.weight.data = torch.tensor([-1.0, 1.0]).view(1, 2, 1)
+    assert layer(torch.tensor([[x]])).item() == pytest.approx(mirrored, abs=1e-6)
+
+
+@pytest.mark.parametrize("continuous", [True, False])
+@pytest.mark.parametrize("nodes", [2, 3, 4])
+@pytest.mark.parametrize("form", ["sum", "product"])
+def test_integer_codes_are_the_middles_of_their_segments(nodes: int, continuous: bool, form: str) -> None:
+    torch.manual_seed(0)
+    layer = PiecewisePolynomial(4, 6, nodes, 128, continuous=continuous, form=form).double()  # type: ignore[arg-type]
+    codes = torch.randint(0, 128, (10, 4))
+    x = (codes.double() - 63.5) / 64
+    torch.testing.assert_close(layer(codes), layer(x))
+
+
+def test_codes_give_no_gradient_at_all_to_nodes_off_the_middle() -> None:
+    layer = PiecewisePolynomial(1, 1, nodes=3, segments=100)
+    layer(torch.tensor([[37]])).backward()
+    assert layer.weight.grad is not None
+    assert layer.weight.grad.flatten().nonzero().flatten().tolist() == [75]
+
+
+def test_two_linear_segments_are_a_linear_layer_on_both_halves_of_a_relu() -> None:
+    layer = PiecewisePolynomial(3, 2, nodes=2, segments=2)
+    x = torch.randn(20, 3) * 5
+    left, middle, right = layer.weight.unbind(1)
+    expected = torch.relu(x) @ (right - middle) + torch.relu(-x) @ (left - middle) + middle.sum(0)
+    torch.testing.assert_close(layer(x), expected)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("segments", [2, 20])
+def test_product_form_multiplies_links_and_takes_the_linear_part_away(alpha: float, segments: int) -> None:
+    basis = PiecewiseBasis(2, segments)
+    layer = BasisLayer(3, 4, basis, form="product", alpha=alpha).double()
+    torch.nn.init.normal_(layer.weight)
+    x = torch.rand(5, 3, dtype=torch.float64)
+    links = torch.stack([layer_by_loops(basis, x[:, i : i + 1], layer.weight[i : i + 1].detach()) for i in range(3)])
+    expected = (1 + links).prod(0) - 1 - (1 - alpha) * links.sum(0)
+    torch.testing.assert_close(layer(x), expected)
+
+
+def test_product_layer_without_its_linear_part_has_no_slope_at_zero() -> None:
+    layer = Product(3, 2, alpha=0.0)
+    x = torch.zeros(1, 3, requires_grad=True)
+    layer(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.abs().max() == 0
+
+
+def test_fourier_series_has_a_constant_then_pairs_of_waves() -> None:
+    x = torch.rand(6, dtype=torch.float64)
+    expected = [torch.full_like(x, 0.5)]
+    expected += [f(2 * math.pi * k * x / 3) for k in (1, 2) for f in (torch.sin, torch.cos)]
+    torch.testing.assert_close(FourierBasis(5, length=3.0).expand(x), torch.stack(expected, -1))
+    assert Fourier(3, 4, 5)(torch.rand(2, 3)).shape == (2, 4)
+
+
+@pytest.mark.parametrize("dimensions", [2, 3, 4, 5])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_layer_in_several_coordinates_reproduces_a_product_of_polynomials(dimensions: int, kernel: str) -> None:
+    layer = PolynomialND(1, 1, 3, dimensions, segments=2, kernel=kernel).double()  # type: ignore[arg-type]
+    powers = torch.arange(dimensions) % 3
+
+    def product(points: Tensor) -> Tensor:
+        return (points + 0.5).pow(powers).prod(-1)
+
+    layer.weight.data = product(layer.basis.node_positions).view(1, -1, 1)  # type: ignore[attr-defined]
+    x = torch.rand(20, 1, dimensions, dtype=torch.float64) * 2 - 1
+    torch.testing.assert_close(layer(x)[:, 0], product(x[:, 0]))
+
+
+def test_a_switch_multiplies_its_layers_and_trains_all_of_them() -> None:
+    layers = [PiecewisePolynomial(3, 4, 2, 2) for _ in range(2)]
+    switch = Switch(list(layers))
+    x = torch.rand(5, 3)
+    torch.testing.assert_close(switch(x), layers[0](x) * layers[1](x))
+    assert sum(p.numel() for p in switch.parameters()) == 2 * 3 * 3 * 4
+
+
+def test_fixed_rotation_gives_the_inputs_and_both_diagonals() -> None:
+    rotation = FixedRotation(2, rotations=2)
+    assert rotation(torch.tensor([[0.6, 0.2]]))[0].tolist() == pytest.approx([0.6, 0.4, 0.2, 0.2])
+    assert FixedRotation(3, rotations=3).out_features == 3 + 3 * 2 * 2
+    assert not list(rotation.parameters())
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("maxabs", [-1.0, 0.25, 0.5]), ("maxcenter", [-1.0, 2 / 3, 1.0]), ("none", [-4.0, 1.0, 2.0])],
+)
+def test_normalisations_without_parameters(kind: str, expected: list[float]) -> None:
+    y = normalisation(kind, 3)(torch.tensor([-4.0, 1.0, 2.0]))  # type: ignore[arg-type]
+    assert y.tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_layer_normalisation_has_its_parameters_from_the_start() -> None:
+    assert sorted(p.shape[0] for p in normalisation("layer", 7).parameters()) == [7, 7]
+
+
+def test_initial_values_are_what_they_are_called() -> None:
+    torch.manual_seed(0)
+    uniform = PiecewisePolynomial(10, 20, 3, 4).weight
+    assert uniform.abs().max() <= 0.1
+    assert uniform.min() < 0
+    constant = PiecewisePolynomial(10, 20, 3, 4, initialize="constant").weight
+    assert (constant == constant[:, :1]).all()
+    assert constant.min() >= 0
+    line = PiecewisePolynomial(1, 1, 3, 4, initialize="linear")
+    y = line(torch.linspace(-1, 1, 9)[:, None]).flatten()
+    torch.testing.assert_close(y.diff(), y.diff()[:1].expand(8))
+    assert y.diff()[0] != 0
+
+
+def test_leading_axes_are_kept_and_an_empty_batch_is_fine() -> None:
+    layer = Polynomial(3, 4, 3)
+    assert layer(torch.rand(2, 5, 3)).shape == (2, 5, 4)
+    assert layer(torch.rand(3)).shape == (4,)
+    for kernel in ("dense", "bag"):
+        assert PiecewisePolynomial(3, 4, 2, 2, kernel=kernel)(torch.rand(0, 3)).shape == (0, 4)  # type: ignore[arg-type]
+
+
+def test_what_is_not_a_number_stays_so_and_harms_nobody_else() -> None:
+    for kernel in ("dense", "bag"):
+        y = PiecewisePolynomial(2, 3, 3, 4, kernel=kernel)(torch.tensor([[float("nan"), 0.0], [0.1, 0.2]]))  # type: ignore[arg-type]
+        assert y[0].isnan().all()
+        assert y[1].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: PiecewisePolynomial(2, 3, 1, 4), "nodes=1"),
+        (lambda: PiecewisePolynomial(2, 3, 2, 0), "segments=0"),
+        (lambda: PiecewisePolynomial(2, 3, 2, 2, length=0), "length=0"),
+        (lambda: PiecewisePolynomial(2, 3, 2, 2, periodicity=-1), "periodicity=-1"),
+        (lambda: PiecewisePolynomial(0, 3, 2, 2), "in_features=0"),
+        (lambda: PiecewisePolynomial(2, 3, 2, 2, initialize="kaiming"), "initialize='kaiming'"),  # type: ignore[arg-type]
+        (lambda: PiecewisePolynomial(2, 3, 2, 2, kernel="fast"), "kernel='fast'"),  # type: ignore[arg-type]
+        (lambda: PiecewisePolynomial(2, 3, 2, 2, form="product", kernel="bag"), "kernel='bag'"),
+        (lambda: PiecewisePolynomial(2, 3, 2, 2)(torch.rand(5, 4)), "in_features=2"),
+        (lambda: PiecewisePolynomial(2, 3, 2, 8)(torch.tensor([[0, 8]])), "codes from 0 to 8"),
+        (lambda: PolynomialND(2, 3, 2, 6), "dimensions=6"),
+        (lambda: PolynomialND(2, 3, 2, 2)(torch.rand(5, 2, 3)), "2 coordinates"),
+        (lambda: Fourier(2, 3, 0), "terms=0"),
+        (lambda: FixedRotation(2, 0), "rotations=0"),
+        (lambda: Switch([]), "layers"),
+        (lambda: normalisation("batch", 3), "normalisation='batch'"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_one_sentence(make, words: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(InputError, match=words):
+        make()

@@ -1,0 +1,101 @@
+"""Refinement keeps the function where it can, and comes as near as possible where it cannot."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from frugal.errors import InputError
+from frugal.piecewise import (
+    BasisConvolution,
+    BasisLayer,
+    Fourier,
+    PiecewiseBasis,
+    PiecewisePolynomial,
+    PolynomialND,
+    refined,
+    smoothed,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    nodes=st.integers(2, 5),
+    segments=st.integers(1, 6),
+    more_nodes=st.integers(0, 4),
+    multiple=st.integers(1, 5),
+    continuous=st.booleans(),
+    break_edges=st.booleans(),
+    length=st.sampled_from([2.0, 3.0]),
+)
+def test_more_nodes_and_multiples_of_segments_keep_the_function(
+    nodes: int, segments: int, more_nodes: int, multiple: int, continuous: bool, break_edges: bool, length: float
+) -> None:
+    layer = PiecewisePolynomial(2, 3, nodes, segments, continuous=continuous, length=length).double()
+    torch.nn.init.normal_(layer.weight)
+    finer = refined(
+        layer, nodes=nodes + more_nodes, segments=segments * multiple, continuous=continuous and not break_edges
+    )
+    x = (torch.rand(200, 2, dtype=torch.float64) - 0.5) * length
+    torch.testing.assert_close(finer(x), layer(x), rtol=1e-8, atol=1e-8)
+    assert finer.weight.shape == (2, finer.basis.values_per_link, 3)
+
+
+@pytest.mark.parametrize("continuous", [True, False])
+def test_segments_that_do_not_divide_give_the_least_squares_fit(continuous: bool) -> None:
+    torch.manual_seed(0)
+    layer = PiecewisePolynomial(1, 1, 3, 7, continuous=continuous).double()
+    torch.nn.init.normal_(layer.weight)
+    coarser = refined(layer, segments=5)
+    x = torch.linspace(-1, 1, 100_001, dtype=torch.float64)[:, None]
+    design = coarser.basis.expand(x[:, 0])
+    best = torch.linalg.lstsq(design, layer(x)).solution
+    torch.testing.assert_close(coarser.weight.detach()[0], best, rtol=1e-2, atol=1e-3)
+
+
+def test_refinement_of_a_convolution_keeps_its_function() -> None:
+    for transposed in (False, True):
+        convolution = BasisConvolution(2, 3, 3, PiecewiseBasis(2, 3), dimensions=2, transposed=transposed).double()
+        x = torch.rand(2, 2, 6, 6, dtype=torch.float64) * 2 - 1
+        torch.testing.assert_close(refined(convolution, nodes=4, segments=6)(x), convolution(x))
+
+
+def test_refinement_in_several_coordinates_keeps_the_function() -> None:
+    layer = PolynomialND(2, 3, 2, 2, segments=2).double()
+    x = torch.rand(50, 2, 2, dtype=torch.float64) * 2 - 1
+    torch.testing.assert_close(refined(layer, nodes=3, segments=4)(x), layer(x))
+
+
+def test_the_layer_given_is_left_alone_and_the_new_one_trains() -> None:
+    layer = PiecewisePolynomial(2, 3, 2, 2)
+    before = layer.weight.detach().clone()
+    finer = refined(layer, nodes=3)
+    torch.nn.init.zeros_(finer.weight)
+    assert torch.equal(layer.weight, before)
+    assert layer.basis.nodes == 2
+    assert finer.weight.requires_grad
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 4])
+def test_smoothing_by_one_closes_every_edge_and_by_a_half_halves_it(nodes: int) -> None:
+    torch.manual_seed(0)
+    layer = PiecewisePolynomial(1, 1, nodes, 4, continuous=False).double()
+
+    def jumps(layer: BasisLayer) -> torch.Tensor:
+        edges = torch.tensor([-0.5, 0.0, 0.5], dtype=torch.float64)[:, None]
+        return layer(edges + 1e-12) - layer(edges - 1e-12)
+
+    if nodes == 1:  # a step's one value belongs to both of its edges, so that closing is only approached
+        assert jumps(smoothed(layer, 1.0)).abs().sum() < jumps(layer).abs().sum()
+        return
+    assert jumps(smoothed(layer, 1.0)).abs().max() < 1e-9
+    torch.testing.assert_close(jumps(smoothed(layer, 0.5)), jumps(layer) / 2, rtol=1e-6, atol=1e-9)
+
+
+def test_what_cannot_be_refined_says_so() -> None:
+    with pytest.raises(InputError, match="piecewise"):
+        refined(Fourier(2, 3, 5), nodes=3)
+    with pytest.raises(InputError, match="continuous=False"):
+        smoothed(PiecewisePolynomial(2, 3, 2, 2), 1.0)
+    with pytest.raises(InputError, match="factor=2"):
+        smoothed(PiecewisePolynomial(2, 3, 2, 2, continuous=False), 2)
