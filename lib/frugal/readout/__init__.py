@@ -3,18 +3,21 @@
 from frugal.readout.base import Readout
 from frugal.readout.echo import EchoLanguageModel
 from frugal.readout.encoder import EchoEncoder, EchoState
+from frugal.readout.plan import EpochScore, TrainingPlan
 from frugal.readout.ridge import RidgeReadout
 from frugal.readout.ridge_path import RidgePath
 from frugal.readout.rows import EchoRows, KeptRows, Rows
 from frugal.readout.softmax import SoftmaxReadout
 from frugal.readout.square_root import SquareRootPath, SquareRootStatistics
 from frugal.readout.statistics import RidgeStatistics
+from frugal.readout.training import score_rows, train_readout
 
 __all__ = [
     "EchoEncoder",
     "EchoLanguageModel",
     "EchoRows",
     "EchoState",
+    "EpochScore",
     "KeptRows",
     "Readout",
     "RidgePath",
@@ -24,4 +27,7 @@ __all__ = [
     "SoftmaxReadout",
     "SquareRootPath",
     "SquareRootStatistics",
+    "TrainingPlan",
+    "score_rows",
+    "train_readout",
 ]

@@ -32,3 +32,8 @@ class Readout(nn.Module, ABC):
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """The constructor's arguments, as plain values: with the weights they make the readout anew."""
+
+
+def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, under the rest of their names."""
+    return {name.removeprefix(prefix): values for name, values in tensors.items() if name.startswith(prefix)}

@@ -22,15 +22,16 @@ from frugal.language_model import (
     read_model,
     save_model,
 )
-from frugal.readout.base import Readout
+from frugal.readout.base import Readout, part
 from frugal.readout.encoder import EchoEncoder, EchoState, Reset
 from frugal.readout.ridge import RidgeReadout
 from frugal.readout.rows import EchoRows
 from frugal.readout.softmax import SoftmaxReadout
-from frugal.reservoir import Reservoir, StateCollector
+from frugal.reservoir import DeepReservoir, Reservoir
 
 Join = Literal["foundation", "replace", "concat", "residual"]
 READOUTS: dict[str, type[Readout]] = {"RidgeReadout": RidgeReadout, "SoftmaxReadout": SoftmaxReadout}
+RESERVOIRS: dict[str, type[Reservoir | DeepReservoir]] = {"Reservoir": Reservoir, "DeepReservoir": DeepReservoir}
 
 
 class EchoLanguageModel(HiddenStateModel):
@@ -56,7 +57,7 @@ class EchoLanguageModel(HiddenStateModel):
     def __init__(
         self,
         foundation: Foundation,
-        reservoir: StateCollector | None = None,
+        reservoir: Reservoir | DeepReservoir | None = None,
         readout: Readout | None = None,
         *,
         join: Join = "foundation",
@@ -162,7 +163,7 @@ class EchoLanguageModel(HiddenStateModel):
 
         A packaged foundation is named, any other is saved along.
         """
-        windowed, readout = self.encoder.windowed, self.readout
+        windowed, readout, reservoir = self.encoder.windowed, self.readout, self.reservoir
         config = {
             "join": self.join,
             "context": windowed.context,
@@ -170,13 +171,18 @@ class EchoLanguageModel(HiddenStateModel):
             "reset": self.encoder.reset,
             "foundation": self.foundation.name,
             "foundation_fingerprint": self.foundation.fingerprint,
-            "readout": None if readout is None else {"class": type(readout).__name__, **readout.settings()},
+            "readout": readout and {"class": type(readout).__name__, **readout.settings()},
+            "reservoir": reservoir and {"class": type(reservoir).__name__, **reservoir.config()},
         }
-        weights = {} if readout is None else readout.state_dict()
+        parts = {"readout": readout, "reservoir": reservoir}
+        weights = {
+            f"{part}.{name}": values
+            for part, module in parts.items()
+            if module is not None
+            for name, values in module.state_dict().items()
+        }
         with appearing(folder) as temporary:
             save_model(temporary, self, weights, config, f"# Echo language model\n\n{self._summary()}\n\n{notes}")
-            if self.reservoir is not None:
-                self.reservoir.save(temporary / "reservoir")
             if self.foundation.name not in PACKAGED:
                 self.foundation.save(temporary / "foundation")
 
@@ -202,13 +208,16 @@ class EchoLanguageModel(HiddenStateModel):
                 f"{folder} was trained on another foundation ({config['foundation']}) than {foundation.name}: its "
                 "readout means nothing there"
             )
-        reservoir = Reservoir.load(folder / "reservoir") if (folder / "reservoir").is_dir() else None
-        settings, readout = config["readout"], None
+        reservoir, settings = None, config["reservoir"]
+        if settings is not None:
+            kind = RESERVOIRS[settings.pop("class")]
+            reservoir = kind.from_saved(settings, part(weights, "reservoir.")).to(foundation.device)
+        readout, settings = None, config["readout"]
         if settings is not None:
             readout = READOUTS[settings.pop("class")](**settings)
-            readout.load_state_dict(weights)
-        parts = {name: config[name] for name in ("join", "context", "stride", "reset")}
-        return cls(foundation, None if reservoir is None else reservoir.to(foundation.device), readout, **parts)
+            readout.load_state_dict(part(weights, "readout."))
+        settings = {name: config[name] for name in ("join", "context", "stride", "reset")}
+        return cls(foundation, reservoir, readout, **settings)
 
     def _summary(self) -> str:
         """What the model is made of, for its card."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from frugal.errors import InputError
 from frugal.foundation import Foundation
 from frugal.readout.windowed import WindowedFoundation, WindowState
-from frugal.reservoir import StateCollector
+from frugal.reservoir import DeepReservoir, Reservoir
 
 Reset = Literal["document", "window", "never"]
 
@@ -44,7 +44,7 @@ class EchoEncoder:
     def __init__(
         self,
         foundation: Foundation,
-        reservoir: StateCollector | None,
+        reservoir: Reservoir | DeepReservoir | None,
         *,
         context: int,
         stride: int | None = None,

@@ -43,7 +43,8 @@ class Rows(ABC):
             if rest is not None:
                 inputs, targets = torch.cat([rest[0], inputs]), torch.cat([rest[1], targets])
             full = len(targets) // size * size
-            yield from zip(inputs[:full].split(size), targets[:full].split(size), strict=True)
+            for at in range(0, full, size):
+                yield inputs[at : at + size], targets[at : at + size]
             rest = inputs[full:], targets[full:]
         if rest is not None and len(rest[1]):
             yield rest

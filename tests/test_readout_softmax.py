@@ -1,0 +1,213 @@
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from frugal.errors import InputError, UnavailableError
+from frugal.readout import (
+    EchoLanguageModel,
+    EpochScore,
+    KeptRows,
+    RidgeReadout,
+    RidgeStatistics,
+    SoftmaxReadout,
+    TrainingPlan,
+    score_rows,
+    train_readout,
+)
+from models import echo_model
+
+WIDTH, V, D = 44, 273, 24  # of echo_model: [feature; state], vocabulary, feature
+
+
+def some_rows(n: int = 400, seed: int = 0) -> KeptRows:
+    """Random hidden states whose next token is planted: the largest of eight projections."""
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(n, WIDTH, generator=generator)
+    planted = torch.randn(WIDTH, 8, generator=torch.Generator().manual_seed(99))
+    return KeptRows(inputs, (inputs @ planted).argmax(-1))
+
+
+def untrained(join: str = "concat", readout: SoftmaxReadout | None = None) -> EchoLanguageModel:
+    readout = readout or SoftmaxReadout(WIDTH, V)
+    return echo_model().with_readout(readout, join)  # type: ignore[arg-type]
+
+
+def weights_of(model: EchoLanguageModel) -> dict[str, Tensor]:
+    assert model.readout is not None
+    return {name: values.clone() for name, values in model.readout.state_dict().items()}
+
+
+def test_training_recovers_a_planted_softmax() -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(8_000, WIDTH, generator=generator)
+    planted = torch.randn(V, WIDTH, generator=generator) * (torch.arange(V) < 4).unsqueeze(1) * 0.5
+    planted_bias = torch.where(torch.arange(V) < 4, 0.0, -30.0)
+    tokens = torch.multinomial((inputs @ planted.T + planted_bias).softmax(-1), 1, generator=generator).squeeze(1)
+    rows, validation = KeptRows(inputs[:7_000], tokens[:7_000]), KeptRows(inputs[7_000:], tokens[7_000:])
+    model = untrained()
+    plan = TrainingPlan(epochs=3, optimizer="lbfgs", weight_decay=1e-4)
+    train_readout(model, rows, validation, plan)
+    assert model.readout is not None
+    learnt = model.readout.layers[-1].weight[:4]  # known up to what all tokens share
+    truth = planted[:4] - planted[:4].mean(0)
+    assert torch.nn.functional.cosine_similarity((learnt - learnt.mean(0)).flatten(), truth.flatten(), dim=0) > 0.95
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "lbfgs"])
+@pytest.mark.parametrize(
+    "readout",
+    [
+        lambda: SoftmaxReadout(WIDTH, V),
+        lambda: SoftmaxReadout(WIDTH, V, rank=6),
+        lambda: SoftmaxReadout(WIDTH, V, hidden=(16, 12)),
+        lambda: SoftmaxReadout.for_tied_head(WIDTH, D),
+    ],
+    ids=["linear", "low rank", "hidden layers", "tied"],
+)
+def test_every_form_learns_with_every_optimiser(readout: object, optimizer: str) -> None:
+    model = untrained("concat", readout())  # type: ignore[operator]
+    plan = TrainingPlan(epochs=4, optimizer=optimizer, learning_rate=0.03, batch_size=32)  # type: ignore[arg-type]
+    scores = train_readout(model, some_rows(), some_rows(seed=1), plan)
+    assert scores[-1].validation_nats < scores[0].validation_nats - 0.5
+    assert scores[-1].validation_perplexity == pytest.approx(math.exp(scores[-1].validation_nats))
+
+
+def test_low_rank_and_tied_readouts_have_the_weights_they_promise() -> None:
+    def count(readout: SoftmaxReadout) -> int:
+        return sum(values.numel() for values in readout.parameters())
+
+    assert count(SoftmaxReadout(WIDTH, V)) == WIDTH * V + V
+    assert count(SoftmaxReadout(WIDTH, V, rank=5)) == 5 * (WIDTH + V) + V
+    assert count(SoftmaxReadout.for_tied_head(WIDTH, D)) == WIDTH * D + D
+    assert SoftmaxReadout(WIDTH, V, hidden=(16,), rank=5)(torch.zeros(2, 3, WIDTH)).shape == (2, 3, V)
+    assert SoftmaxReadout.for_tied_head(WIDTH, D)(torch.zeros(3, WIDTH)).shape == (3, D)
+
+
+@pytest.mark.parametrize("readout", [SoftmaxReadout(WIDTH, V), SoftmaxReadout.for_tied_head(WIDTH, D)])
+def test_a_residual_starts_as_the_foundation_exactly(readout: SoftmaxReadout) -> None:
+    foundation, residual = echo_model(), untrained("residual", readout)
+    tokens = torch.randint(V - 3, (2, 15), generator=torch.Generator().manual_seed(3))
+    assert torch.equal(residual.score(tokens), foundation.score(tokens))
+
+
+def test_a_residual_never_ends_worse_than_it_began() -> None:
+    model = untrained("residual")
+    noise = torch.Generator().manual_seed(0)
+    rows, validation = (
+        KeptRows(torch.randn(100, WIDTH, generator=noise), torch.randint(V, (100,), generator=noise)) for _ in "ab"
+    )
+    scores = train_readout(model, rows, validation, TrainingPlan(learning_rate=0.3))
+    assert score_rows(model, validation)[0] <= scores[0].validation_nats
+    assert len(scores) == 3  # before training, and two epochs without a gain
+
+
+def test_the_best_weights_are_kept_not_the_last() -> None:
+    model, seen = untrained(), []
+    scores = train_readout(
+        model,
+        some_rows(60),
+        some_rows(200, seed=1),
+        TrainingPlan(epochs=30, learning_rate=0.05, batch_size=8),
+        after_epoch=lambda score: seen.append((score, weights_of(model))),
+    )
+    best = min(seen, key=lambda item: item[0].validation_nats)
+    assert best[0] != scores[-1]
+    for name, values in weights_of(model).items():
+        assert torch.equal(values, best[1][name])
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "lbfgs"])
+def test_an_interrupted_training_goes_on_where_it_stopped(tmp_path: Path, optimizer: str) -> None:
+    def interrupt(score: EpochScore) -> None:
+        if score.epoch == 2:
+            raise KeyboardInterrupt
+
+    plan = TrainingPlan(epochs=4, batch_size=64, optimizer=optimizer)  # type: ignore[arg-type]
+    whole, halves = untrained(), untrained()
+    expected = train_readout(whole, some_rows(), some_rows(seed=1), plan, folder=tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train_readout(halves, some_rows(), some_rows(seed=1), plan, folder=tmp_path / "halves", after_epoch=interrupt)
+    resumed = train_readout(untrained(), some_rows(), some_rows(seed=1), plan, folder=tmp_path / "halves")
+    assert [score.epoch for score in resumed] == [score.epoch for score in expected]
+    tolerance = 1e-6 if optimizer == "adamw" else 0.05  # L-BFGS gathers its curvature anew
+    for first, second in zip(resumed, expected, strict=True):
+        assert first.validation_nats == pytest.approx(second.validation_nats, abs=tolerance)
+
+
+def test_the_folder_of_another_training_is_refused(tmp_path: Path) -> None:
+    plan = TrainingPlan(epochs=1)
+    train_readout(untrained(), some_rows(), some_rows(), plan, folder=tmp_path / "state")
+    with pytest.raises(InputError, match="another plan"):
+        train_readout(untrained(), some_rows(), some_rows(), TrainingPlan(epochs=2), folder=tmp_path / "state")
+    other = untrained("concat", SoftmaxReadout(WIDTH, V, rank=3))
+    with pytest.raises(InputError, match="another readout"):
+        train_readout(other, some_rows(), some_rows(), plan, folder=tmp_path / "state")
+    (tmp_path / "state" / "training.safetensors").write_bytes(b"torn")
+    with pytest.raises(UnavailableError, match="remove it to start anew"):
+        train_readout(untrained(), some_rows(), some_rows(), plan, folder=tmp_path / "state")
+
+
+def test_whitened_inputs_have_unit_variance_in_all_directions() -> None:
+    mixing = torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(4))
+    inputs = some_rows(5000).inputs @ mixing + 3
+    statistics = RidgeStatistics.collect([(inputs, torch.zeros(5000, dtype=torch.int64))], V)
+    whitened = SoftmaxReadout(WIDTH, V).whiten(statistics, shrinkage=1e-8).whitened(inputs)
+    torch.testing.assert_close(whitened.mean(0), torch.zeros(WIDTH), rtol=0, atol=1e-3)
+    torch.testing.assert_close(whitened.T.cov(correction=0), torch.eye(WIDTH), rtol=0, atol=0.02)
+
+
+def test_a_ridge_readout_is_a_better_start_than_nothing() -> None:
+    rows, validation = some_rows(3000), some_rows(500, seed=1)
+    statistics = RidgeStatistics.collect(rows, V)
+    readout = SoftmaxReadout(WIDTH, V).whiten(statistics)
+    cold = score_rows(untrained("concat", readout), validation)
+    warm = score_rows(untrained("concat", readout.start_from(RidgeReadout.fit(statistics))), validation)
+    assert warm[0] < cold[0] - 1
+    assert warm[1] > 0.7
+
+
+def test_rows_come_shuffled_but_whole() -> None:
+    rows = KeptRows(torch.arange(100.0).unsqueeze(1), torch.arange(100))
+    batches = list(rows.batches(32, seed=1))
+    assert [len(targets) for _, targets in batches] == [32, 32, 32, 4]
+    assert [len(targets) for _, targets in rows.batches(200, seed=1)] == [100]
+    targets = torch.cat([targets for _, targets in batches])
+    assert sorted(targets.tolist()) == list(range(100))
+    assert targets.tolist() != list(range(100))
+    assert torch.equal(torch.cat([inputs for inputs, _ in batches]).squeeze(1), targets.float())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, "epochs=0"),
+        ({"learning_rate": -1.0}, "learning_rate=-1.0: must be positive"),
+        ({"weight_decay": math.nan}, "weight_decay=nan"),
+        ({"optimizer": "sgd"}, "optimizer='sgd'"),
+    ],
+)
+def test_impossible_plans_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        TrainingPlan(**settings)  # type: ignore[arg-type]
+
+
+def test_what_cannot_be_trained_is_refused() -> None:
+    with pytest.raises(InputError, match="needs a model with a SoftmaxReadout"):
+        train_readout(echo_model("concat", RidgeReadout(WIDTH, V)), some_rows(), some_rows())
+    with pytest.raises(InputError, match="rows of width 3"):
+        train_readout(untrained(), KeptRows(torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64)), some_rows())
+    broken = some_rows()
+    broken.inputs[0] = torch.nan
+    model = untrained()
+    before = weights_of(model)
+    with pytest.raises(InputError, match="the loss is nan"):
+        train_readout(model, broken, some_rows(seed=1))
+    for name, values in weights_of(model).items():
+        assert torch.equal(values, before[name])
+    with pytest.raises(InputError, match="rank=0: must be positive"):
+        SoftmaxReadout(WIDTH, V, rank=0)
+    with pytest.raises(InputError, match="needs a linear readout"):
+        SoftmaxReadout(WIDTH, V, rank=3).start_from(RidgeReadout(WIDTH, V))
