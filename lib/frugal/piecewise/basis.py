@@ -134,19 +134,22 @@ class PiecewiseBasis(LocalBasis):
     def _locate(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return each x's segment number (in x's dtype) and the values of that segment's polynomials."""
         if self.periodicity is not None:
-            x = (
-                self.periodicity / 2
-                - (torch.remainder(x + self.periodicity / 2, 2 * self.periodicity) - self.periodicity).abs()
-            )
+            x = mirrored(x, self.periodicity)
         position = x * (self.segments / self.length) + self.segments / 2  # in segments from the left end
         segment = position.detach().nan_to_num().clamp(0, self.segments - 1).floor()
-        t = 2 * (position - segment) - 1  # [-1, 1] within the segment
+        middle = (segment + (1 - self.segments) / 2) * (self.length / self.segments)
+        t = (x - middle) * (2 * self.segments / self.length)  # [-1, 1]; scaling first would lose digits
         if not self.linear_extrapolation or self.nodes == 1:
             return segment, lagrange(t, self.local_nodes)
         right, left = torch.relu(t - 1), torch.relu(-1 - t)  # how far t lies outside, at the ends of the domain
         slopes = end_slopes(self.local_nodes)
         values = lagrange(t.clamp(-1, 1), self.local_nodes)
         return segment, [v + right * last - left * first for v, (first, last) in zip(values, slopes, strict=True)]
+
+
+def mirrored(x: Tensor, period: float) -> Tensor:
+    """Fold x into [-period/2, period/2] by mirrors at both ends: a triangle wave, the identity in the middle."""
+    return period / 2 - (torch.remainder(x + period / 2, 2 * period) - period).abs()
 
 
 def lagrange(t: Tensor, nodes: tuple[float, ...]) -> list[Tensor]:
@@ -199,7 +202,7 @@ class FourierBasis(Basis):
             for k in range(1, self.terms // 2 + 1)
             for function in (torch.sin, torch.cos)
         ]
-        return [torch.full_like(x, 0.5), *waves][: self.terms]
+        return [x * 0 + 0.5, *waves][: self.terms]
 
 
 @dataclass(frozen=True)
