@@ -136,6 +136,10 @@ def test_code_is_folded_and_highlighted():
     assert soup.select_one("details.code .kn").string == "import"
 
 
+def test_a_long_line_of_digits_is_kept_and_costs_no_time():
+    assert "7" * 300_000 in body(code(outputs=[stream("7" * 300_000 + "\n", "stdout")]))
+
+
 def test_progress_bars_are_left_out_and_warnings_are_folded():
     bar = "\rfeatures:   0%|          | 0/30 [00:00<?, ?it/s]"
     words = body(

@@ -39,4 +39,3 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8 so that it appears at once."""
     with appearing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-

@@ -23,8 +23,10 @@ from frugal.lab.reading import is_papermill_banner, read_run, split_title, words
 
 TEMPLATE = Path(__file__).parent / "template"
 WIDGET = "application/vnd.jupyter.widget-view+json"
-# tqdm's bar, with and without a known total: they say nothing once the run is over.
-PROGRESS = re.compile(r".*?(\d+%\|.*\| \S+|\d\w*) \[\d\d:\d\d[^\]\n]*\]\n?")
+# tqdm's bar, with and without a known total: they say nothing once the run is over. A longer line is no bar, and
+# would take the pattern quadratic time.
+PROGRESS = re.compile(r".*?(\d+%\|.*\| \S+|\d\w*) \[\d\d:\d\d[^\]]*\]")
+LONGEST_BAR = 2000  # characters
 NUMBER = re.compile(r"[-+−±]?[\d,.]*\d(e[-+]?\d+)?\s*(%|[a-zA-Zµ]{1,3}|\s*±.*)?|nan|[-−]?inf|[—–-]?", re.IGNORECASE)  # noqa: RUF001
 
 
@@ -77,14 +79,14 @@ def readable_cells(notebook: NotebookNode) -> tuple[list[NotebookNode], list[Hea
 def readable_output(output: NotebookNode) -> NotebookNode | None:
     """An output as plain text or as HTML; None for what says nothing to a reader."""
     if output.output_type == "stream":
-        output.text = PROGRESS.sub("", strip_ansi(output.text)).strip("\n")
+        output.text = without_progress(strip_ansi(output.text))
         return output if output.text else None
     if output.output_type == "error":
         output.traceback = [strip_ansi("\n".join(output.traceback))]
         return output
     data = output.data
     if data.pop(WIDGET, None) and set(data) <= {"text/plain"}:
-        if PROGRESS.search(data.get("text/plain", "")):
+        if not without_progress(data.get("text/plain", "")):
             return None
         data["text/html"] = '<p class="note">A control stood here; it is live only in JupyterLab.</p>'
     if "text/html" in data:
@@ -94,6 +96,16 @@ def readable_output(output: NotebookNode) -> NotebookNode | None:
     elif "text/latex" in data:
         data["text/html"] = formula(data["text/latex"].strip().strip("$"), display=True)
     return output
+
+
+def without_progress(text: str) -> str:
+    """The text without progress bars, and without the lines that held nothing else."""
+    kept = []
+    for line in text.split("\n"):
+        rest = PROGRESS.sub("", line) if len(line) <= LONGEST_BAR else line
+        if rest or not line:
+            kept.append(rest)
+    return "\n".join(kept).strip("\n")
 
 
 def markdown_to_html(source: str, headings: list[Heading], attachments: dict[str, Any]) -> str:
