@@ -133,9 +133,34 @@ def test_more_tokens_than_the_context_at_once_are_refused(gpt2: Foundation) -> N
 
 
 def test_the_context_can_be_shortened_but_not_stretched(folders: dict[str, Path]) -> None:
-    assert load_foundation(folders["llama"], context_length=8).context_length == 8
-    with pytest.raises(InputError, match="context_length=17"):
-        load_foundation(folders["llama"], context_length=17)
+    assert load_foundation(folders["llama"], context_length=4).context_length == 4
+    for length in (3, CONTEXT + 1):
+        with pytest.raises(InputError, match=f"context_length={length}"):
+            load_foundation(folders["llama"], context_length=length)
+
+
+def test_a_model_without_a_context_length_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    copy_of(folders["gpt2"], tmp_path)
+    config = transformers.BloomConfig(vocab_size=300, hidden_size=16, n_layer=1, n_head=2)
+    transformers.BloomForCausalLM(config).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="states no context length"):
+        load_foundation(tmp_path)
+
+
+def test_a_model_that_changes_its_logits_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    copy_of(folders["gpt2"], tmp_path)
+    config = transformers.GraniteConfig(
+        vocab_size=300,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        num_key_value_heads=2,
+        logits_scaling=8.0,
+    )
+    transformers.GraniteForCausalLM(config).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="one linear layer"):
+        load_foundation(tmp_path)
 
 
 def test_a_saved_model_comes_back_the_same(foundation: Foundation, tmp_path: Path) -> None:

@@ -73,10 +73,12 @@ class Foundation(HiddenStateModel):
         self.dtype = model.dtype
         self.hidden_size: int = model.config.hidden_size
         self.vocabulary_size: int = model.get_output_embeddings().weight.shape[0]
-        limit: int = model.config.max_position_embeddings
+        limit = getattr(model.config, "max_position_embeddings", None)
+        if limit is None:
+            raise InputError(f"{name} states no context length: use a model of the GPT-2, GPT-NeoX or Llama kind")
         self.context_length = limit if context_length is None else context_length
-        if not 2 <= self.context_length <= limit:
-            raise InputError(f"context_length={context_length}: must lie in 2 to {limit}, for which {name} was trained")
+        if not 4 <= self.context_length <= limit:
+            raise InputError(f"context_length={context_length}: must lie in 4 to {limit}, for which {name} was trained")
         self._check_form()
 
     def __repr__(self) -> str:
