@@ -29,7 +29,7 @@ compiled = numba.njit(cache=True, fastmath=True, nogil=True, error_model="numpy"
 
 
 @compiled
-def fast_tanh(x: float) -> float:
+def fast_tanh(x: np.float32) -> np.float32:
     x = LIMIT if x > LIMIT else x
     x = -LIMIT if x < -LIMIT else x
     z = x * x
@@ -56,7 +56,7 @@ def settle(row: Array, state: Array, leak: Array, activation: int) -> None:
     """Turn a row of sums into the new state: activation, then leak."""
     activate(row, activation)
     for i in range(len(row)):
-        row[i] = state[i] + leak[i] * (row[i] - state[i])
+        row[i] = (1 - leak[i]) * state[i] + leak[i] * row[i]
     for i in range(len(row)):
         state[i] = row[i]
 
@@ -159,7 +159,7 @@ def gather_lanes(states: Array, state: Array, leak: Array, activation: int, sour
             activate(total, activation)
         for i in range(size):
             for lane in range(lanes):
-                new[i, lane] = old[i, lane] + leak[i] * (new[i, lane] - old[i, lane])
+                new[i, lane] = (1 - leak[i]) * old[i, lane] + leak[i] * new[i, lane]
         old, new = new, old
         for lane in range(lanes):
             for i in range(size):

@@ -120,10 +120,9 @@ class Gather(Recurrence):
             return super().advance(states, state, leak, activation)
         state = state.clone()
         code = activation_code(activation, state.dtype)
-        for lanes, lanes_state in zip(states.split(self.lanes_in_step), state.split(self.lanes_in_step), strict=True):
-            kernels().gather_lanes(
-                lanes.numpy(), lanes_state.numpy(), leak.numpy(), code, self.sources.numpy(), self.weights.numpy()
-            )
+        kernels().gather_lanes(
+            states.numpy(), state.numpy(), leak.numpy(), code, self.sources.numpy(), self.weights.numpy()
+        )
         return state
 
     def advance_lane(self, states: np.ndarray, state: np.ndarray, leak: np.ndarray, activation: int) -> None:

@@ -1,7 +1,8 @@
 """The largest eigenvalue modulus of recurrent weights, without all eigenvalues where there are many."""
 
+from typing import Any
+
 import numpy as np
-from numpy.typing import ArrayLike
 
 from frugal.errors import InputError
 
@@ -11,7 +12,7 @@ EXACT_UP_TO = 400
 RESIDUAL = 1e-6
 
 
-def spectral_radius(matrix: ArrayLike, seed: int = 0) -> float:
+def spectral_radius(matrix: Any, seed: int = 0) -> float:
     """Largest eigenvalue modulus of a square matrix [N, N], dense or SciPy sparse.
 
     Small matrices are solved completely. Large ones go through ARPACK's Arnoldi iteration, which needs products
@@ -21,7 +22,7 @@ def spectral_radius(matrix: ArrayLike, seed: int = 0) -> float:
     from scipy.sparse import issparse
     from scipy.sparse.linalg import ArpackError, eigs
 
-    size = matrix.shape[0]  # type: ignore[union-attr]
+    size = matrix.shape[0]
     if size > EXACT_UP_TO:
         start = np.random.default_rng(seed).standard_normal(size)
         try:
@@ -33,11 +34,11 @@ def spectral_radius(matrix: ArrayLike, seed: int = 0) -> float:
                 return float(abs(value))
         except ArpackError:
             pass  # no convergence, as for a nilpotent matrix
-    every = np.linalg.eigvals(matrix.toarray() if issparse(matrix) else np.asarray(matrix))  # type: ignore[union-attr]
+    every = np.linalg.eigvals(matrix.toarray() if issparse(matrix) else np.asarray(matrix))
     return float(np.abs(every).max())
 
 
-def scale_to(matrix: ArrayLike, radius: float, seed: int = 0) -> float:
+def scale_to(matrix: Any, radius: float, seed: int = 0) -> float:
     """The factor that gives `matrix` the spectral radius `radius`.
 
     Raises:

@@ -7,6 +7,7 @@ every device.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -105,7 +106,7 @@ TOPOLOGIES: dict[str, Callable[[Plan, Generator], Recurrence]] = {
 }
 
 
-def shifts_matrix(offsets: np.ndarray, weights: np.ndarray) -> "object":
+def shifts_matrix(offsets: np.ndarray, weights: np.ndarray) -> Any:
     """The sparse matrix in which unit i listens to units i + offsets[k] with weights[k, i]."""
     from scipy.sparse import csr_array
 

@@ -1,0 +1,131 @@
+"""Does a reservoir forget, how fast, and how much of what it holds can be read out?"""
+
+import copy
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from frugal.errors import InputError
+from frugal.reservoir.parallel import relative_distance
+from frugal.reservoir.reservoir import Reservoir, StateCollector
+from frugal.reservoir.spectrum import spectral_radius
+
+# Slope of each activation at zero.
+SLOPES = {"tanh": 1.0, "identity": 1.0, "gelu": 0.5}
+
+
+@dataclass(frozen=True)
+class Forgetting:
+    """How trajectories that start apart come together under the same inputs.
+
+    Attributes:
+        distances: [T, trials], relative distance after each step.
+        rate: factor by which a difference shrinks in a step, geometric mean over the part that can be measured.
+        half_life: steps in which a difference is halved; infinite where it does not shrink.
+        echo_state: whether every trial came together to within `tolerance`: the echo state property, for these
+            inputs and starts.
+        tolerance: the relative distance that counts as together.
+    """
+
+    distances: Tensor
+    rate: float
+    half_life: float
+    echo_state: bool
+    tolerance: float
+
+
+@torch.no_grad()
+def forgetting(reservoir: StateCollector, inputs: Tensor, *, trials: int = 8, seed: int = 0) -> Forgetting:
+    """Run one stream `inputs` [T, d] from `trials` pairs of random states in [-1, 1] and watch the pairs.
+
+    Computed in float64. Jaeger 2001 calls the coming together the echo state property; a finite experiment can
+    refute it for an input, and support it, not prove it.
+    """
+    reservoir = copy.deepcopy(reservoir).double()
+    random = torch.Generator().manual_seed(seed)
+    start = torch.rand(2 * trials, reservoir.state_size, generator=random, dtype=torch.float64) * 2 - 1
+    lanes = inputs.double().expand(2 * trials, *inputs.shape)
+    pairs = (state.chunk(2) for _, state in reservoir.chunks(lanes, start.to(reservoir.like.device), length=1))
+    watched = torch.stack([relative_distance(one, other) for one, other in pairs])
+    tolerance = 1e-8
+    rate = _shrinkage(watched.mean(dim=1), floor=1e-12)
+    return Forgetting(
+        distances=watched,
+        rate=rate,
+        half_life=math.log(0.5) / math.log(rate) if 0 < rate < 1 else (0.0 if rate == 0 else math.inf),
+        echo_state=bool((watched[-1] <= tolerance).all()),
+        tolerance=tolerance,
+    )
+
+
+def _shrinkage(distances: Tensor, floor: float) -> float:
+    """Mean factor a step in `distances` [T], over the steps before rounding takes over at `floor`."""
+    last = int((distances > floor).sum()) - 1
+    if last < 1:
+        return 0.0
+    return float((distances[last] / distances[0]) ** (1 / last))
+
+
+@torch.no_grad()
+def lyapunov_exponent(reservoir: StateCollector, inputs: Tensor, *, washout: int = 100, seed: int = 0) -> float:
+    """Largest conditional Lyapunov exponent per step, natural logarithm, along one stream `inputs` [T, d].
+
+    Negative: differences die out, the inputs decide the state; positive: chaos. Benettin's method in float64: a
+    difference of 1e-8 is measured and set back to that length after each step.
+    """
+    if len(inputs) <= washout:
+        raise InputError(f"{len(inputs)} inputs: more than the washout of {washout} steps are needed")
+    small = 1e-8
+    reservoir = copy.deepcopy(reservoir).double()
+    inputs = inputs.double()
+    _, state = reservoir.run(inputs[None, :washout])
+    random = torch.Generator().manual_seed(seed)
+    direction = torch.randn(1, reservoir.state_size, generator=random, dtype=torch.float64).to(state.device)
+    growth = 0.0
+    for row in inputs[washout:]:
+        pair = torch.cat((state, state + small * direction / direction.norm()))
+        _, pair = reservoir.step(row.expand(2, -1), pair)
+        state, direction = pair[:1], pair[1:] - pair[:1]
+        length = float(direction.norm())
+        if length == 0:
+            return -math.inf
+        growth += math.log(length / small)
+    return growth / (len(inputs) - washout)
+
+
+def effective_spectral_radius(reservoir: Reservoir) -> float:
+    """Largest eigenvalue modulus of the linearised step at rest, (1 - a) I + a f'(0) W, leaks and slope included."""
+    leak = reservoir.leak.double().unsqueeze(1)  # [N, 1]
+    W = reservoir.W.double()
+    step = torch.diag(1 - leak[:, 0]) + leak * SLOPES[reservoir.activation] * W
+    return spectral_radius(step.cpu().numpy())
+
+
+@dataclass(frozen=True)
+class StateSpectrum:
+    """Singular values of centred states, and how many directions they fill.
+
+    Attributes:
+        values: [N], falling, scaled by 1/sqrt(T): standard deviations along the principal axes.
+        rank: directions above rounding.
+        effective_rank: exponential of the entropy of the variances' shares; N if all are equal.
+    """
+
+    values: Tensor
+    rank: int
+    effective_rank: float
+
+
+def state_spectrum(states: Tensor) -> StateSpectrum:
+    """Spectrum of `states` [T, N]; leave the washout away.
+
+    Effective rank as in Roy and Vetterli, "The effective rank", EUSIPCO 2007, on variances.
+    """
+    centred = states.double() - states.double().mean(dim=0)
+    values = torch.linalg.svdvals(centred) / math.sqrt(len(states))
+    rounding = torch.finfo(states.dtype).eps * max(states.shape) * values[0]
+    shares = values.square() / values.square().sum()
+    entropy = -torch.special.xlogy(shares, shares).sum()
+    return StateSpectrum(values, int((values > rounding).sum()), float(entropy.exp()))

@@ -1,0 +1,188 @@
+"""The field's standard tasks, series and protocols spelled out, so that scores can be compared.
+
+A task takes a reservoir and drives it in float64; fitting is ridge regression of centred data by singular value
+decomposition, where `ridge` is added to the squared singular values, not scaled by the number of steps. `NRMSE` is
+the root mean squared error over the target's standard deviation. Series come from NumPy's PCG64 with `seed`.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from frugal.errors import InputError
+from frugal.reservoir.reservoir import Reservoir, StateCollector
+
+Collector = TypeVar("Collector", bound=StateCollector)
+
+LYAPUNOV_LORENZ = 0.9056  # largest exponent of the Lorenz system at the classical parameters, per unit of time
+
+
+def mackey_glass(steps: int, seed: int = 0) -> Tensor:
+    """The Mackey-Glass series with delay 17, [steps], squashed by tanh(x - 1).
+
+    dx/dt = 0.2 x(t - 17) / (1 + x(t - 17)^10) - 0.1 x(t), fourth-order Runge-Kutta with step 0.1, the delayed value
+    at half steps the mean of its neighbours, history 1.2 +- 0.1, 1000 time units dropped, every tenth point kept.
+    """
+    delay, dropped, every, h = 170, 10_000, 10, 0.1
+    total = delay + 1 + dropped + every * steps
+    x = np.empty(total)
+    x[: delay + 1] = 1.2 + 0.2 * (np.random.default_rng(seed).random(delay + 1) - 0.5)
+    pull = np.empty(total)  # 0.2 x / (1 + x^10), computed once for each point
+    pull[: delay + 1] = 0.2 * x[: delay + 1] / (1 + x[: delay + 1] ** 10)
+    for t in range(delay, total - 1):
+        late, later = x[t - delay], x[t - delay + 1]
+        half = (late + later) / 2
+        d0, d1, d2 = pull[t - delay], 0.2 * half / (1 + half**10), pull[t - delay + 1]
+        k1 = d0 - 0.1 * x[t]
+        k2 = d1 - 0.1 * (x[t] + h / 2 * k1)
+        k3 = d1 - 0.1 * (x[t] + h / 2 * k2)
+        k4 = d2 - 0.1 * (x[t] + h * k3)
+        x[t + 1] = x[t] + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+        pull[t + 1] = 0.2 * x[t + 1] / (1 + x[t + 1] ** 10)
+    return torch.from_numpy(np.tanh(x[delay + 1 + dropped :: every][:steps] - 1))
+
+
+def narma10(steps: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Inputs u[t] and targets y[t+1] of the tenth-order moving average task, both [steps], after 200 dropped.
+
+    y[t+1] = 0.3 y[t] + 0.05 y[t] (y[t] + .. + y[t-9]) + 1.5 u[t-9] u[t] + 0.1 with u uniform in [0, 0.5].
+    Atiya and Parlos, IEEE Transactions on Neural Networks 11, 2000.
+    """
+    dropped = 200
+    u = np.random.default_rng(seed).uniform(0, 0.5, steps + dropped)
+    y = np.zeros(steps + dropped + 1)
+    for t in range(9, len(u)):
+        y[t + 1] = 0.3 * y[t] + 0.05 * y[t] * y[t - 9 : t + 1].sum() + 1.5 * u[t - 9] * u[t] + 0.1
+    return torch.from_numpy(u[dropped:]), torch.from_numpy(y[dropped + 1 :])
+
+
+def lorenz(steps: int, seed: int = 0, dt: float = 0.02) -> Tensor:
+    """The Lorenz system [steps, 3], fourth-order Runge-Kutta with step `dt`, 1000 steps dropped."""
+    dropped = 1000
+    state = np.array([1.0, 1.0, 1.0]) + 0.1 * np.random.default_rng(seed).standard_normal(3)
+    path = np.empty((dropped + steps, 3))
+    for t in range(len(path)):
+        k1 = _lorenz_flow(state)
+        k2 = _lorenz_flow(state + dt / 2 * k1)
+        k3 = _lorenz_flow(state + dt / 2 * k2)
+        k4 = _lorenz_flow(state + dt * k3)
+        state = state + dt / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+        path[t] = state
+    return torch.from_numpy(path[dropped:])
+
+
+def _lorenz_flow(state: np.ndarray) -> np.ndarray:
+    x, y, z = state
+    return np.array([10 * (y - x), x * (28 - z) - y, x * y - 8 / 3 * z])
+
+
+@dataclass(frozen=True)
+class MackeyGlassScore:
+    """Attributes:
+    one_step: NRMSE of the next value, on the test series.
+    nrmse84: NRMSE after 84 steps of free run, over 100 starts.
+    """
+
+    one_step: float
+    nrmse84: float
+
+
+def score_mackey_glass(reservoir: Reservoir, *, ridge: float, fit: int = 2000, seed: int = 0) -> MackeyGlassScore:
+    """Learn to continue the series, then run freely.
+
+    Washout 1000, `fit` steps of fitting. Test on the series of `seed` + 500: 1000 steps given, then 100 starts 100
+    steps apart, 84 steps of free run from each.
+
+    Jaeger and Haas, "Harnessing nonlinearity", Science 304, 2004, whose 1000 units reached log10 NRMSE84 = -4.2.
+    """
+    reservoir = double(reservoir, input_size=1)
+    washout, starts, apart, ahead = 1000, 100, 100, 84
+    series = mackey_glass(washout + fit + 1, seed).unsqueeze(1)  # [T, 1]
+    states, _ = reservoir.run(series[None, :-1])
+    readout = LinearMap.fit(states[0, washout:], series[washout + 1 :], ridge)
+
+    given = washout + starts * apart
+    series = mackey_glass(given + ahead, seed + 500).unsqueeze(1)
+    states, _ = reservoir.run(series[None, :given])
+    guesses, truth = readout(states[0, washout:]), series[washout + 1 : given + 1]
+    begin = torch.arange(starts) * apart + washout
+    free = free_run(reservoir, readout, states[0, begin], ahead)  # [starts, ahead, 1]
+    return MackeyGlassScore(nrmse(guesses, truth), nrmse(free[:, -1], series[begin + ahead], series.std()))
+
+
+def score_narma10(reservoir: Reservoir, *, ridge: float, seed: int = 0) -> float:
+    """NRMSE on the last 3000 of 8200 steps; washout 200, the next 2000 for fitting, 3000 left for validation."""
+    reservoir = double(reservoir, input_size=1)
+    inputs, targets = narma10(8200, seed)
+    states, _ = reservoir.run(inputs[None, :, None])
+    readout = LinearMap.fit(states[0, 200:2200], targets[200:2200, None], ridge)
+    return nrmse(readout(states[0, 5200:]), targets[5200:, None])
+
+
+def score_lorenz(reservoir: Reservoir, *, ridge: float, seed: int = 0) -> Tensor:
+    """Valid prediction times of 20 free runs [20], in Lyapunov times, at most 18.1.
+
+    Time step 0.02, each component standardised on the fitting part; washout 200, 5000 steps of fitting. Free runs of
+    1000 steps start 500 steps apart, after 200 given steps; a prediction is valid until its root mean squared error
+    over the components exceeds 0.4 standard deviations.
+    """
+    reservoir = double(reservoir, input_size=3)
+    washout, fit, starts, apart, given, ahead, dt = 200, 5000, 20, 500, 200, 1000, 0.02
+    fitted = washout + fit
+    series = lorenz(fitted + 1 + starts * apart + given + ahead, seed, dt)
+    series = (series - series[:fitted].mean(dim=0)) / series[:fitted].std(dim=0)
+    states, _ = reservoir.run(series[None, :fitted])
+    readout = LinearMap.fit(states[0, washout:], series[washout + 1 : fitted + 1], ridge)
+    windows = series[fitted + 1 :].unfold(0, given + ahead, apart)[:starts].transpose(1, 2)  # [starts, .., 3]
+    _, state = reservoir.run(windows[:, :given])
+    free = free_run(reservoir, readout, state, ahead)
+    off = (free - windows[:, given:]).square().mean(dim=2).sqrt() > 0.4  # [starts, ahead]
+    valid = torch.where(off.any(dim=1), off.int().argmax(dim=1), ahead)
+    return valid * dt * LYAPUNOV_LORENZ
+
+
+@dataclass(frozen=True)
+class LinearMap:
+    """y = (s - state_mean) weights + target_mean, in float64."""
+
+    weights: Tensor  # [N, K]
+    state_mean: Tensor  # [N]
+    target_mean: Tensor  # [K]
+
+    @classmethod
+    def fit(cls, states: Tensor, targets: Tensor, ridge: float) -> "LinearMap":
+        """Ridge regression of `targets` [T, K] on `states` [T, N]."""
+        state_mean, target_mean = states.mean(dim=0), targets.mean(dim=0)
+        left, values, right = torch.linalg.svd(states - state_mean, full_matrices=False)
+        damped = values / (values.square() + ridge)
+        weights = right.T @ (damped.unsqueeze(1) * (left.T @ (targets - target_mean)))
+        return cls(weights, state_mean, target_mean)
+
+    def __call__(self, states: Tensor) -> Tensor:
+        return (states - self.state_mean) @ self.weights + self.target_mean
+
+
+def free_run(reservoir: Reservoir, readout: LinearMap, state: Tensor, steps: int) -> Tensor:
+    """Feed the readout's predictions back as inputs, [B, steps, d], beginning after `state` [B, N]."""
+    predictions = []
+    for _ in range(steps):
+        predictions.append(readout(state))
+        _, state = reservoir.step(predictions[-1], state)
+    return torch.stack(predictions, dim=1)
+
+
+def nrmse(guesses: Tensor, truth: Tensor, deviation: Tensor | None = None) -> float:
+    """Root mean squared error over the standard deviation of `truth`, or over the one given."""
+    deviation = truth.std() if deviation is None else deviation
+    return float((guesses - truth).square().mean().sqrt() / deviation)
+
+
+def double(reservoir: Collector, input_size: int) -> Collector:
+    """A float64 copy on the CPU; the task's inputs must fit."""
+    if reservoir.input_size != input_size:
+        raise InputError(f"a reservoir with {reservoir.input_size} inputs: this task needs input_size={input_size}")
+    return copy.deepcopy(reservoir).double().cpu()

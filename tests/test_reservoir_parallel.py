@@ -1,0 +1,113 @@
+"""One stream as many lanes, and what the diagnostics say about forgetting."""
+
+import math
+import warnings
+
+import pytest
+import torch
+from torch import Tensor
+
+from frugal.errors import InputError
+from frugal.reservoir import DeepReservoir, Reservoir, diagnostics
+from frugal.reservoir.topologies import TOPOLOGIES
+
+D = torch.float64
+
+
+def noise(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=dtype)
+
+
+@pytest.mark.parametrize("topology", sorted(TOPOLOGIES))
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-5])
+def test_lanes_give_the_sequential_states_within_the_tolerance(topology: str, tolerance: float) -> None:
+    reservoir = Reservoir(2, 64, topology=topology, spectral_radius=0.8, leak=0.7)
+    inputs = noise(4003, 2)
+    start = 0.5 * noise(1, 64)
+    result = reservoir.run_parallel(inputs, tolerance, start, lanes=7)
+    states, state = reservoir.run(inputs[None], start)
+    assert result.lanes == 7
+    assert 0 < result.washout < 300
+    apart = (result.states - states[0]).norm(dim=1) / states[0].norm(dim=1)
+    assert float(apart.max()) <= tolerance
+    assert result.seam_error <= tolerance
+    torch.testing.assert_close(result.state, state, rtol=1e-3, atol=10 * tolerance)
+
+
+def test_a_stack_of_reservoirs_runs_in_lanes_too() -> None:
+    deep = DeepReservoir([Reservoir(1, 32, spectral_radius=0.7), Reservoir(32, 32, spectral_radius=0.7)])
+    inputs = noise(3000, 1)
+    result = deep.run_parallel(inputs, 1e-4, lanes=4)
+    assert result.lanes == 4
+    torch.testing.assert_close(result.states, deep.run(inputs[None])[0][0], rtol=1e-3, atol=1e-4)
+
+
+def test_a_reservoir_that_does_not_forget_is_run_sequentially_and_says_so() -> None:
+    reservoir = Reservoir(1, 64, topology="orthogonal", spectral_radius=1.0, activation="identity", input_scale=0.1)
+    inputs = noise(2000, 1)
+    with pytest.warns(UserWarning, match="run sequentially: the reservoir does not forget"):
+        result = reservoir.run_parallel(inputs, lanes=8)
+    assert result.lanes == 1
+    assert "does not forget" in result.reason
+    assert torch.equal(result.states, reservoir.run(inputs[None])[0][0])
+
+
+def test_lanes_that_disagree_at_a_seam_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A washout measured far too short, as it would be where forgetting is slow in a stretch nobody watched."""
+    monkeypatch.setattr("frugal.reservoir.parallel.measured_washout", lambda *_: 2)
+    reservoir = Reservoir(1, 64, leak=0.1)
+    with pytest.warns(UserWarning, match="lanes disagree by"):
+        result = reservoir.run_parallel(noise(1000, 1), 1e-5, lanes=4)
+    assert result.lanes == 1
+
+
+def test_a_short_stream_is_run_sequentially_without_ado() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = Reservoir(1, 16).run_parallel(noise(400, 1), lanes=64)
+    assert len(result.states) == 400
+
+
+def test_pieces_of_a_long_stream_continue_each_other() -> None:
+    reservoir = Reservoir(1, 32, spectral_radius=0.7)
+    inputs = noise(4000, 1)
+    first = reservoir.run_parallel(inputs[:2000], lanes=3)
+    second = reservoir.run_parallel(inputs[2000:], state=first.state, lanes=3)
+    whole = reservoir.run(inputs[None])[0][0]
+    torch.testing.assert_close(torch.cat((first.states, second.states)), whole, rtol=1e-3, atol=1e-4)
+
+
+def test_lanes_need_one_stream_and_a_positive_tolerance() -> None:
+    with pytest.raises(InputError, match=r"one stream, \[T, d\]"):
+        Reservoir(1, 16).run_parallel(noise(1, 5, 1))
+    with pytest.raises(InputError, match="tolerance=0"):
+        Reservoir(1, 16).run_parallel(noise(5, 1), 0)
+
+
+@pytest.mark.parametrize(("radius", "leak"), [(0.9, 1.0), (0.5, 0.5), (0.8, 0.1)])
+def test_a_linear_rotation_forgets_at_its_radius(radius: float, leak: float) -> None:
+    """For W = r I every difference shrinks by exactly 1 - a + a r."""
+    reservoir = Reservoir.from_matrices(radius * torch.eye(20), torch.ones(20, 1), leak=leak, activation="identity")
+    expected = 1 - leak + leak * radius
+    forgetting = diagnostics.forgetting(reservoir, 10 + noise(80, 1))
+    assert diagnostics.lyapunov_exponent(reservoir, noise(200, 1)) == pytest.approx(math.log(expected), abs=1e-4)
+    assert diagnostics.effective_spectral_radius(reservoir) == pytest.approx(expected)
+    assert forgetting.rate == pytest.approx(expected, abs=0.02)
+
+
+def test_the_echo_state_property_is_told_from_chaos() -> None:
+    inputs = 0.1 * noise(400, 1)
+    calm, wild = (Reservoir(1, 200, spectral_radius=radius) for radius in (0.8, 2.0))
+    assert diagnostics.forgetting(calm, inputs).echo_state
+    assert not diagnostics.forgetting(wild, inputs).echo_state
+    assert diagnostics.lyapunov_exponent(calm, inputs) < -0.1
+    assert diagnostics.lyapunov_exponent(wild, inputs) > 0.05
+    assert diagnostics.forgetting(wild, inputs).half_life == float("inf")
+
+
+def test_effective_rank_counts_directions_of_equal_strength() -> None:
+    axes = torch.linalg.qr(noise(50, 3, dtype=D)).Q
+    states = torch.linalg.qr(noise(1000, 3, dtype=D) - noise(1000, 3, dtype=D).mean(0)).Q @ axes.T
+    spectrum = diagnostics.state_spectrum(states)
+    assert spectrum.rank == 3
+    assert spectrum.effective_rank == pytest.approx(3, abs=0.01)
