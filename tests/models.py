@@ -96,15 +96,15 @@ def byte_pairs() -> BytePairTokenizer:
     return BytePairTokenizer.train(TEXTS, 270)
 
 
-def random_gpt2(context_length: int = 16) -> Foundation:
+def random_gpt2(seed: int = 0) -> Foundation:
     """An untrained GPT-2 over byte pairs, 24 wide."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     tokenizer = byte_pairs()
     config = GPT2Config(
         vocab_size=tokenizer.vocabulary_size + 3,  # a head wider than the vocabulary, as some models have
-        n_positions=context_length,
+        n_positions=16,
         n_embd=24,
         n_layer=2,
         n_head=2,

@@ -63,14 +63,15 @@ class EchoLanguageModel(HiddenStateModel):
         join: Join = "foundation",
         context: int = 64,
         stride: int | None = None,
+        prefix: str = "",
         reset: Reset = "document",
     ) -> None:
-        """Put the parts together; for the last three arguments see EchoEncoder.
+        """Put the parts together; for the last four arguments see EchoEncoder. The readout moves to the foundation.
 
         Raises:
             InputError: the parts' sizes do not fit, or `join` and `readout` do not.
         """
-        self.encoder = EchoEncoder(foundation, reservoir, context=context, stride=stride, reset=reset)
+        self.encoder = EchoEncoder(foundation, reservoir, context=context, stride=stride, prefix=prefix, reset=reset)
         self.foundation, self.reservoir = foundation, reservoir
         self.tokenizer, self.device = foundation.tokenizer, foundation.device
         self.vocabulary_size = foundation.vocabulary_size
@@ -89,6 +90,7 @@ class EchoLanguageModel(HiddenStateModel):
             join=join,
             context=windowed.context,
             stride=windowed.stride,
+            prefix=windowed.text,
             reset=self.encoder.reset,
         )
 
@@ -168,6 +170,7 @@ class EchoLanguageModel(HiddenStateModel):
             "join": self.join,
             "context": windowed.context,
             "stride": windowed.stride,
+            "prefix": windowed.text,
             "reset": self.encoder.reset,
             "foundation": self.foundation.name,
             "foundation_fingerprint": self.foundation.fingerprint,
@@ -216,7 +219,7 @@ class EchoLanguageModel(HiddenStateModel):
         if settings is not None:
             readout = READOUTS[settings.pop("class")](**settings)
             readout.load_state_dict(part(weights, "readout."))
-        settings = {name: config[name] for name in ("join", "context", "stride", "reset")}
+        settings = {name: config[name] for name in ("join", "context", "stride", "prefix", "reset")}
         return cls(foundation, reservoir, readout, **settings)
 
     def _summary(self) -> str:

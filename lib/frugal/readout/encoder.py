@@ -5,11 +5,10 @@
 The echo takes one step per token and is carried on where the foundation's window ends.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,7 +35,7 @@ class EchoEncoder:
         foundation: the frozen model.
         reservoir: driven by the features, scaled to unit mean square per token; None for no echo at all.
         context: tokens per window of the foundation.
-        stride: how far the windows advance (see WindowedFoundation).
+        stride, prefix: how far the windows advance, and what is read before each (see WindowedFoundation).
         reset: when the echo starts from nothing again: at each "document" (its start token), also at each
             "window" of the foundation (so that the echo never knows more than the window does), or "never".
     """
@@ -48,6 +47,7 @@ class EchoEncoder:
         *,
         context: int,
         stride: int | None = None,
+        prefix: str = "",
         reset: Reset = "document",
     ) -> None:
         if reset not in ("document", "window", "never"):
@@ -57,8 +57,13 @@ class EchoEncoder:
                 f"the reservoir's input_size={reservoir.input_size}: must be {foundation.hidden_size}, "
                 f"the hidden size of {foundation.name}"
             )
+        if reservoir is not None and reservoir.like.device != foundation.device:
+            raise InputError(
+                f"the reservoir is on {reservoir.like.device}: must be on {foundation.device}, where {foundation.name} "
+                "is; move it there with .to"
+            )
         self.foundation, self.reservoir, self.reset = foundation, reservoir, reset
-        self.windowed = WindowedFoundation(foundation, context, stride)
+        self.windowed = WindowedFoundation(foundation, context, stride, prefix)
         self.feature_size = foundation.hidden_size
         self.width = self.feature_size + (0 if reservoir is None else reservoir.size)
 
@@ -85,13 +90,6 @@ class EchoEncoder:
             yield hidden, echo
             begin = end
 
-    def features(self, documents: Sequence[Tensor]) -> list[np.ndarray]:
-        """The foundation's features [T, d] of each document [T], float16, from the cache on disk or put there."""
-        windowed = self.windowed
-        features = self.foundation.features(documents, context=windowed.context, stride=windowed.stride)
-        assert isinstance(features, list)  # as it is for several documents
-        return features
-
     def after(self, tokens: Tensor, state: EchoState, echo: Tensor) -> EchoState:
         """The state after T more tokens [B, T], given the echo after them."""
         return EchoState(state.position + tokens.shape[1], self.windowed.after(tokens, state.window), echo)
@@ -110,7 +108,7 @@ class EchoEncoder:
             echo = echo.masked_fill(resets[:, begin, None], 0)
             piece, echo = self.reservoir.run(driven[:, begin:end], echo)
             states.append(piece)
-        return torch.cat([features, torch.cat(states, 1)], -1), echo
+        return torch.cat([features, torch.cat(states, 1).to(features)], -1), echo
 
     def resets(self, tokens: Tensor, position: int) -> Tensor:
         """Where the echo starts anew, [B, T], for tokens [B, T] that come after `position` others."""

@@ -91,7 +91,7 @@ class EchoRows(Rows):
         if not self.documents:
             raise InputError("documents: must hold at least one that is not empty")
         self.encoder = encoder
-        self.features = encoder.features(self.documents)
+        self.features = encoder.windowed.features(self.documents)
         self.count = sum(len(document) - 1 for document in self.documents)
         self.width = encoder.width
 

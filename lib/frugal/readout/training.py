@@ -162,6 +162,7 @@ def _small_pieces(model: EchoLanguageModel, rows: Rows) -> Iterator[Piece]:
     """All rows, in pieces whose logits are made at once."""
     at_once = max(1, LOGITS_AT_ONCE // model.vocabulary_size)
     for inputs, targets in rows:
+        inputs, targets = inputs.to(model.device), targets.to(model.device)
         yield from zip(inputs.split(at_once), targets.split(at_once), strict=True)
 
 

@@ -2,18 +2,19 @@
 
 Token t's feature is defined by the stream's beginning alone: `strided_windows(length, context, stride)` says which
 window answers for it. A stepped stream therefore gives the features of a text that is known as a whole, and both give
-those of `Foundation.features(tokens, context=, stride=)`, which caches them. Past the first window a feature sees
+those of `Foundation.features(tokens, context=, stride=)`, which are cached. Past the first window a feature sees
 between `context - stride` and `context - 1` tokens before its own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from frugal.corpora import Window, strided_windows
+from frugal.corpora import Window, encode_documents, strided_windows
 from frugal.errors import InputError
 from frugal.foundation import Foundation
 
@@ -35,21 +36,24 @@ class WindowedFoundation:
         context: tokens per window.
         stride: how far windows advance; by default about half the context, which costs two encodings of each token
             and is how the foundation itself goes on when its context is full.
+        prefix: text that the foundation reads before each window, beside the tokens of `context`.
     """
 
-    def __init__(self, foundation: Foundation, context: int, stride: int | None = None) -> None:
-        if not 2 <= context <= foundation.context_length:
-            raise InputError(
-                f"context={context}: must lie in 2 to {foundation.context_length}, the context of {foundation.name}"
-            )
-        self.foundation, self.context = foundation, context
+    def __init__(self, foundation: Foundation, context: int, stride: int | None = None, prefix: str = "") -> None:
+        tokenizer = foundation.tokenizer
+        self.prefix = encode_documents(tokenizer, [prefix])[0] if prefix else torch.empty(0, dtype=torch.int64)
+        self.prefix = self.prefix.to(foundation.device)  # [P]
+        room = foundation.context_length - len(self.prefix)
+        if not 2 <= context <= room:
+            beside = f" beside a prefix of {len(self.prefix)} tokens" if prefix else ""
+            raise InputError(f"context={context}: must lie in 2 to {room}, the context of {foundation.name}{beside}")
+        self.foundation, self.context, self.text = foundation, context, prefix
         self.stride = context + 1 - context // 2 if stride is None else stride
         strided_windows(0, context, self.stride)  # checks the stride
 
     def start(self, batch_size: int) -> WindowState:
         """The state of streams before their first token."""
-        tokens = torch.empty(batch_size, 0, dtype=torch.int64, device=self.foundation.device)
-        return WindowState(tokens, self.foundation.start(batch_size))
+        return self.resume(torch.empty(batch_size, 0, dtype=torch.int64, device=self.foundation.device))
 
     def step(self, tokens: Tensor, state: WindowState) -> tuple[Tensor, WindowState]:
         """Features [B, d] of one more token [B] per stream, and the new state."""
@@ -65,7 +69,7 @@ class WindowedFoundation:
         windows = [window for window in self.windows(seen.shape[1]) if window.end > known]
         for group in _groups(windows, max(1, TOKENS_AT_ONCE // (len(tokens) * self.context))):
             batch = torch.cat([seen[:, window.begin : window.end] for window in group])  # [len(group) * B, n]
-            hidden = self.foundation.hidden(batch).chunk(len(group))
+            hidden = self.foundation.hidden(self._prefixed(batch))[:, len(self.prefix) :].chunk(len(group))
             yield torch.cat(
                 [rows[:, max(window.keep, known) - window.begin :] for window, rows in zip(group, hidden, strict=True)],
                 dim=1,
@@ -75,6 +79,14 @@ class WindowedFoundation:
         """The state after T more tokens [B, T] per stream."""
         seen = torch.cat([state.tokens, tokens], 1)
         return self.resume(seen[:, self.windows(seen.shape[1])[-1].begin :])
+
+    def features(self, documents: Sequence[Tensor]) -> list[np.ndarray]:
+        """Float16 features [T, d] of each document [T], from the cache on disk; with a prefix, computed every time."""
+        if len(self.prefix):
+            return [self._features(tokens.to(self.foundation.device)) for tokens in documents]
+        features = self.foundation.features(documents, context=self.context, stride=self.stride)
+        assert isinstance(features, list)  # as it is for several documents
+        return features
 
     def windows(self, length: int) -> list[Window]:
         """The windows of a stream of `length` tokens."""
@@ -87,10 +99,19 @@ class WindowedFoundation:
 
     def resume(self, tokens: Tensor) -> WindowState:
         """The state in a window that holds `tokens` [B, n]."""
-        state = self.start(len(tokens))
-        if not tokens.shape[1]:
-            return state
-        return WindowState(tokens, self.foundation.feed(tokens, state.inner)[1])
+        inner, read = self.foundation.start(len(tokens)), self._prefixed(tokens)
+        if read.shape[1]:
+            inner = self.foundation.feed(read, inner)[1]
+        return WindowState(tokens, inner)
+
+    @torch.no_grad()
+    def _features(self, tokens: Tensor) -> np.ndarray:
+        pieces = self.pieces(tokens.unsqueeze(0), self.start(1))
+        return torch.cat([piece[0].half().cpu() for piece in pieces]).numpy()
+
+    def _prefixed(self, tokens: Tensor) -> Tensor:
+        """Windows [B, n] with the prefix in front, [B, P + n]."""
+        return torch.cat([self.prefix.expand(len(tokens), -1), tokens], 1)
 
 
 def _groups(windows: list[Window], size: int) -> Iterator[list[Window]]:
