@@ -8,7 +8,13 @@ from torch.nn import functional
 from frugal.errors import InputError
 from frugal.piecewise import Basis, BasisConvolution, BasisLayer, FourierBasis, PiecewiseBasis, kernels
 
-BASES = [PiecewiseBasis(3, 4), PiecewiseBasis(2, 3, continuous=False), PiecewiseBasis(4), FourierBasis(3)]
+BASES = [
+    PiecewiseBasis(3, 4),
+    PiecewiseBasis(2, 20),
+    PiecewiseBasis(2, 3, continuous=False),
+    PiecewiseBasis(4),
+    FourierBasis(3),
+]
 KERNEL, CHANNELS, OUT = 3, 2, 5
 
 
@@ -48,6 +54,18 @@ def test_a_transposed_convolution_is_the_adjoint_in_the_expanded_values(basis: B
     convolve = functional.conv1d if dimensions == 1 else functional.conv2d
     back: Tensor = convolve(probe, forward.weight, stride=2)
     torch.testing.assert_close((y * probe).sum(), (values * back).sum())
+
+
+@pytest.mark.parametrize("dimensions", [1, 2])
+def test_patches_and_expansion_agree_in_values_and_gradients(dimensions: int) -> None:
+    convolution = BasisConvolution(CHANNELS, OUT, KERNEL, PiecewiseBasis(2, 20), dimensions=dimensions, stride=2)
+    convolution.double()
+    x = (torch.rand(3, CHANNELS, *[8] * dimensions, dtype=torch.float64) * 2 - 1).requires_grad_()
+    results = []
+    for way in (convolution._on_patches, convolution._on_expanded):
+        y = way(x)
+        results.append([y, *torch.autograd.grad(y.square().sum(), [x, convolution.weight])])
+    torch.testing.assert_close(results[0], results[1])
 
 
 def test_padding_adds_links_that_give_nothing() -> None:

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from frugal.errors import InputError
 from frugal.piecewise.basis import Basis
-from frugal.piecewise.kernels import in_chunks
+from frugal.piecewise.kernels import choose_kernel, in_chunks, neuron_sums
 from frugal.piecewise.layers import Initialize, initial_weight
 
 CONVOLUTIONS: dict[tuple[int, bool], Callable[..., Tensor]] = {
@@ -59,12 +59,24 @@ class BasisConvolution(nn.Module):
                 f"input of shape {tuple(x.shape)}: expected [batch, {self.in_channels} channels] "
                 f"and {self.dimensions} more axes"
             )
-        return in_chunks(self._convolve, x, self.basis.values_per_link * x[0].numel())
+        if choose_kernel("auto", self.basis) == "bag" and not self.transposed and not self.padding:
+            return self._on_patches(x)
+        return in_chunks(self._on_expanded, x, self.basis.values_per_link * x[0].numel())
 
-    def _convolve(self, x: Tensor) -> Tensor:
+    def _on_expanded(self, x: Tensor) -> Tensor:
         values = self.basis.expand(x).movedim(-1, 2).flatten(1, 2)  # [B, C * V, ...]
         convolve = CONVOLUTIONS[self.dimensions, self.transposed]
         return convolve(values, self.weight, stride=self.stride, padding=self.padding)
+
+    def _on_patches(self, x: Tensor) -> Tensor:
+        """Apply the fully connected layer to every patch: with many values per link, far less than expanding them."""
+        for axis in range(2, 2 + self.dimensions):
+            x = x.unfold(axis, self.kernel_size, self.stride)  # the taps become a last axis
+        patches = x.movedim(1, 1 + self.dimensions)  # [B, out ..., C, taps ...]
+        links = self.weight.view(self.out_channels, self.in_channels, self.basis.values_per_link, -1)
+        weight = links.permute(1, 3, 2, 0).flatten(0, 1)  # [C * taps, V, O]
+        y = neuron_sums(self.basis, patches.reshape(-1, len(weight)), weight, "bag")
+        return y.view(*patches.shape[: 1 + self.dimensions], -1).movedim(-1, 1)
 
     def extra_repr(self) -> str:
         return (

@@ -100,8 +100,16 @@ def in_chunks(function: Callable[[Tensor], Tensor], x: Tensor, width: int) -> Te
 
 
 def _dense(basis: Basis, x: Tensor, weight: Tensor) -> Tensor:
-    inputs = torch.cat(basis.columns(x), dim=-1)  # [B, V * I]
-    return inputs @ weight.transpose(0, 1).reshape(-1, weight.shape[2])
+    columns, bias = basis.columns(x), weight.new_zeros(weight.shape[2])
+    if isinstance(basis, LocalBasis) and len(columns) > 1:
+        # The functions sum to one, so that one of them can be left to a bias: a V-th less to multiply.
+        left_out = len(columns) // 2
+        del columns[left_out]
+        base = weight[:, left_out : left_out + 1]
+        weight = torch.cat([weight[:, :left_out], weight[:, left_out + 1 :]], dim=1) - base
+        bias = base.sum(dim=(0, 1))
+    inputs = torch.cat(columns, dim=-1)  # [B, V * I]
+    return torch.addmm(bias, inputs, weight.transpose(0, 1).flatten(0, 1))
 
 
 def _reference(basis: LocalBasis, x: Tensor, weight: Tensor) -> Tensor:
