@@ -152,17 +152,17 @@ class Touched:
         """
         inputs = self.cell.shape[1]
         bytes_per_input = self.values_per_link * outputs.shape[1] * outputs.element_size()
-        step = inputs if outputs.is_cuda else max(1, CACHE_BYTES // bytes_per_input)
+        step = max(1, CACHE_BYTES // bytes_per_input) if outputs.device.type == "cpu" else inputs
         return [slice(begin, begin + step) for begin in range(0, inputs, step)]
 
     def by_cell(self) -> tuple[Tensor, Tensor]:
         """Return, for each input, the samples ordered by cell [I, B] and how many each cell has [I, cells]."""
         cell, cells = self.cell.t(), len(self.cell_nodes)
-        if cell.is_cuda:
-            order = torch.argsort(cell, dim=1, stable=True)
-        else:  # numpy sorts short integers by radix, ten times faster than torch's sort
+        if cell.device.type == "cpu":  # numpy sorts short integers by radix, ten times faster than torch's sort
             keys = cell.numpy().astype(np.min_scalar_type(cells))
             order = torch.from_numpy(np.argsort(keys, axis=1, kind="stable"))
+        else:
+            order = torch.argsort(cell, dim=1, stable=True)
         first = torch.arange(len(cell), device=cell.device)[:, None] * cells
         return order, torch.bincount((cell + first).flatten(), minlength=len(cell) * cells).view(len(cell), cells)
 

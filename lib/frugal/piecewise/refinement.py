@@ -63,7 +63,7 @@ def transfer_matrix(old: PiecewiseBasis, new: PiecewiseBasis) -> Tensor:
     x = torch.from_numpy((edges[:-1, None] + widths * (points + 1) / 2 - 0.5).ravel()) * new.length
     root = torch.from_numpy(np.sqrt(widths * weights).ravel())[:, None]
     inside = [dataclasses.replace(basis, periodicity=None).expand(x) for basis in (new, old)]
-    return torch.linalg.lstsq(root * inside[0], root * inside[1], driver="gelsd").solution
+    return torch.linalg.lstsq(root * inside[0], root * inside[1], driver="gels").solution
 
 
 def _changed(basis: PiecewiseBasis, nodes: int | None, segments: int | None, continuous: bool | None) -> PiecewiseBasis:
@@ -84,12 +84,16 @@ def _piecewise(layer: BasisLayer | BasisConvolution) -> PiecewiseBasis:
 def _on_basis(layer: Layer, basis: PiecewiseBasis | TensorProductBasis, matrix: Tensor) -> Layer:
     """Return a copy of `layer` on `basis`, each link's weights w replaced by `matrix` w."""
     result = copy.deepcopy(layer)
-    old = layer.weight.detach()
-    axis = 0 if isinstance(layer, BasisConvolution) and layer.transposed else 1
-    links = old.unflatten(axis, (-1, matrix.shape[1])) if isinstance(layer, BasisConvolution) else old
-    values = axis + 1 if isinstance(layer, BasisConvolution) else axis
-    new = torch.tensordot(matrix.to(old), links, dims=([1], [values])).movedim(0, values)
+    weight = layer.weight.detach()
     if isinstance(layer, BasisConvolution):
-        new = new.flatten(axis, values)
+        channels = 0 if layer.transposed else 1  # the axis that holds C * V
+        links = weight.unflatten(channels, (-1, matrix.shape[1]))
+        new = _along_axis(matrix, links, channels + 1).flatten(channels, channels + 1)
+    else:
+        new = _along_axis(matrix, weight, 1)
     result.basis, result.weight = basis, nn.Parameter(new.contiguous())
     return result
+
+
+def _along_axis(matrix: Tensor, values: Tensor, axis: int) -> Tensor:
+    return torch.tensordot(matrix.to(values), values, dims=([1], [axis])).movedim(0, axis)
