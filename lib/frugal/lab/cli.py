@@ -1,10 +1,12 @@
-"""The `frugal` command: run notebooks with checked parameters, list parameters, rebuild the index of reports.
+"""The `frugal` command: run notebooks with checked parameters, list parameters, rebuild the index, chat.
 
 Exit codes: 0 all well, 1 a run failed, 2 the request could not be carried out, 130 interrupted.
 """
 
 import logging
 import signal
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,7 @@ def run(
     reports = reports or reports_folder()
     statuses = []
     for plan in plans:
+        click.echo(f"{plan.path.stem}: running at profile {plan.profile}", err=True)
         result = carry_out(plan, timeout, reports)
         click.echo(f"{plan.path.stem}: {result.status} in {result.seconds:.0f} s: {result.report}")
         if result.error:
@@ -94,6 +97,58 @@ def parameters(notebook: str) -> None:
         click.echo(tabulate(read_parameters(read_notebook(path))))
     except InputError as error:
         raise InputError(f"{path.name}: {error}") from error
+
+
+@main.command()
+@click.argument("model", default="smollm2")
+@click.option("--system", metavar="TEXT", help="Instructions that the model reads first.")
+@click.option("--guide", metavar="TEXT", help="Text that the answers should lean towards.")
+@click.option("--guide-weight", type=float, default=0.5, show_default=True, help="How far: 0 not at all, to 1.")
+@click.option("--markers", is_flag=True, help="Mark turns as in frugal's dialogues even with a chat template.")
+@click.option("--max-tokens", type=int, help="Longest answer.")
+@click.option("--temperature", type=float, help="0 takes the likeliest token always  [default: 0.7]")
+@click.option("--top-k", type=int, help="Sample among the likeliest K tokens only.")
+@click.option("--top-p", type=float, help="Sample among the likeliest tokens of this joint probability [default: 0.9]")
+@click.option("--repetition-penalty", type=float, help="Above 1, tokens that occurred become less likely.")
+@click.option("--stop", multiple=True, metavar="TEXT", help="End answers before this text; may be given repeatedly.")
+@click.option("--seed", type=int, help="Makes the conversation reproducible.")
+@click.option("--load", type=click.Path(path_type=Path), metavar="FOLDER", help="Go on with a saved conversation.")
+@click.option("--save", type=click.Path(path_type=Path), metavar="FOLDER", help="Save the conversation as it grows.")
+def chat(
+    model: str,
+    system: str | None,
+    guide: str | None,
+    guide_weight: float,
+    markers: bool,
+    load: Path | None,
+    save: Path | None,
+    **sampling: Any,
+) -> None:
+    """Talk with a language model.
+
+    MODEL is smollm2 (the default), tiny-gpt2, a hub id, or the folder of a Hugging Face model or of a model that this
+    library saved.
+    """
+    if load is not None and (system is not None or markers):
+        raise click.UsageError("--system and --markers are part of a saved conversation: leave them out with --load")
+    from frugal.generate import CHAT_SAMPLING, ChatSession, GuidedModel
+    from frugal.lab.terminal import converse, load_model
+
+    given = {name: value for name, value in sampling.items() if value not in (None, ())}
+    chosen = replace(CHAT_SAMPLING, **given)  # before the model is loaded, so that a wrong value is refused at once
+    click.echo(f"loading {model}", err=True)
+    speaker = load_model(model)
+    if guide is not None:
+        speaker = GuidedModel(speaker, guide, weight=guide_weight)
+    if load is None:
+        session = ChatSession(speaker, sampling=chosen, system=system, markers=markers)
+    else:
+        session = ChatSession.load(load, speaker)
+        session.sampling = replace(session.sampling, **given)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as Ctrl-C it would only stop an answer
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_about: click.echo(f"frugal: {message}", err=True)
+        converse(session, save)
 
 
 def rebuild_index(reports: Path) -> None:

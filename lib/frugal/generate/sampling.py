@@ -79,7 +79,7 @@ def stream(model: LanguageModel, prompt: str, sampling: Sampling = Sampling()) -
             yield piece
 
 
-class _Continuation:
+class Continuation:
     """The text of one stream as it grows, given out only as far as it can no longer change."""
 
     def __init__(self, tokenizer: Tokenizer, prompt: Tensor, stop: tuple[str, ...]) -> None:
@@ -127,25 +127,25 @@ def _stream(model: LanguageModel, prompts: Sequence[str], sampling: Sampling) ->
         warnings.warn(
             f"the prompt has {longest} tokens, the model sees the last {model.context_length} at most", stacklevel=3
         )
-    continuations = [_Continuation(model.tokenizer, prompt, sampling.stop) for prompt in encoded]
-    with torch.inference_mode():
-        for tokens in _tokens(model, encoded, sampling):
-            yield [
-                "" if row.ended or token is None else row.take(token)
-                for row, token in zip(continuations, tokens, strict=True)
-            ]
-            if all(row.ended for row in continuations):
-                return
+    continuations = [Continuation(model.tokenizer, prompt, sampling.stop) for prompt in encoded]
+    for tokens in _tokens(model, encoded, sampling):
+        yield [
+            "" if row.ended or token is None else row.take(token)
+            for row, token in zip(continuations, tokens, strict=True)
+        ]
+        if all(row.ended for row in continuations):
+            return
     yield [row.end() for row in continuations]
 
 
+@torch.inference_mode()
 def _tokens(model: LanguageModel, prompts: list[Tensor], sampling: Sampling) -> Iterator[list[int | None]]:
     """Per step one new token of each stream, or None while a prompt that is longer than the others is still read.
 
     All streams advance together from the end of the shortest prompt, so that no padding is needed.
     """
     shortest, longest = min(map(len, prompts)), max(map(len, prompts))
-    choose = _chooser(model.tokenizer, sampling)
+    choose = chooser(model.tokenizer, sampling)
     history = torch.stack([prompt[:shortest] for prompt in prompts]).to(model.device)  # [B, t]
     logits, state = model.feed(history, model.start(len(prompts)))
     for at in range(shortest, longest + sampling.max_tokens):
@@ -160,7 +160,7 @@ def _tokens(model: LanguageModel, prompts: list[Tensor], sampling: Sampling) -> 
         logits, state = model.step(chosen, state)
 
 
-def _chooser(tokenizer: Tokenizer, sampling: Sampling) -> Callable[[Tensor, Tensor], Tensor]:
+def chooser(tokenizer: Tokenizer, sampling: Sampling) -> Callable[[Tensor, Tensor], Tensor]:
     """A function from the tokens so far [B, t] and logits [B, V] to the next tokens [B].
 
     The transformations are those of the transformers library, which they do not tie to its models.

@@ -1,0 +1,155 @@
+"""Conversations in the terminal: `frugal chat`."""
+
+import contextlib
+import dataclasses
+import json
+import sys
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any
+
+import click
+
+from frugal.errors import FrugalError, InputError
+from frugal.generate import ChatSession, Sampling
+from frugal.language_model import LanguageModel
+
+PROMPT = "> "
+HELP = """/reset              forget the conversation
+/save FOLDER        save the conversation
+/load FOLDER        go on with a saved conversation
+/set                show the settings
+/set NAME VALUE     change one, such as /set temperature 0.7; "none" sets it back
+/help               show this
+/quit               leave, as do Ctrl-C and Ctrl-D here; Ctrl-C during an answer stops the answer"""
+KINDS: dict[str, type[int] | type[float] | type[str]] = {
+    "max_tokens": int,
+    "temperature": float,
+    "top_k": int,
+    "top_p": float,
+    "repetition_penalty": float,
+    "stop": str,
+    "seed": int,
+}
+
+
+def load_model(name: str) -> LanguageModel:
+    """A model by packaged name, hub id, Hugging Face folder, or folder that a model of this library was saved to.
+
+    Raises:
+        InputError: there is no such model, or it is of a class that cannot be loaded from its folder alone.
+        UnavailableError: the model cannot be fetched, or its files are damaged.
+    """
+    kind = _saved_class(Path(name))
+    if kind is None:
+        from frugal.foundation import load_foundation
+
+        return load_foundation(name)
+    if kind == "EchoLanguageModel":
+        from frugal.readout import EchoLanguageModel
+
+        return EchoLanguageModel.load(Path(name))
+    if kind == "NGram":
+        from frugal.baselines import NGram
+
+        return NGram.load(Path(name))
+    raise InputError(f"{name} holds a {kind}: only an EchoLanguageModel, an NGram or a Hugging Face model can chat")
+
+
+def converse(session: ChatSession, save_to: Path | None = None) -> None:
+    """Talk until the end of the input; a conversation to be saved is saved after each answer."""
+    terminal = sys.stdin.isatty()
+    if terminal:
+        with contextlib.suppress(ImportError):  # it lets the user edit a line and recall earlier ones
+            import readline  # noqa: F401
+        click.echo("/help lists the commands")
+    elif isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
+    while True:
+        try:
+            line = input(PROMPT if terminal else "").strip()
+        except (EOFError, KeyboardInterrupt):
+            if terminal:
+                click.echo()
+            return
+        if line == "/quit":
+            return
+        try:
+            if line.startswith("/"):
+                session = obey(line, session)
+            elif line:
+                answer(session, line)
+                if save_to is not None:
+                    session.save(save_to)
+        except (FrugalError, OSError) as error:
+            click.echo(f"frugal: error: {error}", err=True)
+
+
+def answer(session: ChatSession, text: str) -> None:
+    """Show the answer as it comes; Ctrl-C stops it."""
+    try:
+        for piece in session.reply(text):
+            click.echo(piece, nl=False)
+    except KeyboardInterrupt:
+        click.echo(" [stopped]", nl=False)
+    click.echo()
+
+
+def obey(line: str, session: ChatSession) -> ChatSession:
+    """Carry out a command; the session to go on with.
+
+    Raises:
+        InputError: there is no such command, or what it was given cannot be used.
+    """
+    match line.split(maxsplit=2):
+        case ["/help"]:
+            click.echo(HELP)
+        case ["/reset"]:
+            session.reset()
+        case ["/save", *words] if words:
+            folder = _folder(words)
+            session.save(folder)
+            click.echo(f"saved to {folder}", err=True)
+        case ["/load", *words] if words:
+            session = ChatSession.load(_folder(words), session.model)
+            click.echo(f"going on after {len(session.turns)} turns", err=True)
+        case ["/set"]:
+            for name, value in dataclasses.asdict(session.sampling).items():
+                click.echo(f"{name} {json.dumps(value, ensure_ascii=False)}")
+        case ["/set", name, value]:
+            session.sampling = changed(session.sampling, name, value)
+        case _:
+            raise InputError(f"{line}: is no command; /help lists them all")
+    return session
+
+
+def changed(sampling: Sampling, name: str, value: str) -> Sampling:
+    """The settings with one of them set from text.
+
+    Raises:
+        InputError: there is no such setting, or it cannot have this value.
+    """
+    if name not in KINDS:
+        raise InputError(f"{name}: is no setting; there are {', '.join(KINDS)}")
+    if value == "none":
+        return dataclasses.replace(sampling, **{name: getattr(Sampling(), name)})
+    kind = KINDS[name]
+    try:
+        read = kind(value)
+    except ValueError as error:
+        raise InputError(f"{name}={value!r}: must be {'an integer' if kind is int else 'a number'}") from error
+    setting: dict[str, Any] = {name: (read,) if name == "stop" else read}
+    return dataclasses.replace(sampling, **setting)
+
+
+def _folder(words: list[str]) -> Path:
+    return Path(" ".join(words)).expanduser()
+
+
+def _saved_class(folder: Path) -> str | None:
+    """The class that a model of this library has in its config.json."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return config.get("class") if isinstance(config, dict) else None
