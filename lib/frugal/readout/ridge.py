@@ -20,8 +20,9 @@ ALPHAS = tuple(10.0**exponent for exponent in range(-9, 2))
 SMALLEST_CONDITION = 1e-14
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
-# What calibration tries.
-FLOORS = (0.1, 0.3, 0.6, 1.0, 2.0)
+# The calibration that suits most texts, and what is tried to find a better one.
+FLOOR, POWER = 0.5, 1.5
+FLOORS = (0.1, 0.3, 1.0, 3.0)
 POWERS = (1.0, 1.5, 2.0)
 
 
@@ -59,8 +60,8 @@ class RidgeReadout(Readout):
         self.register_buffer("weight", torch.zeros(output_size, input_size, dtype=number))
         self.register_buffer("bias", torch.full((output_size,), 1 / output_size, dtype=number))
         self.register_buffer("frequency", self.bias.clone())
-        self.register_buffer("floor", torch.tensor(0.2, dtype=number))
-        self.register_buffer("power", torch.tensor(1.0, dtype=number))
+        self.register_buffer("floor", torch.tensor(FLOOR, dtype=number))
+        self.register_buffer("power", torch.tensor(POWER, dtype=number))
         self.register_buffer("alpha", torch.tensor(torch.inf, dtype=number))
 
     @classmethod
@@ -89,7 +90,7 @@ class RidgeReadout(Readout):
             errors = path.generalised_cross_validation(alphas)
         else:
             errors = path.validation_errors(validation, alphas)  # type: ignore[arg-type]  # the kind was checked
-        alpha = float(alphas[int(errors.argmin())])
+        alpha = float(alphas[int(errors.nan_to_num(torch.inf).argmin())])
         if path.condition(alpha) < SMALLEST_CONDITION:
             warnings.warn(
                 f"alpha={alpha:g}: the system's reciprocal condition number is {path.condition(alpha):.0e}, so its "
@@ -97,11 +98,18 @@ class RidgeReadout(Readout):
                 stacklevel=2,
             )
         weight, bias = path.solve(alpha, DTYPES[dtype])
-        readout = cls(weight.shape[1], weight.shape[0], dtype=dtype)
-        readout.weight, readout.bias, readout.alpha = weight, bias, torch.tensor(alpha).to(bias)
-        if isinstance(statistics, RidgeStatistics):
-            counts = statistics.targets.clamp_min(0) + 0.5
-            readout.frequency = (counts / counts.sum()).to(bias)
+        counts = statistics.targets.clamp_min(0) if isinstance(statistics, RidgeStatistics) else torch.zeros_like(bias)
+        parts = {
+            "weight": weight,
+            "bias": bias,
+            "frequency": ((counts + 0.5) / (counts + 0.5).sum()).to(bias),
+            "floor": torch.tensor(FLOOR).to(bias),
+            "power": torch.tensor(POWER).to(bias),
+            "alpha": torch.tensor(alpha).to(bias),
+        }
+        with torch.device("meta"):  # the weights are large, and here already
+            readout = cls(weight.shape[1], weight.shape[0], dtype=dtype)
+        readout.load_state_dict(parts, assign=True)
         return readout
 
     def values(self, inputs: Tensor) -> Tensor:

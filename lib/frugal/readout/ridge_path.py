@@ -121,5 +121,6 @@ class RidgePath:
     def _outputs(self) -> Iterator[Tensor]:
         """Indices of the outputs that occur, in pieces: most of a vocabulary does not, and its weights are zero."""
         statistics = self.moments.statistics
-        occurring = (statistics.targets != 0) | (torch.linalg.vector_norm(statistics.cross, torch.inf, 1) > 0)
+        pieces = zip(statistics.targets.split(OUTPUTS_AT_ONCE), statistics.cross.split(OUTPUTS_AT_ONCE), strict=True)
+        occurring = torch.cat([(targets != 0) | (cross != 0).any(1) for targets, cross in pieces])
         yield from occurring.nonzero().squeeze(1).split(OUTPUTS_AT_ONCE)
