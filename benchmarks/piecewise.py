@@ -132,17 +132,27 @@ def main(repeats: int, library_repeats: int) -> None:
             for segments in SEGMENTS:
                 case = (nodes, segments, continuous)
                 times = cpu_times({o: layer_step(one_layer(o, *case)) for o in owners}, counts)
-                memory = {o: in_fresh_process(o, *case) for o in owners if o != "linear"}
+                memory = {"ours": in_fresh_process("ours", *case)}
+                if library and segments == SEGMENTS[0]:  # its memory does not depend on the segments
+                    memory["library"] = in_fresh_process("library", *case)
+                library_memory = f"{memory['library']:8.0f}" if "library" in memory else ""
                 rows.append({"nodes": nodes, "segments": segments, "continuous": continuous, "ms": times, "MB": memory})
                 click.echo(
                     f"{'continuous' if continuous else 'discontinuous':<14} {nodes:5} {segments:8} | "
                     f"{times['ours']:8.1f} {times['ours'] / times['linear']:9.1f} | {compared(times)} | "
-                    f"{memory['ours']:8.0f} {memory.get('library', float('nan')):8.0f}"
+                    f"{memory['ours']:8.0f} {library_memory}"
                 )
     training = cpu_times({o: training_step(o) for o in owners if o != "linear"}, counts)
     click.echo(f"training step, 16-200-200-128 {' ' * 2}| {training['ours']:8.1f} {'':9} | {compared(training)} |")
     machine = {"threads": 1, "processor": platform.processor() or platform.machine(), "torch": torch.__version__}
-    result = {"machine": machine, "batch": BATCH, "width": WIDTH, "layers": rows, "training_step_ms": training}
+    result = {
+        "machine": machine,
+        "repeats": counts,
+        "batch": BATCH,
+        "width": WIDTH,
+        "layers": rows,
+        "training_step_ms": training,
+    }
     write_text(RESULTS, json.dumps(result, indent=1) + "\n")
 
 

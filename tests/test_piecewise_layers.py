@@ -144,6 +144,21 @@ def test_work_in_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch, kernel:
     torch.testing.assert_close(torch.autograd.grad(parts.square().sum(), [x, layer.weight]), gradients)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_gpu_computes_the_same(kernel: str) -> None:
+    torch.manual_seed(0)
+    layer = double_layer(PiecewiseBasis(3, 40), kernel)
+    x = (torch.rand(50, 3, dtype=torch.float64) * 2 - 1).requires_grad_()
+    y = layer(x)
+    expected = [y, *torch.autograd.grad(y.square().sum(), [x, layer.weight])]
+    on_gpu = x.detach().cuda().requires_grad_()
+    layer = layer.cuda()
+    y = layer(on_gpu)
+    result = [y, *torch.autograd.grad(y.square().sum(), [on_gpu, layer.weight])]
+    torch.testing.assert_close([part.cpu() for part in result], expected)
+
+
 @settings(max_examples=40, deadline=None)
 @given(bases(most_nodes=8, most_segments=20), st.floats(-3, 3))
 def test_the_basis_sums_to_one_everywhere(basis: PiecewiseBasis, x: float) -> None:
