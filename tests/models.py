@@ -140,5 +140,5 @@ EVERY_MODEL: dict[str, Callable[[], LanguageModel]] = {
     "echo, ridge readout": lambda: echo_model("replace", RidgeReadout(20, 273)),
     "echo, residual": lambda: echo_model("residual", SoftmaxReadout(44, 273), stride=6, reset="never"),
     "echo, low rank": lambda: echo_model("concat", SoftmaxReadout(44, 273, hidden=(12,), rank=5), reset="window"),
-    "echo, tied": lambda: echo_model("residual", SoftmaxReadout.for_tied_head(44, 24), stride=1),
+    "echo, tied": lambda: echo_model("residual", SoftmaxReadout(44, 24, tied=True), stride=1),
 }

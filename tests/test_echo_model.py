@@ -167,7 +167,7 @@ TO_SAVE: dict[str, Callable[[], EchoLanguageModel]] = {
     "foundation alone": echo_model,
     "ridge": lambda: echo_model("replace", RidgeReadout(N, V)),
     "low rank": lambda: echo_model("concat", SoftmaxReadout(D + N, V, hidden=(9,), rank=4), reset="window", stride=2),
-    "tied": lambda: echo_model("residual", SoftmaxReadout.for_tied_head(D + N, D), reset="never"),
+    "tied": lambda: echo_model("residual", SoftmaxReadout(D + N, D, tied=True), reset="never"),
     "deep": deep_echo,
     "no echo": without_echo,
 }

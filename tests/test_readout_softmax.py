@@ -63,7 +63,7 @@ def test_training_recovers_a_planted_softmax() -> None:
         lambda: SoftmaxReadout(WIDTH, V),
         lambda: SoftmaxReadout(WIDTH, V, rank=6),
         lambda: SoftmaxReadout(WIDTH, V, hidden=(16, 12)),
-        lambda: SoftmaxReadout.for_tied_head(WIDTH, D),
+        lambda: SoftmaxReadout(WIDTH, D, tied=True),
     ],
     ids=["linear", "low rank", "hidden layers", "tied"],
 )
@@ -81,12 +81,12 @@ def test_low_rank_and_tied_readouts_have_the_weights_they_promise() -> None:
 
     assert count(SoftmaxReadout(WIDTH, V)) == WIDTH * V + V
     assert count(SoftmaxReadout(WIDTH, V, rank=5)) == 5 * (WIDTH + V) + V
-    assert count(SoftmaxReadout.for_tied_head(WIDTH, D)) == WIDTH * D + D
+    assert count(SoftmaxReadout(WIDTH, D, tied=True)) == WIDTH * D + D
     assert SoftmaxReadout(WIDTH, V, hidden=(16,), rank=5)(torch.zeros(2, 3, WIDTH)).shape == (2, 3, V)
-    assert SoftmaxReadout.for_tied_head(WIDTH, D)(torch.zeros(3, WIDTH)).shape == (3, D)
+    assert SoftmaxReadout(WIDTH, D, tied=True)(torch.zeros(3, WIDTH)).shape == (3, D)
 
 
-@pytest.mark.parametrize("readout", [SoftmaxReadout(WIDTH, V), SoftmaxReadout.for_tied_head(WIDTH, D)])
+@pytest.mark.parametrize("readout", [SoftmaxReadout(WIDTH, V), SoftmaxReadout(WIDTH, D, tied=True)])
 def test_a_residual_starts_as_the_foundation_exactly(readout: SoftmaxReadout) -> None:
     foundation, residual = echo_model(), untrained("residual", readout)
     tokens = torch.randint(V - 3, (2, 15), generator=torch.Generator().manual_seed(3))

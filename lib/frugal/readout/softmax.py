@@ -61,11 +61,6 @@ class SoftmaxReadout(Readout):
             torch.manual_seed(seed)
             self.layers = self._build()
 
-    @classmethod
-    def for_tied_head(cls, input_size: int, hidden_size: int, *, hidden: Sequence[int] = (), seed: int = 0) -> Self:
-        """State -> foundation's hidden size -> its own frozen head."""
-        return cls(input_size, hidden_size, hidden=hidden, tied=True, seed=seed)
-
     def forward(self, inputs: Tensor) -> Tensor:
         return self.layers(self.whitened(inputs))
 
@@ -82,7 +77,10 @@ class SoftmaxReadout(Readout):
                 errors are not blown up to unit size; larger values hold down the small directions.
         """
         if len(statistics.inputs) != self.input_size:
-            raise InputError(f"statistics of {len(statistics.inputs)} inputs: this readout takes {self.input_size}")
+            raise InputError(
+                f"statistics of {len(statistics.inputs)} inputs: this readout takes {self.input_size}; "
+                "`statistics.select(model.columns)` gives those of its own"
+            )
         mean = statistics.inputs / statistics.count
         covariance = statistics.gram / statistics.count - torch.outer(mean, mean)
         variance, basis = torch.linalg.eigh(covariance)
