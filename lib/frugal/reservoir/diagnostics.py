@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 
 from frugal.errors import InputError
-from frugal.reservoir.parallel import relative_distance
 from frugal.reservoir.reservoir import Reservoir, StateCollector
 from frugal.reservoir.spectrum import spectral_radius
+
+# Trajectories count as together at this share of their first distance, and below the other all is rounding.
+TOGETHER = 1e-8
+ROUNDING = 1e-12
 
 # Slope of each activation at zero.
 SLOPES = {"tanh": 1.0, "identity": 1.0, "gelu": 0.5}
@@ -21,19 +24,17 @@ class Forgetting:
     """How trajectories that start apart come together under the same inputs.
 
     Attributes:
-        distances: [T, trials], relative distance after each step.
+        distances: [T, trials], distance after each step as a share of the distance at the start.
         rate: factor by which a difference shrinks in a step, geometric mean over the part that can be measured.
         half_life: steps in which a difference is halved; infinite where it does not shrink.
-        echo_state: whether every trial came together to within `tolerance`: the echo state property, for these
+        echo_state: whether every trial came together to within TOGETHER: the echo state property, for these
             inputs and starts.
-        tolerance: the relative distance that counts as together.
     """
 
     distances: Tensor
     rate: float
     half_life: float
     echo_state: bool
-    tolerance: float
 
 
 @torch.no_grad()
@@ -47,25 +48,19 @@ def forgetting(reservoir: StateCollector, inputs: Tensor, *, trials: int = 8, se
     random = torch.Generator().manual_seed(seed)
     start = torch.rand(2 * trials, reservoir.state_size, generator=random, dtype=torch.float64) * 2 - 1
     lanes = inputs.double().expand(2 * trials, *inputs.shape)
-    pairs = (state.chunk(2) for _, state in reservoir.chunks(lanes, start.to(reservoir.like.device), length=1))
-    watched = torch.stack([relative_distance(one, other) for one, other in pairs])
-    tolerance = 1e-8
-    rate = _shrinkage(watched.mean(dim=1), floor=1e-12)
-    return Forgetting(
-        distances=watched,
-        rate=rate,
-        half_life=math.log(0.5) / math.log(rate) if 0 < rate < 1 else (0.0 if rate == 0 else math.inf),
-        echo_state=bool((watched[-1] <= tolerance).all()),
-        tolerance=tolerance,
-    )
+    start = start.to(reservoir.like.device)
+    pairs = [start.chunk(2), *(state.chunk(2) for _, state in reservoir.chunks(lanes, start, length=1))]
+    lengths = torch.stack([(one - other).norm(dim=1) for one, other in pairs])
+    distances = lengths[1:] / lengths[0]
+    rate = _shrinkage(distances.mean(dim=1))
+    half_life = math.log(0.5) / math.log(rate) if 0 < rate < 1 else math.inf
+    return Forgetting(distances, rate, half_life, echo_state=bool((distances[-1] <= TOGETHER).all()))
 
 
-def _shrinkage(distances: Tensor, floor: float) -> float:
-    """Mean factor a step in `distances` [T], over the steps before rounding takes over at `floor`."""
-    last = int((distances > floor).sum()) - 1
-    if last < 1:
-        return 0.0
-    return float((distances[last] / distances[0]) ** (1 / last))
+def _shrinkage(distances: Tensor) -> float:
+    """Mean factor a step in `distances` [T], over the steps before rounding takes over."""
+    measurable = max(1, int((distances > ROUNDING).sum()))
+    return float(distances[measurable - 1] ** (1 / measurable))
 
 
 @torch.no_grad()

@@ -73,6 +73,8 @@ def run_parallel(
     wanted = lanes or lanes_worthwhile(reservoir)
     if wanted == 1:
         return sequential(reservoir, inputs, state, "on this device a single lane is as fast")
+    if longest_washout(inputs) < STRIDE:
+        return sequential(reservoir, inputs, state, f"a stream of {len(inputs)} steps is too short to cut")
     washout = measured_washout(reservoir, inputs, tolerance)
     if washout is None:
         reason = f"the reservoir does not forget to within {tolerance:g} in {longest_washout(inputs)} steps"
@@ -119,8 +121,6 @@ def measured_washout(reservoir: StateCollector, inputs: Tensor, tolerance: float
     None where that takes longer than would leave room for two lanes.
     """
     most = longest_washout(inputs)
-    if most < STRIDE:
-        return None
     places = [round(i * (len(inputs) - most) / PLACES) for i in range(PLACES)]
     windows = torch.stack([inputs[place : place + most] for place in places])  # [places, most, d]
     _, elsewhere = reservoir.run(windows[:, :STRIDE].flip(0))
