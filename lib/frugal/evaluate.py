@@ -136,7 +136,7 @@ def evaluate(
                 bar.update(window.end - window.keep)
     columns = zip(documents, encoded, log_probabilities, ranks, strict=True)
     unknown_id = model.tokenizer.unknown_id
-    summed = tuple(_document_score(*column, unknown_id=unknown_id) for column in columns)
+    summed = tuple(document_score(*column, unknown_id=unknown_id) for column in columns)
     return Scores(summed, context, stride, time.perf_counter() - started)
 
 
@@ -205,9 +205,14 @@ def _batches(
     yield batch
 
 
-def _document_score(
+def document_score(
     document: Document, tokens: Tensor, log_probabilities: Tensor, ranks: Tensor, *, unknown_id: int | None
 ) -> DocumentScore:
+    """Sums over a document of tokens [1 + T], from the log-probability and rank [T] of each but the first.
+
+    Raises:
+        InputError: a log-probability is NaN.
+    """
     unknown = tokens[1:] == unknown_id if unknown_id is not None else torch.zeros_like(ranks, dtype=torch.bool)
     nats = -log_probabilities.sum().item() + unknown.sum().item() * NATS_TO_NAME_A_CHARACTER
     if math.isnan(nats):
