@@ -1,8 +1,9 @@
 """Fixed recurrent nets: construction, state collection, diagnostics, standard tasks."""
 
+from frugal.reservoir.collector import StateCollector
 from frugal.reservoir.deep import DeepReservoir
 from frugal.reservoir.gpt_echo import gpt_echo, normalise_over_time
 from frugal.reservoir.parallel import ParallelStates
-from frugal.reservoir.reservoir import Reservoir, StateCollector
+from frugal.reservoir.reservoir import Reservoir
 
 __all__ = ["DeepReservoir", "ParallelStates", "Reservoir", "StateCollector", "gpt_echo", "normalise_over_time"]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from frugal.errors import InputError
-from frugal.reservoir.reservoir import StateCollector
+from frugal.reservoir.collector import StateCollector
 from frugal.reservoir.tasks import double
 
 # Principal directions of the states below this share of the largest are rounding, not memory.

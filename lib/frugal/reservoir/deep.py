@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from frugal.errors import InputError
-from frugal.reservoir.reservoir import Reservoir, StateCollector
+from frugal.reservoir.collector import StateCollector
+from frugal.reservoir.reservoir import Reservoir
 
 
 class DeepReservoir(StateCollector):

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from frugal.errors import InputError
-from frugal.reservoir.reservoir import Reservoir, StateCollector
+from frugal.reservoir.collector import StateCollector
+from frugal.reservoir.reservoir import Reservoir
 from frugal.reservoir.spectrum import spectral_radius
 
 # Trajectories count as together at this share of their first distance, and below the other all is rounding.

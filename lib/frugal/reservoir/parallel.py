@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from frugal.errors import InputError
-from frugal.reservoir.reservoir import StateCollector, empty
+from frugal.reservoir.collector import StateCollector, empty
 
 # Steps between two looks at how much is left of a difference.
 STRIDE = 32

@@ -20,6 +20,11 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+# Below this many products a step, lanes run through the compiled loop one by one: calls into torch would cost more,
+# and threads that make many of them wait for each other.
+WORTH_A_GEMM = 2**20
+
+
 class Recurrence(nn.Module, ABC):
     """Fixed recurrent weights W [N, N] in some form; `size` is N.
 
@@ -64,7 +69,7 @@ class Recurrence(nn.Module, ABC):
 
 
 class Dense(Recurrence):
-    """W as it is, [N, N]. Lanes in step are one matrix product."""
+    """W as it is, [N, N]. Lanes in step are one matrix product, where that outweighs the calls into torch."""
 
     lanes_in_step = 64
     weights: Tensor
@@ -78,7 +83,7 @@ class Dense(Recurrence):
         return state @ self.weights.T
 
     def advance(self, states: Tensor, state: Tensor, leak: Tensor, activation: str) -> Tensor:
-        if len(states) == 1:
+        if len(states) == 1 or len(states) * self.size**2 < WORTH_A_GEMM:
             return super().advance(states, state, leak, activation)
         return self.advance_in_torch(states, state, leak, activation)
 

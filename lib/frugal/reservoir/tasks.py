@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from frugal.errors import InputError
-from frugal.reservoir.reservoir import Reservoir, StateCollector
+from frugal.reservoir.collector import StateCollector
+from frugal.reservoir.reservoir import Reservoir
 
 Collector = TypeVar("Collector", bound=StateCollector)
 
