@@ -230,14 +230,25 @@ def test_the_template_of_the_model_is_used(llama: Foundation) -> None:
     assert read_text(session).startswith(expected)
 
 
-def test_an_answer_ends_at_the_end_of_turn_token(llama: Foundation, monkeypatch: pytest.MonkeyPatch) -> None:
-    answer = [*llama.tokenizer.encode("so\nbe it").tolist(), llama.tokenizer.end_of_turn_id]  # type: ignore[attr-defined]
-    said = iter(answer * 2)
+def script(monkeypatch: pytest.MonkeyPatch, *tokens: int) -> None:
+    """Let the model choose these tokens, one after the other."""
+    said = iter(tokens)
     monkeypatch.setattr("frugal.generate.chat.chooser", lambda *_: lambda *_: torch.tensor([next(said)]))
+
+
+def test_an_answer_ends_at_the_end_of_turn_token(llama: Foundation, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer: Any = llama.tokenizer
+    script(monkeypatch, *[*tokenizer.encode("so\nbe it").tolist(), tokenizer.end_of_turn_id] * 2)
     model = Watched(llama)
     session = ChatSession(model, sampling=GREEDY)
     assert say(session, "hi") == say(session, "hi") == "so\nbe it"
-    assert model.fed[1] == len(llama.tokenizer.chat_prompt([Turn("user", "hi")])) + 2  # type: ignore[attr-defined]
+    assert model.fed[1] == len(tokenizer.encode("\nuser\nhi\nassistant\n")) + 4  # and four special tokens
+
+
+def test_a_line_end_before_the_end_of_the_document_is_no_part_of_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = parrot()
+    script(monkeypatch, *model.tokenizer.encode("fine:\nthanks\n").tolist(), model.tokenizer.start_id)
+    assert say(ChatSession(model), "hi") == "fine:\nthanks"
 
 
 @pytest.mark.parametrize("model", [random_llama(None), echo_model()], ids=["llama", "echo"])

@@ -46,8 +46,8 @@ class ChatSession:
 
     The model reads what a turn adds and nothing twice, so that its state (an echo, a key-value cache) goes on from
     turn to turn. Where the conversation as it is now written differs from what was read (a stop string cut the answer,
-    a template changes earlier turns), the model reads it again from the last point where they agree. Either way the
-    state before an answer is that after the conversation so far, so a saved conversation needs no saved state.
+    a template changes earlier turns), the model reads it again: the last answer, or all if more has changed. Either way
+    the state before an answer is that after the conversation so far, so a saved conversation needs no saved state.
 
     Past its context a model forgets the oldest tokens, with a warning.
 
