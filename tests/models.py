@@ -11,6 +11,7 @@ from torch import Tensor
 from frugal.baselines import ContinuousCache, NGram
 from frugal.corpora import BytePairTokenizer, CharTokenizer, Tokenizer
 from frugal.foundation import Foundation
+from frugal.generate import GuidedModel
 from frugal.language_model import HiddenStateModel, LanguageModel
 from frugal.readout import EchoLanguageModel, Readout, RidgeReadout, SoftmaxReadout
 from frugal.reservoir import Reservoir
@@ -135,6 +136,7 @@ EVERY_MODEL: dict[str, Callable[[], LanguageModel]] = {
     "5-gram over characters": lambda: NGram(5, characters()).fit(TEXTS),
     "trigram over byte pairs": lambda: NGram(3, byte_pairs()).fit(TEXTS),
     "recurrent net": lambda: Recurrent(characters()),
+    "guided": lambda: GuidedModel(Recurrent(characters()), TEXTS[1], weight=0.4),
     "continuous cache": lambda: ContinuousCache(Recurrent(characters()), weight=0.3, theta=5.0),
     "foundation in windows": lambda: echo_model(),
     "echo, ridge readout": lambda: echo_model("replace", RidgeReadout(20, 273)),

@@ -14,9 +14,10 @@ HOMES = {
     "use_style": "figures",
     "COLOURS": "figures",
     "explore": "widgets",
+    "chat_widget": "chat",
 }
 
-__all__ = ["COLOURS", "explore", "latest_records", "read_records", "record", "show", "use_style"]
+__all__ = ["COLOURS", "chat_widget", "explore", "latest_records", "read_records", "record", "show", "use_style"]
 
 
 def __getattr__(name: str) -> Any:
