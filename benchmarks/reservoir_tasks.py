@@ -1,4 +1,4 @@
-"""The standard tasks at full size, five seeds, for the default topology and for independent sparse connections.
+"""The standard tasks at full size, five seeds, for the default topology and independent connections of equal number.
 
     .venv/bin/python benchmarks/reservoir_tasks.py
 
@@ -24,22 +24,15 @@ RESULTS = Path(__file__).parent / "results" / "reservoir_tasks.json"
 Draw = Callable[..., Reservoir]
 
 
-def sparse(size: int, seed: int, connectivity: float, **settings: float) -> Reservoir:
-    return Reservoir(
-        int(settings.pop("width", 1)),
-        size,
-        topology="sparse",
-        connectivity=connectivity,
-        seed=seed,
-        dtype=torch.float64,
-        **settings,  # type: ignore[arg-type]
-    )
+def sparse(size: int, seed: int, connectivity: float, *, width: int = 1, **settings: float) -> Reservoir:
+    settings |= {"connectivity": connectivity}
+    return Reservoir(width, size, topology="sparse", seed=seed, dtype=torch.float64, **settings)  # type: ignore[arg-type]
 
 
-def fan_in(size: int, seed: int, connectivity: float, **settings: float) -> Reservoir:
-    """The default topology, ten connections into each unit whatever the connectivity."""
-    width = int(settings.pop("width", 1))
-    return Reservoir(width, size, seed=seed, dtype=torch.float64, **settings)  # type: ignore[arg-type]
+def fan_in(size: int, seed: int, connectivity: float, *, width: int = 1, **settings: float) -> Reservoir:
+    """The default topology with as many connections."""
+    connections = round(connectivity * size)
+    return Reservoir(width, size, fan_in=connections, seed=seed, dtype=torch.float64, **settings)  # type: ignore[arg-type]
 
 
 def mackey_glass(draw: Draw, seed: int) -> float:

@@ -71,7 +71,7 @@ class Recurrence(nn.Module, ABC):
 class Dense(Recurrence):
     """W as it is, [N, N]. Lanes in step are one matrix product, where that outweighs the calls into torch."""
 
-    lanes_in_step = 64
+    lanes_in_step = 128
     weights: Tensor
 
     def __init__(self, weights: Tensor) -> None:
