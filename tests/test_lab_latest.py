@@ -5,11 +5,11 @@ import nbformat
 import pytest
 
 from frugal.lab import latest_records
-from frugal.lab.recording import MIME_TYPE
+from frugal.lab.recording import bundle
 
 
-def write_run(reports: Path, notebook: str, run: str, status: str, **results: float) -> Path:
-    output = nbformat.v4.new_output("display_data", {MIME_TYPE: results})
+def write_run(reports: Path, notebook: str, run: str, status: str, **results: int | float) -> Path:
+    output = nbformat.v4.new_output("display_data", bundle(dict(results)))
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("record(...)", outputs=[output])])
     book.metadata["frugal"] = {"run": {"status": status}}
     path = reports / "runs" / notebook / run / "notebook.ipynb"
