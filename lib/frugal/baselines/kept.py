@@ -31,12 +31,21 @@ def mix(own: Tensor, cached: Tensor, weight: float) -> Tensor:
     return torch.where(cached.isnan(), own, ((1 - weight) * own.exp() + weight * cached).log())
 
 
-def tune_cache(own: Sequence[Tensor], keys: Sequence[Tensor], following: Sequence[Tensor]) -> tuple[float, float]:
-    """The theta and the weight that predict documents best, given three tensors of each."""
+def tuned_cache(valid: tuple[Sequence[Tensor], ...], test: tuple[Sequence[Tensor], ...]) -> tuple[Tensor, float, float]:
+    """Log-probabilities [tokens] of the test documents with a cache that predicts the validation documents best.
+
+    Args:
+        valid, test: the model's own log-probabilities, the keys, and the tokens that followed, of each document.
+
+    Returns:
+        The log-probabilities, theta and weight.
+    """
     best = (float("inf"), 0.0, 0.0)
     for theta in THETAS:
-        cached = [cache_probabilities(k, y, theta) for k, y in zip(keys, following, strict=True)]
+        cached = [cache_probabilities(keys, following, theta) for _, keys, following in zip(*valid, strict=True)]
         for weight in WEIGHTS:
-            nats = -sum(mix(p, c, weight).sum().item() for p, c in zip(own, cached, strict=True))
+            nats = -sum(mix(own, found, weight).sum().item() for own, found in zip(valid[0], cached, strict=True))
             best = min(best, (nats, theta, weight))
-    return best[1:]
+    _, theta, weight = best
+    mixed = [mix(own, cache_probabilities(keys, y, theta), weight) for own, keys, y in zip(*test, strict=True)]
+    return torch.cat(mixed), theta, weight

@@ -87,6 +87,15 @@ class RecallTask:
         readout = RidgeReadout.fit(fitted, validation=chosen)
         return [readout.values(x).argmax(1) == y for x, y in self._after_statements(states, score)]
 
+    def until_asked(self, number: int) -> Tensor:
+        """Document `number` up to its question, [1, T]."""
+        return self.tokens[number][None, : self.asked[number] + 1]
+
+    @staticmethod
+    def share_known(known: Sequence[Tensor], after: int) -> float:
+        """Share of `known` that holds, from `after` tokens after the statements on."""
+        return torch.cat([hits[after:] for hits in known]).float().mean().item()
+
     def follows_most_similar(self, keys: Tensor, number: int, theta: float = 20.0) -> bool:
         """Whether of all colours document `number` holds the right one followed the states most like the last.
 
@@ -97,6 +106,10 @@ class RecallTask:
         attention = (theta * unit[-1] @ unit[:-1].T).softmax(0)  # [asked]
         found = (attention.unsqueeze(1) * (following.unsqueeze(1) == self.first_ids)).sum(0)
         return int(found.argmax()) == self.colours[number]
+
+    def names_colour(self, logits: Tensor, number: int) -> bool:
+        """Whether logits [V] after the question rank the right colour of document `number` above the others."""
+        return int(logits[self.first_ids].argmax()) == self.colours[number]
 
     def _after_statements(self, states: Sequence[Tensor], chosen: range) -> list[tuple[Tensor, Tensor]]:
         pieces = [(states[i][self.said[i] :], self.colours[i]) for i in chosen]

@@ -1,0 +1,58 @@
+import pytest
+import torch
+from torch.nn.functional import one_hot
+
+from frugal.baselines import ContinuousCache
+from frugal.baselines.kept import cache_probabilities, mix, tuned_cache
+from frugal.corpora import BytePairTokenizer, CharTokenizer, Document
+from frugal.errors import InputError
+from frugal.readout.recall import COLOURS, RecallTask
+from models import echo_model
+
+SOURCE = [Document("filler", "some words that say nothing of any colour at all and go on for a while")]
+
+
+def a_task(count: int = 16) -> RecallTask:
+    return RecallTask.make(CharTokenizer.ascii(), SOURCE, count, filler_words=4, seed=0)
+
+
+def test_the_question_ends_where_the_answer_begins() -> None:
+    task = a_task()
+    for number, text in enumerate(task.texts):
+        rest = task.tokens[number][task.asked[number] + 1 :]
+        assert text.endswith("is" + CharTokenizer.ascii().decode(rest))
+        assert task.until_asked(number).shape == (1, task.asked[number] + 1)
+
+
+def test_states_that_hold_the_colour_are_read_perfectly() -> None:
+    task = a_task(64)
+    states = [
+        one_hot(torch.tensor(colour), 8).float().expand(len(tokens) - 1, 8)
+        for tokens, colour in zip(task.tokens, task.colours, strict=True)
+    ]
+    assert task.share_known(task.known(states, task.parts[2]), after=0) == 1.0
+
+
+def test_a_key_that_is_the_same_at_statement_and_question_finds_the_colour() -> None:
+    tokenizer = BytePairTokenizer.train([a_task().texts[0] + " ".join(COLOURS * 5)], 400)
+    task = RecallTask.make(tokenizer, SOURCE, 8, filler_words=4, seed=0)
+    keys = torch.eye(len(task.tokens[0]) - 1)
+    keys[task.asked[0]] = keys[task.said[0] - len(tokenizer.encode(COLOURS[task.colours[0]]))]
+    assert task.follows_most_similar(keys, 0)
+
+
+def test_too_few_documents_are_refused() -> None:
+    with pytest.raises(InputError, match="at least 8"):
+        a_task(4)
+
+
+def test_a_cache_over_given_keys_is_the_continuous_cache() -> None:
+    model = echo_model()
+    tokens = torch.cat([torch.tensor([model.tokenizer.start_id]), model.tokenizer.encode("the cat sat on the cat")])
+    keys = model.hidden(tokens[None, :-1])[0]
+    own, following = model.target_log_probabilities(tokens[None])[0], tokens[1:]
+    expected = ContinuousCache(model, weight=0.2, theta=10).target_log_probabilities(tokens[None])[0]
+    mixed = mix(own, cache_probabilities(keys, following, 10), 0.2)
+    assert torch.allclose(mixed, expected, atol=1e-4)
+    best, _, _ = tuned_cache(((own,), (keys,), (following,)), ((own,), (keys,), (following,)))
+    assert best.sum() >= mixed.sum()
