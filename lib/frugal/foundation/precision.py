@@ -1,15 +1,14 @@
 """Where and in which number format to compute."""
 
 import json
-import platform
 import time
-from pathlib import Path
 from typing import Literal
 
 import torch
 
 from frugal.errors import InputError, UnavailableError
 from frugal.files import data_folder, write_text
+from frugal.machine import processor
 
 DType = Literal["auto", "float32", "bfloat16"]
 TRIAL_ROWS = 64
@@ -48,7 +47,7 @@ def _faster_on_cuda() -> DType:
 def _faster_on_processor(width: int) -> DType:
     path = data_folder() / "precision.json"
     results = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    key = f"{_processor()}, torch {torch.__version__}, width {width}"
+    key = f"{processor()}, torch {torch.__version__}, width {width}"
     if key not in results:
         faster = _trial(torch.bfloat16, width) < CLEARLY * _trial(torch.float32, width)
         results[key] = "bfloat16" if faster else "float32"
@@ -65,12 +64,3 @@ def _trial(dtype: torch.dtype, width: int) -> float:
         torch.nn.functional.linear(rows, weights)
         times.append(time.perf_counter() - begin)
     return min(times)
-
-
-def _processor() -> str:
-    information = Path("/proc/cpuinfo")
-    if information.is_file():
-        for line in information.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":")[1].strip()
-    return platform.processor() or platform.machine()

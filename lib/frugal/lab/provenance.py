@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from frugal.files import CHECKOUT
+from frugal.machine import processor
 
 PACKAGES = (
     "frugal",
@@ -62,16 +63,6 @@ def machine() -> dict[str, Any]:
         "system": platform.platform(),
         "threads": os.environ.get("OMP_NUM_THREADS"),
     }
-
-
-def processor() -> str:
-    """The processor's name; Linux tells it nowhere else than in /proc."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def answer(*command: str) -> str | None:
