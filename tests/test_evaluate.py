@@ -43,6 +43,12 @@ def test_a_hand_computed_table_comes_out_to_the_last_digit() -> None:
     assert scores.accuracy_top5 == 1
 
 
+def test_equally_likely_tokens_are_not_all_hits() -> None:
+    scores = evaluate(Uniform(CharTokenizer("abcdefgh")), "abcdefgh")
+    assert scores.accuracy == 1 / 8
+    assert scores.accuracy_top5 == 5 / 8
+
+
 def test_an_unknown_character_costs_its_name_and_is_never_a_hit() -> None:
     model = Uniform(CharTokenizer("ab"))
     scores = evaluate(model, "aé")

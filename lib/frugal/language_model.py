@@ -25,7 +25,7 @@ class TargetScores(NamedTuple):
     """How well each token was predicted from those before it; row t is about token t + 1."""
 
     log_probabilities: Tensor  # [B, T-1], natural logarithm
-    ranks: Tensor  # [B, T-1], how many tokens were thought more likely; 0 is a top-1 hit
+    ranks: Tensor  # [B, T-1], how many tokens were ranked before it; 0 is a top-1 hit
 
 
 class LanguageModel(ABC):
@@ -125,8 +125,12 @@ class HiddenStateModel(LanguageModel):
 
 def gather_targets(log_probabilities: Tensor, targets: Tensor) -> TargetScores:
     """Pick the targets' log-probabilities and ranks out of [.., V] for targets [..]."""
-    chosen = log_probabilities.gather(-1, targets.unsqueeze(-1))  # [.., 1]
-    return TargetScores(chosen.squeeze(-1), (log_probabilities > chosen).sum(-1))
+    targets = targets.unsqueeze(-1)
+    chosen = log_probabilities.gather(-1, targets)  # [.., 1]
+    # Of equally likely tokens the first goes first, as in argmax: a model that knows nothing must not look all-knowing.
+    token = torch.arange(log_probabilities.shape[-1], device=targets.device)
+    ahead = (log_probabilities > chosen) | ((log_probabilities == chosen) & (token < targets))
+    return TargetScores(chosen.squeeze(-1), ahead.sum(-1))
 
 
 def save_model(
