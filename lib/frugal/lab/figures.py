@@ -98,12 +98,17 @@ def show(figure: "Figure", caption: str, alt: str) -> None:
 
 
 def figure_output(figure: "Figure", caption: str, alt: str) -> tuple[dict[str, str], dict[str, Any]]:
-    """Draw and close the figure: the data of a notebook output by MIME type, and its metadata with a thumbnail.
-
-    The figure is part of an HTML output, so that image, alt text and caption stay together wherever it is shown.
-    """
+    """Draw and close the figure: the data of a notebook output by MIME type, and its metadata with a thumbnail."""
     import matplotlib.pyplot as plt
 
+    data = {"text/html": figure_html(figure, caption, alt), "text/plain": f"Figure: {caption}"}
+    thumbnail = _thumbnail(figure)
+    plt.close(figure)
+    return data, {"frugal": {"thumbnail": thumbnail, "alt": alt}}
+
+
+def figure_html(figure: "Figure", caption: str, alt: str) -> str:
+    """Draw the figure as HTML, so that image, alt text and caption stay together wherever it is shown."""
     for name, text in (("caption", caption), ("alt", alt)):
         if not isinstance(text, str) or not text.strip():
             raise InputError(f"{name}={text!r}: a figure needs one; say in a sentence what there is to see")
@@ -111,15 +116,9 @@ def figure_output(figure: "Figure", caption: str, alt: str) -> tuple[dict[str, s
         f'<img src="{_image(figure)}" alt="{html.escape(alt)}" '
         f'width="{figure.get_figwidth() * 96:.0f}" style="max-width: 100%; height: auto">'
     )
-    thumbnail = _thumbnail(figure)
-    plt.close(figure)
     return (
-        {
-            "text/html": f'<figure class="frugal-figure" style="margin: 0.5em 0">{image}'
-            f"<figcaption>{html.escape(caption)}</figcaption></figure>",
-            "text/plain": f"Figure: {caption}",
-        },
-        {"frugal": {"thumbnail": thumbnail, "alt": alt}},
+        f'<figure class="frugal-figure" style="margin: 0.5em 0">{image}'
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from frugal.errors import InputError
-from frugal.lab.figures import figure_output, show
+from frugal.lab.figures import figure_html, figure_output, show
 
 if TYPE_CHECKING:
     from ipywidgets import Widget
@@ -61,6 +61,7 @@ def is_interactive() -> bool:
 
 def _explore_live(function: Draw, controls: dict[str, Control], start: dict[str, Any]) -> None:
     import ipywidgets
+    import matplotlib.pyplot as plt
     from IPython.display import display
 
     data, metadata = figure_output(*function(**start))
@@ -71,7 +72,9 @@ def _explore_live(function: Draw, controls: dict[str, Control], start: dict[str,
     def redraw(_change: Any) -> None:
         values = {name: widget.value for name, widget in inputs.items()}
         try:
-            picture.value = figure_output(*function(**values))[0]["text/html"]
+            figure, caption, alt = function(**values)
+            picture.value = figure_html(figure, caption, alt)
+            plt.close(figure)
         except Exception as error:  # nothing else would show it to the user
             picture.value = f"<pre>{html.escape(f'{type(error).__name__}: {error}')}</pre>"
 

@@ -25,6 +25,10 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 WORTH_A_GEMM = 2**20
 
 
+# Products gather K numbers for each unit and row: a whole identity at once would take [N, N, K].
+UNITS_AT_ONCE = 32
+
+
 class Recurrence(nn.Module, ABC):
     """Fixed recurrent weights W [N, N] in some form; `size` is N.
 
@@ -65,7 +69,8 @@ class Recurrence(nn.Module, ABC):
     def matrix(self) -> Tensor:
         """W as a dense matrix [N, N]."""
         weights = next(buffer for buffer in self.buffers() if buffer.is_floating_point())
-        return self.product(torch.eye(self.size, dtype=weights.dtype, device=weights.device)).T
+        units = torch.eye(self.size, dtype=weights.dtype, device=weights.device)
+        return torch.cat([self.product(some) for some in units.split(UNITS_AT_ONCE)]).T
 
 
 class Dense(Recurrence):
