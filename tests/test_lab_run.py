@@ -68,7 +68,10 @@ def test_a_wrong_request_is_refused_before_a_kernel_starts(tmp_path: Path, setti
     assert [each.name for each in tmp_path.iterdir()] == ["a.ipynb"]
 
 
-def test_a_run_tells_what_it_was_and_where_it_comes_from(tmp_path: Path):
+def test_a_run_tells_what_it_was_and_where_it_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)  # a path given as a parameter is meant from here
     path = make_notebook(
         tmp_path / "a.ipynb",
         "import os, sys\nfrom frugal.lab import record\nprint(n, name, os.getcwd(), sys.executable)",
@@ -77,7 +80,7 @@ def test_a_run_tells_what_it_was_and_where_it_comes_from(tmp_path: Path):
     result = run(path, given={"name": "it's"}, profile="smoke")
     about = status(result)
     assert about["status"] == "done"
-    assert printed(result).split() == ["1", "it's", str(tmp_path), os.sys.executable]
+    assert printed(result).split() == ["1", "it's", str(here), os.sys.executable]
     assert about["parameters"] == {"n": 1, "name": "it's", "seed": 0}
     assert about["changed"] == ["n", "name"]
     assert (about["title"], about["notebook"], about["profile"], about["seed"]) == ("A title", "a", "smoke", 0)

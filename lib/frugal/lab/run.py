@@ -81,7 +81,9 @@ def run_notebook(
     timeout: float | None = None,
     reports: Path | None = None,
 ) -> RunResult:
-    """Run a notebook in a kernel of its own, in the notebook's folder, and write its report.
+    """Run a notebook in a kernel of its own, in the current folder as papermill does, and write its report.
+
+    So a path given as a parameter means what it means to whoever gives it.
 
     Args:
         path: the notebook.
@@ -188,7 +190,7 @@ def execute(plan: Plan, notebook: "NotebookNode", folder: Path, timeout: float |
             output_path=str(folder / "notebook.ipynb"),
             progress_bar={"desc": plan.path.stem, "disable": None},  # None: only on a terminal
             run_timeout=None if timeout is None else timeout * 60,
-            resources={"metadata": {"path": str(plan.path.resolve().parent)}},
+            resources={"metadata": {"path": str(Path.cwd())}},
         )
     except RunTimeoutError:
         return "timeout", f"stopped {place(notebook)}: the run took longer than its {timeout:.3g} minutes"
