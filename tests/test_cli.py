@@ -118,7 +118,9 @@ def test_an_interrupted_run_keeps_what_it_has_and_ends_its_kernel(tmp_path: Path
         "print('after')",
     )
     command = [sys.executable, "-c", "from frugal.lab.cli import main; main()", "run", path, "--reports", tmp_path]
-    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        list(map(str, command)), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     while process.poll() is None and not (tmp_path / "busy").exists():
         time.sleep(0.05)
     process.send_signal(number)

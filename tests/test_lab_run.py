@@ -160,7 +160,8 @@ def test_values_of_an_earlier_run_do_not_linger(tmp_path: Path):
     assert printed(run(earlier.notebook)) == "3\n"
 
 
-def test_the_notebook_on_disk_is_whole_at_every_moment(tmp_path: Path):
+def test_the_notebook_on_disk_is_whole_at_every_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
     # The notebook reads its own executed file while it runs: each save replaces the file.
     look = """
 import glob, json
