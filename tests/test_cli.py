@@ -114,7 +114,7 @@ def test_an_interrupted_run_keeps_what_it_has_and_ends_its_kernel(tmp_path: Path
     path = make_notebook(
         tmp_path / "a.ipynb",
         "import os, pathlib\npathlib.Path('pid').write_text(str(os.getpid()))",
-        "import time\npathlib.Path('busy').touch()\ntime.sleep(600)",
+        "import time\npathlib.Path('busy').touch()\ntime.sleep(60)",
         "print('after')",
     )
     command = [sys.executable, "-c", "from frugal.lab.cli import main; main()", "run", path, "--reports", tmp_path]
