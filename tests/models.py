@@ -140,6 +140,7 @@ EVERY_MODEL: dict[str, Callable[[], LanguageModel]] = {
     "continuous cache": lambda: ContinuousCache(Recurrent(characters()), weight=0.3, theta=5.0),
     "foundation in windows": lambda: echo_model(),
     "echo, ridge readout": lambda: echo_model("replace", RidgeReadout(20, 273)),
+    "echo of tokens": lambda: echo_model("concat", SoftmaxReadout(44, 273), drive="tokens", stride=2),
     "echo, residual": lambda: echo_model("residual", SoftmaxReadout(44, 273), stride=6, reset="never"),
     "echo, low rank": lambda: echo_model("concat", SoftmaxReadout(44, 273, hidden=(12,), rank=5), reset="window"),
     "echo, tied": lambda: echo_model("residual", SoftmaxReadout(44, 24, tied=True), stride=1),

@@ -102,6 +102,12 @@ def test_an_echo_reset_at_windows_forgets_with_them() -> None:
     assert torch.equal(model.hidden(tokens)[:, 4:], model.hidden(changed)[:, 4:])
 
 
+def test_an_echo_of_tokens_sees_each_token_and_not_the_window() -> None:
+    echoes = [echo_model(drive="tokens", context=context).hidden(some_tokens(20))[..., D:] for context in (4, 12)]
+    assert torch.equal(*echoes)
+    assert not torch.allclose(echoes[0], echo_model(context=4).hidden(some_tokens(20))[..., D:])
+
+
 def test_a_document_border_resets_the_echo_of_its_stream_alone_unless_told_not_to() -> None:
     tokens = some_tokens(12)
     tokens[0, 6] = model_start = echo_model().tokenizer.start_id
@@ -109,8 +115,9 @@ def test_a_document_border_resets_the_echo_of_its_stream_alone_unless_told_not_t
     for reset, forgets in (("document", True), ("never", False)):
         model = echo_model(context=2, stride=1, reset=reset)  # so that features see one token before their own
         echo = model.hidden(tokens)[:, 7:, D:]
-        features = model.hidden(tokens)[:, :, :D]
-        fresh, _ = model.encoder.join(features[:, 6:], torch.zeros(2, 6, dtype=torch.bool), model.start(2).echo)
+        features = model.hidden(tokens)[:, 6:, :D]
+        unreset = torch.zeros(2, 6, dtype=torch.bool)
+        fresh, _ = model.encoder.join(tokens[:, 6:], features, unreset, model.start(2).echo)
         same = torch.isclose(echo, fresh[:, 1:, D:], atol=1e-6).all(2).all(1)
         assert same.tolist() == [forgets, False]
 
@@ -168,6 +175,7 @@ TO_SAVE: dict[str, Callable[[], EchoLanguageModel]] = {
     "ridge": lambda: echo_model("replace", RidgeReadout(N, V)),
     "low rank": lambda: echo_model("concat", SoftmaxReadout(D + N, V, hidden=(9,), rank=4), reset="window", stride=2),
     "tied": lambda: echo_model("residual", SoftmaxReadout(D + N, D, tied=True), reset="never"),
+    "echo of tokens": lambda: echo_model("residual", SoftmaxReadout(D + N, V), drive="tokens"),
     "deep": deep_echo,
     "no echo": without_echo,
 }
@@ -249,6 +257,7 @@ def test_shuffled_states_keep_features_and_targets() -> None:
         ({"context": 1}, "context=1: must lie in 2 to 16"),
         ({"stride": 7}, "stride=7: must lie in 1 to context=6"),
         ({"reset": "sometimes"}, "reset='sometimes'"),
+        ({"drive": "sound"}, "drive='sound': must be one of 'features', 'tokens'"),
         ({"join": "sum"}, "join='sum': must be one of 'foundation'"),
         ({"join": "residual"}, "need one"),
         ({"join": "foundation", "readout": RidgeReadout(N, V)}, "without a readout"),

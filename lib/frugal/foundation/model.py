@@ -97,6 +97,15 @@ class Foundation(HiddenStateModel):
     def head(self, hidden: Tensor) -> Tensor:
         return self.model.get_output_embeddings()(hidden)
 
+    @property
+    def embedding_size(self) -> int:
+        """Width of a token's embedding; most models have it equal to the hidden size."""
+        return self.model.get_input_embeddings().weight.shape[1]
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """The model's own embeddings [.., e] of tokens [..]."""
+        return self.model.get_input_embeddings()(tokens)
+
     def start(self, batch_size: int) -> FoundationState:
         tokens = torch.empty(batch_size, 0, dtype=torch.int64, device=self.device)
         return FoundationState(tokens, self._empty_cache())

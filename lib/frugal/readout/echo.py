@@ -23,7 +23,7 @@ from frugal.language_model import (
     save_model,
 )
 from frugal.readout.base import Readout, part
-from frugal.readout.encoder import EchoEncoder, EchoState, Reset
+from frugal.readout.encoder import Drive, EchoEncoder, EchoState, Reset
 from frugal.readout.ridge import RidgeReadout
 from frugal.readout.rows import EchoRows
 from frugal.readout.softmax import SoftmaxReadout
@@ -35,7 +35,7 @@ RESERVOIRS: dict[str, type[Reservoir | DeepReservoir]] = {"Reservoir": Reservoir
 
 
 class EchoLanguageModel(HiddenStateModel):
-    """Predicts the next token from a frozen foundation's features and the state of an echo driven by them.
+    """Predicts the next token from a frozen foundation's features and the state of an echo of all that was read.
 
     The hidden state is [feature; echo state] (see EchoEncoder). The readout joins it to the foundation in one of
     four ways:
@@ -61,17 +61,20 @@ class EchoLanguageModel(HiddenStateModel):
         readout: Readout | None = None,
         *,
         join: Join = "foundation",
+        drive: Drive = "features",
         context: int = 64,
         stride: int | None = None,
         prefix: str = "",
         reset: Reset = "document",
     ) -> None:
-        """Put the parts together; for the last four arguments see EchoEncoder. The readout moves to the foundation.
+        """Put the parts together; for the last five arguments see EchoEncoder. The readout moves to the foundation.
 
         Raises:
             InputError: the parts' sizes do not fit, or `join` and `readout` do not.
         """
-        self.encoder = EchoEncoder(foundation, reservoir, context=context, stride=stride, prefix=prefix, reset=reset)
+        self.encoder = EchoEncoder(
+            foundation, reservoir, drive=drive, context=context, stride=stride, prefix=prefix, reset=reset
+        )
         self.foundation, self.reservoir = foundation, reservoir
         self.tokenizer, self.device = foundation.tokenizer, foundation.device
         self.vocabulary_size = foundation.vocabulary_size
@@ -88,6 +91,7 @@ class EchoLanguageModel(HiddenStateModel):
             self.reservoir,
             readout,
             join=join,
+            drive=self.encoder.drive,
             context=windowed.context,
             stride=windowed.stride,
             prefix=windowed.text,
@@ -168,6 +172,7 @@ class EchoLanguageModel(HiddenStateModel):
         windowed, readout, reservoir = self.encoder.windowed, self.readout, self.reservoir
         config = {
             "join": self.join,
+            "drive": self.encoder.drive,
             "context": windowed.context,
             "stride": windowed.stride,
             "prefix": windowed.text,
@@ -219,13 +224,15 @@ class EchoLanguageModel(HiddenStateModel):
         if settings is not None:
             readout = READOUTS[settings.pop("class")](**settings)
             readout.load_state_dict(part(weights, "readout."))
-        settings = {name: config[name] for name in ("join", "context", "stride", "prefix", "reset")}
+        settings = {name: config[name] for name in ("join", "drive", "context", "stride", "prefix", "reset")}
         return cls(foundation, reservoir, readout, **settings)
 
     def _summary(self) -> str:
         """What the model is made of, for its card."""
         encoder = self.encoder
-        echo = "no echo" if self.reservoir is None else f"an echo of {self.reservoir.size} units"
+        echo = (
+            "no echo" if self.reservoir is None else f"an echo of {self.reservoir.size} units driven by {encoder.drive}"
+        )
         readout = "no readout" if self.readout is None else f"a {type(self.readout).__name__} {self.readout.settings()}"
         return (
             f"{self.foundation.name} with windows of {encoder.windowed.context} tokens (stride "

@@ -1,13 +1,14 @@
 """From tokens to what a readout sees: the foundation's features beside the echo's states, streamed.
 
-    x_t = feature of token t (a short window of the foundation), s_t = reservoir(x_t / rms(x_t), s_{t-1})
+    s_t = reservoir(x_t / rms(x_t), s_{t-1})
 
-The echo takes one step per token and is carried on where the foundation's window ends.
+where x_t is the feature of token t (read in a short window of the foundation) or its embedding. The echo takes one step
+per token and is carried on where the foundation's window ends.
 """
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from frugal.foundation import Foundation
 from frugal.readout.windowed import WindowedFoundation, WindowState
 from frugal.reservoir import DeepReservoir, Reservoir
 
+Drive = Literal["features", "tokens"]
 Reset = Literal["document", "window", "never"]
 
 
@@ -33,7 +35,9 @@ class EchoEncoder:
 
     Args:
         foundation: the frozen model.
-        reservoir: driven by the features, scaled to unit mean square per token; None for no echo at all.
+        reservoir: None for no echo at all.
+        drive: what drives it, scaled to unit mean square per token: the "features", which are made to predict the next
+            token, or the foundation's embeddings of the "tokens" themselves.
         context: tokens per window of the foundation.
         stride, prefix: how far the windows advance, and what is read before each (see WindowedFoundation).
         reset: when the echo starts from nothing again: at each "document" (its start token), also at each
@@ -45,24 +49,27 @@ class EchoEncoder:
         foundation: Foundation,
         reservoir: Reservoir | DeepReservoir | None,
         *,
+        drive: Drive = "features",
         context: int,
         stride: int | None = None,
         prefix: str = "",
         reset: Reset = "document",
     ) -> None:
-        if reset not in ("document", "window", "never"):
-            raise InputError(f"reset={reset!r}: must be 'document', 'window' or 'never'")
-        if reservoir is not None and reservoir.input_size != foundation.hidden_size:
+        for name, value, kind in (("drive", drive, Drive), ("reset", reset, Reset)):
+            if value not in get_args(kind):
+                raise InputError(f"{name}={value!r}: must be one of {', '.join(map(repr, get_args(kind)))}")
+        input_size = foundation.hidden_size if drive == "features" else foundation.embedding_size
+        if reservoir is not None and reservoir.input_size != input_size:
             raise InputError(
-                f"the reservoir's input_size={reservoir.input_size}: must be {foundation.hidden_size}, "
-                f"the hidden size of {foundation.name}"
+                f"the reservoir's input_size={reservoir.input_size}: must be {input_size}, the size of what drives it "
+                f"(the {drive} of {foundation.name})"
             )
         if reservoir is not None and reservoir.like.device != foundation.device:
             raise InputError(
                 f"the reservoir is on {reservoir.like.device}: must be on {foundation.device}, where {foundation.name} "
                 "is; move it there with .to"
             )
-        self.foundation, self.reservoir, self.reset = foundation, reservoir, reset
+        self.foundation, self.reservoir, self.drive, self.reset = foundation, reservoir, drive, reset
         self.windowed = WindowedFoundation(foundation, context, stride, prefix)
         self.feature_size = foundation.hidden_size
         self.width = self.feature_size + (0 if reservoir is None else reservoir.size)
@@ -76,8 +83,8 @@ class EchoEncoder:
     def step(self, tokens: Tensor, state: EchoState) -> tuple[Tensor, EchoState]:
         """Hidden states [B, d + N] of one more token [B] per stream, and the new state."""
         features, window = self.windowed.step(tokens, state.window)
-        resets = self.resets(tokens.unsqueeze(1), state.position)
-        hidden, echo = self.join(features.float().unsqueeze(1), resets, state.echo)
+        tokens = tokens.unsqueeze(1)
+        hidden, echo = self.join(tokens, features.float().unsqueeze(1), self.resets(tokens, state.position), state.echo)
         return hidden[:, 0], EchoState(state.position + 1, window, echo)
 
     def pieces(self, tokens: Tensor, state: EchoState) -> Iterator[tuple[Tensor, Tensor]]:
@@ -86,7 +93,7 @@ class EchoEncoder:
         resets = self.resets(tokens, state.position)
         for features in self.windowed.pieces(tokens, state.window):
             end = begin + features.shape[1]
-            hidden, echo = self.join(features.float(), resets[:, begin:end], echo)
+            hidden, echo = self.join(tokens[:, begin:end], features.float(), resets[:, begin:end], echo)
             yield hidden, echo
             begin = end
 
@@ -94,19 +101,20 @@ class EchoEncoder:
         """The state after T more tokens [B, T], given the echo after them."""
         return EchoState(state.position + tokens.shape[1], self.windowed.after(tokens, state.window), echo)
 
-    def join(self, features: Tensor, resets: Tensor, echo: Tensor) -> tuple[Tensor, Tensor]:
-        """Hidden states [B, n, d + N] of features [B, n, d], and the echo after them.
+    def join(self, tokens: Tensor, features: Tensor, resets: Tensor, echo: Tensor) -> tuple[Tensor, Tensor]:
+        """Hidden states [B, n, d + N] of tokens [B, n] and their features [B, n, d], and the echo after them.
 
         The echo starts anew before the rows where `resets` [B, n] is true.
         """
         if self.reservoir is None:
             return features, echo
-        driven = features * features.square().mean(-1, keepdim=True).clamp_min(1e-12).rsqrt()
+        inputs = features if self.drive == "features" else self.foundation.embed(tokens).float()
+        inputs = inputs * inputs.square().mean(-1, keepdim=True).clamp_min(1e-12).rsqrt()
         places = resets.any(0).nonzero().flatten().tolist()
         states = []
         for begin, end in pairwise(sorted({0, *places, features.shape[1]})):
             echo = echo.masked_fill(resets[:, begin, None], 0)
-            piece, echo = self.reservoir.run(driven[:, begin:end], echo)
+            piece, echo = self.reservoir.run(inputs[:, begin:end], echo)
             states.append(piece)
         return torch.cat([features, torch.cat(states, 1).to(features)], -1), echo
 

@@ -135,9 +135,9 @@ class EchoRows(Rows):
             for begin in range(0, len(tokens) - 1, ROWS_AT_ONCE):
                 end = min(begin + ROWS_AT_ONCE, len(tokens) - 1)
                 piece = torch.from_numpy(features[begin:end].astype(np.float32)).to(echo.device)
-                resets = self.encoder.resets(tokens[None, begin:end].to(echo.device), begin)
+                read = tokens[None, begin:end].to(echo.device)
                 with torch.no_grad():
-                    hidden, echo = self.encoder.join(piece.unsqueeze(0), resets, echo)
+                    hidden, echo = self.encoder.join(read, piece[None], self.encoder.resets(read, begin), echo)
                 yield hidden[0], tokens[begin + 1 : end + 1].to(echo.device)
 
 
