@@ -28,7 +28,7 @@ def test_states_that_hold_the_colour_are_read_perfectly() -> None:
     task = a_task(64)
     states = [
         one_hot(torch.tensor(colour), 8).float().expand(len(tokens) - 1, 8)
-        for tokens, colour in zip(task.tokens, task.colours, strict=True)
+        for tokens, colour in zip(task.tokens, task.labels, strict=True)
     ]
     assert task.share_known(task.known(states, task.parts[2]), after=0) == 1.0
 
@@ -37,7 +37,7 @@ def test_a_key_that_is_the_same_at_statement_and_question_finds_the_colour() -> 
     tokenizer = BytePairTokenizer.train([a_task().texts[0] + " ".join(COLOURS * 5)], 400)
     task = RecallTask.make(tokenizer, SOURCE, 8, filler_words=4, seed=0)
     keys = torch.eye(len(task.tokens[0]) - 1)
-    keys[task.asked[0]] = keys[task.said[0] - len(tokenizer.encode(COLOURS[task.colours[0]]))]
+    keys[task.asked[0]] = keys[task.said[0] - len(tokenizer.encode(COLOURS[task.labels[0]]))]
     assert task.follows_most_similar(keys, 0)
 
 

@@ -1,0 +1,53 @@
+import pytest
+import torch
+from torch.nn.functional import one_hot
+
+from frugal.corpora import CharTokenizer, Document
+from frugal.errors import InputError
+from frugal.readout.probes import Probe, copied_share
+
+ARTICLES = [Document(letter, " ".join(f"{letter}{n}" for n in range(90))) for letter in "abcdefghi"]
+
+
+def a_shift(**changed: int) -> Probe:
+    return Probe.topic_shift(CharTokenizer.ascii(), ARTICLES, **{"count": 40, "words": 5, "seed": 0, **changed})
+
+
+def test_the_topic_to_be_named_is_that_after_the_shift() -> None:
+    shift = a_shift()
+    for text, tokens, said, label in zip(shift.texts, shift.tokens, shift.said, shift.labels, strict=True):
+        first, second = text.split()[0][0], text.split()[5][0]
+        assert second == "abcdefgh"[label] != first
+        assert CharTokenizer.ascii().decode(tokens[1 : said + 1]).split()[-1][0] == first
+
+
+def test_what_is_scored_comes_from_parts_of_articles_that_nothing_is_fitted_to() -> None:
+    shift = a_shift()
+    fitting, choosing, scoring = ({word for i in part for word in shift.texts[i].split()} for part in shift.parts)
+    assert not (fitting | choosing) & scoring
+
+
+def test_states_that_hold_the_topic_are_read_perfectly() -> None:
+    shift = a_shift()
+    pairs = zip(shift.tokens, shift.labels, strict=True)
+    states = [one_hot(torch.tensor(label), 8).float().expand(len(tokens) - 1, 8) for tokens, label in pairs]
+    assert shift.share_known(shift.known(states, shift.parts[2]), after=0) == 1.0
+
+
+def test_a_shift_needs_long_articles() -> None:
+    with pytest.raises(InputError, match="8 articles of more than 107 words"):
+        a_shift(words=40)
+
+
+def test_states_that_hold_the_last_two_tokens_copy_those_and_no_others() -> None:
+    generator = torch.Generator().manual_seed(0)
+    documents = [torch.randint(6, (200,), generator=generator) for _ in range(8)]
+    states = [torch.cat([one_hot(t, 6), one_hot(t.roll(1), 6)], 1).float() for t in documents]
+    found = copied_share(states, documents, (0, 1, 2))
+    assert found[0] == found[1] == 1.0
+    assert found[2] < 0.4
+
+
+def test_a_delay_longer_than_all_documents_is_refused() -> None:
+    with pytest.raises(InputError, match="delay=9"):
+        copied_share([torch.ones(5, 2)] * 8, [torch.zeros(5, dtype=torch.int64)] * 8, [9])
