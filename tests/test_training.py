@@ -102,3 +102,30 @@ def test_batches_that_cannot_be_repeated_are_refused(batches: object) -> None:
     model = nn.Linear(2, 1)
     with pytest.raises(InputError, match="batches"):
         fit(model, square_error, batches, torch.optim.SGD(model.parameters()), steps=5)  # type: ignore[arg-type]
+
+
+def test_accumulated_batches_make_one_step_of_their_mean() -> None:
+    def step(batches: list[Tensor], accumulate: int) -> Tensor:
+        torch.manual_seed(0)
+        model = nn.Linear(2, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        fit(model, square_error, batches, optimizer, steps=1, accumulate=accumulate, clip=None)
+        return model.weight
+
+    def mean_error(model: nn.Module, batch: Tensor) -> Tensor:
+        return torch.stack([square_error(model, part) for part in batch.split(1)]).mean()
+
+    torch.manual_seed(0)
+    model = nn.Linear(2, 1)
+    fit(model, mean_error, [torch.cat(BATCHES)], torch.optim.SGD(model.parameters(), lr=0.1), steps=1, clip=None)
+    torch.testing.assert_close(step(BATCHES, accumulate=3), model.weight)
+    assert not torch.allclose(step(BATCHES, accumulate=1), model.weight)
+
+
+def test_without_clipping_the_gradient_stays_as_it_is() -> None:
+    model = nn.Linear(2, 1, bias=False)
+    before = model.weight.detach().clone()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    batch = torch.tensor([[3.0, 4.0]])
+    fit(model, lambda model, x: model(x).sum(), [batch], optimizer, steps=1, clip=None, schedule=lambda done: 1.0)
+    torch.testing.assert_close(before - model.weight, batch)

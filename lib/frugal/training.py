@@ -7,8 +7,9 @@ with `sys.exit`, having made the kernel deaf to further ones.
 import math
 import random
 import time
+import warnings
 from collections.abc import Callable, Iterable
-from itertools import chain, repeat
+from itertools import chain, islice, repeat
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,9 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from frugal.errors import InputError
+
+# The cycle it warns of is cut: gradients are dropped before every step and after the last.
+warnings.filterwarnings("ignore", message=r"Using backward\(\) with create_graph=True")
 
 WARM_UP = 0.1
 DECAY = 0.2
@@ -47,7 +51,9 @@ def fit(
     steps: int | None = None,
     seconds: float | None = None,
     schedule: Callable[[float], float] = warm_up_and_decay,
-    clip: float = 1.0,
+    clip: float | None = 1.0,
+    accumulate: int = 1,
+    create_graph: bool = False,
     device: str = "cpu",
     title: str = "training",
 ) -> list[float]:
@@ -61,9 +67,11 @@ def fit(
         steps: budget in optimiser steps: the same seed gives the same model.
         seconds: budget in wall-clock time: the result depends on the machine.
         schedule: factor of the learning rate by the part of the budget that is spent, 0..1.
-        clip: largest norm of the gradient.
+        clip: largest norm of the gradient; None leaves it as it is.
+        accumulate: batches whose mean gradient makes one step.
+        create_graph: let the gradient be differentiated again, which second-order optimisers need.
         device: "cpu" or "cuda".
-        title: what the progress bar says.
+        title: what the progress bar says; empty for no bar.
 
     Returns:
         The loss of each step.
@@ -84,8 +92,15 @@ def fit(
     rates = [group["lr"] for group in optimizer.param_groups]
     losses: list[float] = []
     begin = time.monotonic()
-    with tqdm(desc=title, total=steps, unit=" steps") as bar:
-        for batch in chain.from_iterable(repeat(batches)):
+    stream = chain.from_iterable(repeat(batches))
+
+    def descend(batch: Any) -> float:
+        value = loss(model, fabric.to_device(batch)) / accumulate
+        fabric.backward(value, create_graph=create_graph)
+        return value.item()
+
+    with tqdm(desc=title, total=steps, unit=" steps", disable=not title) as bar:
+        while True:
             done = max(
                 0.0 if steps is None else (len(losses) + 0.5) / steps,
                 0.0 if seconds is None else (time.monotonic() - begin) / seconds,
@@ -95,13 +110,14 @@ def fit(
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * schedule(done)
             optimizer.zero_grad()
-            value = loss(model, fabric.to_device(batch))
-            losses.append(value.item())
+            losses.append(sum(descend(batch) for batch in islice(stream, accumulate)))
             if not math.isfinite(losses[-1]):
-                raise InputError(f"{title}: the loss is {losses[-1]} at step {len(losses)}; lower the learning rate")
-            fabric.backward(value)
-            fabric.clip_gradients(model, optimizer, max_norm=clip, error_if_nonfinite=False)  # the next loss tells
+                where = title or "training"
+                raise InputError(f"{where}: the loss is {losses[-1]} at step {len(losses)}; lower the learning rate")
+            if clip is not None:  # a gradient that is not finite is left to the next loss to tell
+                fabric.clip_gradients(model, optimizer, max_norm=clip, error_if_nonfinite=False)
             optimizer.step()
             bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
             bar.update()
+    optimizer.zero_grad()
     return losses

@@ -1,0 +1,82 @@
+"""Optimisers: sparse Lion against its definition and against Lion, and each of them by name."""
+
+from typing import get_args
+
+import pytest
+import torch
+from torch import nn
+
+from frugal.errors import InputError
+from frugal.optimizers import OptimizerName, SparseLion, make_optimizer
+from frugal.piecewise import PiecewisePolynomial
+from frugal.training import fit
+
+
+def steps_of(optimizer_of: object, gradients: list[torch.Tensor]) -> torch.Tensor:
+    weight = nn.Parameter(torch.linspace(-1, 1, gradients[0].numel()))
+    optimizer = optimizer_of([weight])  # type: ignore[operator]
+    for gradient in gradients:
+        weight.grad = gradient.clone()
+        optimizer.step()
+    return weight.detach()
+
+
+def test_where_every_entry_has_a_gradient_sparse_lion_is_lion() -> None:
+    torch.manual_seed(0)
+    gradients = [torch.randn(20) for _ in range(6)]
+    ours = steps_of(lambda p: SparseLion(p, 0.01, weight_decay=0.1), gradients)
+    torch.testing.assert_close(ours, steps_of(lambda p: make_optimizer("lion", p, 0.01, 0.1), gradients))
+
+
+def test_an_entry_sees_only_the_steps_that_touch_it() -> None:
+    torch.manual_seed(0)
+    gradients = [torch.randn(20) * (torch.rand(20) < 0.4) for _ in range(8)]
+    ours = steps_of(lambda p: SparseLion(p, 0.01), gradients)
+    for entry in range(20):
+        own = [gradient[entry].view(1) for gradient in gradients if gradient[entry] != 0]
+        weight = nn.Parameter(torch.linspace(-1, 1, 20)[entry].view(1))
+        optimizer = SparseLion([weight], 0.01)
+        for gradient in own:
+            weight.grad = gradient
+            optimizer.step()
+        torch.testing.assert_close(ours[entry], weight.detach()[0])
+
+
+def test_a_batch_moves_only_the_weights_it_touches() -> None:
+    layer = PiecewisePolynomial(1, 3, nodes=2, segments=10)
+    before = layer.weight.detach().clone()
+    optimizer = SparseLion(layer.parameters(), 0.1)
+    for x in (0.05, -0.75):  # in segments 5 and 1
+        optimizer.zero_grad()
+        layer(torch.tensor([[x]])).sum().backward()
+        optimizer.step()
+    moved = (layer.weight != before).all(dim=2)[0].nonzero().flatten().tolist()
+    assert moved == [1, 2, 5, 6]
+
+
+@pytest.mark.parametrize("name", get_args(OptimizerName))
+def test_every_optimiser_fits_a_line(name: OptimizerName) -> None:
+    torch.manual_seed(0)
+    model = PiecewisePolynomial(1, 1, nodes=2, segments=2)
+    x = torch.linspace(-1, 1, 32)[:, None]
+    rate = {"adahessian": 0.5}.get(name, 0.03)
+    losses = fit(
+        model,
+        lambda model, x: (model(x) - 0.5 * x).square().mean(),
+        [x],
+        make_optimizer(name, model.parameters(), rate),
+        steps=100,
+        create_graph=name == "adahessian",
+        title="",
+    )
+    assert losses[-1] < 0.2 * losses[0]
+
+
+def test_bad_settings_are_refused() -> None:
+    weight = nn.Parameter(torch.zeros(1))
+    with pytest.raises(InputError, match="lr=0"):
+        SparseLion([weight], 0)
+    with pytest.raises(InputError, match="betas"):
+        SparseLion([weight], betas=(1.0, 0.9))
+    with pytest.raises(InputError, match="optimizer='sgd'"):
+        make_optimizer("sgd", [weight], 0.1)  # type: ignore[arg-type]
