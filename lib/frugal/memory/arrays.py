@@ -10,13 +10,13 @@ from torch import Tensor
 from frugal.errors import InputError
 
 Array = np.ndarray | Tensor
-Back = Callable[[np.ndarray], Any]
+Integers = Array | Sequence[int] | int
 # Squared distances of larger vectors do not fit into float32.
 LARGEST_SQUARED_NORM = float(np.finfo(np.float32).max) / 8
 EXACT_IN_FLOAT32 = (torch.float32, torch.float16, torch.bfloat16)
 
 
-def like(given: object) -> Back:
+def like(given: object) -> Callable[[np.ndarray], Any]:
     """A function that turns a NumPy array into the kind, and puts it on the device, of `given`."""
     if isinstance(given, Tensor):
         device = given.device
@@ -29,16 +29,17 @@ def plain(given: object, name: str) -> np.ndarray:
     if isinstance(given, Tensor):
         tensor = given.detach().cpu()
         return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
-    if isinstance(given, np.ndarray | int | np.integer | Sequence):
+    if isinstance(given, np.ndarray | np.integer | int | Sequence):
         return np.asarray(given)
     raise InputError(f"{name} of type {type(given).__name__}: expected a NumPy array or a torch tensor")
 
 
-def vectors_of(given: Array, dim: int, name: str) -> np.ndarray:
-    """Vectors [.., dim] as float32 rows [n, dim].
+def vectors_of(given: Array, dim: int, name: str, mask: Array | None) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors [.., dim], and which of them count by `mask` [..], as float32 rows [n, dim] and bools [n].
 
     Raises:
-        InputError: not floats that float32 holds exactly, another width, a number that is not finite or too large.
+        InputError: not floats that float32 holds exactly, another width, or, in a row that counts, a number that is
+            not finite or too large.
     """
     if isinstance(given, Tensor) and given.dtype not in EXACT_IN_FLOAT32:
         raise InputError(f"{name} of dtype {given.dtype}: expected float32, float16 or bfloat16; use .float()")
@@ -48,33 +49,56 @@ def vectors_of(given: Array, dim: int, name: str) -> np.ndarray:
     if array.ndim < 2 or array.shape[-1] != dim:
         raise InputError(f"{name} of shape {list(array.shape)}: expected [n, {dim}] or [B, T, {dim}]")
     rows = np.ascontiguousarray(array.reshape(-1, dim), dtype=np.float32)
-    sizes = squared_norms(rows)
-    if not (sizes <= LARGEST_SQUARED_NORM).all():  # also where one is not a number
-        bad = int(np.flatnonzero(~(sizes <= LARGEST_SQUARED_NORM))[0])
-        raise InputError(f"{name}: row {bad} holds a number that is not finite, or above 1e18; nothing was changed")
-    return rows
+    counts = _bools(mask, array.shape[:-1])
+    bad = np.flatnonzero(counts & ~(squared_norms(rows) <= LARGEST_SQUARED_NORM))  # also where one is not a number
+    if len(bad):
+        raise InputError(
+            f"{name}: row {bad[0]} holds a number that is not finite, or numbers above 1e18; nothing was changed"
+        )
+    return rows, counts
+
+
+def _bools(mask: Array | None, shape: tuple[int, ...]) -> np.ndarray:
+    if mask is None:
+        return np.ones(int(np.prod(shape)), bool)
+    counts = plain(mask, "mask")
+    if counts.dtype != bool or counts.shape != shape:
+        raise InputError(f"mask of {counts.dtype}, shape {list(counts.shape)}: expected bool, shape {list(shape)}")
+    return counts.reshape(-1)
 
 
 def squared_norms(rows: np.ndarray) -> np.ndarray:
     return np.einsum("nd,nd->n", rows, rows)
 
 
-def integers_of(given: Array | Sequence[int] | int, name: str) -> np.ndarray:
+def unit(rows: np.ndarray) -> np.ndarray:
+    """Rows scaled to length 1; zeros stay zeros."""
+    return rows / np.sqrt(np.maximum(squared_norms(rows), np.finfo(np.float32).tiny))[:, None]
+
+
+def integers_of(given: Integers, name: str) -> np.ndarray:
     """Whole numbers of any shape as int64."""
     array = plain(given, name)
-    if array.size == 0:
-        return array.astype(np.int64)
-    if array.dtype.kind not in "iu":
+    if array.size and array.dtype.kind not in "iu":
         raise InputError(f"{name} of dtype {array.dtype}: expected whole numbers")
     return array.astype(np.int64)
 
 
-def one_for_each(given: Array | Sequence[int] | int, shape: tuple[int, ...], name: str) -> np.ndarray:
-    """A whole number for each of `shape`'s rows: one for all, one for each [B, T], or one for each of B, flattened."""
+def one_for_each(given: Integers, shape: tuple[int, ...], name: str) -> np.ndarray:
+    """A whole number for each row: given once, for each of [B, T], or for each of B; flattened."""
     array = integers_of(given, name)
     if array.shape != shape[: array.ndim]:
-        raise InputError(
-            f"{name} of shape {list(array.shape)}: expected one number, or a shape that {list(shape)} begins with"
-        )
+        raise InputError(f"{name} of shape {list(array.shape)}: expected one number, or what {list(shape)} begins with")
     missing = len(shape) - array.ndim
     return np.broadcast_to(array.reshape(array.shape + (1,) * missing), shape).reshape(-1)
+
+
+def payload_of(values: Array, shape: tuple[int, ...]) -> np.ndarray:
+    """Values [.., *payload] for rows of `shape` [..], as [n, *payload]."""
+    array = plain(values, "values")
+    if array.shape[: len(shape)] != shape or array.dtype.kind not in "biuf":
+        raise InputError(
+            f"values of dtype {array.dtype} and shape {list(array.shape)}: expected numbers, "
+            f"[{', '.join(map(str, shape))}, *payload]: one for each vector"
+        )
+    return array.reshape(-1, *array.shape[len(shape) :])

@@ -1,4 +1,4 @@
-"""Exact nearest neighbours among the rows of an array."""
+"""Exact nearest neighbours among the rows of an array, by torch or by FAISS."""
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ SCORES_AT_ONCE = 2**24
 NONE = -1
 
 
-def exact_nearest(
+def nearest_by_torch(
     keys: np.ndarray,
     queries: np.ndarray,
     k: int,
@@ -24,8 +24,6 @@ def exact_nearest(
     """
     count = min(k, len(keys))
     found = np.full((len(queries), k), NONE)
-    if count == 0:
-        return found
     V = torch.from_numpy(keys).to(device)
     penalty = V.square().sum(1) / 2 if metric == "l2" else None  # argmin |q - v|^2 = argmax q v - |v|^2 / 2
     at_once = max(1, SCORES_AT_ONCE // len(keys))
@@ -35,11 +33,20 @@ def exact_nearest(
         if penalty is not None:
             scores -= penalty
         if positions is not None and before is not None:
-            hidden = torch.from_numpy(positions[None] >= before[piece, None]).to(device)
-            scores.masked_fill_(hidden, -torch.inf)
+            hidden = torch.from_numpy(positions[None] >= before[piece, None])
+            scores.masked_fill_(hidden.to(device), -torch.inf)
         best = scores.topk(count, sorted=False)
-        rows = torch.where(best.values > -torch.inf, best.indices, NONE)
-        found[piece, :count] = rows.cpu().numpy()
+        found[piece, :count] = torch.where(best.values > -torch.inf, best.indices, NONE).cpu().numpy()
+    return found
+
+
+def nearest_by_faiss(keys: np.ndarray, queries: np.ndarray, k: int, metric: str) -> np.ndarray:
+    """As `nearest_by_torch`, for all rows."""
+    import faiss
+
+    found = np.full((len(queries), k), NONE)
+    kind = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
+    found[:, : min(k, len(keys))] = faiss.knn(queries, keys, min(k, len(keys)), metric=kind)[1]
     return found
 
 
@@ -50,14 +57,16 @@ def ranked(
 
     Equal distances are ordered by id. Missing candidates are -1; they come last, at an infinite distance.
     """
-    missing = candidates == NONE
-    V = keys[candidates]  # [Q, c, d]
-    if metric == "l2":
-        V -= queries[:, None]
-        distances = np.einsum("qcd,qcd->qc", V, V)
-    else:
-        similarity = np.einsum("qcd,qd->qc", V, queries)
-        distances = 1 - similarity if metric == "cosine" else -similarity
-    distances[missing] = np.inf
+    distances = distances_to(keys[candidates], queries, metric)
+    distances[candidates == NONE] = np.inf
     order = np.lexsort((ids[candidates], distances))[:, :k]
     return np.take_along_axis(candidates, order, 1), np.take_along_axis(distances, order, 1)
+
+
+def distances_to(keys: np.ndarray, queries: np.ndarray, metric: str) -> np.ndarray:
+    """Distances [Q, c] of each query [Q, d] to its own keys [Q, c, d]."""
+    if metric == "l2":
+        difference = keys - queries[:, None]
+        return np.einsum("qcd,qcd->qc", difference, difference)
+    similarity = np.einsum("qcd,qd->qc", keys, queries)
+    return 1 - similarity if metric == "cosine" else -similarity

@@ -1,71 +1,102 @@
 """An associative memory: vectors with small values, found by their neighbours."""
 
-import json
-import threading
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
 
-from frugal.errors import InputError, UnavailableError
-from frugal.files import appearing
-from frugal.memory.arrays import Array, integers_of, like, one_for_each, plain, squared_norms, vectors_of
-from frugal.memory.exact import NONE, exact_nearest, ranked
+from frugal.errors import InputError
+from frugal.memory.arrays import Array, Integers, integers_of, like, one_for_each, payload_of, squared_norms, vectors_of
+from frugal.memory.change import no_ids
+from frugal.memory.checks import check_settings
+from frugal.memory.duplicates import Gate
+from frugal.memory.entries import ReadableMemory
+from frugal.memory.eviction import POLICIES, strength
+from frugal.memory.exact import NONE
+from frugal.memory.index import IndexSettings
+from frugal.memory.search import Searcher
 from frugal.memory.table import Table
 
-METRICS = ("l2", "inner_product", "cosine")
+RECALL_SAMPLES = 256
 
 
-class AssociativeMemory:
+class AssociativeMemory(ReadableMemory):
     """Up to `capacity` vectors of width `dim`, each with an id, a value, a namespace and a position.
 
     Ids are 64-bit, stay with their entry and are never given again. NumPy arrays and torch tensors go in; the same
     kind, on the same device, comes out. A namespace holds a row of a batch, a document or a stream; one search looks
     into one namespace for each query. A position says when an entry was written (by default: by counting writes), so
-    that a query can be restricted to what was written before it.
+    that a query can be restricted to what was written before it. The capacity is that of all namespaces together.
 
     Distances are smaller for what is nearer: squared Euclidean ("l2"), 1 - cosine ("cosine"), or the negative inner
-    product ("inner_product").
+    product ("inner_product"). They are exact for every index: an index only proposes.
 
     Args:
         dim: width of the vectors.
         capacity: entries kept; what is written beyond it replaces others.
+        index: "exact" (torch, on `device`), "flat" (exact, by FAISS), "ivf" (lists), "compressed" (lists of product
+            codes), "graph" (HNSW), or "auto": exact while that is quick, then lists if they reach a recall of 0.95.
         metric: "l2", "cosine" or "inner_product".
+        num_clusters: lists of "ivf" and "compressed"; None: by the number of entries. Until there are 39 entries for
+            each list, search is exact.
+        m: bytes of a product code; must divide `dim`.
+        ef_construction, ef_search: candidates that a graph considers when an entry is added and when it is searched.
+        nprobe: lists that a search visits.
+        eviction: who goes when the memory is full: "fifo" (who came first), "lru" (whose finding or writing is longest
+            ago), "least_hit" (who was found least often) or "strength" (1 and 1 more for each finding, fading).
+        novelty_distance: a vector that has an entry of its namespace this near is not written; its id is -1.
+        merge_distance: a vector that has an entry this near with an equal value strengthens that entry instead of being
+            written; the entry's id is returned.
         seed: of everything random: forgetting, clustering.
-        device: where exact search computes.
+        device: where "exact" and "auto" compute.
 
     Raises:
         InputError: a value outside its range.
     """
 
-    def __init__(self, dim: int, capacity: int, *, metric: str = "l2", seed: int = 0, device: str = "cpu") -> None:
-        for name, count in (("dim", dim), ("capacity", capacity)):
-            if count < 1:
-                raise InputError(f"{name}={count}: must be a positive whole number")
-        if metric not in METRICS:
-            raise InputError(f"metric={metric!r}: unknown; choose one of {', '.join(METRICS)}")
-        self.dim, self.capacity, self.metric, self.seed, self.device = dim, capacity, metric, seed, device
-        self._table = Table(dim)
-        self._clock = 0
-        self._lock = threading.RLock()
+    def __init__(
+        self,
+        dim: int,
+        capacity: int,
+        *,
+        index: str = "auto",
+        metric: str = "l2",
+        num_clusters: int | None = None,
+        m: int = 8,
+        ef_construction: int = 100,
+        ef_search: int = 64,
+        nprobe: int = 16,
+        eviction: str = "fifo",
+        novelty_distance: float | None = None,
+        merge_distance: float | None = None,
+        seed: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        super().__init__()
+        self.config = {name: value for name, value in locals().items() if name not in ("self", "device", "__class__")}
+        check_settings(**self.config, device=device)
+        self.dim, self.capacity, self.metric, self.eviction, self.seed = dim, capacity, metric, eviction, seed
+        self._table = Table(dim, metric)
+        settings = IndexSettings(num_clusters, m, ef_construction, ef_search, nprobe)
+        self._searcher = Searcher(self._table, index, metric, settings, seed, device)
+        self._gate = Gate(novelty_distance, merge_distance)
 
-    def __len__(self) -> int:
-        return self._table.size
+    @classmethod
+    def _made(cls, config: dict[str, Any], device: str) -> Self:
+        return cls(**config, device=device)
 
     @property
-    def clock(self) -> int:
-        """Writes so far: the id, and the position unless given, of the next entry."""
-        return self._clock
+    def index_in_use(self) -> str:
+        """What the next search uses, in words."""
+        with self._lock:
+            return self._searcher.in_use
 
     def add(
         self,
         vectors: Array,
         values: Array | None = None,
         *,
-        namespaces: Array | Sequence[int] | int = 0,
-        positions: Array | Sequence[int] | None = None,
+        namespaces: Integers = 0,
+        positions: Integers | None = None,
         mask: Array | None = None,
     ) -> Any:
         """Write vectors [.., dim], [n, dim] or [B, T, dim], and return their ids [..].
@@ -79,181 +110,192 @@ class AssociativeMemory:
         Raises:
             InputError: something is not as described, or a number is not finite; then nothing is changed.
         """
-        rows = vectors_of(vectors, self.dim, "vectors")
+        rows, counts = vectors_of(vectors, self.dim, "vectors", mask)
         shape = tuple(vectors.shape[:-1])
-        chosen = self._mask(mask, shape)
         columns = {"vectors": rows, "namespaces": one_for_each(namespaces, shape, "namespaces")}
         if positions is not None:
             columns["positions"] = one_for_each(positions, shape, "positions")
+        if values is not None:
+            columns["values"] = payload_of(values, shape)
         with self._lock:
-            if values is not None or "values" in self._table:
-                columns["values"] = self._values(values, shape)
-            columns = {name: column[chosen] for name, column in columns.items()}
+            self._check_values(columns.get("values"))
+            self._check_directions(rows[counts])
+            if not counts.all():
+                columns = {name: column[counts] for name, column in columns.items()}
             ids = np.full(len(rows), NONE)
-            ids[chosen] = self._write(columns)
+            ids[counts] = self._write_new(columns)
         return like(vectors)(ids.reshape(shape))
+
+    def update(
+        self, ids: Integers, vectors: Array, values: Array | None = None, *, positions: Integers | None = None
+    ) -> None:
+        """Write other vectors [n, dim], and values if given, into entries [n]; they keep their ids and namespaces.
+
+        Their positions become `clock` and what follows, or `positions`: their contents are written now.
+        """
+        wanted = integers_of(ids, "ids").reshape(-1)
+        rows, _ = vectors_of(vectors, self.dim, "vectors", None)
+        if len(rows) != len(wanted) or len(np.unique(wanted)) != len(wanted):
+            raise InputError(f"{len(rows)} vectors for ids {wanted[:10]}: expected one for each, and each id once")
+        clock = self._clock + len(rows)
+        columns = {"ids": wanted, "vectors": rows, "positions": np.arange(self._clock, clock)}
+        if positions is not None:
+            columns["positions"] = one_for_each(positions, (len(rows),), "positions")
+        if values is not None:
+            columns["values"] = payload_of(values, (len(rows),))
+        with self._lock:
+            self._slots(wanted)
+            if values is not None:
+                self._check_values(columns["values"])
+            self._check_directions(rows)
+            self._commit(clock, updated=columns)
+
+    def remove(self, ids: Integers) -> None:
+        """Remove entries; an id that no entry has is refused before anything is changed."""
+        wanted = np.unique(integers_of(ids, "ids"))
+        with self._lock:
+            self._slots(wanted)
+            self._commit(self._clock, removed=wanted)
 
     def search(
         self,
         queries: Array,
         k: int = 10,
         *,
-        namespaces: Array | Sequence[int] | int | None = None,
-        before: Array | Sequence[int] | int | None = None,
+        namespaces: Integers | None = None,
+        before: Integers | None = None,
+        count_hits: bool = True,
     ) -> tuple[Any, Any]:
         """The k nearest entries of each query [.., dim]: ids [.., k] and distances [.., k], nearest first.
 
         Args:
-            namespaces: where each query looks: one for all, one for each row [B], or one for each query; None: everywhere.
+            namespaces: where each query looks: one for all, one for each row [B], one for each query; None: everywhere.
             before: only entries at positions strictly before this are seen; one for all, each row or each query.
+            count_hits: whether what is found counts as used, where the eviction asks for it.
 
         Where there are fewer than k entries, ids are -1 and distances infinite.
         """
-        rows = vectors_of(queries, self.dim, "queries")
+        rows, _ = vectors_of(queries, self.dim, "queries", None)
         shape = tuple(queries.shape[:-1])
         if k < 1:
             raise InputError(f"k={k}: must be a positive whole number")
         where = None if namespaces is None else one_for_each(namespaces, shape, "namespaces")
         limit = None if before is None else one_for_each(before, shape, "before")
         with self._lock:
-            slots, distances = self._nearest(rows, k, where, limit)
-            ids = np.where(slots == NONE, NONE, self._table["ids"][slots]) if len(self) else slots
+            slots, distances = self._searcher.nearest(rows, k, where, limit)
+            if count_hits and self.eviction != "fifo":
+                self._strengthen(slots[slots != NONE])
+            ids = self._table.ids_at(slots)
         back = like(queries)
         return back(ids.reshape(*shape, k)), back(distances.reshape(*shape, k))
 
-    def get(self, ids: Array | Sequence[int] | int) -> Any:
-        """Vectors [.., dim] of entries; zeros where an id is -1, as search gives it for no entry.
-
-        Raises:
-            InputError: an id that no entry has.
-        """
-        return like(ids)(self._column("vectors", ids))
-
-    def __getitem__(self, entry: int) -> Any:
-        return self.get([entry])[0]
-
-    def values(self, ids: Array | Sequence[int] | int) -> Any:
-        """Values [.., *payload] of entries; zeros where an id is -1."""
-        if "values" not in self._table:
-            raise InputError("this memory holds no values: give them to `add`")
-        return like(ids)(self._column("values", ids))
-
-    def ids(self, namespace: int | None = None) -> np.ndarray:
-        """The ids of all entries, or of a namespace's, in ascending order."""
+    def recall(self, queries: Array | None = None, k: int = 10) -> float:
+        """The share of each query's k nearest entries that a search finds; of a sample of the entries by default."""
         with self._lock:
-            ids = self._table["ids"]
-            return np.sort(ids if namespace is None else ids[self._table["namespaces"] == namespace])
+            if len(self) == 0:
+                raise InputError("an empty memory has no recall: add vectors first")
+            if queries is None:
+                drawn = self._random().choice(len(self), min(len(self), RECALL_SAMPLES), replace=False)
+                rows = self._table["vectors"][drawn]
+            else:
+                rows, _ = vectors_of(queries, self.dim, "queries", None)
+            return self._searcher.recall(rows, k)
 
-    def remove(self, ids: Array | Sequence[int] | int) -> None:
-        """Remove entries; an id that no entry has is refused before anything is changed."""
-        wanted = np.unique(integers_of(ids, "ids"))
+    def age(self, decay: float = 0.999) -> None:
+        """Shrink every vector by the factor `decay`."""
+        if not 0 < decay <= 1:
+            raise InputError(f"decay={decay}: must lie in (0, 1]; 0.999 shrinks by a thousandth")
         with self._lock:
-            self._table.remove(self._slots(wanted))
+            self._commit(self._clock, scale=decay)
 
-    def save(self, folder: Path | str) -> None:
-        """Write everything into `folder`, which appears whole."""
-        with self._lock, appearing(Path(folder)) as temporary:
-            temporary.mkdir()
-            save_file({name: np.ascontiguousarray(c) for name, c in self._table.rows().items()}, temporary / "entries")
-            config = {"dim": self.dim, "capacity": self.capacity, "metric": self.metric, "seed": self.seed}
-            (temporary / "memory.json").write_text(json.dumps({"config": config, "clock": self._clock}))
+    def forget(self, fraction: float = 0.001) -> np.ndarray:
+        """Remove a random `fraction` of the entries, rounded down; their ids."""
+        if not 0 <= fraction <= 1:
+            raise InputError(f"fraction={fraction}: must lie in 0 to 1")
+        with self._lock:
+            gone = np.sort(self._random().choice(self.ids(), int(fraction * len(self)), replace=False))
+            self._commit(self._clock, removed=gone)
+        return gone
 
-    @classmethod
-    def load(cls, folder: Path | str, device: str = "cpu") -> Self:
-        """A memory as it was saved."""
-        try:
-            kept = json.loads((Path(folder) / "memory.json").read_text())
-            rows = load_file(Path(folder) / "entries")
-        except OSError as error:
-            raise UnavailableError(f"{folder} holds no memory ({error})") from error
-        memory = cls(**kept["config"], device=device)
-        order = np.argsort(rows["ids"])
-        memory._table.append({name: column[order] for name, column in rows.items()})
-        memory._clock = kept["clock"]
-        return memory
+    def collect_garbage(self, threshold: float = 1e-6) -> np.ndarray:
+        """Remove entries whose vectors' Euclidean length is below `threshold`; their ids."""
+        if not threshold >= 0:
+            raise InputError(f"threshold={threshold}: must not be negative")
+        with self._lock:
+            small = np.linalg.norm(self._table["vectors"], axis=1) < threshold
+            gone = np.sort(self._table["ids"][small])
+            self._commit(self._clock, removed=gone)
+        return gone
 
-    def _write(self, columns: dict[str, np.ndarray]) -> np.ndarray:
-        """Append new entries and make room for them; their ids."""
+    def refresh(self) -> None:
+        """Remove all entries."""
+        with self._lock:
+            self._commit(self._clock, removed=self.ids())
+
+    def _random(self) -> np.random.Generator:
+        """The same in each run, and another after each change."""
+        return np.random.default_rng([self.seed, self._clock, len(self)])
+
+    def _write_new(self, columns: dict[str, np.ndarray]) -> np.ndarray:
+        """Write rows that the gate lets in, and make room for them; ids of all."""
         count = len(columns["vectors"])
-        ids = np.arange(self._clock, self._clock + count)
-        excess = len(self) + count - self.capacity
-        if excess > 0:
-            self._table.remove(self._table.slots(self._table.oldest(excess)))
-        kept = slice(max(0, count - self.capacity), None)
-        zeros = np.zeros(count)
-        rows = {"positions": ids} | columns | {"ids": ids, "hits": zeros, "used": ids, "strength": zeros + 1}
-        self._table.append({name: column[kept] for name, column in rows.items()})
-        self._clock += count
+        if count == 0:
+            return np.full(0, NONE)
+        if self._gate.is_open:
+            ids = np.arange(self._clock, self._clock + count)
+            self._insert(columns)
+            return ids
+        verdict = self._gate.judge(
+            columns["vectors"], columns["namespaces"], columns.get("values"), self._table, self._searcher, self.metric
+        )
+        ids = verdict.entry.copy()
+        new, merged = np.flatnonzero(verdict.new), verdict.row != NONE
+        ids[new] = np.arange(self._clock, self._clock + len(new))
+        ids[merged] = ids[verdict.row[merged]]
+        self._strengthen(self._table.slots(verdict.entry[verdict.entry != NONE]))
+        stands_for = np.bincount(verdict.row[merged], minlength=count)
+        self._insert({name: c[new] for name, c in columns.items()} | {"strength": 1 + stands_for[new]})
         return ids
 
-    def _nearest(
-        self, queries: np.ndarray, k: int, namespaces: np.ndarray | None, before: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Slots and distances [Q, k], namespace by namespace."""
-        slots, distances = np.full((len(queries), k), NONE), np.full((len(queries), k), np.inf, np.float32)
+    def _insert(self, columns: dict[str, np.ndarray]) -> None:
+        """Append new entries, the last `capacity` of them, in place of those that the eviction names."""
+        count = len(columns["vectors"])
+        kept = min(count, self.capacity)
+        if kept < count:
+            columns = {name: column[count - kept :] for name, column in columns.items()}
+        excess = max(0, len(self) + kept - self.capacity)
+        if (columns["namespaces"] == columns["namespaces"][:1]).all():
+            columns["namespaces"] = columns["namespaces"][:1]
+        evict = POLICIES[self.eviction]
+        removed = evict(self._table, excess, self._clock, self.capacity) if excess else no_ids()
+        self._commit(self._clock + count, removed=removed, added=columns)
+
+    def _strengthen(self, slots: np.ndarray) -> None:
+        """Note that entries were found, as often as they are named."""
+        slots, times = np.unique(slots, return_counts=True)
+        self._table.overwrite(
+            slots,
+            {
+                "hits": self._table["hits"][slots] + times,
+                "strength": strength(self._table, slots, self._clock, self.capacity) + times,
+                "used": np.full(len(slots), self._clock),
+            },
+        )
+        self._used_since.append(self._table["ids"][slots])
+
+    def _check_values(self, values: np.ndarray | None) -> None:
         if len(self) == 0:
-            return slots, distances
-        groups = [None] if namespaces is None else list(np.unique(namespaces))
-        for group in groups:
-            mine = slice(None) if group is None else np.flatnonzero(namespaces == group)
-            rows = slice(None) if group is None else np.flatnonzero(self._table["namespaces"] == group)
-            keys, ids = self._table["vectors"][rows], self._table["ids"][rows]
-            if len(ids) == 0:
-                continue
-            limits = {} if before is None else {"positions": self._table["positions"][rows], "before": before[mine]}
-            if self.metric == "cosine":
-                keys, wanted = _unit(keys), _unit(queries[mine])
-            else:
-                wanted = queries[mine]
-            candidates = exact_nearest(keys, wanted, k, self.metric, device=self.device, **limits)
-            found, distances[mine] = ranked(keys, wanted, candidates, ids, k, self.metric)
-            slots[mine] = found if group is None else np.where(found == NONE, NONE, rows[found])
-        return slots, distances
+            return
+        held = self._table.get("values")
+        if (values is None) != (held is None):
+            raise InputError("values go with every entry or with none: this memory's entries have " + _kind_of(held))
+        if values is not None and held is not None and _kind_of(values) != _kind_of(held):
+            raise InputError(f"values of {_kind_of(values)}: this memory's have {_kind_of(held)}")
 
-    def _column(self, name: str, ids: Array | Sequence[int] | int) -> np.ndarray:
-        wanted = integers_of(ids, "ids")
-        with self._lock:
-            missing = wanted == NONE
-            rows = np.zeros((*wanted.shape, *self._table[name].shape[1:]), self._table[name].dtype)
-            rows[~missing] = self._table[name][self._slots(wanted[~missing])]
-        return rows
-
-    def _slots(self, ids: np.ndarray) -> np.ndarray:
-        slots = self._table.slots(ids)
-        if (slots < 0).any():
-            raise InputError(f"id {ids[slots < 0][0]}: no entry has it; it was removed, replaced or never given")
-        return slots
-
-    def _mask(self, mask: Array | None, shape: tuple[int, ...]) -> np.ndarray:
-        if mask is None:
-            return np.ones(shape, bool).reshape(-1)
-        chosen = plain(mask, "mask")
-        if chosen.dtype != bool or chosen.shape != shape:
-            raise InputError(
-                f"mask of dtype {chosen.dtype} and shape {list(chosen.shape)}: expected bool, {list(shape)}"
-            )
-        return chosen.reshape(-1)
-
-    def _values(self, values: Array | None, shape: tuple[int, ...]) -> np.ndarray:
-        if values is None:
-            raise InputError("values are missing: this memory's entries have them")
-        array = plain(values, "values")
-        if array.shape[: len(shape)] != shape:
-            raise InputError(
-                f"values of shape {list(array.shape)}: expected one for each vector, {list(shape)} + payload"
-            )
-        array = array.reshape(-1, *array.shape[len(shape) :])
-        if len(self) and "values" not in self._table:
-            raise InputError("values were given, but this memory's first entries have none: give them always or never")
-        if "values" in self._table:
-            held = self._table["values"]
-            if (array.dtype, array.shape[1:]) != (held.dtype, held.shape[1:]):
-                raise InputError(
-                    f"values of dtype {array.dtype} and payload {list(array.shape[1:])}: "
-                    f"this memory's are {held.dtype}, {list(held.shape[1:])}"
-                )
-        return array
+    def _check_directions(self, rows: np.ndarray) -> None:
+        if self.metric == "cosine" and not squared_norms(rows).all():
+            raise InputError("a vector of zeros has no direction: the cosine metric cannot hold it; mask it out")
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.sqrt(np.maximum(squared_norms(vectors), np.finfo(np.float32).tiny))[:, None]
+def _kind_of(values: np.ndarray | None) -> str:
+    return "none" if values is None else f"dtype {values.dtype} and payload {list(values.shape[1:])}"

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from frugal.memory.arrays import unit
+
 # Of each entry: what it is called, what it holds, where it belongs, when it was written and how it was used.
 COLUMNS = {
     "ids": np.int64,
@@ -24,20 +26,31 @@ class Table:
     Columns are read as `table["positions"]`, an array over the rows; `slots` are row numbers, which removals change.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, metric: str) -> None:
         self.size = 0
+        self._unit_keys = metric == "cosine"
         self._columns = {name: np.empty((0, dim) if name == "vectors" else 0, t) for name, t in COLUMNS.items()}
         self._directory = Directory()
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self._columns[name][: self.size]
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._columns
+    def get(self, name: str) -> np.ndarray | None:
+        """A column, or None: "values" is there only if entries have them."""
+        return self[name] if name in self._columns else None
+
+    def ids_at(self, slots: np.ndarray) -> np.ndarray:
+        """The ids in rows of any shape; -1 for -1."""
+        return np.where(slots < 0, -1, self["ids"][slots]) if self.size else slots
+
+    @property
+    def keys(self) -> np.ndarray:
+        """What is searched: the vectors, at unit length for the cosine."""
+        return self["unit" if self._unit_keys else "vectors"]
 
     def rows(self) -> dict[str, np.ndarray]:
-        """All columns, as views."""
-        return {name: self[name] for name in self._columns}
+        """All columns that follow from no other, as views."""
+        return {name: self[name] for name in self._columns if name != "unit"}
 
     def slots(self, ids: np.ndarray) -> np.ndarray:
         """The rows of `ids`, of any shape; -1 where there is none."""
@@ -50,7 +63,7 @@ class Table:
     def append(self, rows: Rows) -> None:
         """Add rows whose ids are larger than any before. A column that is new begins with the first row."""
         count = len(rows["ids"])
-        for name, values in rows.items():
+        for name, values in self._with_unit(rows).items():
             if name not in self._columns:
                 self._columns[name] = np.empty((0, *values.shape[1:]), values.dtype)
             self._columns[name] = _with_room(self._columns[name], self.size, self.size + count)
@@ -60,8 +73,16 @@ class Table:
 
     def overwrite(self, slots: np.ndarray, rows: Rows) -> None:
         """Put other contents into rows; their ids stay."""
-        for name, values in rows.items():
-            self._columns[name][slots] = values
+        for name, values in self._with_unit(rows).items():
+            if name != "ids":
+                self._columns[name][slots] = values
+
+    def scale(self, factor: float) -> None:
+        """Multiply every vector."""
+        self["vectors"][:] *= np.float32(factor)
+
+    def _with_unit(self, rows: Rows) -> Rows:
+        return {**rows, "unit": unit(rows["vectors"])} if self._unit_keys and "vectors" in rows else rows
 
     def remove(self, slots: np.ndarray) -> None:
         """Take rows out; the last ones move into their places."""

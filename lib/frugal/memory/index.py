@@ -1,0 +1,179 @@
+"""Approximate indexes by FAISS. They hold copies of keys under ids, and can be thrown away at any time.
+
+FAISS's pitfalls that are avoided here: a list index with a hash map is only right when filled with `add_with_ids`;
+removals that fail do so silently, by a count; a graph cannot remove; duplicates of an id leave ghosts.
+"""
+
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any, Protocol
+
+import numpy as np
+
+POINTS_PER_CLUSTER = 39  # FAISS's k-means wants as many
+CODES = 256  # of each of a product quantiser's parts
+LINKS = 32  # of each node of a graph
+LARGEST_DEAD_SHARE = 0.25
+RETRAIN_AFTER = 3  # times as many entries were added as the clusters were trained on
+
+
+@dataclass(frozen=True)
+class IndexSettings:
+    """`num_clusters` None: 4 sqrt(n), or as many as n entries can train."""
+
+    num_clusters: int | None
+    m: int
+    ef_construction: int
+    ef_search: int
+    nprobe: int
+
+    def clusters(self, size: int) -> int:
+        return self.num_clusters or max(1, min(int(4 * sqrt(size)), size // POINTS_PER_CLUSTER))
+
+
+class IndexMismatchError(Exception):
+    """An index does not hold what it was given."""
+
+
+class Index(Protocol):
+    """`search` gives ids [Q, k], -1 where it finds fewer; `worn` says that it should be built anew."""
+
+    @property
+    def worn(self) -> bool: ...
+    def add(self, ids: np.ndarray, keys: np.ndarray) -> None: ...
+    def remove(self, ids: np.ndarray) -> None: ...
+    def search(self, queries: np.ndarray, k: int) -> np.ndarray: ...
+
+
+class InvertedLists:
+    """IVF: keys in lists by their nearest of `num_clusters` centroids, of which a search visits `nprobe`.
+
+    With `compressed`, lists hold product codes of `m` bytes instead of keys: Jegou, Douze and Schmid, "Product
+    quantization for nearest neighbor search", 2011.
+    """
+
+    def __init__(
+        self,
+        ids: np.ndarray,
+        keys: np.ndarray,
+        metric: str,
+        settings: IndexSettings,
+        seed: int,
+        *,
+        compressed: bool,
+    ) -> None:
+        faiss = _faiss()
+        dim, clusters = keys.shape[1], settings.clusters(len(keys))
+        self._quantizer = faiss.IndexFlat(dim, _faiss_metric(metric))  # held: the index only points at it
+        if compressed:
+            self._index: Any = faiss.IndexIVFPQ(
+                self._quantizer, dim, clusters, settings.m, CODES.bit_length() - 1, _faiss_metric(metric)
+            )
+            self._index.pq.cp.seed = seed
+        else:
+            self._index = faiss.IndexIVFFlat(self._quantizer, dim, clusters, _faiss_metric(metric))
+        self._index.cp.seed = seed
+        self._index.train(keys)
+        self._index.set_direct_map_type(faiss.DirectMap.Hashtable)
+        self._index.add_with_ids(keys, ids)
+        self.nprobe = settings.nprobe
+        self._trained_on, self._added = len(keys), 0
+
+    @property
+    def nprobe(self) -> int:
+        return self._index.nprobe
+
+    @nprobe.setter
+    def nprobe(self, count: int) -> None:
+        self._index.nprobe = min(count, self.num_clusters)
+
+    @property
+    def num_clusters(self) -> int:
+        return self._index.nlist
+
+    @property
+    def worn(self) -> bool:
+        return self._added > RETRAIN_AFTER * self._trained_on
+
+    def add(self, ids: np.ndarray, keys: np.ndarray) -> None:
+        self._index.add_with_ids(keys, ids)
+        self._added += len(ids)
+
+    def remove(self, ids: np.ndarray) -> None:
+        removed = self._index.remove_ids(ids)
+        if removed != len(ids):
+            raise IndexMismatchError(f"the list index removed {removed} of {len(ids)} entries")
+
+    def search(self, queries: np.ndarray, k: int) -> np.ndarray:
+        return self._index.search(queries, k)[1]
+
+
+class Graph:
+    """HNSW: Malkov and Yashunin, "Efficient and robust approximate nearest neighbor search", 2016.
+
+    Removed entries stay as nodes that no search returns, until a quarter are dead.
+    """
+
+    def __init__(self, ids: np.ndarray, keys: np.ndarray, metric: str, settings: IndexSettings) -> None:
+        faiss = _faiss()
+        self._index = faiss.IndexHNSWFlat(keys.shape[1], LINKS, _faiss_metric(metric))
+        self._index.hnsw.efConstruction = settings.ef_construction
+        self._ef_search = settings.ef_search
+        self._ids = np.empty(0, np.int64)  # of each node
+        self._node: dict[int, int] = {}
+        self._alive = np.empty(0, bool)
+        self.add(ids, keys)
+
+    @property
+    def worn(self) -> bool:
+        return len(self._node) < (1 - LARGEST_DEAD_SHARE) * len(self._ids)
+
+    def add(self, ids: np.ndarray, keys: np.ndarray) -> None:
+        first = len(self._ids)
+        self._index.add(keys)
+        self._ids = np.concatenate([self._ids, ids])
+        self._alive = np.concatenate([self._alive, np.ones(len(ids), bool)])
+        self._node.update(zip(ids.tolist(), range(first, first + len(ids)), strict=True))
+
+    def remove(self, ids: np.ndarray) -> None:
+        try:
+            nodes = [self._node.pop(entry) for entry in ids.tolist()]
+        except KeyError as error:
+            raise IndexMismatchError(f"the graph does not hold entry {error}") from error
+        self._alive[nodes] = False
+
+    def search(self, queries: np.ndarray, k: int) -> np.ndarray:
+        faiss = _faiss()
+        parameters = faiss.SearchParametersHNSW(efSearch=max(self._ef_search, k))
+        if len(self._node) < len(self._ids):
+            parameters.sel = faiss.IDSelectorBitmap(np.packbits(self._alive, bitorder="little"))
+        nodes = self._index.search(queries, k, params=parameters)[1]
+        return np.where(nodes < 0, -1, self._ids[nodes])
+
+
+def smallest_size(kind: str, settings: IndexSettings) -> int:
+    """Entries from which on the index can be built; exact search serves before."""
+    clusters = settings.num_clusters or 1
+    if kind == "compressed":
+        return POINTS_PER_CLUSTER * max(clusters, CODES)
+    return POINTS_PER_CLUSTER * clusters if kind == "ivf" else 1
+
+
+def build(
+    kind: str, ids: np.ndarray, keys: np.ndarray, metric: str, settings: IndexSettings, seed: int
+) -> InvertedLists | Graph:
+    if kind == "graph":
+        return Graph(ids, keys, metric, settings)
+    return InvertedLists(ids, keys, metric, settings, seed, compressed=kind == "compressed")
+
+
+def _faiss() -> Any:
+    """FAISS, whose type stubs lack much of it; imported late, since not every memory needs it."""
+    import faiss
+
+    return faiss
+
+
+def _faiss_metric(metric: str) -> int:
+    faiss = _faiss()
+    return faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT

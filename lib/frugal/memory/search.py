@@ -1,0 +1,179 @@
+"""Searching a table: by its index where there is one and it suffices, exactly everywhere else."""
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+
+from frugal.memory.arrays import unit
+from frugal.memory.change import Change
+from frugal.memory.exact import NONE, nearest_by_faiss, nearest_by_torch, ranked
+from frugal.memory.index import Graph, Index, IndexMismatchError, IndexSettings, InvertedLists, build, smallest_size
+from frugal.memory.table import Table
+
+KINDS = ("auto", "exact", "flat", "ivf", "compressed", "graph")
+# Namespaces up to this size are searched exactly: that is quicker than filtering what an index finds.
+SMALL_NAMESPACE = 20_000
+# "auto" thinks of an approximate index from this size on, and wants this recall of the 10 nearest.
+AUTO_FROM = 50_000
+AUTO_RECALL = 0.95
+AUTO_SAMPLES = 128
+
+
+class Searcher:
+    """Finds nearest rows of `table`, and keeps the index in step with it."""
+
+    def __init__(self, table: Table, kind: str, metric: str, settings: IndexSettings, seed: int, device: str) -> None:
+        self._table, self._kind, self._metric = table, kind, metric
+        self._settings, self._seed, self._device = settings, seed, device
+        self._index: Index | None = None
+        self._try_from = AUTO_FROM if kind == "auto" else smallest_size(kind, settings)
+
+    @property
+    def in_use(self) -> str:
+        """What the next search will use."""
+        self._prepare()
+        if self._index is None:
+            return "exact" if self._by_torch else "flat"
+        if isinstance(self._index, InvertedLists):
+            name = "ivf" if self._kind == "auto" else self._kind
+            return f"{name}, {self._index.nprobe} of {self._index.num_clusters} lists visited"
+        return self._kind
+
+    @property
+    def _by_torch(self) -> bool:
+        return self._kind == "exact" or self._device != "cpu"
+
+    def reset(self) -> None:
+        """Drop the index; it is built anew when it is needed."""
+        self._index = None
+
+    def follow(self, change: Change) -> None:
+        """Bring the index in step after `change` was applied to the table."""
+        if self._index is None:
+            return
+        if change.scale != 1.0 or len(self._table["ids"]) == 0:
+            self.reset()
+            return
+        try:
+            moved = change.updated["ids"] if "vectors" in change.updated else change.removed[:0]
+            self._index.remove(np.concatenate([change.removed, moved]))
+            entered = np.concatenate([moved, change.added_ids])
+            if len(entered):
+                self._index.add(entered, self._table.keys[self._table.slots(entered)])
+        except IndexMismatchError as error:
+            warnings.warn(f"{error}: building it anew from the entries", stacklevel=2)
+            self.reset()
+
+    def nearest(
+        self, queries: np.ndarray, k: int, namespaces: np.ndarray | None = None, before: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Slots and distances [Q, k] of the nearest rows, in the query's namespace and at a position before its own."""
+        slots, distances = np.full((len(queries), k), NONE), np.full((len(queries), k), np.inf, np.float32)
+        if self._table.size == 0:
+            return slots, distances
+        self._prepare()
+        queries = self._as_keys(queries)
+        for group in [None] if namespaces is None else np.unique(namespaces):
+            mine = slice(None) if group is None else np.flatnonzero(namespaces == group)
+            rows = None if group is None else self._rows_of(group)
+            limit = None if before is None else before[mine]
+            slots[mine], distances[mine] = self._in_group(queries[mine], k, rows, limit)
+        return slots, distances
+
+    def recall(self, queries: np.ndarray, k: int) -> float:
+        """The share of the k nearest rows that a search finds."""
+        self._prepare()
+        return self._recall(self._as_keys(queries), k)
+
+    def _as_keys(self, queries: np.ndarray) -> np.ndarray:
+        return unit(queries) if self._metric == "cosine" else queries
+
+    def _rows_of(self, namespace: int) -> np.ndarray | None:
+        """The rows of a namespace; None for all of them."""
+        rows = np.flatnonzero(self._table["namespaces"] == namespace)
+        return None if len(rows) == self._table.size else rows
+
+    def _in_group(
+        self, queries: np.ndarray, k: int, rows: np.ndarray | None, before: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Slots and distances [Q, k] among `rows`, or all."""
+        if self._index is None or (rows is not None and len(rows) <= SMALL_NAMESPACE):
+            return self._exactly(queries, k, rows, before)
+        candidates = self._candidates(self._index, queries, k, restricted=rows is not None or before is not None)
+        if rows is not None:
+            inside = np.zeros(self._table.size, bool)
+            inside[rows] = True
+            candidates[~inside[candidates]] = NONE
+        if before is not None:
+            candidates[self._table["positions"][candidates] >= before[:, None]] = NONE
+        slots, distances = self._ranked(queries, candidates, k)
+        short = np.flatnonzero((slots == NONE).any(1))  # an index may miss, and restrictions hide: look thoroughly
+        if len(short):
+            limit = None if before is None else before[short]
+            slots[short], distances[short] = self._exactly(queries[short], k, rows, limit)
+        return slots, distances
+
+    def _candidates(self, index: Index, queries: np.ndarray, k: int, restricted: bool) -> np.ndarray:
+        """Rows [Q, c] that the index proposes: more than k where some will be hidden, or were compared by codes."""
+        surplus = restricted or self._kind == "compressed"
+        found = index.search(queries, min(4 * k + 32 if surplus else k, self._table.size))
+        slots = self._table.slots(found)
+        missing = max(0, k - slots.shape[1])
+        return np.pad(slots, ((0, 0), (0, missing)), constant_values=NONE)
+
+    def _exactly(
+        self, queries: np.ndarray, k: int, rows: np.ndarray | None, before: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        picked = slice(None) if rows is None else rows
+        keys, positions = self._table.keys[picked], self._table["positions"][picked]
+        if len(keys) == 0:
+            return np.full((len(queries), k), NONE), np.full((len(queries), k), np.inf, np.float32)
+        restricted = before is not None and positions.max() >= before.min()
+        if restricted:
+            found = nearest_by_torch(
+                keys, queries, k, self._metric, positions=positions, before=before, device=self._device
+            )
+        elif self._by_torch:
+            found = nearest_by_torch(keys, queries, k, self._metric, device=self._device)
+        else:
+            found = nearest_by_faiss(keys, queries, k, self._metric)
+        return self._ranked(queries, found if rows is None else np.where(found == NONE, NONE, rows[found]), k)
+
+    def _ranked(self, queries: np.ndarray, candidates: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        return ranked(self._table.keys, queries, candidates, self._table["ids"], k, self._metric)
+
+    def _prepare(self) -> None:
+        """Build the index if it is due."""
+        if self._index is not None and self._index.worn:
+            self.reset()
+        if self._index is not None or self._kind in ("exact", "flat") or self._table.size < self._try_from:
+            return
+        if self._kind == "auto":
+            self._choose()
+        else:
+            self._index = self._built(self._kind, self._settings)
+
+    def _built(self, kind: str, settings: IndexSettings) -> InvertedLists | Graph:
+        return build(kind, self._table["ids"], self._table.keys, self._metric, settings, self._seed)
+
+    def _choose(self) -> None:
+        """Lists, if visiting few of them reaches the wanted recall; else exact search until the size has doubled."""
+        if self._device == "cpu":
+            lists = self._built("ivf", replace(self._settings, nprobe=1))
+            assert isinstance(lists, InvertedLists)
+            self._index = lists
+            drawn = np.random.default_rng(self._seed).choice(self._table.size, AUTO_SAMPLES, replace=False)
+            while lists.nprobe <= lists.num_clusters // 8:
+                if self._recall(self._table.keys[drawn], k=10) >= AUTO_RECALL:
+                    return
+                lists.nprobe *= 2
+            self.reset()
+        self._try_from = 2 * self._table.size
+
+    def _recall(self, queries: np.ndarray, k: int) -> float:
+        k = min(k, self._table.size)
+        found = self._in_group(queries, k, None, None)[1]
+        exact = self._exactly(queries, k, None, None)[1]
+        # By distance: of entries at equal distances any is right.
+        return float((found <= exact[:, -1:]).mean())
