@@ -113,8 +113,7 @@ def copied_share(
         states: [T, D] of each document; row t is that after token t.
         tokens: of each document, at least T.
         delays: 0 asks for the token just read.
-        classes: so many of the most common tokens are asked for, the others are passed over. Always answering with the
-            commonest is right in the share that `copied_share(constant states, ...)` gives.
+        classes: so many of the most common tokens are asked for, the others are passed over.
 
     Raises:
         InputError: too few documents for three parts, or a delay that none of them is longer than.
