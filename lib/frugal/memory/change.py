@@ -41,7 +41,7 @@ class Change:
 
     def apply(self, table: Table) -> None:
         for columns in (self.used, {"ids": self.removed}, self.updated):
-            if columns and (table.slots(columns["ids"]) < 0).any():
+            if columns and len(columns["ids"]) and (table.slots(columns["ids"]) < 0).any():
                 raise ValueError("a change of entries that are not there")
         for columns in (self.used, self.updated):
             if columns:

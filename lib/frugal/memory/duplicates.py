@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from frugal.memory.arrays import unit
-from frugal.memory.exact import NONE, distances_to, nearest_by_torch, ranked
+from frugal.memory.exact import NONE, Rows, distances_to, exact_search
 from frugal.memory.search import Searcher
 from frugal.memory.table import Table
 
@@ -96,8 +96,9 @@ class Gate:
         """Whether another vector of the same write is near enough to matter."""
         if len(keys) < 2:
             return np.zeros(len(keys), bool)
-        nearest = nearest_by_torch(keys, keys, 2, metric)  # itself and another
-        distances = ranked(keys, keys, nearest, np.arange(len(keys)), 2, metric)[1][:, 1]
+        numbers = np.arange(len(keys))
+        rows = Rows(keys, numbers, numbers)
+        distances = exact_search(rows, keys, 2, metric, None, by_torch=False, device="cpu")[1][:, 1]  # [:, 0]: itself
         return self._merges(distances) | self._refuses(distances)
 
 

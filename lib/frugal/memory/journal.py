@@ -10,19 +10,19 @@ import errno
 import json
 import os
 import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
 
 from frugal.errors import UnavailableError
 from frugal.memory.change import Change
 
-HEAD = struct.Struct("<4sIQQI")  # magic, length of the description, of the arrays, number, checksum of both
-CHECK = struct.Struct("<I")
+HEAD = struct.Struct("<4sIQQQ")  # magic, length of the description, of the arrays, number, checksum of both
+CHECK = struct.Struct("<Q")
 MAGIC = b"FMJ1"
 HEAD_SIZE = HEAD.size + CHECK.size
 GROUPS = ("used", "updated", "added")
@@ -85,13 +85,13 @@ def records(path: Path) -> Iterator[Record]:
         number, at = 0, 0
         while len(head := file.read(HEAD_SIZE)) == HEAD_SIZE:
             magic, described, length, its_number, checksum = HEAD.unpack(head[: HEAD.size])
-            intact = magic == MAGIC and CHECK.unpack(head[HEAD.size :])[0] == zlib.crc32(head[: HEAD.size])
+            intact = magic == MAGIC and CHECK.unpack(head[HEAD.size :])[0] == _checksum(head[: HEAD.size])
             if not intact or its_number != number:
                 raise _damaged(path, number, at)
             body = file.read(described + length)
             if len(body) < described + length:
                 return
-            if zlib.crc32(body) != checksum:
+            if _checksum(body) != checksum:
                 raise _damaged(path, number, at)
             at += HEAD_SIZE + len(body)
             yield Record(_change(json.loads(body[:described]), memoryview(body)[described:]), at)
@@ -113,11 +113,9 @@ def _record(change: Change, number: int) -> list[memoryview]:
     kinds = [(name, array.dtype.str, array.shape) for name, array in arrays.items()]
     description = json.dumps({"clock": change.clock, "scale": change.scale, "arrays": kinds}).encode()
     data = [memoryview(array).cast("B") for array in arrays.values() if array.nbytes]
-    checksum = zlib.crc32(description)
-    for buffer in data:
-        checksum = zlib.crc32(buffer, checksum)
+    checksum = _checksum(description, *data)
     head = HEAD.pack(MAGIC, len(description), sum(buffer.nbytes for buffer in data), number, checksum)
-    return [memoryview(head + CHECK.pack(zlib.crc32(head)) + description), *data]
+    return [memoryview(head + CHECK.pack(_checksum(head)) + description), *data]
 
 
 def _change(description: dict[str, Any], data: memoryview) -> Change:
@@ -142,3 +140,10 @@ def _write(file: int, buffers: list[memoryview]) -> None:
             buffers = buffers[1:]
         if buffers and written:
             buffers = [buffers[0][written:], *buffers[1:]]
+
+
+def _checksum(*buffers: bytes | memoryview) -> int:
+    state = xxhash.xxh3_64()
+    for buffer in buffers:
+        state.update(buffer)
+    return state.intdigest()

@@ -7,7 +7,7 @@ import numpy as np
 
 from frugal.memory.arrays import unit
 from frugal.memory.change import Change
-from frugal.memory.exact import NONE, nearest_by_faiss, nearest_by_torch, ranked
+from frugal.memory.exact import NONE, Rows, exact_search, ranked
 from frugal.memory.index import Graph, Index, IndexMismatchError, IndexSettings, InvertedLists, build, smallest_size
 from frugal.memory.table import Table
 
@@ -107,7 +107,7 @@ class Searcher:
             candidates[~inside[candidates]] = NONE
         if before is not None:
             candidates[self._table["positions"][candidates] >= before[:, None]] = NONE
-        slots, distances = self._ranked(queries, candidates, k)
+        slots, distances = ranked(self._table.keys, self._table["ids"], queries, candidates, k, self._metric)
         short = np.flatnonzero((slots == NONE).any(1))  # an index may miss, and restrictions hide: look thoroughly
         if len(short):
             limit = None if before is None else before[short]
@@ -123,25 +123,17 @@ class Searcher:
         return np.pad(slots, ((0, 0), (0, missing)), constant_values=NONE)
 
     def _exactly(
-        self, queries: np.ndarray, k: int, rows: np.ndarray | None, before: np.ndarray | None
+        self, queries: np.ndarray, k: int, picked: np.ndarray | None, before: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        picked = slice(None) if rows is None else rows
-        keys, positions = self._table.keys[picked], self._table["positions"][picked]
-        if len(keys) == 0:
+        """As `_in_group`, without the index."""
+        if picked is not None and len(picked) == 0:
             return np.full((len(queries), k), NONE), np.full((len(queries), k), np.inf, np.float32)
-        restricted = before is not None and positions.max() >= before.min()
-        if restricted:
-            found = nearest_by_torch(
-                keys, queries, k, self._metric, positions=positions, before=before, device=self._device
-            )
-        elif self._by_torch:
-            found = nearest_by_torch(keys, queries, k, self._metric, device=self._device)
-        else:
-            found = nearest_by_faiss(keys, queries, k, self._metric)
-        return self._ranked(queries, found if rows is None else np.where(found == NONE, NONE, rows[found]), k)
-
-    def _ranked(self, queries: np.ndarray, candidates: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        return ranked(self._table.keys, queries, candidates, self._table["ids"], k, self._metric)
+        part = slice(None) if picked is None else picked
+        rows = Rows(self._table.keys[part], self._table["ids"][part], self._table["positions"][part])
+        found, distances = exact_search(
+            rows, queries, k, self._metric, before, by_torch=self._by_torch, device=self._device
+        )
+        return found if picked is None else np.where(found == NONE, NONE, picked[found]), distances
 
     def _prepare(self) -> None:
         """Build the index if it is due."""

@@ -75,7 +75,7 @@ class AssociativeMemory(ReadableMemory):
         self.config = {name: value for name, value in locals().items() if name not in ("self", "device", "__class__")}
         check_settings(**self.config, device=device)
         self.dim, self.capacity, self.metric, self.eviction, self.seed = dim, capacity, metric, eviction, seed
-        self._table = Table(dim, metric)
+        self._table = Table(dim, capacity, metric)
         settings = IndexSettings(num_clusters, m, ef_construction, ef_search, nprobe)
         self._searcher = Searcher(self._table, index, metric, settings, seed, device)
         self._gate = Gate(novelty_distance, merge_distance)

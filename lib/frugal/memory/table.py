@@ -17,7 +17,9 @@ COLUMNS = {
     "strength": np.float32,
 }
 Rows = Mapping[str, np.ndarray]
-FIRST_ROOM = 64
+# Room is made for this many numbers at first: memory that is not written to is not taken.
+FIRST_NUMBERS = 2**26
+FIRST_IDS = 2**16
 
 
 class Table:
@@ -26,8 +28,9 @@ class Table:
     Columns are read as `table["positions"]`, an array over the rows; `slots` are row numbers, which removals change.
     """
 
-    def __init__(self, dim: int, metric: str) -> None:
+    def __init__(self, dim: int, capacity: int, metric: str) -> None:
         self.size = 0
+        self._first_room = min(capacity, max(1, FIRST_NUMBERS // dim))
         self._unit_keys = metric == "cosine"
         self._columns = {name: np.empty((0, dim) if name == "vectors" else 0, t) for name, t in COLUMNS.items()}
         self._directory = Directory()
@@ -66,7 +69,7 @@ class Table:
         for name, values in self._with_unit(rows).items():
             if name not in self._columns:
                 self._columns[name] = np.empty((0, *values.shape[1:]), values.dtype)
-            self._columns[name] = _with_room(self._columns[name], self.size, self.size + count)
+            self._columns[name] = _with_room(self._columns[name], self.size, self.size + count, self._first_room)
             self._columns[name][self.size : self.size + count] = values
         self._directory.append(rows["ids"], np.arange(self.size, self.size + count))
         self.size += count
@@ -134,8 +137,8 @@ class Directory:
             live = self._begin + np.flatnonzero(self._slots[self._begin : self._end] >= 0)
             kept_ids, kept_slots = self._ids[live], self._slots[live]
             self._begin, self._end = 0, len(live)
-            self._ids = _with_room(kept_ids, self._end, self._end + len(ids))
-            self._slots = _with_room(kept_slots, self._end, self._end + len(ids))
+            self._ids = _with_room(kept_ids, self._end, self._end + len(ids), FIRST_IDS)
+            self._slots = _with_room(kept_slots, self._end, self._end + len(ids), FIRST_IDS)
         self._ids[self._end : self._end + len(ids)] = ids
         self._slots[self._end : self._end + len(ids)] = slots
         self._end += len(ids)
@@ -151,10 +154,10 @@ class Directory:
         self._begin = self._end if len(oldest) == 0 else self._begin + int(self._at(oldest)[0])
 
 
-def _with_room(column: np.ndarray, used: int, needed: int) -> np.ndarray:
+def _with_room(column: np.ndarray, used: int, needed: int, at_first: int) -> np.ndarray:
     """`column`, or a copy of its used part with room for at least `needed` rows, twice as many as before."""
     if needed <= len(column):
         return column
-    larger = np.empty((max(needed, 2 * len(column), FIRST_ROOM), *column.shape[1:]), column.dtype)
+    larger = np.empty((max(needed, 2 * len(column), at_first), *column.shape[1:]), column.dtype)
     larger[:used] = column[:used]
     return larger
