@@ -1,7 +1,7 @@
 """Small models that tests score by hand, and one builder per language model of the library."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -9,10 +9,13 @@ import torch
 from torch import Tensor
 
 from frugal.baselines import ContinuousCache, NGram
+from frugal.cooperative import ExtrapolatedModel, InvertedModel, LSTMLanguageModel, MixtureModel, SteeredModel
 from frugal.corpora import BytePairTokenizer, CharTokenizer, Tokenizer
 from frugal.foundation import Foundation
 from frugal.generate import GuidedModel
 from frugal.language_model import HiddenStateModel, LanguageModel
+from frugal.memory import MemoryGPT, Mixture, NearestNeighbourLM
+from frugal.piecewise import PiecewiseLM, preset
 from frugal.readout import EchoLanguageModel, Readout, RidgeReadout, SoftmaxReadout
 from frugal.reservoir import Reservoir
 
@@ -129,6 +132,47 @@ def echo_model(join: str = "foundation", readout: Readout | None = None, **setti
     return EchoLanguageModel(random_gpt2(), small_reservoir(), readout, join=join, **settings)  # type: ignore[arg-type]
 
 
+def piecewise(name: str, **changes: Any) -> PiecewiseLM:
+    """An untrained network over characters, its last map made large so that its predictions differ."""
+    torch.manual_seed(0)
+    model = PiecewiseLM(preset(name, **changes), characters())
+    with torch.no_grad():
+        for weight in model.network.parameters():
+            weight.mul_(3)
+    return model
+
+
+TINY_CONVOLUTIONS: dict[str, Any] = {
+    "channels": (6, 8),
+    "kernel_sizes": (3, 2),
+    "strides": (2, 1),
+    "segments": (2,),
+    "focus": (1, 2),
+}
+
+
+def neighbour_model() -> NearestNeighbourLM:
+    """A nearest-neighbour model that remembers a text, with weights large enough to matter."""
+    model = NearestNeighbourLM(echo_model(), mixture=Mixture.constant((0.2, 0.3), (5.0, 5.0), (8, 8)))
+    model.remember(TEXTS[1])
+    return model
+
+
+def memory_gpt(*, gate: float = 0.7, remembered: Sequence[str] = TEXTS[1:], **settings: Any) -> MemoryGPT:
+    """A memory GPT with windows shorter than the tests' streams, a gate that is open, and texts to read."""
+    model = MemoryGPT(random_gpt2(), context=6, **settings)
+    with torch.no_grad():
+        model.network.gate.fill_(gate)
+        model.network.reader.nothing.fill_(0.5)
+    for text in remembered:
+        model.remember(text)
+    return model
+
+
+def lstm(seed: int = 0) -> LSTMLanguageModel:
+    return LSTMLanguageModel(characters(), 12, scale=0.4, seed=seed)
+
+
 # Every language model of the library, small: tests/test_every_language_model.py holds each to the protocol.
 EVERY_MODEL: dict[str, Callable[[], LanguageModel]] = {
     "unigram": lambda: NGram(1, characters()).fit(TEXTS),
@@ -144,4 +188,24 @@ EVERY_MODEL: dict[str, Callable[[], LanguageModel]] = {
     "echo, residual": lambda: echo_model("residual", SoftmaxReadout(44, 273), stride=6, reset="never"),
     "echo, low rank": lambda: echo_model("concat", SoftmaxReadout(44, 273, hidden=(12,), rank=5), reset="window"),
     "echo, tied": lambda: echo_model("residual", SoftmaxReadout(44, 24, tied=True), stride=1),
+    "piecewise MLP": lambda: piecewise("small", features=5),
+    "piecewise MLP of constants": lambda: piecewise("piecewise_constant", features=4, width=8, segments=5),
+    "plain MLP, piecewise entry": lambda: piecewise("large_standard", features=4, width=16),
+    "plain MLP, embeddings": lambda: piecewise("low_order_mlp", features=4, width=16),
+    "piecewise convolutions": lambda: piecewise("tail_focus", features=9, **TINY_CONVOLUTIONS),
+    "dual convolution": lambda: piecewise("dual_convolution", features=5, width=6),
+    "piecewise transformer": lambda: piecewise("transformer", features=6, characters_per_feature=2, inner_width=8),
+    "transformer, piecewise entry": lambda: piecewise("high_order_input_transformer", features=5, inner_width=8),
+    "Mamba": lambda: piecewise("mamba", width=8, blocks=2, state=4),
+    "piecewise Mamba": lambda: piecewise("piecewise_mamba", width=8, blocks=2, state=4),
+    "nearest neighbours": neighbour_model,
+    "memory, attention": lambda: memory_gpt(read="attention", layer=0),
+    "memory, concat": lambda: memory_gpt(read="concat", write="surprise"),
+    "memory, faithful concat": lambda: memory_gpt(read="concat", write="threshold", faithful=True),
+    "memory, knn": lambda: memory_gpt(read="knn", write="learned", deletes=True, memory_size=6),
+    "LSTM": lstm,
+    "mixture of two": lambda: MixtureModel(lstm(0), lstm(1)),
+    "extrapolated": lambda: ExtrapolatedModel(lstm(0), lstm(1), lam=1.5),
+    "inverted": lambda: InvertedModel(lstm(0), lstm(1), bounds=(0.5, 0.9)),
+    "steered": lambda: SteeredModel(Recurrent(characters()), TEXTS[1], weight=0.3),
 }

@@ -1,0 +1,32 @@
+"""Cooperative training: a generator follows a mediator of data and samples; the worlds to test it in; its rivals."""
+
+from frugal.cooperative.guided import ExtrapolatedModel, InvertedModel, reweighted
+from frugal.cooperative.lstm import LSTMLanguageModel
+from frugal.cooperative.mixture import MixtureModel
+from frugal.cooperative.oracle import Oracle, OracleScores
+from frugal.cooperative.pair import Pair, Samples, draw
+from frugal.cooperative.rivals import LikelihoodTrainer, ReinforceTrainer, ScheduledSamplingTrainer
+from frugal.cooperative.steered import SteeredModel
+from frugal.cooperative.trainer import CooperativePlan, CooperativeTrainer
+from frugal.cooperative.training import Plan, Progress
+
+__all__ = [
+    "CooperativePlan",
+    "CooperativeTrainer",
+    "ExtrapolatedModel",
+    "InvertedModel",
+    "LSTMLanguageModel",
+    "LikelihoodTrainer",
+    "MixtureModel",
+    "Oracle",
+    "OracleScores",
+    "Pair",
+    "Plan",
+    "Progress",
+    "ReinforceTrainer",
+    "Samples",
+    "ScheduledSamplingTrainer",
+    "SteeredModel",
+    "draw",
+    "reweighted",
+]

@@ -1,0 +1,84 @@
+"""A small LSTM language model: oracle, generator and mediator of the synthetic experiment."""
+
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+from frugal.corpora import Tokenizer
+from frugal.errors import InputError
+from frugal.language_model import HiddenStateModel, read_model, save_model
+
+# A logit so low that its probability is zero, and yet finite, so that zero times it is zero and not NaN.
+NEVER = -1e4
+
+
+class LSTMState(NamedTuple):
+    """Hidden state and cell of each stream, both [B, H]."""
+
+    hidden: Tensor
+    cell: Tensor
+
+
+class LSTMLanguageModel(nn.Module, HiddenStateModel):
+    """Embedding, one LSTM layer, softmax. All of it is trained; it can be its own generator or mediator.
+
+    Args:
+        tokenizer: its tokens are embedded, and all but the special ones are predicted.
+        hidden: units H of the LSTM, and width of the embedding.
+        scale: standard deviation of the normal distribution that all weights are drawn from.
+        special: predict the document start (where a document ends) and unknown characters too. A world of sequences
+            of one length has neither: there they get probability zero.
+        seed: of the weights.
+    """
+
+    never: Tensor
+
+    def __init__(
+        self, tokenizer: Tokenizer, hidden: int = 32, *, scale: float = 0.1, special: bool = True, seed: int = 0
+    ) -> None:
+        super().__init__()
+        if hidden < 1:
+            raise InputError(f"hidden={hidden}: must be at least 1; typical values lie in 16 to 256")
+        if not scale > 0:
+            raise InputError(f"scale={scale}: must be positive; typical values lie in 0.05 to 1")
+        self.tokenizer, self.vocabulary_size = tokenizer, tokenizer.vocabulary_size
+        self.settings = {"hidden": hidden, "scale": scale, "special": special, "seed": seed}
+        self.embedding = nn.Embedding(self.vocabulary_size, hidden)
+        self.lstm = nn.LSTM(hidden, hidden, batch_first=True)
+        self.output = nn.Linear(hidden, self.vocabulary_size)
+        never = torch.zeros(self.vocabulary_size)
+        if not special:
+            never[[i for i in (tokenizer.start_id, tokenizer.unknown_id) if i is not None]] = NEVER
+        self.register_buffer("never", never, persistent=False)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for weights in self.parameters():
+                weights.normal_(0, scale, generator=generator)
+
+    def hidden(self, tokens: Tensor) -> Tensor:
+        return self.lstm(self.embedding(tokens))[0]
+
+    def head(self, hidden: Tensor) -> Tensor:
+        return nn.functional.linear(hidden, self.output.weight, self.output.bias + self.never)
+
+    def start(self, batch_size: int) -> LSTMState:
+        nothing = self.output.weight.new_zeros(batch_size, self.lstm.hidden_size)
+        return LSTMState(nothing, nothing)
+
+    def hidden_step(self, tokens: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
+        state = LSTMState(*torch.lstm_cell(self.embedding(tokens), state, *self.lstm.all_weights[0]))
+        return state.hidden, state
+
+    def save(self, folder: Path, notes: str = "") -> None:
+        """Write the model to a folder; `notes` go on its card: trained on what, with which scores."""
+        card = f"# LSTM language model\n\n{self.lstm.hidden_size} units, one layer.\n\n{notes}"
+        save_model(folder, self, self.state_dict(), self.settings, card)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        weights, config, tokenizer = read_model(folder, cls)
+        model = cls(tokenizer, **config)
+        model.load_state_dict(weights)
+        return model

@@ -1,0 +1,63 @@
+"""What cooperative training is compared with: likelihood, scheduled sampling, and policy gradient."""
+
+import torch
+from torch import Tensor
+
+from frugal.cooperative.trainer import CooperativeTrainer
+from frugal.cooperative.training import SequenceTrainer
+
+
+class LikelihoodTrainer(SequenceTrainer):
+    """Maximum likelihood (MLE): the generator predicts the data, token by token."""
+
+    def step(self, done: float) -> dict[str, Tensor]:
+        return {"generator": likelihood_loss(self)}
+
+
+class ScheduledSamplingTrainer(SequenceTrainer):
+    """Maximum likelihood on inputs some of which are the generator's own guesses, more and more of them.
+
+    The share of guesses rises linearly to `most`. All of a batch's guesses are drawn at once from the predictions on
+    the true inputs, so that it costs two forward passes instead of one per token.
+
+    Bengio et al., "Scheduled Sampling for Sequence Prediction with Recurrent Neural Networks", NIPS 2015; in parallel:
+    Mihaylova and Martins, "Scheduled Sampling for Transformers", ACL Student Research Workshop, 2019.
+    """
+
+    most = 0.5
+
+    def step(self, done: float) -> dict[str, Tensor]:
+        tokens = self.batch(self.plan.batch_size)
+        inputs = tokens[:, :-1].clone()
+        with torch.no_grad():
+            predicted = self.generator.score(inputs[:, :-1]).exp().flatten(0, 1)
+        guesses = torch.multinomial(predicted.cpu(), 1, generator=self.random).view_as(inputs[:, 1:])
+        guessed = torch.rand(guesses.shape, generator=self.random) < self.most * done
+        inputs[:, 1:] = torch.where(guessed.to(inputs.device), guesses.to(inputs.device), inputs[:, 1:])
+        scores = self.generator.score(inputs)
+        return {"generator": -scores.gather(-1, tokens[:, 1:, None]).mean()}
+
+
+class ReinforceTrainer(CooperativeTrainer):
+    """The same cooperation by REINFORCE: whole samples are rewarded with log M(s) - log G(s).
+
+    The reward grows with M's verdict on whether a sample is data, P / (P + G) = 1 - G / (2 M), as a discriminator's
+    does in SeqGAN (Yu et al., AAAI 2017); the baseline is the batch's mean reward. As there, the generator first
+    learns by likelihood, for `pretraining` of the steps.
+    """
+
+    pretraining = 0.5
+
+    def step(self, done: float) -> dict[str, Tensor]:
+        losses = super().step(done)
+        return {**losses, "generator": likelihood_loss(self)} if done < self.pretraining else losses
+
+    def generator_loss(self, log_g: Tensor, log_m: Tensor, tokens: Tensor) -> Tensor:
+        chosen_g, chosen_m = (rows.gather(-1, tokens[:, 1:, None]).squeeze(-1).sum(1) for rows in (log_g, log_m))
+        reward = (chosen_m - chosen_g).detach()
+        return -((reward - reward.mean()) * chosen_g).mean() / (tokens.shape[1] - 1)
+
+
+def likelihood_loss(trainer: SequenceTrainer) -> Tensor:
+    """Negative log-likelihood per token of a batch of data."""
+    return -trainer.generator.target_log_probabilities(trainer.batch(trainer.plan.batch_size)).mean()

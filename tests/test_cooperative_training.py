@@ -1,0 +1,250 @@
+"""The trainers: what they log, resume and refuse; two readouts on one reservoir; the oracle's scores."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from frugal.cooperative import (
+    CooperativePlan,
+    CooperativeTrainer,
+    LikelihoodTrainer,
+    LSTMLanguageModel,
+    Oracle,
+    Pair,
+    Plan,
+    ReinforceTrainer,
+    ScheduledSamplingTrainer,
+    SteeredModel,
+    draw,
+    world,
+)
+from frugal.errors import InputError, UnavailableError
+from frugal.generate import GuidedModel
+from frugal.language_model import LanguageModel
+from frugal.readout import EchoLanguageModel, SoftmaxReadout
+from models import Recurrent, Uniform, characters, echo_model
+
+ORACLE = Oracle(4, 6, 8, seed=1)
+DATA = ORACLE.sequences(300, seed=0)
+HELD_OUT = ORACLE.sequences(50, seed=1)
+PLAN = CooperativePlan(steps=6, batch_size=8, log_every=2)
+TRAINERS = ["cooperative", "likelihood", "scheduled sampling", "reinforce"]
+
+
+def trainer(kind: str, folder: Path | None = None, steps: int = 6) -> CooperativeTrainer | LikelihoodTrainer:
+    generator, mediator = ORACLE.learner(8, seed=1), ORACLE.learner(12, seed=2)
+    plan = replace(PLAN, steps=steps)
+    if kind in ("cooperative", "reinforce"):
+        cls = CooperativeTrainer if kind == "cooperative" else ReinforceTrainer
+        return cls(generator, mediator, DATA, HELD_OUT, plan, folder=folder)
+    other = LikelihoodTrainer if kind == "likelihood" else ScheduledSamplingTrainer
+    return other(generator, DATA, HELD_OUT, plan, folder)  # type: ignore[return-value]
+
+
+def weights(model: LanguageModel) -> Tensor:
+    assert isinstance(model, LSTMLanguageModel)
+    return torch.cat([values.flatten() for values in model.parameters()]).detach()
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("kind", TRAINERS)
+def test_a_training_that_was_interrupted_ends_as_if_it_had_not_been(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unbroken, first, second = trainer(kind), trainer(kind, tmp_path / "kept"), trainer(kind, tmp_path / "kept")
+    unbroken.train()
+    step, taken = first.step, []
+
+    def interrupted(done: float) -> dict[str, Tensor]:
+        taken.append(done)
+        if len(taken) == 6:
+            raise Interrupted
+        return step(done)
+
+    monkeypatch.setattr(first, "step", interrupted)
+    with pytest.raises(Interrupted):
+        first.train()
+    log = second.train()
+    assert [line.step for line in log] == [2, 4, 6]
+    assert torch.equal(weights(second.generator), weights(unbroken.generator))
+    assert [replace(line, seconds=0) for line in log] == [replace(line, seconds=0) for line in unbroken.log]
+
+
+@pytest.mark.parametrize("kind", TRAINERS)
+def test_every_trainer_learns_something(kind: str) -> None:
+    training = trainer(kind, steps=60)
+    before = -training.generator.target_log_probabilities(HELD_OUT).mean().item()
+    log = training.train()
+    assert log[-1].held_out < before - 0.1
+    assert 0 < log[-1].entropy < math.log(4)
+    assert set(log[-1].losses) == ({"generator", "mediator"} if kind in ("cooperative", "reinforce") else {"generator"})
+
+
+def test_a_loss_moves_only_its_own_model() -> None:
+    training = trainer("cooperative")
+    losses = training.step(0.5)
+    for name, other in (("generator", "mediator"), ("mediator", "generator")):
+        grads = torch.autograd.grad(
+            losses[name], list(training.parts[other].parameters()), allow_unused=True, retain_graph=True
+        )
+        assert all(grad is None for grad in grads)
+
+
+def test_a_folder_of_another_or_a_damaged_training_is_refused(tmp_path: Path) -> None:
+    trainer("cooperative", tmp_path / "kept").train()
+    with pytest.raises(InputError, match="holds another training"):
+        trainer("reinforce", tmp_path / "kept").train()
+    with pytest.raises(InputError, match="holds another training"):
+        trainer("cooperative", tmp_path / "kept", steps=8).train()
+    larger = CooperativeTrainer(ORACLE.learner(9), ORACLE.learner(12), DATA, HELD_OUT, PLAN, folder=tmp_path / "kept")
+    with pytest.raises(InputError, match="of other models"):
+        larger.train()
+    (tmp_path / "kept" / "log.json").write_text("{")
+    with pytest.raises(UnavailableError, match="no readable training"):
+        trainer("cooperative", tmp_path / "kept").train()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 0}, "steps=0: must be at least 1"),
+        ({"batch_size": 1}, "batch_size=1: must be at least 2"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0: must lie between 0 and 1"),
+        ({"mediator_rate": math.nan}, "mediator_rate=nan: must lie between"),
+        ({"beginnings": "all"}, "beginnings='all': must be 'own' or 'mixed'"),
+    ],
+)
+def test_a_plan_that_cannot_be_followed_is_refused(settings: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        CooperativePlan(**settings)  # type: ignore[arg-type]
+
+
+def test_what_cannot_be_trained_on_or_together_is_refused() -> None:
+    generator = ORACLE.learner(8)
+    for data, message in (
+        (DATA[0], "expected sequences \\[n, 1 \\+ T\\]"),
+        (DATA[:, 1:], "must begin with the start token, 4"),
+        (DATA + torch.tensor([0] + [9] * 6), "must lie in 0 to 5"),
+    ):
+        with pytest.raises(InputError, match=message):
+            LikelihoodTrainer(generator, data, HELD_OUT, Plan())
+    with pytest.raises(InputError, match="one model"):
+        CooperativeTrainer(generator, generator, DATA, HELD_OUT)
+    with pytest.raises(InputError, match="differ in vocabulary"):
+        CooperativeTrainer(generator, Oracle(5, 6, 8).learner(8), DATA, HELD_OUT)
+    with pytest.raises(InputError, match="nothing to train"):
+        CooperativeTrainer(generator, Uniform(generator.tokenizer), DATA, HELD_OUT)
+
+
+def test_samples_follow_the_model_and_the_temperature() -> None:
+    def frequencies(temperature: float) -> Tensor:
+        seeded = torch.Generator().manual_seed(0)
+        drawn = draw(ORACLE.model, 4000, 2, generator=seeded, temperature=temperature).tokens[:, 1]
+        return torch.bincount(drawn, minlength=6) / 4000
+
+    start = ORACLE.model.score(torch.tensor([[4]]))[0, 0]
+    for temperature in (1.0, 0.5):
+        expected = (start / temperature).softmax(0)
+        torch.testing.assert_close(frequencies(temperature), expected, rtol=0, atol=0.03)
+    with pytest.raises(InputError, match="temperature=0"):
+        draw(ORACLE.model, 1, 1, temperature=0)
+
+
+def echo_pair() -> tuple[EchoLanguageModel, EchoLanguageModel]:
+    """Two readouts on one foundation and one reservoir."""
+    generator = echo_model("residual", SoftmaxReadout(44, 273))
+    return generator, generator.with_readout(SoftmaxReadout(44, 273, hidden=(8,), seed=3), "residual")
+
+
+def test_two_readouts_share_their_states_and_other_models_do_not() -> None:
+    generator, mediator = echo_pair()
+    assert Pair(generator, mediator).shared
+    assert not Pair(generator, echo_model("residual", SoftmaxReadout(44, 273), reset="window", context=4)).shared
+    assert not Pair(ORACLE.learner(8, seed=0), ORACLE.learner(8, seed=0)).shared  # equal, but they will change
+
+
+def test_sampling_with_a_shared_pair_updates_the_state_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator, mediator = echo_pair()
+    pair, tokens = Pair(generator, mediator), torch.tensor([3, 5])
+    expected = [model.step(tokens, model.start(2))[0].log_softmax(-1) for model in (generator, mediator)]
+    updates = []
+    step = generator.reservoir.run
+    monkeypatch.setattr(generator.reservoir, "run", lambda *given: updates.append(1) or step(*given))
+    log_g, log_m, _ = pair.step(tokens, pair.start(2))
+    assert len(updates) == 1
+    torch.testing.assert_close((log_g, log_m), tuple(expected), rtol=0, atol=1e-5)
+
+
+def test_two_readouts_on_one_reservoir_are_trained_as_if_they_were_apart_and_saved(tmp_path: Path) -> None:
+    tokens = torch.randint(1, 270, (40, 9), generator=torch.Generator().manual_seed(0))
+    tokens[:, 0] = 0
+    ends = []
+    for shared in (True, False):
+        generator, mediator = echo_pair()
+        training = CooperativeTrainer(generator, mediator, tokens, tokens, replace(PLAN, steps=2))
+        training.pair.shared = shared
+        training.train()
+        ends.append(torch.cat([generator.score(tokens[:3]), mediator.score(tokens[:3])]))
+        if shared:
+            generator.save(tmp_path / "generator")
+    torch.testing.assert_close(*ends, rtol=0, atol=1e-4)
+    again = EchoLanguageModel.load(tmp_path / "generator")
+    torch.testing.assert_close(again.score(tokens[:3]), ends[0][:3], rtol=0, atol=1e-5)
+
+
+def test_the_oracle_gives_itself_a_perfect_score_and_an_untrained_model_a_bad_one() -> None:
+    itself, other = ORACLE.compare(ORACLE.model, 500), ORACLE.compare(ORACLE.learner(8), 500)
+    for perfect in (itself.jsd_step, itself.jsd, itself.log_ratio_sum):
+        assert perfect == pytest.approx(0, abs=1e-6)
+    assert itself.nll_oracle == pytest.approx(itself.entropy)
+    assert itself.nll_test == itself.data_entropy
+    assert 0.02 < other.jsd_step <= math.log(2)
+    assert itself.jsd < other.jsd <= math.log(2)
+    assert other.jsd < other.log_ratio_sum <= 6 * math.log(2)
+    assert other.nll_test == pytest.approx(math.log(4), abs=0.1)
+
+
+def test_where_the_world_cannot_be_listed_the_divergence_is_that_of_samples() -> None:
+    listed, learner = ORACLE.compare(ORACLE.learner(8), 4000), ORACLE.learner(8)
+    large = Oracle(4, 6, 8, seed=1)
+    large.vocabulary = 40  # so that it believes itself too large; its model stays as it is
+    sampled = large.compare(learner, 4000)
+    assert (listed.exact, sampled.exact) == (True, False)
+    assert sampled.jsd == pytest.approx(listed.jsd, abs=0.02)
+
+
+def test_an_oracle_depends_on_its_seed_alone_and_never_draws_what_ends_a_sequence() -> None:
+    assert torch.equal(Oracle(7, 5, 8, seed=3).sequences(20), Oracle(7, 5, 8, seed=3).sequences(20))
+    assert not torch.equal(Oracle(7, 5, 8, seed=3).sequences(20), Oracle(7, 5, 8, seed=4).sequences(20))
+    assert (DATA[:, 1:] < 4).all()
+
+
+def test_steering_moves_predictions_towards_the_guides_characters() -> None:
+    model, guide = Recurrent(characters()), "the the the the the the"
+    tokens = torch.cat([torch.tensor([model.tokenizer.start_id]), model.tokenizer.encode(guide)])[None]
+
+    def likelihood(weight: float) -> float:
+        return SteeredModel(model, guide, weight=weight).target_log_probabilities(tokens).mean().item()
+
+    assert likelihood(0.0) == pytest.approx(model.target_log_probabilities(tokens).mean().item(), abs=1e-6)
+    assert likelihood(0.3) != likelihood(0.0)
+    for bad, message in (({"weight": 2.0}, "weight=2.0"), ({"guide": " "}, "guide=' '")):
+        with pytest.raises(InputError, match=message):
+            SteeredModel(model, **{"guide": guide, **bad})  # type: ignore[arg-type]
+
+
+def test_a_cooperatively_trained_model_can_be_guided_by_a_text_too() -> None:
+    guided = GuidedModel(LSTMLanguageModel(characters(), 8, scale=0.5), "a cat", weight=0.5)
+    assert draw(guided, 2, 5).tokens.shape == (2, 6)
+
+
+def test_symbols_must_be_at_least_two() -> None:
+    with pytest.raises(InputError, match="vocabulary=1"):
+        world.symbols(1)
