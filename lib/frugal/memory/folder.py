@@ -18,6 +18,7 @@ from typing import Any, Self
 
 import filelock
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from frugal.errors import UnavailableError
@@ -60,6 +61,7 @@ class Writer:
                 f"{folder}: another memory writes here; close it first, or `load` a copy to read"
             ) from error
         self._journal: Journal | None = None
+        self._generation: int | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -69,14 +71,27 @@ class Writer:
 
     def go_on(self, stored: "Stored") -> None:
         """Append to the journal of what was read."""
-        path = _journal_path(self.folder, stored.generation)
-        self._journal = Journal(path, stored.journal_end, len(stored.changes))
+        self._take(stored.generation, stored.journal_end, len(stored.changes))
 
     def snapshot(self, config: dict[str, Any], clock: int, columns: dict[str, np.ndarray]) -> None:
-        """Write everything anew, with an empty journal. It is on the disk when this returns."""
+        """Write everything anew, with an empty journal. It is on the disk when this returns.
+
+        Raises:
+            UnavailableError: the disk is full or fails; what was there is kept.
+        """
+        try:
+            _write_snapshot(self.folder, config, clock, columns)
+        except (OSError, SafetensorError) as error:
+            raise UnavailableError(f"{self.folder}: no snapshot could be written ({error}); make room") from error
+        finally:  # an error may have come before or after the switch
+            generation = generation_in(self.folder)
+            if generation is not None and generation != self._generation:
+                self._take(generation, end=0, number=0)
+
+    def _take(self, generation: int, end: int, number: int) -> None:
         self._close_journal()
-        generation = _write_snapshot(self.folder, config, clock, columns)
-        self._journal = Journal(_journal_path(self.folder, generation))
+        self._journal = Journal(_journal_path(self.folder, generation), end, number)
+        self._generation = generation
 
     def append(self, change: Change) -> None:
         assert self._journal is not None, "go_on or snapshot comes first"

@@ -1,17 +1,20 @@
 """What a memory consists of, and how it is kept in a folder."""
 
 import threading
+import warnings
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
-from frugal.errors import InputError
+from frugal.errors import InputError, UnavailableError
 from frugal.memory.change import Change
 from frugal.memory.folder import Stored, Writer, generation_in, read
 from frugal.memory.search import Searcher
 from frugal.memory.table import Table
+
+USES_AT_ONCE = 256
 
 
 class KeptMemory(ABC):
@@ -102,7 +105,8 @@ class KeptMemory(ABC):
         """Detach from the folder, where others can then write; the memory goes on without."""
         with self._lock:
             if self._writer is not None:
-                self._commit(self._clock)
+                if self._used_since:
+                    self._commit(self._clock)
                 self._writer.close()
                 self._writer = None
 
@@ -139,11 +143,21 @@ class KeptMemory(ABC):
         self._searcher.follow(change)
         self._clock = clock
         if self._writer is not None and self._writer.is_long(sum(c.nbytes for c in self._table.rows().values())):
-            self.checkpoint()
+            try:
+                self.checkpoint()
+            except UnavailableError as error:  # the change is made and in the journal, which can go on
+                warnings.warn(str(error), stacklevel=2)
+
+    def _note_use(self, ids: np.ndarray) -> None:
+        """Have the use of entries written with the next change, or now if much has gathered."""
+        if self._writer is not None:
+            self._used_since.append(ids)
+            if len(self._used_since) >= USES_AT_ONCE:
+                self._commit(self._clock)
 
     def _usage(self) -> dict[str, np.ndarray]:
         """How entries were used since the last change."""
-        if self._writer is None or not self._used_since:
+        if not self._used_since:
             return {}
         ids = np.unique(np.concatenate(self._used_since))
         slots = self._table.slots(ids)

@@ -281,7 +281,7 @@ class AssociativeMemory(ReadableMemory):
                 "used": np.full(len(slots), self._clock),
             },
         )
-        self._used_since.append(self._table["ids"][slots])
+        self._note_use(self._table["ids"][slots])
 
     def _check_values(self, values: np.ndarray | None) -> None:
         if len(self) == 0:
