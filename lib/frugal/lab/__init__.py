@@ -15,9 +15,20 @@ HOMES = {
     "COLOURS": "figures",
     "explore": "widgets",
     "chat_widget": "chat",
+    "median_seconds": "timing",
 }
 
-__all__ = ["COLOURS", "chat_widget", "explore", "latest_records", "read_records", "record", "show", "use_style"]
+__all__ = [
+    "COLOURS",
+    "chat_widget",
+    "explore",
+    "latest_records",
+    "median_seconds",
+    "read_records",
+    "record",
+    "show",
+    "use_style",
+]
 
 
 def __getattr__(name: str) -> Any:

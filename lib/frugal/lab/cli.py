@@ -115,6 +115,7 @@ def parameters(notebook: str) -> None:
 @click.option("--repetition-penalty", type=float, help="Above 1, tokens that occurred become less likely.")
 @click.option("--stop", multiple=True, metavar="TEXT", help="End answers before this text; may be given repeatedly.")
 @click.option("--seed", type=int, help="Makes the conversation reproducible.")
+@click.option("--device", default="cpu", show_default=True, help="Where the model computes: cpu, cuda or auto.")
 @click.option("--load", type=click.Path(path_type=Path), metavar="FOLDER", help="Go on with a saved conversation.")
 @click.option("--save", type=click.Path(path_type=Path), metavar="FOLDER", help="Save the conversation as it grows.")
 def chat(
@@ -123,6 +124,7 @@ def chat(
     guide: str | None,
     guide_weight: float,
     markers: bool,
+    device: str,
     load: Path | None,
     save: Path | None,
     **sampling: Any,
@@ -140,7 +142,7 @@ def chat(
     given = {name: value for name, value in sampling.items() if value not in (None, ())}
     chosen = replace(CHAT_SAMPLING, **given)  # before the model is loaded, so that a wrong value is refused at once
     click.echo(f"loading {model}", err=True)
-    speaker = load_model(model)
+    speaker = load_model(model, device)
     if guide is not None:
         speaker = GuidedModel(speaker, guide, weight=guide_weight)
     if load is None:

@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import json
 import sys
+from importlib import import_module
+from inspect import signature
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,11 @@ KINDS: dict[str, type[int] | type[float] | type[str]] = {
 }
 
 
-def load_model(name: str) -> LanguageModel:
+# Where the models that can be loaded from their folder alone are defined.
+HOMES = {"EchoLanguageModel": "frugal.readout", "NGram": "frugal.baselines"}
+
+
+def load_model(name: str, device: str = "cpu") -> LanguageModel:
     """A model by packaged name, hub id, Hugging Face folder, or folder that a model of this library was saved to.
 
     Raises:
@@ -44,16 +50,15 @@ def load_model(name: str) -> LanguageModel:
     if kind is None:
         from frugal.foundation import load_foundation
 
-        return load_foundation(name)
-    if kind == "EchoLanguageModel":
-        from frugal.readout import EchoLanguageModel
-
-        return EchoLanguageModel.load(Path(name))
-    if kind == "NGram":
-        from frugal.baselines import NGram
-
-        return NGram.load(Path(name))
-    raise InputError(f"{name} holds a {kind}: only an EchoLanguageModel, an NGram or a Hugging Face model can chat")
+        return load_foundation(name, device=device)
+    if kind not in HOMES:
+        raise InputError(f"{name} holds a {kind}: only {', '.join(HOMES)} or a Hugging Face model can chat")
+    model = getattr(import_module(HOMES[kind]), kind)
+    if device == "cpu":
+        return model.load(Path(name))
+    if "device" not in signature(model.load).parameters:
+        raise InputError(f"device={device!r}: a {kind} runs on the CPU; leave the device out")
+    return model.load(Path(name), device=device)
 
 
 def converse(session: ChatSession, save_to: Path | None = None) -> None:
