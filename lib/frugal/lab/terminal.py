@@ -36,7 +36,7 @@ KINDS: dict[str, type[int] | type[float] | type[str]] = {
 
 
 # Where the models that can be loaded from their folder alone are defined.
-HOMES = {"EchoLanguageModel": "frugal.readout", "NGram": "frugal.baselines"}
+HOMES = {"EchoLanguageModel": "frugal.readout", "NGram": "frugal.baselines", "PiecewiseLM": "frugal.piecewise"}
 
 
 def load_model(name: str, device: str = "cpu") -> LanguageModel:

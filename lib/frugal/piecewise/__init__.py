@@ -3,6 +3,7 @@
 from frugal.piecewise.basis import Basis, FourierBasis, PiecewiseBasis, TensorProductBasis
 from frugal.piecewise.convolution import BasisConvolution
 from frugal.piecewise.exchange import from_high_order_layers, to_high_order_layers
+from frugal.piecewise.language_model import PiecewiseLM
 from frugal.piecewise.layers import (
     BasisLayer,
     FixedRotation,
@@ -13,28 +14,47 @@ from frugal.piecewise.layers import (
     Product,
     Switch,
 )
+from frugal.piecewise.networks import CharacterNetwork, Shape
 from frugal.piecewise.normalisation import MaxAbs, MaxCenter, normalisation
+from frugal.piecewise.presets import PRESETS, preset
 from frugal.piecewise.refinement import refined, smoothed
+from frugal.piecewise.training import EpochScore, Memorised, Recipe, memorised, train
+from frugal.piecewise.windows import Batches, Ceiling, Windows, as_numbers, ceiling
 
 __all__ = [
+    "PRESETS",
     "Basis",
     "BasisConvolution",
     "BasisLayer",
+    "Batches",
+    "Ceiling",
+    "CharacterNetwork",
+    "EpochScore",
     "FixedRotation",
     "Fourier",
     "FourierBasis",
     "MaxAbs",
     "MaxCenter",
+    "Memorised",
     "PiecewiseBasis",
+    "PiecewiseLM",
     "PiecewisePolynomial",
     "Polynomial",
     "PolynomialND",
     "Product",
+    "Recipe",
+    "Shape",
     "Switch",
     "TensorProductBasis",
+    "Windows",
+    "as_numbers",
+    "ceiling",
     "from_high_order_layers",
+    "memorised",
     "normalisation",
+    "preset",
     "refined",
     "smoothed",
     "to_high_order_layers",
+    "train",
 ]

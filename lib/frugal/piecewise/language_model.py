@@ -1,0 +1,94 @@
+"""`PiecewiseLM`: any network over characters as a `LanguageModel`."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from frugal.corpora import Tokenizer
+from frugal.language_model import LanguageModel, TargetScores, gather_targets, read_model, save_model
+from frugal.piecewise.networks import Shape
+from frugal.piecewise.presets import shape_of
+
+# A window network repeats every character in `features` windows: about this many codes are looked at in one go.
+CODES_AT_ONCE = 2**16
+
+
+class PiecewiseLM(LanguageModel):
+    """A character network as a language model; before a text's first character its window holds document starts.
+
+    Args:
+        shape: of the network, such as `preset("large_single_layer", width=200)`.
+        tokenizer: one code per token: a `CharTokenizer`.
+        device: "cpu" or "cuda".
+
+    Example:
+        >>> model = PiecewiseLM(preset("small", features=8), CharTokenizer.ascii())
+    """
+
+    def __init__(self, shape: Shape, tokenizer: Tokenizer, *, device: str = "cpu") -> None:
+        self.shape, self.tokenizer = shape, tokenizer
+        self.vocabulary_size = tokenizer.vocabulary_size
+        self.network = shape.build(self.vocabulary_size)
+        self.to(device)
+
+    def to(self, device: str) -> Self:
+        """Move the network."""
+        self.network.to(device)
+        self.device = torch.device(device)
+        return self
+
+    @property
+    def parameters(self) -> int:
+        """How many weights the network has."""
+        return sum(weight.numel() for weight in self.network.parameters())
+
+    def score(self, tokens: Tensor) -> Tensor:
+        return torch.cat([logits for logits, _ in self._pieces(tokens)], dim=1)
+
+    def start(self, batch_size: int) -> Any:
+        return self.network.start(batch_size, self.tokenizer.start_id)
+
+    def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        logits, state = self.network.advance(tokens[:, None], state)
+        return logits[:, 0], state
+
+    def feed(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        for part in tokens.split(self._length(len(tokens)), dim=1):
+            logits, state = self.network.advance(part, state)
+        return logits[:, -1], state
+
+    def target_scores(self, tokens: Tensor) -> TargetScores:
+        """As the protocol's, in bounded memory for rows of any length: the state goes from piece to piece."""
+        pieces = [
+            gather_targets(log_probabilities, tokens[:, begin + 1 : begin + 1 + log_probabilities.shape[1]])
+            for log_probabilities, begin in self._pieces(tokens[:, :-1])
+        ]
+        return TargetScores(*(torch.cat(column, dim=1) for column in zip(*pieces, strict=True)))
+
+    def save(self, folder: Path, notes: str = "") -> None:
+        """Write weights, shape, tokeniser and a card that ends with `notes`."""
+        card = f"# {type(self.shape).__name__}\n\n{self.parameters:,} weights. {self.shape}\n\n{notes}"
+        config = {"shape": type(self.shape).__name__, **asdict(self.shape)}
+        save_model(folder, self, self.network.state_dict(), config, card)
+
+    @classmethod
+    def load(cls, folder: Path, *, device: str = "cpu") -> Self:
+        weights, config, tokenizer = read_model(folder, cls)
+        model = cls(shape_of(config), tokenizer)
+        model.network.load_state_dict(weights)
+        return model.to(device)
+
+    def _pieces(self, tokens: Tensor) -> Iterator[tuple[Tensor, int]]:
+        """Log-probabilities after the tokens [B, T], a piece of T at a time, and where each piece begins."""
+        state, begin = self.start(len(tokens)), 0
+        for part in tokens.split(self._length(len(tokens)), dim=1):
+            logits, state = self.network.advance(part, state)
+            yield logits.log_softmax(-1), begin
+            begin += part.shape[1]
+
+    def _length(self, batch_size: int) -> int:
+        return max(1, CODES_AT_ONCE // (batch_size * self.network.features))

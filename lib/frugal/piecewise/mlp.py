@@ -1,0 +1,129 @@
+"""Networks of fully connected layers: a piecewise layer for the characters, then piecewise or plain layers."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from frugal.errors import InputError
+from frugal.piecewise.layers import Initialize, PiecewisePolynomial
+from frugal.piecewise.networks import LayerKind, Shape, WindowNetwork, layer_of_kind, positions_of_codes
+from frugal.piecewise.normalisation import Normalisation, normalisation
+
+
+@dataclass(frozen=True)
+class MLPShape(Shape):
+    """A piecewise input layer, `layers` hidden maps of `width` to `width`, and a map to the characters.
+
+    Before every map but the first stands a normalisation. With `layers=0` there are still two maps, with a hidden
+    vector between them.
+
+    Attributes:
+        width: of every hidden vector.
+        layers: hidden maps.
+        kind: of the hidden maps and of the last; "relu" for plain linear maps behind a ReLU.
+        nodes: per segment, of the hidden maps and of the last.
+        segments: of the hidden maps.
+        output_segments: of the last map; default: as the hidden ones.
+        entry: "piecewise" is a piecewise layer on all characters of the window; "embedding" a vector for each.
+        input_nodes: of a piecewise entry.
+        input_segments: of a piecewise entry; default: one for each character, which makes it a sum of embeddings.
+        input_continuous: whether neighbouring characters share a node.
+        normalise, initialize: of all piecewise maps.
+        faithful: keep what the original's code did against its words. There `nodes` reached only the last map, hidden
+            ones having `input_nodes`; plain maps had no ReLU before the first of them; and embeddings were averaged
+            over the window, which forgets the order of its characters.
+    """
+
+    width: int = 250
+    layers: int = 1
+    kind: LayerKind | Literal["relu"] = "continuous"
+    nodes: int = 2
+    segments: int = 2
+    output_segments: int | None = None
+    entry: Literal["piecewise", "embedding"] = "piecewise"
+    input_nodes: int = 2
+    input_segments: int | None = None
+    input_continuous: bool = True
+    normalise: Normalisation = "layer"
+    initialize: Initialize = "uniform"
+    faithful: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.width < 1 or self.layers < 0:
+            raise InputError(f"width={self.width}, layers={self.layers}: must be at least 1 and 0")
+        if self.entry not in ("piecewise", "embedding"):
+            raise InputError(f"entry={self.entry!r}: must be 'piecewise' or 'embedding'")
+
+    def build(self, characters: int) -> "MLP":
+        return MLP(self, characters)
+
+
+class MLP(WindowNetwork):
+    """entry -> [normalise -> map] x layers -> normalise -> map to the characters."""
+
+    def __init__(self, shape: MLPShape, characters: int) -> None:
+        super().__init__()
+        self.features = shape.features
+        entry: type[_Entry] = PiecewiseEntry if shape.entry == "piecewise" else EmbeddingEntry
+        modules: list[nn.Module] = [entry(shape, characters)]
+        for place in range(shape.layers + 1):
+            last = place == shape.layers
+            outputs = characters if last else shape.width
+            modules.append(normalisation(shape.normalise, shape.width))
+            if shape.kind == "relu":
+                if place or not shape.faithful:
+                    modules.append(nn.ReLU())
+                modules.append(nn.Linear(shape.width, outputs))
+                continue
+            nodes = shape.input_nodes if shape.faithful and not last else shape.nodes
+            segments = shape.output_segments if last and shape.output_segments else shape.segments
+            modules.append(layer_of_kind(shape.kind, shape.width, outputs, nodes, segments, shape.initialize))
+        self.maps = nn.Sequential(*modules)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        return self.maps(codes)
+
+
+class _Entry(nn.Module):
+    """From the codes [B, features] of a window to a hidden vector [B, width]."""
+
+    def __init__(self, shape: MLPShape, characters: int) -> None:
+        super().__init__()
+
+
+class PiecewiseEntry(_Entry):
+    """One piecewise link from every character of the window to every hidden neuron."""
+
+    def __init__(self, shape: MLPShape, characters: int) -> None:
+        super().__init__(shape, characters)
+        self.characters = characters
+        self.layer = PiecewisePolynomial(
+            shape.features,
+            shape.width,
+            shape.input_nodes,
+            shape.input_segments or characters,
+            continuous=shape.input_continuous,
+            initialize=shape.initialize,
+        )
+
+    def forward(self, codes: Tensor) -> Tensor:
+        if self.layer.basis.segments == self.characters:
+            return self.layer(codes)
+        return self.layer(positions_of_codes(codes, self.characters, self.layer.weight.dtype))
+
+
+class EmbeddingEntry(_Entry):
+    """A vector for each character; the window's side by side through a linear map, or only their mean if faithful."""
+
+    def __init__(self, shape: MLPShape, characters: int) -> None:
+        super().__init__(shape, characters)
+        size = shape.width if shape.faithful else max(1, shape.width // 4)
+        self.embedding = nn.Embedding(characters, size)
+        self.join = None if shape.faithful else nn.Linear(shape.features * size, shape.width)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        vectors: Tensor = self.embedding(codes)  # [B, features, size]
+        return torch.mean(vectors, dim=1) if self.join is None else self.join(vectors.flatten(1))

@@ -1,0 +1,128 @@
+"""What a network over characters is: a map from codes to the logits of the next character, with a state.
+
+Two kinds. A window network looks at the last `features` characters and nothing else. A sequence network reads on and
+on and keeps a state of its own.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from frugal.errors import InputError
+from frugal.piecewise.basis import FourierBasis, PiecewiseBasis
+from frugal.piecewise.layers import BasisLayer, Initialize, Switch
+from frugal.piecewise.normalisation import Normalisation, normalisation
+
+LayerKind = Literal[
+    "continuous",
+    "discontinuous",
+    "polynomial",
+    "fourier",
+    "continuous_prod",
+    "discontinuous_prod",
+    "polynomial_prod",
+    "switch_continuous",
+    "switch_discontinuous",
+]
+
+
+@dataclass(frozen=True)
+class Shape(ABC):
+    """All that is needed to build a network, in plain values; `features` is how many characters an example has."""
+
+    features: int = 16
+
+    @abstractmethod
+    def build(self, characters: int) -> "CharacterNetwork":
+        """Return a network over codes 0 ... characters - 1, with weights drawn by torch's global generator."""
+
+    def __post_init__(self) -> None:
+        if self.features < 1:
+            raise InputError(f"features={self.features}: must be at least 1; 16 characters are usual")
+
+
+class CharacterNetwork(nn.Module, ABC):
+    """Maps codes to logits of the next character.
+
+    Attributes:
+        predicts_all: whether `forward` predicts after each of the characters, [B, T] to [B, T, V], or only after the
+            last of a window, [B, features] to [B, V].
+        features: characters in a training example.
+    """
+
+    predicts_all: ClassVar[bool]
+    features: int
+
+    @abstractmethod
+    def forward(self, codes: Tensor) -> Tensor:
+        """Return logits of what follows `codes`, an example or a batch's worth of them."""
+
+    @abstractmethod
+    def start(self, batch_size: int, padding: int) -> Any:
+        """Return the state before the first character; `padding` is the code of what stands before a text."""
+
+    @abstractmethod
+    def advance(self, codes: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Read codes [B, T] on from a state; return the logits after each, [B, T, V], and the new state."""
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+
+class WindowNetwork(CharacterNetwork):
+    """A network that looks at a window of `features` characters; its state is the window's characters but one."""
+
+    predicts_all = False
+
+    def start(self, batch_size: int, padding: int) -> Tensor:
+        return torch.full((batch_size, self.features - 1), padding, device=self.device)
+
+    def advance(self, codes: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        read = torch.cat([state, codes], dim=1)
+        windows = read.unfold(1, self.features, 1)  # [B, T, features], a view
+        logits = self(windows.flatten(0, 1)).view(*codes.shape, -1)
+        return logits, read[:, read.shape[1] - self.features + 1 :]
+
+
+def layer_of_kind(
+    kind: LayerKind, inputs: int, outputs: int, nodes: int, segments: int, initialize: Initialize = "uniform"
+) -> nn.Module:
+    """Return a fully connected layer by the name of its kind; `segments` counts only where links have some."""
+    if kind not in get_args(LayerKind):
+        raise InputError(f"kind={kind!r}: must be one of {', '.join(get_args(LayerKind))}")
+    if kind == "fourier":
+        return BasisLayer(inputs, outputs, FourierBasis(nodes))
+    if kind.startswith("switch_"):
+        one_of = [PiecewiseBasis(nodes, segments, kind == "switch_continuous")] * 2
+        return Switch([BasisLayer(inputs, outputs, basis, initialize=initialize) for basis in one_of])
+    name, _, product = kind.partition("_")
+    basis = PiecewiseBasis(nodes, 1 if name == "polynomial" else segments, name != "discontinuous" and nodes > 1)
+    return BasisLayer(inputs, outputs, basis, form="product" if product else "sum", initialize=initialize)
+
+
+def chain_of_layers(
+    sizes: Sequence[int],
+    kind: LayerKind,
+    nodes: int,
+    segments: int,
+    normalise: Normalisation,
+    initialize: Initialize = "uniform",
+) -> nn.Sequential:
+    """Return layers from each size to the next, with a normalisation between any two."""
+    modules: list[nn.Module] = []
+    for inputs, outputs in pairwise(sizes):
+        if modules:
+            modules.append(normalisation(normalise, inputs))
+        modules.append(layer_of_kind(kind, inputs, outputs, nodes, segments, initialize))
+    return nn.Sequential(*modules)
+
+
+def positions_of_codes(codes: Tensor, characters: int, dtype: torch.dtype) -> Tensor:
+    """Return where codes lie in [-1, 1] when each of them gets an equal part: (c - 63.5) / 64 for 128 characters."""
+    return ((codes.to(dtype) + 0.5) / characters - 0.5) * 2

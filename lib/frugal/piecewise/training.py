@@ -1,0 +1,179 @@
+"""Training a network over characters, epoch by epoch, as the recipes of the original do."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim.lr_scheduler import ExponentialLR, ReduceLROnPlateau
+from tqdm.auto import tqdm
+
+from frugal.errors import InputError
+from frugal.optimizers import OptimizerName, make_optimizer
+from frugal.piecewise.networks import CharacterNetwork
+from frugal.piecewise.windows import Batches, Windows
+from frugal.training import fit
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train a network.
+
+    Attributes:
+        epochs: most passes over the examples.
+        optimizer: its name; sparse Lion moves only what a batch touches.
+        learning_rate: at the start; Lion's is 3 to 10 times below Adam's, and AdaHessian's about 1.
+        weight_decay: decoupled where the optimiser has it so.
+        batch_size: examples per gradient.
+        accumulate: gradients per step.
+        clip: largest norm of the gradient; None leaves it as it is.
+        schedule: "plateau" multiplies the rate by `factor` when the training loss has not fallen for `patience`
+            epochs, "exponential" by `gamma` after every epoch, "constant" leaves it.
+        stop_after: epochs without a lower training loss that end the training.
+        seconds: begin no epoch after this time.
+        repeats: how often an example comes in an epoch.
+        random_fraction: share of the input characters replaced by random ones.
+    """
+
+    epochs: int = 100
+    optimizer: OptimizerName = "sparse_lion"
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.0
+    batch_size: int = 1000
+    accumulate: int = 1
+    clip: float | None = None
+    schedule: Literal["plateau", "exponential", "constant"] = "plateau"
+    patience: int = 5
+    factor: float = 0.1
+    gamma: float = 0.9
+    stop_after: int = 20
+    seconds: float | None = None
+    repeats: int = 1
+    random_fraction: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.accumulate < 1:
+            raise InputError(f"epochs={self.epochs}, accumulate={self.accumulate}: must both be at least 1")
+        if self.schedule not in ("plateau", "exponential", "constant"):
+            raise InputError(f"schedule={self.schedule!r}: must be plateau, exponential or constant")
+
+
+class EpochScore(NamedTuple):
+    """Of one epoch, while it was trained: mean loss in nats, share of targets thought likeliest; seconds since the
+    start, and the learning rate it was trained with."""
+
+    epoch: int
+    nats: float
+    accuracy: float
+    seconds: float
+    learning_rate: float
+
+
+def train(
+    network: CharacterNetwork,
+    windows: Windows,
+    recipe: Recipe | None = None,
+    *,
+    after_epoch: Callable[[EpochScore], None] | None = None,
+    device: str = "cpu",
+    progress: bool = True,
+) -> list[EpochScore]:
+    """Train `network` in place on all `windows`; return a score for each epoch.
+
+    An interrupt leaves the network as it is at that moment.
+
+    Args:
+        network: any network over characters.
+        windows: examples of the form it takes; a centred network takes centred ones.
+        recipe: how to train; by default as Recipe() says.
+        after_epoch: called with each new score, for instance to print a sample of text.
+        device: "cpu" or "cuda"; the network stays there.
+        progress: show a bar over the epochs.
+    """
+    recipe = recipe or Recipe()
+    batches = Batches(windows, recipe.batch_size, recipe.repeats, recipe.random_fraction, int(windows.tokens.max()) + 1)
+    optimizer = make_optimizer(
+        recipe.optimizer, network.to(device).parameters(), recipe.learning_rate, recipe.weight_decay
+    )
+    adjust = _schedule(recipe, optimizer)
+    steps = max(1, len(batches) // recipe.accumulate)
+    scores: list[EpochScore] = []
+    begin = time.monotonic()
+    with tqdm(total=recipe.epochs, unit=" epochs", disable=not progress) as bar:
+        for epoch in range(1, recipe.epochs + 1):
+            hits = Hits()
+            rate = optimizer.param_groups[0]["lr"]
+            losses = fit(
+                network,
+                hits.loss,
+                batches,
+                optimizer,
+                steps=steps,
+                schedule=lambda done: 1.0,
+                clip=recipe.clip,
+                accumulate=recipe.accumulate,
+                create_graph=recipe.optimizer == "adahessian",
+                device=device,
+                title="",
+            )
+            elapsed = time.monotonic() - begin
+            scores.append(EpochScore(epoch, sum(losses) / len(losses), hits.share, elapsed, rate))
+            bar.set_postfix(nats=f"{scores[-1].nats:.3f}", accuracy=f"{scores[-1].accuracy:.3f}", refresh=False)
+            bar.update()
+            if after_epoch is not None:
+                after_epoch(scores[-1])
+            adjust(scores[-1].nats)
+            best = min(scores, key=lambda score: score.nats).epoch
+            if epoch - best >= recipe.stop_after or elapsed > (recipe.seconds or float("inf")):
+                break
+    return scores
+
+
+class Hits:
+    """Counts, while a loss is computed, how many targets were thought the likeliest."""
+
+    def __init__(self) -> None:
+        self.count = self.of = 0
+
+    @property
+    def share(self) -> float:
+        return self.count / self.of
+
+    def loss(self, network: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Mean nats per target."""
+        inputs, targets = batch
+        logits = network(inputs).flatten(0, -2)
+        targets = targets.flatten()
+        self.count += int((logits.detach().argmax(-1) == targets).sum())
+        self.of += len(targets)
+        return cross_entropy(logits, targets)
+
+
+class Memorised(NamedTuple):
+    """How well a network knows the examples it was trained on: share of targets thought likeliest, mean nats."""
+
+    accuracy: float
+    nats: float
+
+
+@torch.inference_mode()
+def memorised(network: CharacterNetwork, windows: Windows, batch_size: int = 4096) -> Memorised:
+    """Go once through all examples without training."""
+    hits, nats, device = Hits(), 0.0, network.device
+    for begin in range(0, len(windows), batch_size):
+        inputs, targets = (part.to(device) for part in windows[begin : begin + batch_size])
+        nats += hits.loss(network, (inputs, targets)).item() * targets.numel()
+    return Memorised(hits.share, nats / hits.of)
+
+
+def _schedule(recipe: Recipe, optimizer: torch.optim.Optimizer) -> Callable[[float], None]:
+    """A function of an epoch's loss that sets the next epoch's learning rate."""
+    if recipe.schedule == "plateau":
+        return ReduceLROnPlateau(optimizer, factor=recipe.factor, patience=recipe.patience).step
+    if recipe.schedule == "exponential":
+        exponential = ExponentialLR(optimizer, recipe.gamma)
+        return lambda loss: exponential.step()
+    return lambda loss: None

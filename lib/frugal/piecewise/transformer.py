@@ -1,0 +1,123 @@
+"""A transformer whose maps are piecewise: it attends over the positions of a window and predicts from their mean."""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from frugal.errors import InputError
+from frugal.piecewise.layers import Initialize
+from frugal.piecewise.networks import LayerKind, Shape, WindowNetwork, chain_of_layers, layer_of_kind
+from frugal.piecewise.normalisation import Normalisation, normalisation
+
+
+@dataclass(frozen=True)
+class TransformerShape(Shape):
+    """Characters to vectors, blocks of attention and maps with a shortcut around them, mean, map to the characters.
+
+    Attributes:
+        features: characters in the window; a position holds `characters_per_feature` of them.
+        width: of a position's vector, and of each head.
+        heads, blocks: of attention.
+        embedding_width, inner_width, output_width: hidden layers of the maps before, in and after the blocks.
+        kind, nodes, segments, normalise, initialize: of the piecewise maps.
+        input_only: piecewise maps only before the blocks, plain ones with GELU after.
+        faithful: as the original's code has it, attention runs across the heads of one position and never across
+            positions, the positional code tells a sample's place in the batch, and the logits are normalised.
+    """
+
+    features: int = 10
+    characters_per_feature: int = 1
+    width: int = 8
+    heads: int = 4
+    blocks: int = 3
+    embedding_width: int = 16
+    inner_width: int = 128
+    output_width: int = 100
+    kind: LayerKind = "continuous"
+    nodes: int = 3
+    segments: int = 2
+    normalise: Normalisation = "layer"
+    initialize: Initialize = "uniform"
+    input_only: bool = False
+    faithful: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.features % self.characters_per_feature:
+            raise InputError(
+                f"features={self.features}: must be a multiple of characters_per_feature={self.characters_per_feature}"
+            )
+
+    def build(self, characters: int) -> "Transformer":
+        return Transformer(self, characters)
+
+    def piecewise_maps(self, *sizes: int) -> nn.Sequential:
+        """Return piecewise maps from each size to the next."""
+        return chain_of_layers(sizes, self.kind, self.nodes, self.segments, self.normalise, self.initialize)
+
+    def maps(self, *sizes: int) -> nn.Sequential:
+        """Return the maps that stand behind the embedding: piecewise, or linear with GELU between them."""
+        if not self.input_only:
+            return self.piecewise_maps(*sizes)
+        modules = [module for pair in pairwise(sizes) for module in (nn.Linear(*pair), nn.GELU())]
+        return nn.Sequential(*modules[:-1])
+
+
+class Transformer(WindowNetwork):
+    """Embedding, attention blocks, mean over positions, output."""
+
+    def __init__(self, shape: TransformerShape, characters: int) -> None:
+        super().__init__()
+        self.features, self.shape = shape.features, shape
+        entry, hidden = shape.characters_per_feature, shape.embedding_width
+        self.embedding = nn.Sequential(
+            layer_of_kind(shape.kind, entry, hidden, shape.nodes, characters, shape.initialize),
+            normalisation(shape.normalise, hidden),
+            shape.piecewise_maps(hidden, hidden, shape.width),
+        )
+        self.blocks = nn.ModuleList(AttentionBlock(shape) for _ in range(shape.blocks))
+        self.before = normalisation(shape.normalise, shape.width)
+        self.readout = shape.maps(shape.width, shape.output_width, shape.output_width, characters)
+        self.after = normalisation(shape.normalise, characters) if shape.faithful else nn.Identity()
+
+    def forward(self, codes: Tensor) -> Tensor:
+        x = self.embedding(codes.unflatten(1, (-1, self.shape.characters_per_feature)))  # [B, positions, width]
+        along = 0 if self.shape.faithful else 1
+        code = sinusoids(x.shape[along], x.shape[2]).to(x)
+        x = x + (code.unsqueeze(1) if self.shape.faithful else code)
+        for block in self.blocks:
+            x = block(x)
+        return self.after(self.readout(self.before(x.mean(dim=1))))
+
+
+class AttentionBlock(nn.Module):
+    """x + maps(attention(normalise(x)))."""
+
+    def __init__(self, shape: TransformerShape) -> None:
+        super().__init__()
+        self.heads, self.faithful = shape.heads, shape.faithful
+        wide = shape.heads * shape.width
+        self.before = normalisation(shape.normalise, shape.width)
+        self.queries, self.keys, self.values = (shape.maps(shape.width, wide) for _ in range(3))
+        self.after = normalisation(shape.normalise, wide)
+        self.maps = shape.maps(wide, shape.inner_width, shape.inner_width, shape.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.before(x)
+        heads = [make(y).unflatten(2, (self.heads, -1)) for make in (self.queries, self.keys, self.values)]
+        if not self.faithful:
+            heads = [head.transpose(1, 2) for head in heads]  # [B, heads, positions, width]
+        mixed = nn.functional.scaled_dot_product_attention(*heads)
+        if not self.faithful:
+            mixed = mixed.transpose(1, 2)
+        return x + self.maps(self.after(mixed.flatten(2)))
+
+
+def sinusoids(positions: int, width: int) -> Tensor:
+    """Positional codes [positions, width]: sines and cosines of falling frequency (Vaswani et al. 2017, 3.5)."""
+    frequency = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))
+    angle = torch.arange(positions).unsqueeze(1) * frequency
+    return torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1)[:, :width]

@@ -1,0 +1,185 @@
+"""Training examples over characters: where each begins is kept, and its window is cut when it is asked for."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from frugal.corpora import Document, Tokenizer, encode_documents
+from frugal.errors import InputError
+from frugal.piecewise.networks import CharacterNetwork, positions_of_codes
+
+
+class Windows:
+    """Examples (inputs, targets) around places of a text: the tokens at fixed distances from each place.
+
+    Args:
+        tokens: the text [N].
+        places: [examples], where in the text.
+        inputs: distances of the input tokens from a place; the inputs are [examples, len(inputs)].
+        targets: distances of the target tokens; one gives targets [examples], more [examples, len(targets)].
+        most: only the first examples, if there are more.
+
+    Raises:
+        InputError: there is no example.
+    """
+
+    def __init__(
+        self, tokens: Tensor, places: Tensor, inputs: Sequence[int], targets: Sequence[int], most: int | None = None
+    ) -> None:
+        if most is not None and most < 1:
+            raise InputError(f"most={most}: must be at least 1; leave it out for all examples")
+        if not len(places):
+            raise InputError("there are no examples: the text is empty or shorter than a window; give a longer text")
+        self.tokens, self.places = tokens, places[:most]
+        self.inputs, self.targets = torch.tensor(inputs), torch.tensor(targets)
+
+    @classmethod
+    def sequence(
+        cls, tokenizer: Tokenizer, documents: Iterable[Document | str], features: int, most: int | None = None
+    ) -> Self:
+        """The `features` characters before each character, and the character; document starts before the first."""
+        tokens, places = _padded(tokenizer, documents, before=features, after=0)
+        return cls(tokens, places, range(-features, 0), [0], most)
+
+    @classmethod
+    def centred(
+        cls, tokenizer: Tokenizer, documents: Iterable[Document | str], features: int, most: int | None = None
+    ) -> Self:
+        """The characters on both sides of each character, one more to its left if `features` is odd."""
+        left, right = (features + 1) // 2, features // 2
+        tokens, places = _padded(tokenizer, documents, before=left, after=right)
+        return cls(tokens, places, [*range(-left, 0), *range(1, right + 1)], [0], most)
+
+    @classmethod
+    def flat(
+        cls,
+        tokenizer: Tokenizer,
+        documents: Iterable[Document | str],
+        features: int,
+        most: int | None = None,
+        stride: int = 1,
+    ) -> Self:
+        """Runs of `features` characters, one every `stride`, and as targets the characters after each of them.
+
+        Runs cross from one document into the next, over the document start between them.
+        """
+        tokens = torch.cat(encode_documents(tokenizer, documents))
+        places = torch.arange(0, max(0, len(tokens) - features), stride)
+        return cls(tokens, places, range(features), range(1, features + 1), most)
+
+    @classmethod
+    def for_network(
+        cls,
+        network: CharacterNetwork,
+        tokenizer: Tokenizer,
+        documents: Iterable[Document | str],
+        most: int | None = None,
+    ) -> Self:
+        """The examples a causal network learns from: runs if it predicts after every character, else windows."""
+        make = cls.flat if network.predicts_all else cls.sequence
+        return make(tokenizer, documents, network.features, most)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, chosen: "Tensor | slice") -> tuple[Tensor, Tensor]:
+        """Inputs and targets of the chosen examples."""
+        places = self.places[chosen].unsqueeze(-1)
+        return self.tokens[places + self.inputs], self.tokens[places + self.targets].squeeze(-1)
+
+
+@dataclass(frozen=True)
+class Batches:
+    """All examples in an order that is drawn anew each time, in batches.
+
+    Attributes:
+        windows: the examples.
+        size: examples in a batch.
+        repeats: how often each example comes.
+        random_fraction: share of the input characters that are replaced by random ones, in places drawn anew.
+        characters: how many there are to draw from.
+    """
+
+    windows: Windows
+    size: int
+    repeats: int = 1
+    random_fraction: float = 0.0
+    characters: int = 128
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.repeats < 1:
+            raise InputError(f"size={self.size}, repeats={self.repeats}: must both be at least 1")
+        if not 0 <= self.random_fraction <= 1:
+            raise InputError(f"random_fraction={self.random_fraction}: must be from 0 to 1; 0.1 is much")
+
+    def __len__(self) -> int:
+        return -(-len(self.windows) * self.repeats // self.size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        order = torch.cat([torch.randperm(len(self.windows)) for _ in range(self.repeats)])
+        for chosen in order.split(self.size):
+            inputs, targets = self.windows[chosen]
+            yield randomised(inputs, self.random_fraction, self.characters), targets
+
+
+def randomised(inputs: Tensor, fraction: float, characters: int) -> Tensor:
+    """Replace int(fraction * F) of each row's F codes, in random places, by random ones."""
+    count = int(fraction * inputs.shape[1])
+    if not count:
+        return inputs
+    places = torch.rand(inputs.shape).argsort(dim=1)[:, :count]
+    return inputs.scatter(1, places, torch.randint(characters, places.shape))
+
+
+def as_numbers(inputs: Tensor, characters: int = 128, axis: Literal["none", "channel", "character"] = "none") -> Tensor:
+    """Codes [B, F] as numbers in [-1, 1], for networks of your own.
+
+    With an axis for channels, [B, 1, F], they fit a convolution; with one for the features of a character, [B, F, 1],
+    a network that sees characters one by one.
+    """
+    numbers = positions_of_codes(inputs, characters, torch.float32)
+    if axis == "none":
+        return numbers
+    return numbers.unsqueeze(1 if axis == "channel" else 2)
+
+
+class Ceiling(NamedTuple):
+    """The best that a model which sees only the inputs can do on these very examples."""
+
+    accuracy: float
+    nats: float
+
+
+def ceiling(windows: Windows) -> Ceiling:
+    """Return the share of examples whose target is the likeliest after their inputs, and the conditional entropy.
+
+    Two examples with the same inputs and different targets cannot both be got right: that bounds what can be learned
+    by heart. Needs one target per example; holds all windows in memory at once.
+    """
+    inputs, targets = (part.numpy() for part in windows[:])
+    _, context = np.unique(inputs, axis=0, return_inverse=True)
+    pairs, counts = np.unique(np.stack([context.ravel(), targets]), axis=1, return_counts=True)
+    totals = np.bincount(pairs[0], weights=counts)
+    best = np.zeros(len(totals))
+    np.maximum.at(best, pairs[0], counts)
+    nats = -(counts * np.log(counts / totals[pairs[0]])).sum()
+    return Ceiling(float(best.sum() / len(targets)), float(nats / len(targets)))
+
+
+def _padded(
+    tokenizer: Tokenizer, documents: Iterable[Document | str], before: int, after: int
+) -> tuple[Tensor, Tensor]:
+    """All documents in one row with document starts around each, and the places of their characters."""
+    start = tokenizer.start_id
+    parts = [
+        torch.cat([torch.full((before - 1,), start), tokens, torch.full((after,), start)])
+        for tokens in encode_documents(tokenizer, documents)  # a document start stands in front already
+    ]
+    if not parts:
+        raise InputError("documents: there are none; give at least one text")
+    tokens = torch.cat(parts)
+    return tokens, (tokens != start).nonzero().squeeze(1)

@@ -1,0 +1,168 @@
+"""Networks over characters: the original's shapes, what attends to what, state, saving and loading."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from frugal.errors import InputError
+from frugal.generate import Sampling, generate
+from frugal.piecewise import PRESETS, CharacterNetwork, PiecewiseLM, preset
+from frugal.piecewise.recurrence import linear_recurrence
+from models import EVERY_MODEL, TEXTS, TINY_CONVOLUTIONS, piecewise
+
+PIECEWISE = [name for name, build in EVERY_MODEL.items() if isinstance(build(), PiecewiseLM)]
+
+
+def weights(name: str, **changes: object) -> int:
+    """Weights of the original's network over 128 characters, without those of normalisations between layers."""
+    with torch.device("meta"):
+        network = preset(name, faithful=True, **changes).build(128)
+    return sum(p.numel() for key, p in network.named_parameters() if "maps." not in key or p.dim() > 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "expected"),
+    [
+        ("piecewise_constant", {}, 40_252_800),
+        ("large_single_layer", {"width": 200}, 609_600),
+        ("large_double_layer", {}, 987_000),
+        ("large_single_layer", {"nodes": 3}, 863_500),
+        ("small", {"width": 250, "layers": 3, "nodes": 3}, 4_284_000),
+        ("small", {"width": 250, "layers": 3, "nodes": 4}, 4_540_000),
+        ("large_single_layer", {"width": 200, "nodes": 5}, 763_200),
+        ("no_hidden_layer", {}, 644_000),
+        ("small", {}, 44_320),
+        ("mamba", {}, 26_624),
+        ("mamba", {"width": 64}, 202_496),
+        ("piecewise_mamba", {}, 3_143_696 + 5 * 128),  # ours has a bias on the step sizes
+    ],
+)
+def test_faithful_networks_have_the_originals_number_of_weights(
+    name: str, changes: dict[str, object], expected: int
+) -> None:
+    assert weights(name, **changes) == expected
+
+
+def test_faithful_convolutions_have_the_originals_shapes() -> None:
+    with torch.device("meta"):
+        tail, faithful = (preset("tail_focus", faithful=flag).build(128) for flag in (False, True))
+    shapes = [tuple(layer.weight.shape) for layer in tail.convolutions]  # type: ignore[union-attr]
+    assert shapes == [(250, 129, 16), (250, 750, 2), (100, 750, 16)]
+    assert (tail.readout.in_features, faithful.readout.in_features) == (4_200, 12_206)
+
+
+def test_hidden_layers_have_the_nodes_asked_for_unless_faithful() -> None:
+    with torch.device("meta"):
+        asked = preset("large_single_layer", nodes=3).build(128)
+    assert sum(p.numel() for p in asked.parameters() if p.dim() == 3) == 988_500
+
+
+def codes(rows: int, features: int) -> Tensor:
+    return torch.randint(0, 128, (rows, features), generator=torch.Generator().manual_seed(2))
+
+
+def transformer(**changes: object) -> CharacterNetwork:
+    torch.manual_seed(0)
+    return preset("high_order_input_transformer", features=6, **changes).build(128)
+
+
+def test_the_transformer_sees_the_order_of_characters_and_not_the_place_in_the_batch() -> None:
+    network, window = transformer(), codes(1, 6)
+    assert not torch.allclose(network(window.flip(1)), network(window), atol=1e-4)
+    twice = network(window.repeat(2, 1))
+    torch.testing.assert_close(twice[0], twice[1])
+
+
+def test_the_faithful_transformer_sees_the_place_in_the_batch_and_not_the_order_of_characters() -> None:
+    network, window = transformer(faithful=True), codes(1, 6)
+    torch.testing.assert_close(network(window.flip(1)), network(window), rtol=0, atol=1e-4)
+    twice = network(window.repeat(2, 1))
+    assert not torch.allclose(twice[0], twice[1], atol=1e-3)
+
+
+def test_fewer_segments_than_characters_let_neighbours_share_one() -> None:
+    torch.manual_seed(0)
+    whole = preset("large_single_layer", width=6, features=3).build(128)
+    half = preset("large_single_layer", width=6, features=3, input_segments=64).build(128)
+    layer = half.maps[0].layer  # type: ignore[index, union-attr]
+    assert layer.weight.shape[1] == 65
+    window = codes(4, 3)
+    assert half(window).shape == whole(window).shape
+    torch.testing.assert_close(half.maps[0](window), layer((window - 63.5) / 64))  # type: ignore[index]
+
+
+@pytest.mark.parametrize("length", [1, 2, 5, 8, 13])
+def test_the_scan_is_the_loop(length: int) -> None:
+    a, b = torch.rand(2, 3, length, 4, dtype=torch.float64)
+    h, states = torch.zeros(3, 4, dtype=torch.float64), []
+    for t in range(length):
+        h = a[:, t] * h + b[:, t]
+        states.append(h)
+    torch.testing.assert_close(linear_recurrence(a, b), torch.stack(states, 1))
+
+
+def test_the_scan_has_the_right_derivatives() -> None:
+    a, b = torch.rand(2, 1, 5, 2, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(linear_recurrence, (a, b))
+    assert torch.autograd.gradgradcheck(linear_recurrence, (a, b))
+
+
+def test_mambas_state_does_not_grow() -> None:
+    model = piecewise("mamba", width=8, blocks=2, state=4)
+    tokens = torch.zeros(1, 30, dtype=torch.int64)
+    sizes = []
+    for length in (1, 30):
+        _, state = model.feed(tokens[:, :length], model.start(1))
+        sizes.append([part.shape for block in state for part in block])
+    assert sizes[0] == sizes[1]
+
+
+@pytest.mark.parametrize("name", PIECEWISE)
+def test_a_model_comes_back_from_its_folder(name: str, tmp_path: Path) -> None:
+    model = EVERY_MODEL[name]()
+    model.save(tmp_path / "model")
+    again = PiecewiseLM.load(tmp_path / "model")
+    tokens = torch.arange(12).reshape(2, 6)
+    assert torch.equal(again.score(tokens), model.score(tokens))
+    greedy = Sampling(max_tokens=5, temperature=0)
+    assert generate(again, "the c", greedy) == generate(model, "the c", greedy)
+
+
+def test_a_small_piece_at_a_time_gives_the_same_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    for model in (piecewise("large_single_layer", width=10), piecewise("mamba", width=8, blocks=2)):
+        tokens = model.tokenizer.encode(TEXTS[0])[None]
+        whole = model.target_scores(tokens)
+        monkeypatch.setattr("frugal.piecewise.language_model.CODES_AT_ONCE", 50)
+        pieces = model.target_scores(tokens)
+        torch.testing.assert_close(pieces.log_probabilities, whole.log_probabilities, rtol=1e-3, atol=1e-3)
+        monkeypatch.undo()
+
+
+def test_every_layer_kind_makes_a_network() -> None:
+    from typing import get_args
+
+    from frugal.piecewise.networks import LayerKind
+
+    for kind in get_args(LayerKind):
+        model = piecewise("small", kind=kind, features=3, normalise="maxabs")
+        assert model.score(torch.zeros(1, 2, dtype=torch.int64)).isfinite().all()
+
+
+def test_unknown_names_are_refused_with_a_hint() -> None:
+    with pytest.raises(InputError, match="did you mean 'large_single_layer'"):
+        preset("large_single_leyer")
+    with pytest.raises(InputError, match="widht=3: small has no such field; it has features, width"):
+        preset("small", widht=3)
+    with pytest.raises(InputError, match="too few for these convolutions"):
+        preset("tail_focus", features=20)
+    with pytest.raises(InputError, match="multiple of characters_per_feature"):
+        preset("transformer", features=9, characters_per_feature=2)
+    with pytest.raises(InputError, match="one value for each convolution"):
+        preset("conv", **{**TINY_CONVOLUTIONS, "focus": (1,)})
+
+
+def test_the_originals_names_are_all_there() -> None:
+    theirs = "small large_single_layer large_double_layer large_standard conv transformer tail_focus mamba"
+    assert {*theirs.split(), "high_order_input_transformer"} <= PRESETS.keys()

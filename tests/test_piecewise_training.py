@@ -1,0 +1,111 @@
+"""Recipes: learning by heart, schedules, early stopping, and what a score counts."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from frugal.errors import InputError
+from frugal.generate import Sampling, generate
+from frugal.piecewise import EpochScore, PiecewiseLM, Recipe, Windows, memorised, preset, train
+from frugal.training import fit
+from models import TEXTS, characters
+
+QUICK = Recipe(epochs=60, learning_rate=0.02, batch_size=20, schedule="constant")
+
+
+def model(name: str = "no_hidden_layer", **changes: object) -> tuple[PiecewiseLM, Windows]:
+    torch.manual_seed(0)
+    made = PiecewiseLM(preset(name, **{"width": 20, "features": 6, **changes}), characters())
+    return made, Windows.for_network(made.network, made.tokenizer, TEXTS[:1])
+
+
+def trained(recipe: Recipe, **changes: object) -> list[EpochScore]:
+    made, windows = model(**changes)
+    return train(made.network, windows, recipe, progress=False)
+
+
+def test_a_text_is_learned_by_heart_and_recited() -> None:
+    made, windows = model()
+    scores = train(made.network, windows, QUICK, progress=False)
+    known = memorised(made.network, windows)
+    assert scores[-1].accuracy > 2 * scores[0].accuracy
+    assert known.accuracy > 0.95
+    assert known.nats < scores[0].nats / 4
+    assert generate(made, "the cat", Sampling(max_tokens=10, temperature=0)) == TEXTS[0][7:17]
+
+
+def test_mamba_learns_from_runs() -> None:
+    made, windows = model("mamba", width=8, blocks=1, state=4, features=12)
+    scores = train(made.network, windows, replace(QUICK, epochs=30, optimizer="adam"), progress=False)
+    assert scores[-1].nats < scores[0].nats / 2
+    assert memorised(made.network, windows).accuracy == pytest.approx(scores[-1].accuracy, abs=0.1)
+
+
+def test_a_plateau_lowers_the_learning_rate() -> None:
+    still = replace(QUICK, learning_rate=1e-12, schedule="plateau", patience=1, epochs=6)
+    rates = [score.learning_rate for score in trained(still)]
+    assert rates[0] == 1e-12
+    assert rates[-1] <= 1e-12  # below what torch's schedule can lower
+    noisy = replace(QUICK, optimizer="adam", learning_rate=3.0, schedule="plateau", patience=0, epochs=8)
+    rates = [score.learning_rate for score in trained(noisy)]
+    assert rates[-1] < rates[0]
+
+
+def test_an_exponential_schedule_lowers_it_every_epoch() -> None:
+    rates = [score.learning_rate for score in trained(replace(QUICK, schedule="exponential", epochs=3))]
+    assert rates == pytest.approx([0.02, 0.018, 0.0162])
+
+
+def test_training_stops_when_the_loss_no_longer_falls() -> None:
+    scores = trained(replace(QUICK, optimizer="adam", learning_rate=30.0, stop_after=2))
+    best = min(scores, key=lambda score: score.nats).epoch
+    assert scores[-1].epoch == best + 2 < 60
+
+
+def test_a_budget_of_seconds_ends_the_training_after_an_epoch() -> None:
+    assert len(trained(replace(QUICK, seconds=1e-9))) == 1
+
+
+def test_the_same_seed_trains_the_same_network() -> None:
+    brief = replace(QUICK, epochs=2, random_fraction=0.2)
+    assert trained(brief)[-1].nats == trained(brief)[-1].nats
+
+
+def test_repeats_and_accumulation_change_the_number_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = []
+
+    def spy(*args: Any, **settings: Any) -> list[float]:
+        steps.append(settings["steps"])
+        return fit(*args, **settings)
+
+    monkeypatch.setattr("frugal.piecewise.training.fit", spy)
+    for recipe in (QUICK, replace(QUICK, repeats=2), replace(QUICK, repeats=2, accumulate=3)):
+        trained(replace(recipe, epochs=1))
+    assert steps == [3, 5, 1]  # of 46 characters in batches of 20
+
+
+def test_samples_can_be_shown_after_each_epoch() -> None:
+    made, windows = model()
+    seen: list[str] = []
+    train(
+        made.network,
+        windows,
+        replace(QUICK, epochs=2),
+        after_epoch=lambda score: seen.append(generate(made, "the", Sampling(max_tokens=4, temperature=0))),
+        progress=False,
+    )
+    assert [len(text) > 0 for text in seen] == [True, True]
+
+
+def test_second_order_steps_train_too() -> None:
+    scores = trained(replace(QUICK, optimizer="adahessian", learning_rate=0.5, epochs=8))
+    assert scores[-1].nats < scores[0].nats
+
+
+def test_bad_recipes_are_refused() -> None:
+    with pytest.raises(InputError, match="epochs=0"):
+        Recipe(epochs=0)
+    with pytest.raises(InputError, match="schedule='cosine'"):
+        Recipe(schedule="cosine")  # type: ignore[arg-type]
