@@ -3,29 +3,30 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer
 
 from frugal.errors import InputError, UnavailableError
 from frugal.files import appearing
 from frugal.readout.base import part
-from frugal.readout.plan import EpochScore, TrainingPlan
+from frugal.readout.plan import EpochScore
 
 
 def keep(
     folder: Path,
     readout: nn.Module,
-    plan: TrainingPlan,
+    plan: Any,
     optimizer: Optimizer,
-    scores: list[EpochScore],
+    scores: list[Any],
     best: dict[str, Tensor],
 ) -> None:
-    """Write the training's state; the folder appears whole."""
+    """Write the training's state, plan and scores being dataclasses; the folder appears whole."""
     tensors = {f"last.{name}": values for name, values in readout.state_dict().items()}
     tensors |= {f"best.{name}": values for name, values in best.items()}
-    if plan.optimizer == "adamw":  # L-BFGS gathers its curvature anew
+    if not isinstance(optimizer, LBFGS):  # which gathers its curvature anew
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": values for name, values in state.items()}
     with appearing(folder) as temporary:
@@ -36,13 +37,13 @@ def keep(
 
 
 def resume(
-    folder: Path, readout: nn.Module, plan: TrainingPlan, optimizer: Optimizer
-) -> tuple[list[EpochScore], dict[str, Tensor]]:
-    """Put readout and optimiser back as `keep` found them; the scores and the best weights so far."""
+    folder: Path, readout: nn.Module, plan: Any, optimizer: Optimizer, kind: type[Any] = EpochScore
+) -> tuple[list[Any], dict[str, Tensor]]:
+    """Put readout and optimiser back as `keep` found them; the scores, of this kind, and the best weights so far."""
     try:
         kept = json.loads((folder / "training.json").read_text(encoding="utf-8"))
         tensors = load_file(folder / "training.safetensors")
-        scores = [EpochScore(**score) for score in kept["scores"]]
+        scores = [kind(**score) for score in kept["scores"]]
     except Exception as error:
         raise UnavailableError(f"{folder} holds no readable training ({error}): remove it to start anew") from error
     if kept["plan"] != asdict(plan):

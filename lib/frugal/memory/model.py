@@ -1,0 +1,283 @@
+"""A GPT with an associative memory that it reads and writes."""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from frugal.corpora import Document, encode_documents, strided_windows
+from frugal.errors import InputError
+from frugal.files import appearing
+from frugal.foundation import Foundation, load_foundation
+from frugal.foundation.loading import PACKAGED
+from frugal.language_model import LanguageModel, TargetScores, gather_targets, read_model, save_model
+from frugal.memory.network import MemoryNetwork, Read, WindowOutput
+from frugal.memory.reading import Entries
+from frugal.memory.texts import TextMemory
+from frugal.memory.writing import Write
+
+if TYPE_CHECKING:
+    from transformers import DynamicCache
+
+
+class StreamState(NamedTuple):
+    """What a stream keeps: its window, and what it has written.
+
+    The lists hold one tensor for each token since the window began to answer: those rows are written when the window
+    moves on.
+    """
+
+    begin: int  # position of the window's first token
+    tokens: Tensor  # [B, n], the window's
+    cache: "DynamicCache"
+    entries: Entries
+    deleted: Tensor  # [B, m], entries to be deleted when the window moves on
+    hidden: Tensor  # [B, r, E], of the rows to be written
+    surprise: Tensor  # [B, r - 1], of the tokens after them
+    logits: Tensor  # [B, V], the last
+
+
+class Step(NamedTuple):
+    """One window's share of streams: outputs of its rows, from position `begin` on, and what was written before."""
+
+    begin: int
+    output: WindowOutput
+    entries: Entries
+
+
+class MemoryGPT(LanguageModel):
+    """A GPT that looks back on what has left its window, and on texts that it was told to remember.
+
+    It reads a text in half-overlapping windows. While a window is read the memory stands still; when it moves on, the
+    rows it answered for are written (see Writer), and what was written before the window's first token can be read
+    (see MemoryNetwork). So the memory never holds what the window shows, and never what is still to come.
+
+    There are two memories: each stream's own entries, which begin empty with every stream, and `memory`, which keeps
+    texts; scoring and generating only read it, `remember` and `forget` change it.
+
+    Args:
+        foundation: the GPT. Its weights are used as they are, or copied if they are to be trained.
+        read: "concat", "attention" or "knn"; see MemoryNetwork, as for `layer` and `faithful`.
+        write: "all", "threshold", "surprise", "learned" or "random"; see Writer, as for `budget` and `deletes`.
+        context: tokens per window; by default the foundation's own context.
+        memory_size: most entries of a stream, and of the kept memory; the oldest go first.
+        memory_dim: width of the entries' vectors; by default that of the embeddings.
+        num_search_results: entries read at each position.
+        train_base: train the GPT too.
+        seed: of everything random.
+        index: settings of the kept memory's AssociativeMemory, such as index, num_clusters and eviction.
+
+    Raises:
+        InputError: a value outside its range.
+    """
+
+    context_length = None
+
+    def __init__(
+        self,
+        foundation: Foundation,
+        *,
+        read: Read = "attention",
+        write: Write = "all",
+        context: int | None = None,
+        memory_size: int = 10_000,
+        memory_dim: int | None = None,
+        num_search_results: int = 5,
+        layer: int = -1,
+        budget: float = 0.25,
+        deletes: bool = False,
+        faithful: bool = False,
+        train_base: bool = False,
+        seed: int = 0,
+        **index: Any,
+    ) -> None:
+        self.foundation = foundation
+        self.tokenizer, self.device = foundation.tokenizer, foundation.device
+        self.vocabulary_size = foundation.vocabulary_size
+        self.context = context or foundation.context_length
+        if not 4 <= self.context <= foundation.context_length:
+            raise InputError(f"context={context}: must lie in 4 to {foundation.context_length}, the foundation's own")
+        if memory_size < 1 or num_search_results < 1:
+            raise InputError(f"memory_size={memory_size}, num_search_results={num_search_results}: must be positive")
+        dim = memory_dim or foundation.hidden_size
+        self.settings: dict[str, Any] = {
+            "read": read,
+            "write": write,
+            "context": self.context,
+            "memory_size": memory_size,
+            "memory_dim": dim,
+            "num_search_results": num_search_results,
+            "layer": layer,
+            "budget": budget,
+            "deletes": deletes,
+            "faithful": faithful,
+            "train_base": train_base,
+            "seed": seed,
+            **index,
+        }
+        gpt = copy.deepcopy(foundation.model).float().requires_grad_(True) if train_base else foundation.model
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.network = MemoryNetwork(
+                gpt,
+                read=read,
+                dim=dim,
+                k=num_search_results,
+                layer=layer,
+                faithful=faithful,
+                write=write,
+                budget=budget,
+                deletes=deletes,
+                seed=seed,
+            ).to(self.device)
+        self.network.eval()
+        self.stride = self.context + 1 - self.context // 2
+        self.memory_size, self.dim = memory_size, dim
+        metric = "l2" if faithful else "cosine"
+        self.memory = TextMemory.empty(dim, memory_size, metric=metric, seed=seed, device=str(self.device), **index)
+
+    def steps(self, tokens: Tensor, entries: Entries | None = None) -> Iterator[Step]:
+        """Read streams [B, T] window by window; `entries` are what they have written earlier, by default nothing."""
+        entries = Entries.none(len(tokens), self.dim, tokens.device) if entries is None else entries
+        for begin, end, keep in strided_windows(tokens.shape[1], self.context, self.stride):
+            output = self.network(tokens[:, begin:end], entries.before(begin), self.memory).rows(keep - begin)
+            step = Step(keep, output, entries)
+            yield step
+            if end < tokens.shape[1]:
+                entries = self.after(step, tokens)
+
+    def after(self, step: Step, tokens: Tensor) -> Entries:
+        """The streams' entries once a window has moved on; `tokens` [B, T] are the streams', the next one included."""
+        _, output, entries = step
+        deleted = self.network.writer.deleted_columns(output.hidden, output.reading, entries.tokens.shape[1])
+        return entries.without(deleted).joined(self._written(step, tokens), self.memory_size)
+
+    def score(self, tokens: Tensor) -> Tensor:
+        return torch.cat([step.output.logits.log_softmax(-1) for step in self.steps(tokens)], 1)
+
+    def target_scores(self, tokens: Tensor) -> TargetScores:
+        """As the protocol's, in the memory that one window takes."""
+        pieces = []
+        for step in self.steps(tokens[:, :-1]):
+            targets = tokens[:, step.begin + 1 : step.begin + 1 + step.output.logits.shape[1]]
+            pieces.append(gather_targets(step.output.logits.log_softmax(-1), targets))
+        return TargetScores(*(torch.cat(column, 1) for column in zip(*pieces, strict=True)))
+
+    def start(self, batch_size: int) -> StreamState:
+        entries = Entries.none(batch_size, self.dim, self.device)
+        empty = torch.empty(batch_size, 0, device=self.device)
+        hidden = torch.empty(batch_size, 0, self.foundation.hidden_size, device=self.device)
+        return StreamState(0, empty.long(), self._empty_cache(), entries, empty.bool(), hidden, empty, empty)
+
+    def step(self, tokens: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
+        """As the protocol's: one token through the GPT, but for the first after the window has moved on."""
+        surprise = state.surprise
+        if state.tokens.shape[1]:
+            of_token = state.logits.log_softmax(-1).gather(1, tokens.unsqueeze(1))
+            surprise = torch.cat([surprise, -of_token], 1)
+        if state.tokens.shape[1] == self.context:
+            state = self._moved_on(state, tokens, surprise)
+            surprise = state.surprise
+        visible, cache = state.entries.before(state.begin), copy_cache(state.cache)
+        output = self.network(tokens.unsqueeze(1), visible, self.memory, cache=cache)
+        deleted = self.network.writer.deleted_columns(output.hidden, output.reading, visible.tokens.shape[1])
+        logits = output.logits[:, 0]
+        return logits, StreamState(
+            state.begin,
+            torch.cat([state.tokens, tokens.unsqueeze(1)], 1),
+            cache,
+            state.entries,
+            state.deleted | deleted,
+            torch.cat([state.hidden, output.hidden], 1),
+            surprise,
+            logits,
+        )
+
+    def work(self, inputs: Tensor, memory_input: Tensor | None = None) -> Tensor:
+        """Logits [B, T, V] of tokens [B, T] or vectors [B, T, E], with the kept memory as working memory.
+
+        It is asked with `memory_input` [B, T, E], and not read at all where that is None. T is at most the
+        foundation's context.
+        """
+        kept = None if memory_input is None else self.memory
+        return self.network(inputs, None, kept, memory_input=memory_input).logits
+
+    @torch.inference_mode()
+    def remember(self, text: Document | str) -> int:
+        """Write a text into the kept memory, as `write` and `budget` say; the number of entries written."""
+        tokens = encode_documents(self.tokenizer, [text])[0].to(self.device)
+        before = self.memory.store.clock
+        written = [self._written(step, tokens[None]) for step in self.steps(tokens[None, :-1])]
+        entries = Entries(*(torch.cat(column, 1)[0] for column in zip(*written, strict=True)))  # [n]
+        kept = entries.strength > -torch.inf
+        self.memory.remember(tokens, entries.vectors[kept], entries.positions[kept])
+        return self.memory.store.clock - before
+
+    def forget(self, text: Document | str) -> int:
+        """Take a remembered text out of the kept memory again; the number of entries removed."""
+        return self.memory.forget(encode_documents(self.tokenizer, [text])[0])
+
+    def save(self, folder: Path, notes: str = "") -> None:
+        """Write the model with a snapshot of its kept memory; a packaged foundation is named, others saved along."""
+        config = {**self.settings, "foundation": self.foundation.name}
+        card = f"# Memory GPT\n\n{self.foundation.name} with a memory: {self.settings}.\n\n{notes}"
+        with appearing(folder) as temporary:
+            save_model(temporary, self, self.network.state_dict(), config, card)
+            self.memory.save(temporary)
+            if self.foundation.name not in PACKAGED:
+                self.foundation.save(temporary / "foundation")
+
+    @classmethod
+    def load(cls, folder: Path, *, foundation: Foundation | None = None, device: str = "cpu") -> Self:
+        """Read a model that `save` wrote; its foundation can be given where it is loaded already."""
+        weights, config, _ = read_model(folder, cls)
+        name, own = config.pop("foundation"), folder / "foundation"
+        foundation = foundation or load_foundation(own if own.is_dir() else name, device=device)
+        model = cls(foundation, **config)
+        model.network.load_state_dict(weights)
+        model.memory = TextMemory.load(folder)
+        return model
+
+    def with_memory(self, memory: TextMemory) -> "MemoryGPT":
+        """The same model, weights and all, with another kept memory."""
+        other = copy.copy(self)
+        other.memory = memory
+        return other
+
+    def without_memory(self) -> "MemoryGPT":
+        """The same model with nothing in its kept memory."""
+        return self.with_memory(TextMemory.empty(self.dim, 1, metric=self.memory.store.metric))
+
+    def _written(self, step: Step, tokens: Tensor) -> Entries:
+        """What the rows of a step are written as."""
+        begin, output, _ = step
+        following = tokens[:, begin + 1 : begin + 1 + output.logits.shape[1]]
+        expected = gather_targets(output.logits.detach().log_softmax(-1), following).log_probabilities
+        return self.network.writer(output.hidden, following, -expected, begin)
+
+    def _moved_on(self, state: StreamState, tokens: Tensor, surprise: Tensor) -> StreamState:
+        """The state of streams whose windows are full, before their next tokens [B] are read."""
+        rows = state.hidden.shape[1]
+        following = torch.cat([state.tokens, tokens.unsqueeze(1)], 1)[:, -rows:]
+        new = self.network.writer(state.hidden, following, surprise, state.begin + self.context - rows)
+        entries = state.entries.without(state.deleted).joined(new, self.memory_size)
+        begin, seen, cache = state.begin + self.stride, state.tokens[:, self.stride :], self._empty_cache()
+        if seen.shape[1]:
+            self.network(seen, entries.before(begin), self.memory, cache=cache)
+        deleted = torch.zeros_like(entries.tokens, dtype=torch.bool)
+        return StreamState(begin, seen, cache, entries, deleted, state.hidden[:, :0], surprise[:, :0], state.logits)
+
+    def _empty_cache(self) -> "DynamicCache":
+        from transformers import DynamicCache
+
+        return DynamicCache(config=self.foundation.model.config)
+
+
+def copy_cache(cache: "DynamicCache") -> "DynamicCache":
+    """A cache of the same tensors, which transformers never writes into: the old state stays valid."""
+    twin = copy.copy(cache)
+    twin.layers = [copy.copy(layer) for layer in cache.layers]
+    return twin

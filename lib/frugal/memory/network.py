@@ -1,0 +1,198 @@
+"""The transformer with its memory: one forward pass over one window."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, get_args
+
+import torch
+from torch import Tensor, nn
+
+from frugal.errors import InputError
+from frugal.memory.reading import Entries, Reader, Reading
+from frugal.memory.texts import TextMemory
+from frugal.memory.writing import Write, Writer
+
+if TYPE_CHECKING:
+    from transformers import DynamicCache, PreTrainedModel
+
+Read = Literal["concat", "attention", "knn"]
+
+
+class WindowOutput(NamedTuple):
+    """What comes out of a window of n tokens for each of B streams."""
+
+    logits: Tensor  # [B, n, V]
+    hidden: Tensor  # [B, n, E], last hidden states, float32
+    reading: Reading  # of each position
+
+    def rows(self, begin: int) -> "WindowOutput":
+        """Positions from `begin` on."""
+        reading = Reading(*(column[:, begin:] for column in self.reading))
+        return WindowOutput(self.logits[:, begin:], self.hidden[:, begin:], reading)
+
+
+class MemoryNetwork(nn.Module):
+    """A causal transformer that reads entries of a memory, and the heads that write them.
+
+    With x the input embeddings, h the hidden states after `layer`, p the transformer's own distribution, and w_i the
+    weights of the k entries read, each with its vector s_i and its token v_i:
+
+        "concat"     x + gate * fc([x; w_1 u_1; ..; w_k u_k])      before the first layer
+        "attention"  h + gate * sum_i w_i u_i                      after `layer`
+        "knn"        (1 - gate * sum_i w_i) p + gate * sum_i w_i [token = v_i]
+
+    where u_i = value([embedding(v_i); s_i]). With `faithful`, "concat" is fc([x; s_1; ..; s_k]) in place of the
+    embedding, as VardaGPT has it. A gate of 0 gives the transformer's own logits exactly; it starts at 0, but for
+    "knn", which starts by reading almost nothing, and for `faithful`, which has none.
+
+    Args:
+        gpt: a Hugging Face causal model; it is trained where its parameters require a gradient.
+        read: see above.
+        dim: width D of the entries' vectors.
+        k: entries read at each position.
+        layer: number of the block after which "attention" reads; negative counts from the last.
+        faithful: see above.
+        writer: settings of the Writer.
+    """
+
+    def __init__(
+        self,
+        gpt: "PreTrainedModel",
+        *,
+        read: Read,
+        dim: int,
+        k: int,
+        layer: int,
+        faithful: bool,
+        write: Write,
+        budget: float,
+        deletes: bool,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        width: int = gpt.config.hidden_size
+        if read not in get_args(Read):
+            raise InputError(f"read={read!r}: must be one of {', '.join(map(repr, get_args(Read)))}")
+        count = len(_blocks(gpt))
+        if not -count <= layer < count:
+            raise InputError(f"layer={layer}: must lie in {-count} to {count - 1}, the model's {count} layers")
+        if faithful and (read != "concat" or dim != width):
+            raise InputError(
+                f"faithful=True with read={read!r}, memory_dim={dim}: the original concatenates vectors as wide as the "
+                f"embeddings; give read='concat', memory_dim={width}"
+            )
+        self.gpt, self.read, self.faithful = gpt, read, faithful
+        self.layer = layer
+        self.reader = Reader(width, dim, k, faithful)
+        self.writer = Writer(width, dim, write=write, budget=budget, deletes=deletes, seed=seed, faithful=faithful)
+        self.gate = nn.Parameter(torch.tensor(1.0 if faithful or read == "knn" else 0.0))
+        if not faithful and read != "knn":
+            self.value = nn.Linear(width + dim, width)
+        if read == "concat":
+            self.fc = nn.Linear(width * (1 + k), width)
+
+    def train(self, mode: bool = True) -> Self:
+        """As torch has it, but a frozen transformer stays as it is used: without dropout."""
+        super().train(mode)
+        if not any(parameter.requires_grad for parameter in self.gpt.parameters()):
+            self.gpt.eval()
+        return self
+
+    def state_dict(self, *arguments: Any, **keywords: Any) -> dict[str, Any]:  # type: ignore[override]
+        """The weights that training changes: a frozen transformer's are left out, tied ones come once."""
+        weights = super().state_dict(*arguments, **keywords)
+        frozen = not any(parameter.requires_grad for parameter in self.gpt.parameters())
+        left_out = "gpt." if frozen else "gpt.lm_head."
+        return {name: value for name, value in weights.items() if not name.startswith(left_out)}
+
+    def load_state_dict(self, weights: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Take what `state_dict` gave."""
+        if strict and weights.keys() != self.state_dict().keys():
+            raise RuntimeError("these are the weights of another network")
+        return super().load_state_dict(weights, strict=False, assign=assign)
+
+    def forward(
+        self,
+        inputs: Tensor,
+        entries: Entries | None = None,
+        kept: TextMemory | None = None,
+        *,
+        memory_input: Tensor | None = None,
+        cache: "DynamicCache | None" = None,
+    ) -> WindowOutput:
+        """Read a window of tokens [B, n], or of vectors [B, n, E] in place of their embeddings.
+
+        Args:
+            entries: the streams' own.
+            kept: a memory that all streams read.
+            memory_input: vectors [B, n, E] to ask the memory with, in place of the window's own.
+            cache: keys and values of the tokens before the window; these tokens' are added to it.
+        """
+        vectors = inputs if inputs.is_floating_point() else self.gpt.get_input_embeddings()(inputs)
+
+        def find(states: Tensor) -> Reading:
+            return self.reader(states if memory_input is None else memory_input, entries, kept)
+
+        if self.read == "concat":
+            reading = find(vectors)
+            hidden = self._transform(self._concatenated(vectors, reading), cache)
+        elif self.read == "attention":
+            with self._reading_after_block(find) as found:
+                hidden = self._transform(vectors, cache)
+            reading = found[0]
+        else:
+            hidden = self._transform(vectors, cache)
+            reading = find(hidden)
+        logits = self.gpt.get_output_embeddings()(hidden).float()
+        if self.read == "knn" and self.gate.item() != 0:
+            logits = self._mixed(logits, reading)
+        return WindowOutput(logits, hidden.float(), reading)
+
+    def _transform(self, vectors: Tensor, cache: "DynamicCache | None") -> Tensor:
+        """Last hidden states [B, n, E] of input vectors."""
+        output = self.gpt.base_model(inputs_embeds=vectors, past_key_values=cache, use_cache=cache is not None)
+        return output.last_hidden_state
+
+    def _concatenated(self, vectors: Tensor, reading: Reading) -> Tensor:
+        """What the first layer gets, [B, n, E]."""
+        results = reading.vectors if self.faithful else reading.weights[..., 1:, None] * self._values(reading)
+        mixed = self.fc(torch.cat([vectors.float(), results.flatten(2)], 2)).to(vectors.dtype)
+        return mixed if self.faithful else vectors + self.gate.to(vectors.dtype) * mixed
+
+    @contextlib.contextmanager
+    def _reading_after_block(self, find: Any) -> Iterator[list[Reading]]:
+        """What is read is added to the block's output; the list gets it."""
+        found: list[Reading] = []
+
+        def add(block: nn.Module, inputs: Any, output: Any) -> Any:
+            states = output if isinstance(output, Tensor) else output[0]
+            reading = find(states)
+            found.append(reading)
+            read = (reading.weights[..., 1:, None] * self._values(reading)).sum(2)
+            states = states + (self.gate * read).to(states.dtype)
+            return states if isinstance(output, Tensor) else (states, *output[1:])
+
+        handle = _blocks(self.gpt)[self.layer].register_forward_hook(add)
+        try:
+            yield found
+        finally:
+            handle.remove()
+
+    def _values(self, reading: Reading) -> Tensor:
+        """What each entry has to say, [B, n, k, E]."""
+        embedded = self.gpt.get_input_embeddings()(reading.tokens.clamp_min(0)).float()
+        return self.value(torch.cat([embedded, reading.vectors], 3))
+
+    def _mixed(self, logits: Tensor, reading: Reading) -> Tensor:
+        """Log-probabilities [B, n, V] of the transformer's distribution mixed with the entries' tokens."""
+        weights = self.gate * reading.weights[..., 1:]
+        own = (1 - weights.sum(-1, keepdim=True)) * logits.softmax(-1)
+        return own.scatter_add(2, reading.tokens.clamp_min(0), weights).log()
+
+
+def _blocks(gpt: "PreTrainedModel") -> nn.ModuleList:
+    """The transformer's layers, whatever its family calls them."""
+    lists = [module for module in gpt.base_model.children() if isinstance(module, nn.ModuleList)]
+    if len(lists) != 1:
+        raise InputError(f"{type(gpt).__name__}: its blocks are not found; use a model of the GPT-2 or Llama kind")
+    return lists[0]

@@ -1,0 +1,278 @@
+"""Training the heads that read and write: the loss, validation after each epoch, early stopping, resuming."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
+
+from frugal.corpora import Blocks, Document, encode_documents
+from frugal.errors import InputError
+from frugal.memory.model import MemoryGPT, Step
+from frugal.memory.reading import Entries
+from frugal.readout.checkpoint import keep, resume
+from frugal.training import fit
+
+Streams = DataLoader[tuple[Tensor, Tensor]]
+SMALLEST = 1e-9  # probabilities below it count as it
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """How a MemoryGPT is trained.
+
+    Attributes:
+        epochs: most passes over the training text.
+        learning_rate: of AdamW, its highest; it falls to nothing along half a cosine over all epochs.
+        batch_size: streams trained side by side.
+        windows: windows of a stream that one step reads; the gradient reaches from its readings to its writings.
+        scope: how long a stream's entries live: until its "step" ends, or on through the "stream" of steps, then
+            without a gradient.
+        forgetfulness_factor: share of a stream's entries that is forgotten, at random, after each step.
+        patience: epochs without a better validation score after which training stops.
+        retrieval, write_rate, deletion: weights of the loss's terms beside the cross-entropy; see `memory_loss`.
+        seed: of the order of the text and of forgetting.
+    """
+
+    epochs: int = 5
+    learning_rate: float = 1e-4
+    batch_size: int = 1
+    windows: int = 6
+    scope: str = "step"
+    forgetfulness_factor: float = 0.001
+    patience: int = 2
+    retrieval: float = 0.5
+    write_rate: float = 1.0
+    deletion: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "patience", "windows"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)}: must be at least 1")
+        if not self.learning_rate > 0:
+            raise InputError(f"learning_rate={self.learning_rate}: must be positive; typical values: 1e-4 to 1e-2")
+        if self.scope not in ("step", "stream"):
+            raise InputError(f"scope={self.scope!r}: must be 'step' or 'stream'")
+        if not 0 <= self.forgetfulness_factor < 1:
+            raise InputError(f"forgetfulness_factor={self.forgetfulness_factor}: must be at least 0 and below 1")
+        for name in ("retrieval", "write_rate", "deletion"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"{name}={getattr(self, name)}: must not be negative; 0 leaves this term out")
+
+
+@dataclass(frozen=True)
+class MemoryScore:
+    """What an epoch gave; epoch 0 is before training.
+
+    Attributes:
+        training_loss: the mean of all terms while the epoch went on, NaN for epoch 0.
+        validation_nats: per token; accuracy: share of tokens thought the likeliest.
+        retrieval_f1: of the decision to read (more than half the weight on entries) where an entry holds the next
+            token.
+        hit_rate: share of positions where one does.
+        write_rate: entries per token.
+    """
+
+    epoch: int
+    training_loss: float
+    validation_nats: float
+    accuracy: float
+    retrieval_f1: float
+    hit_rate: float
+    write_rate: float
+    seconds: float
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(self.validation_nats)
+
+
+def memory_loss(model: MemoryGPT, step: Step, targets: Tensor, plan: MemoryPlan) -> Tensor:
+    """The loss of one window's rows, whose next tokens are `targets` [B, n]; mean over tokens, in nats.
+
+        cross-entropy of the next tokens
+        + retrieval * -log(weight of the entries that hold the next token, or of reading nothing if none does)
+        + write_rate * (mean of sigmoid(store decision) - budget)^2
+        + deletion * (is there nothing useful to read? - what the delete decision says, as a cross-entropy,
+                      + distance of the deletable vector from the nearest useless entry)
+
+    The second term is that of a training with memories (TRIME; Zhong, Lei and Chen, 2022), with a choice of none.
+    """
+    _, output, _ = step
+    reading, writer = output.reading, model.network.writer
+    loss = cross_entropy(output.logits.flatten(0, 1), targets.flatten())
+    hits = reading.hits(targets)
+    if plan.retrieval and bool((reading.tokens >= 0).any()):
+        found = (reading.weights[..., 1:] * hits).sum(-1)
+        right = torch.where(hits.any(-1), found, reading.weights[..., 0])
+        loss = loss - plan.retrieval * right.clamp_min(SMALLEST).log().mean()
+    if plan.write_rate and writer.write in ("threshold", "learned"):
+        rate = writer.store_decision(output.hidden).sigmoid().mean()
+        loss = loss + plan.write_rate * (rate - writer.budget).square()
+    if plan.deletion and writer.deletes:
+        useless = (reading.tokens >= 0) & ~hits
+        decision = writer.delete_decision(output.hidden).squeeze(-1)
+        loss = loss + plan.deletion * binary_cross_entropy_with_logits(decision, (~hits.any(-1)).float())
+        if bool(useless.any()):
+            distance = writer.distances(output.hidden, reading).masked_fill(~useless, torch.inf).amin(-1)
+            loss = loss + plan.deletion * distance[useless.any(-1)].mean()
+    return loss
+
+
+def train_memory(
+    model: MemoryGPT,
+    documents: Sequence[Document | str],
+    validation: Sequence[Document | str],
+    plan: MemoryPlan | None = None,
+    *,
+    folder: Path | None = None,
+    after_epoch: Callable[[MemoryScore], None] | None = None,
+) -> list[MemoryScore]:
+    """Train the model in place; it ends with the weights that did best on `validation`.
+
+    Streams run through all documents, one after the other. Validation never sees their entries, nor the kept memory:
+    its own documents are read from an empty memory each. A model that was saved and loaded is trained on in the same
+    way. Several devices are used by as many processes, each with its own model and memory.
+
+    Args:
+        folder: where the training's state is kept after each epoch; found there, it is gone on with.
+        after_epoch: called with each new score; the model then has that epoch's weights.
+
+    Returns:
+        The scores before training and after each epoch.
+
+    Raises:
+        InputError: too little text, nothing to train, or a loss that is not finite.
+    """
+    plan, network = plan or MemoryPlan(), model.network
+    streams = _streams(model, documents, plan)
+    optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=plan.learning_rate)
+    if folder is not None and folder.is_dir():
+        scores, best = resume(folder, network, plan, optimizer, MemoryScore)
+    else:
+        scores, best = [validate(model, validation)], _copy(network)
+    try:
+        while len(scores) <= plan.epochs and len(scores) - 1 - _best(scores).epoch < plan.patience:
+            loss = _epoch(model, streams, plan, optimizer, len(scores))
+            network.eval()
+            scores.append(validate(model, validation, epoch=len(scores), training_loss=loss))
+            if _best(scores) is scores[-1]:
+                best = _copy(network)
+            if folder is not None:
+                keep(folder, network, plan, optimizer, scores, best)
+            if after_epoch is not None:
+                after_epoch(scores[-1])
+    finally:  # also when it is interrupted
+        network.load_state_dict(best)
+        network.eval()
+    return scores
+
+
+@torch.no_grad()
+def validate(
+    model: MemoryGPT, documents: Sequence[Document | str], *, epoch: int = 0, training_loss: float = math.nan
+) -> MemoryScore:
+    """Score documents, each from an empty memory: nothing that was remembered or trained on can be read."""
+    begin = time.monotonic()
+    model = model.without_memory()
+    nats = right = written = tokens_read = decided = useful = both = 0.0
+    for tokens in encode_documents(model.tokenizer, documents):
+        tokens = tokens.unsqueeze(0).to(model.device)
+        for step in model.steps(tokens[:, :-1]):
+            targets = _targets(step, tokens)
+            logits = step.output.logits[0]
+            nats += cross_entropy(logits, targets[0], reduction="sum").item()
+            right += (logits.argmax(-1) == targets[0]).sum().item()
+            decisions = step.output.reading.weights[..., 0] < 0.5
+            hits = step.output.reading.hits(targets).any(-1)
+            decided += int(decisions.sum())
+            useful += int(hits.sum())
+            both += int((decisions & hits).sum())
+        written += (model.after(step, tokens).strength > -torch.inf).sum().item()
+        tokens_read += tokens.shape[1] - 1
+    return MemoryScore(
+        epoch,
+        training_loss,
+        nats / tokens_read,
+        right / tokens_read,
+        2 * both / max(1, decided + useful),
+        useful / tokens_read,
+        written / tokens_read,
+        time.monotonic() - begin,
+    )
+
+
+def _epoch(model: MemoryGPT, streams: Streams, plan: MemoryPlan, optimizer: Optimizer, epoch: int) -> float:
+    """One pass over the streams; the mean loss."""
+    generator = torch.Generator().manual_seed(plan.seed + epoch)
+    carried: list[Entries] = []  # what the streams wrote in the step before
+
+    def loss(_: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        inputs, targets = batch
+        tokens = torch.cat([inputs, targets[:, -1:]], 1)
+        total = torch.zeros((), device=tokens.device)
+        for step in model.steps(inputs, carried.pop() if carried else None):
+            of_step = _targets(step, tokens)
+            total = total + memory_loss(model, step, of_step, plan) * of_step.shape[1] / inputs.shape[1]
+        if plan.scope == "stream":
+            carried.append(_carried(model.after(step, tokens), inputs.shape[1], plan, generator))
+        return total
+
+    def half_cosine(done: float) -> float:
+        return (1 + math.cos(math.pi * (epoch - 1 + done) / plan.epochs)) / 2
+
+    for group in optimizer.param_groups:
+        group["lr"] = plan.learning_rate
+    losses = fit(
+        model.network,
+        loss,
+        streams,
+        optimizer,
+        steps=len(streams),
+        schedule=half_cosine,
+        device=model.device.type,
+        title=f"epoch {epoch}",
+    )
+    return sum(losses) / len(losses)
+
+
+def _targets(step: Step, tokens: Tensor) -> Tensor:
+    """The tokens [B, n] that follow a step's rows."""
+    return tokens[:, step.begin + 1 : step.begin + 1 + step.output.logits.shape[1]]
+
+
+def _carried(entries: Entries, length: int, plan: MemoryPlan, generator: torch.Generator) -> Entries:
+    """A stream's entries as the next step finds them: without gradient, `length` tokens ago, some forgotten."""
+    lost = torch.rand(entries.tokens.shape, generator=generator).to(entries.tokens.device) < plan.forgetfulness_factor
+    entries = Entries(*(column.detach() for column in entries)).without(lost)
+    return entries._replace(positions=entries.positions - length)
+
+
+def _streams(model: MemoryGPT, documents: Sequence[Document | str], plan: MemoryPlan) -> Streams:
+    """Batches of (inputs [B, T], targets [B, T])."""
+    encoded = encode_documents(model.tokenizer, documents)
+    length = model.context + (plan.windows - 1) * model.stride
+    if plan.scope == "step":  # no example crosses a document's border
+        generator = torch.Generator().manual_seed(plan.seed)
+        return DataLoader(Blocks(encoded, length), plan.batch_size, shuffle=True, generator=generator)
+    rows = torch.cat(encoded)
+    rows = rows[: len(rows) // plan.batch_size * plan.batch_size].view(plan.batch_size, -1)
+    blocks = Blocks(list(rows), length)
+    count = len(blocks) // plan.batch_size
+    order = [[b * count + i for b in range(plan.batch_size)] for i in range(count)]
+    return DataLoader(blocks, batch_sampler=order)
+
+
+def _best(scores: Sequence[MemoryScore]) -> MemoryScore:
+    return min(scores, key=lambda score: score.validation_nats)
+
+
+def _copy(network: nn.Module) -> dict[str, Tensor]:
+    return {name: values.detach().clone() for name, values in network.state_dict().items()}

@@ -1,0 +1,230 @@
+"""A GPT that reads and writes a memory: what it reads, what it writes, what it must never see."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from frugal.corpora import encode_documents
+from frugal.errors import InputError, UnavailableError
+from frugal.evaluate import evaluate
+from frugal.generate import Sampling, generate
+from frugal.memory import MemoryGPT, MemoryPlan, train_memory, validate
+from frugal.memory.reading import Entries, Reader
+from frugal.memory.training import memory_loss
+from frugal.readout import EchoLanguageModel
+from models import TEXTS, memory_gpt, random_gpt2
+
+READS = ("concat", "attention", "knn")
+LONG = " ".join(TEXTS)
+each_read = pytest.mark.parametrize("read", READS)
+
+
+def tokens_of(model: MemoryGPT, text: str = LONG) -> Tensor:
+    return encode_documents(model.tokenizer, [text])[0].unsqueeze(0)
+
+
+@each_read
+def test_with_a_closed_gate_the_logits_are_the_gpts_own(read: str) -> None:
+    model = memory_gpt(read=read, gate=0.0)
+    tokens = tokens_of(model)[:, :6]
+    assert torch.equal(model.score(tokens), model.foundation.score(tokens))
+
+
+def test_with_a_closed_gate_a_long_text_scores_as_in_plain_windows() -> None:
+    model = memory_gpt(gate=0.0)
+    plain = EchoLanguageModel(model.foundation, context=6)
+    torch.testing.assert_close(model.score(tokens_of(model)), plain.score(tokens_of(model)), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("read", ["concat", "attention"])
+def test_a_new_model_starts_as_its_gpt(read: Any) -> None:
+    foundation = random_gpt2()
+    model = MemoryGPT(foundation, read=read, context=6)
+    own = evaluate(EchoLanguageModel(foundation, context=6), TEXTS).bits_per_byte
+    assert evaluate(model, TEXTS).bits_per_byte == pytest.approx(own, abs=1e-5)
+
+
+@each_read
+def test_what_is_read_changes_the_logits_and_what_is_not_does_not(read: str) -> None:
+    model, tokens = memory_gpt(read=read, remembered=()), tokens_of(memory_gpt(), "the cat")[:, :5]
+    dim, generator = model.dim, torch.Generator().manual_seed(0)
+    vectors = torch.randn(1, 40, dim, generator=generator)
+    entries = Entries(vectors, torch.arange(40).unsqueeze(0), torch.zeros(1, 40), torch.arange(40).unsqueeze(0))
+    output = model.network(tokens, entries)
+    was_read = output.reading.columns.unique()
+    unread = next(i for i in range(40) if i not in was_read)
+    for column, same in ((int(was_read[0]), False), (unread, True)):
+        changed = entries._replace(tokens=entries.tokens.clone())
+        changed.tokens[0, column] = 77
+        assert torch.equal(model.network(tokens, changed).logits, output.logits) is same
+
+
+def test_reading_is_exact_and_its_weights_sum_to_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    reader = Reader(4, 4, k=3, faithful=True)
+    inputs, vectors = (torch.randn(2, n, 4, generator=generator) for n in (5, 9))
+    ids = torch.arange(9).expand(2, 9)
+    reading = reader(inputs, Entries(vectors, ids, torch.zeros(2, 9), ids), None)
+    distances = (inputs.unsqueeze(2) - vectors.unsqueeze(1)).square().sum(-1)
+    nearest = distances.sort(-1)
+    torch.testing.assert_close(reading.columns, nearest.indices[..., :3])
+    logits = torch.cat([torch.zeros(2, 5, 1), -nearest.values[..., :3]], -1)
+    torch.testing.assert_close(reading.weights, logits.softmax(-1))
+
+
+@pytest.mark.parametrize("write", ["threshold", "surprise", "learned", "random"])
+def test_writing_keeps_to_its_budget(write: str) -> None:
+    model = memory_gpt(write=write, budget=0.5, remembered=())
+    *_, last = model.steps(tokens_of(model)[:, :-1])
+    written = model.after(last, tokens_of(model))
+    share = (written.strength > -torch.inf).sum() / (tokens_of(model).shape[1] - 1)
+    if write == "threshold":
+        assert share < 1  # an untrained decision refuses some
+    else:
+        assert share == pytest.approx(0.5, abs=0.1)
+
+
+def test_surprise_writes_what_was_least_expected() -> None:
+    model = memory_gpt(write="surprise", budget=0.3, remembered=())
+    tokens = tokens_of(model)[:, :7]
+    (step,) = model.steps(tokens[:, :6])
+    written = model.after(step, tokens)
+    nats = -model.target_log_probabilities(tokens)[0]
+    assert set(written.positions[0].tolist()) == set(nats.topk(2).indices.tolist())
+
+
+def test_a_deleted_entry_is_never_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("frugal.memory.writing.DELETE_THRESHOLD", 3.0)  # unit vectors are nearer than that
+    model = memory_gpt(read="knn", deletes=True, remembered=())
+    writer = model.network.writer
+    torch.nn.init.zeros_(writer.delete_decision.weight)
+    torch.nn.init.ones_(writer.delete_decision.bias)
+    steps = list(model.steps(tokens_of(model)))
+    dead = [set((step.entries.strength[0] == -torch.inf).nonzero().flatten().tolist()) for step in steps]
+    assert dead[-1]
+    for step, gone in zip(steps, dead, strict=True):
+        assert gone.isdisjoint(step.output.reading.columns.flatten().tolist())
+
+
+def test_the_far_are_not_deleted() -> None:
+    model = memory_gpt(deletes=True)
+    torch.nn.init.ones_(model.network.writer.delete_decision.bias)
+    (step,) = model.steps(tokens_of(model)[:, :6])
+    writer, output = model.network.writer, step.output
+    meant = writer.means(output.hidden, output.reading)
+    assert bool((writer.distances(output.hidden, output.reading)[meant] < 0.5).all())
+
+
+@pytest.mark.parametrize("write", ["threshold", "learned"])
+@each_read
+def test_the_gradient_reaches_the_heads_that_write(read: str, write: str) -> None:
+    model = memory_gpt(read=read, write=write, deletes=True, remembered=())
+    model.network.train()
+    tokens = tokens_of(model)
+    plan = MemoryPlan(write_rate=0)
+    losses = [
+        memory_loss(model, step, tokens[:, step.begin + 1 : step.begin + 1 + step.output.hidden.shape[1]], plan)
+        for step in model.steps(tokens[:, :-1])
+    ]
+    torch.stack(losses).sum().backward()
+    for name in ("storable_vector", "store_decision", "deletable_vector", "delete_decision"):
+        assert getattr(model.network.writer, name).weight.grad.abs().sum() > 0, name
+
+
+def test_training_text_cannot_leak_into_validation() -> None:
+    """The poison: training text and memory hold the validation text itself, and validation must not know it."""
+    model = memory_gpt(read="knn", remembered=())
+    before = validate(model, TEXTS[:1]).validation_nats
+    model.remember(TEXTS[0])
+    assert evaluate(model, TEXTS[0]).nats < 0.9 * before * evaluate(model, TEXTS[0]).tokens  # it can be read
+    frozen = MemoryPlan(epochs=1, learning_rate=1e-12, windows=2, scope="stream")
+    scores = train_memory(model, [TEXTS[0]], TEXTS[:1], frozen)
+    assert scores[-1].validation_nats == pytest.approx(before, abs=1e-4)
+
+
+def test_training_lowers_the_loss_and_keeps_the_best(tmp_path: Path) -> None:
+    model = memory_gpt(read="knn", write="learned", remembered=())
+    plan = MemoryPlan(epochs=3, learning_rate=1e-2, windows=3, batch_size=2, patience=3)
+    text = [LONG * 2]
+    scores = train_memory(model, text, text, plan, folder=tmp_path / "state")
+    best = min(scores, key=lambda score: score.validation_nats)
+    assert best.validation_nats < scores[0].validation_nats
+    assert validate(model, text).validation_nats == pytest.approx(best.validation_nats)
+    again = memory_gpt(read="knn", write="learned", remembered=())
+    resumed = train_memory(again, text, text, plan, folder=tmp_path / "state")  # found finished
+    assert [score.validation_nats for score in resumed] == [score.validation_nats for score in scores]
+
+
+def test_an_interrupted_training_is_gone_on_with(tmp_path: Path) -> None:
+    plan, text = MemoryPlan(epochs=2, learning_rate=1e-2, windows=3), [LONG * 2]
+
+    def stop(_: object) -> None:
+        raise KeyboardInterrupt
+
+    broken, resumed, whole = (memory_gpt(read="knn", remembered=()) for _ in range(3))
+    with pytest.raises(KeyboardInterrupt):
+        train_memory(broken, text, text, plan, folder=tmp_path / "state", after_epoch=stop)
+    train_memory(resumed, text, text, plan, folder=tmp_path / "state")
+    expected = train_memory(whole, text, text, plan)
+    assert validate(resumed, text).validation_nats == pytest.approx(
+        min(score.validation_nats for score in expected), rel=1e-3
+    )
+
+
+def test_what_is_remembered_shows_in_the_next_answer_and_what_is_forgotten_does_not() -> None:
+    model = memory_gpt(read="knn", gate=1.0, remembered=())
+    model.network.reader.log_scale.data.fill_(5.0)
+    model.network.reader.nothing.data.fill_(100.0)
+    likeliest = Sampling(max_tokens=8, temperature=0)
+    unaware = generate(model, "the cat sat", likeliest)
+    assert model.remember("the cat sat on a blue log.") > 0
+    assert generate(model, "the cat sat", likeliest).startswith(" on a")
+    model.forget("the cat sat on a blue log.")
+    assert (len(model.memory), generate(model, "the cat sat", likeliest)) == (0, unaware)
+    with pytest.raises(InputError, match="not in the memory"):
+        model.forget("the cat sat on a blue log.")
+
+
+def test_working_memory_is_read_only_when_asked() -> None:
+    model = memory_gpt()
+    tokens = tokens_of(model)[:, :5]
+    vectors = model.foundation.model.get_input_embeddings()(tokens)
+    unread = model.work(vectors)
+    assert torch.equal(unread, model.work(tokens))
+    torch.testing.assert_close(unread.log_softmax(-1), model.foundation.score(tokens), rtol=0, atol=1e-5)
+    assert not torch.equal(model.work(vectors, memory_input=vectors), unread)
+
+
+@each_read
+def test_a_saved_model_comes_back_with_its_memory(read: str, tmp_path: Path) -> None:
+    model = memory_gpt(read=read, train_base=read == "concat")
+    model.save(tmp_path / "model", notes="a test")
+    again = MemoryGPT.load(tmp_path / "model")
+    assert torch.equal(again.score(tokens_of(model)), model.score(tokens_of(model)))
+    assert again.forget(TEXTS[1]) > 0
+
+
+def test_a_damaged_folder_is_refused(tmp_path: Path) -> None:
+    memory_gpt().save(tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"")
+    with pytest.raises(UnavailableError, match="save the model again"):
+        MemoryGPT.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"read": "guess"}, "read='guess': must be one of"),
+        ({"write": "never"}, "write='never': must be one of"),
+        ({"budget": 0.0}, "share of positions"),
+        ({"layer": 5}, "layer=5: must lie in -2 to 1"),
+        ({"context": 99}, "context=99: must lie in 4 to 16"),
+        ({"faithful": True, "read": "knn"}, "the original concatenates"),
+    ],
+)
+def test_impossible_settings_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        MemoryGPT(random_gpt2(), **{"context": 6, **settings})  # type: ignore[arg-type]

@@ -1,0 +1,179 @@
+"""Nearest-neighbour prediction: exact, causal, tuned where it claims to be, and worth nothing when shuffled."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from frugal.baselines import ContinuousCache
+from frugal.corpora import encode_documents
+from frugal.errors import InputError
+from frugal.evaluate import evaluate
+from frugal.generate import Sampling, generate
+from frugal.memory import Mixture, NearestNeighbourLM, TextMemory
+from frugal.memory.mixture import Neighbours, Trace
+from models import TEXTS, Recurrent, Table, characters, neighbour_model
+
+
+def recurrent(*weights: float) -> NearestNeighbourLM:
+    return NearestNeighbourLM(Recurrent(characters()), mixture=Mixture.constant(weights, (5.0, 5.0), (512, 128)))
+
+
+def made_trace(tokens: int = 60, known: float = 0.5, seed: int = 0) -> Trace:
+    """A document whose source of neighbours holds the right token for about the share `known` of its tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    targets = torch.randint(5, (tokens,), generator=generator)
+    values = torch.randint(5, (tokens, 4), generator=generator)
+    right = torch.rand(tokens, generator=generator) < known
+    values[right] = targets[right].unsqueeze(1)
+    similarity = torch.where(right, 0.9, 0.1).unsqueeze(1).expand(-1, 4).clone()
+    similarity[0] = -torch.inf
+    ids = torch.arange(tokens * 4).view(tokens, 4)
+    own = torch.full((tokens,), 0.2).log()
+    return Trace(own, torch.full((tokens,), 1.6), targets, (Neighbours(ids, similarity, values),))
+
+
+def mean_nats(mixture: Mixture, trace: Trace) -> float:
+    return -mixture.log_probabilities(trace).mean().item()
+
+
+def test_with_no_weight_the_scores_are_the_models_own() -> None:
+    model = neighbour_model()
+    model.mixture = Mixture.constant((0.0, 0.0), (5.0, 5.0), (8, 8))
+    tokens = encode_documents(model.tokenizer, TEXTS)[0].unsqueeze(0)
+    assert torch.equal(model.score(tokens), model.model.score(tokens))
+
+
+def test_looking_only_into_the_document_it_is_a_continuous_cache() -> None:
+    model = recurrent(0.3, 0.0)
+    cache = ContinuousCache(model.model, weight=0.3, theta=5.0)
+    tokens = encode_documents(model.tokenizer, TEXTS)[0].unsqueeze(0)
+    torch.testing.assert_close(model.score(tokens), cache.score(tokens), rtol=0, atol=1e-5)
+
+
+def test_traces_give_what_evaluate_gives() -> None:
+    model = neighbour_model()
+    nats = [-model.mixture.log_probabilities(trace).sum().item() for trace in model.traces(TEXTS)]
+    assert nats == pytest.approx([document.nats for document in evaluate(model, TEXTS).documents], rel=1e-3)
+
+
+def test_remembering_helps_the_same_text_and_forgetting_undoes_it() -> None:
+    model = recurrent(0.0, 0.5)
+    before = evaluate(model, TEXTS[0]).bits_per_byte
+    model.remember(TEXTS[0])
+    assert evaluate(model, TEXTS[0]).bits_per_byte < 0.8 * before
+    model.forget(TEXTS[0])
+    assert evaluate(model, TEXTS[0]).bits_per_byte == pytest.approx(before)
+    with pytest.raises(InputError, match="not in the memory"):
+        model.forget(TEXTS[0])
+
+
+def test_a_needle_is_found_then_replaced_then_forgotten() -> None:
+    model = NearestNeighbourLM(Recurrent(characters()), mixture=Mixture.constant((0.0, 0.95), (40.0, 40.0), (1, 1)))
+    likeliest = Sampling(max_tokens=3, temperature=0)
+    unaware = generate(model, "the cat sat on the", likeliest)
+    answers = []
+    for needle in ("the cat sat on the log", "the cat sat on the mat"):
+        model.remember(needle)
+        answers.append(generate(model, "the cat sat on the", likeliest))
+        model.forget(needle)
+    assert answers == [" lo", " ma"]
+    assert generate(model, "the cat sat on the", likeliest) == unaware
+
+
+def test_scoring_leaves_the_memory_as_it_is_unless_told_to_remember() -> None:
+    model = recurrent(0.1, 0.3)
+    static = model.traces([TEXTS[0], TEXTS[0]])
+    assert len(model.memory) == 0
+    dynamic = model.traces([TEXTS[0], TEXTS[0]], remember=True)
+    assert len(model.memory) == 2 * len(dynamic[0].own)
+    assert torch.equal(static[0].sources[1].found, dynamic[0].sources[1].found)  # nothing before the first
+    first, second = (mean_nats(model.mixture, trace) for trace in dynamic)
+    assert second < first
+
+
+def test_entries_say_where_they_were_read() -> None:
+    model = recurrent(0.1, 0.3)
+    model.remember(TEXTS[1])
+    number = model.remember(TEXTS[0])
+    entry = int(model.memory.store.ids()[-1])
+    place = model.memory.place(entry)
+    tokens = encode_documents(model.tokenizer, [TEXTS[0]])[0]
+    assert (place.text, place.token) == (number, len(tokens) - 1)
+
+
+def test_a_memory_of_texts_survives_being_saved(tmp_path: Path) -> None:
+    model = neighbour_model()
+    model.save(tmp_path / "model")
+    again = NearestNeighbourLM.load(tmp_path / "model")
+    tokens = encode_documents(model.tokenizer, TEXTS)[2].unsqueeze(0)
+    torch.testing.assert_close(again.score(tokens), model.score(tokens), rtol=0, atol=1e-6)
+    assert again.forget(TEXTS[1]) == len(model.memory)
+
+
+def test_a_model_with_a_limited_context_is_refused() -> None:
+    tokenizer = characters()
+    table = Table(tokenizer, torch.zeros(tokenizer.vocabulary_size, tokenizer.vocabulary_size), context_length=8)
+    with pytest.raises(InputError, match="8 tokens at once"):
+        NearestNeighbourLM(table)  # type: ignore[arg-type]
+
+
+@given(st.floats(0.05, 0.95), st.integers(0, 1000))
+@settings(max_examples=5, deadline=None)
+def test_the_constant_weight_is_the_best_there_is(known: float, seed: int) -> None:
+    trace = made_trace(known=known, seed=seed)
+    fitted = Mixture.fit([trace], adaptive=False)
+    for weight in torch.linspace(0, 0.99, 12).tolist():
+        other = Mixture.constant([weight], fitted.thetas, fitted.counts)
+        assert mean_nats(fitted, trace) <= mean_nats(other, trace) + 1e-4
+
+
+def test_adaptive_weights_learn_when_to_trust_a_neighbour() -> None:
+    fit, held_out = made_trace(300, seed=1), made_trace(300, seed=2)
+    constant, adaptive = (mean_nats(Mixture.fit([fit], adaptive=a), held_out) for a in (False, True))
+    assert adaptive < constant - 0.05
+
+
+def test_shuffled_values_gain_nothing_and_an_oracle_bounds_the_gain() -> None:
+    trace = made_trace(300)
+    own = -trace.own.mean().item()
+    mixture = Mixture.fit([trace])
+    (source,) = trace.sources
+    shuffled = trace._replace(sources=(source.with_shuffled_values(),))
+    oracle = trace._replace(sources=(source.with_oracle_values(trace.targets),))
+    assert mean_nats(mixture, oracle) < mean_nats(mixture, trace) < own < mean_nats(mixture, shuffled)
+    retuned = Mixture.fit([shuffled], adaptive=False)
+    assert mean_nats(retuned, shuffled) == pytest.approx(own, abs=0.05)
+
+
+def test_shuffling_gives_an_entry_the_same_wrong_value_everywhere() -> None:
+    ids = torch.tensor([[3, 5], [5, 9], [9, 3]])
+    source = Neighbours(ids, torch.ones(3, 2), ids * 10)
+    shuffled = source.with_shuffled_values(seed=2)
+    given_to: dict[int, set[int]] = {}
+    for entry, value in zip(ids.flatten().tolist(), shuffled.tokens.flatten().tolist(), strict=True):
+        given_to.setdefault(entry, set()).add(value)
+    assert all(len(values) == 1 for values in given_to.values())
+    assert sorted(value for (value,) in given_to.values()) == [30, 50, 90]
+
+
+def nearest_by_hand(keys: Tensor, query: Tensor, k: int) -> list[int]:
+    similarity = torch.nn.functional.cosine_similarity(keys, query.unsqueeze(0))
+    return similarity.argsort(descending=True)[:k].tolist()
+
+
+def test_the_memorys_neighbours_are_those_found_by_hand() -> None:
+    generator = torch.Generator().manual_seed(0)
+    memory = TextMemory.empty(6, 100)
+    keys, tokens = torch.randn(30, 6, generator=generator), torch.arange(31)
+    memory.remember(tokens, keys, torch.arange(30))
+    queries = torch.randn(5, 6, generator=generator)
+    found = memory.search(queries, 4)
+    for row, query in enumerate(queries):
+        by_hand = nearest_by_hand(keys, query, 4)
+        assert found.tokens[row].tolist() == [place + 1 for place in by_hand]
+        expected = torch.nn.functional.cosine_similarity(keys[by_hand], query.unsqueeze(0))
+        torch.testing.assert_close(found.similarity[row], expected)
