@@ -70,8 +70,14 @@ def distances_to(keys: np.ndarray, queries: np.ndarray, metric: str) -> np.ndarr
     if metric == "l2":
         differences = keys - queries[:, None]
         return np.einsum("qcd,qcd->qc", differences, differences)
-    similarity = np.einsum("qcd,qd->qc", keys, queries)
-    return 1 - similarity if metric == "cosine" else -similarity
+    return from_faiss(np.einsum("qcd,qd->qc", keys, queries), metric)
+
+
+def from_faiss(measured: np.ndarray, metric: str) -> np.ndarray:
+    """Distances from what FAISS returns: squared distances, or products, which are larger for what is nearer."""
+    if metric == "l2":
+        return measured
+    return 1 - measured if metric == "cosine" else -measured
 
 
 def _rounding(queries: np.ndarray, distances: np.ndarray) -> np.ndarray:

@@ -36,13 +36,18 @@ class IndexMismatchError(Exception):
 
 
 class Index(Protocol):
-    """`search` gives ids [Q, k], -1 where it finds fewer; `worn` says that it should be built anew."""
+    """`search` gives ids and FAISS's distances [Q, k], -1 where it finds fewer; `worn`: it should be built anew.
+
+    Distances are `exact` where an index holds the keys themselves.
+    """
+
+    exact: bool
 
     @property
     def worn(self) -> bool: ...
     def add(self, ids: np.ndarray, keys: np.ndarray) -> None: ...
     def remove(self, ids: np.ndarray) -> None: ...
-    def search(self, queries: np.ndarray, k: int) -> np.ndarray: ...
+    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]: ...
 
 
 class InvertedLists:
@@ -77,6 +82,7 @@ class InvertedLists:
         self._index.set_direct_map_type(faiss.DirectMap.Hashtable)
         self._index.add_with_ids(keys, ids)
         self.nprobe = settings.nprobe
+        self.exact = not compressed
         self._trained_on, self._added = len(keys), 0
 
     @property
@@ -104,8 +110,9 @@ class InvertedLists:
         if removed != len(ids):
             raise IndexMismatchError(f"the list index removed {removed} of {len(ids)} entries")
 
-    def search(self, queries: np.ndarray, k: int) -> np.ndarray:
-        return self._index.search(queries, k)[1]
+    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        distances, ids = self._index.search(queries, k)
+        return ids, distances
 
 
 class Graph:
@@ -122,6 +129,7 @@ class Graph:
         self._ids = np.empty(0, np.int64)  # of each node
         self._node: dict[int, int] = {}
         self._alive = np.empty(0, bool)
+        self.exact = True
         self.add(ids, keys)
 
     @property
@@ -142,13 +150,13 @@ class Graph:
             raise IndexMismatchError(f"the graph does not hold entry {error}") from error
         self._alive[nodes] = False
 
-    def search(self, queries: np.ndarray, k: int) -> np.ndarray:
+    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         faiss = _faiss()
         parameters = faiss.SearchParametersHNSW(efSearch=max(self._ef_search, k))
         if len(self._node) < len(self._ids):
             parameters.sel = faiss.IDSelectorBitmap(np.packbits(self._alive, bitorder="little"))
-        nodes = self._index.search(queries, k, params=parameters)[1]
-        return np.where(nodes < 0, -1, self._ids[nodes])
+        distances, nodes = self._index.search(queries, k, params=parameters)
+        return np.where(nodes < 0, -1, self._ids[nodes]), distances
 
 
 def smallest_size(kind: str, settings: IndexSettings) -> int:
