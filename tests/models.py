@@ -8,15 +8,23 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from frugal.baselines import ContinuousCache, NGram
-from frugal.cooperative import ExtrapolatedModel, InvertedModel, LSTMLanguageModel, MixtureModel, SteeredModel
+from frugal.baselines import BoostedTrees, ContinuousCache, NGram
+from frugal.cooperative import (
+    ExtrapolatedModel,
+    InvertedModel,
+    LSTMLanguageModel,
+    MixtureModel,
+    ReservoirLanguageModel,
+    SteeredModel,
+    TemperedModel,
+)
 from frugal.corpora import BytePairTokenizer, CharTokenizer, Tokenizer
 from frugal.foundation import Foundation
 from frugal.generate import GuidedModel
 from frugal.language_model import HiddenStateModel, LanguageModel
 from frugal.memory import MemoryGPT, Mixture, NearestNeighbourLM
-from frugal.piecewise import PiecewiseLM, preset
-from frugal.readout import EchoLanguageModel, Readout, RidgeReadout, SoftmaxReadout
+from frugal.piecewise import Ensemble, PiecewiseLM, preset
+from frugal.readout import EchoLanguageModel, ForwardForwardReadout, Readout, RidgeReadout, SoftmaxReadout
 from frugal.reservoir import Reservoir
 
 TEXTS = ["the cat sat on the mat. the dog sat on the log.", "a cat and a dog met on a mat.", "the log rolled."]
@@ -173,6 +181,27 @@ def lstm(seed: int = 0) -> LSTMLanguageModel:
     return LSTMLanguageModel(characters(), 12, scale=0.4, seed=seed)
 
 
+def reservoir_model() -> ReservoirLanguageModel:
+    """A reservoir that reads characters, with random weights in its readout."""
+    tokenizer = characters()
+    readout = SoftmaxReadout(30, tokenizer.vocabulary_size)
+    torch.nn.init.normal_(readout.layers[0].weight, std=0.5, generator=torch.Generator().manual_seed(0))
+    return ReservoirLanguageModel(tokenizer, Reservoir(tokenizer.vocabulary_size, 30, fan_in=4), readout)
+
+
+def ensemble(memory: float) -> Ensemble:
+    """Three models of the same characters."""
+    return Ensemble(
+        {
+            "bigram": NGram(2, characters()).fit(TEXTS[:1]),
+            "5-gram": NGram(5, characters()).fit(TEXTS[1:]),
+            "MLP": piecewise("large_single_layer", features=4, width=6),
+        },
+        {"bigram": 1, "5-gram": 2, "MLP": 0.5},
+        memory=memory,
+    )
+
+
 # Every language model of the library, small: tests/test_every_language_model.py holds each to the protocol.
 EVERY_MODEL: dict[str, Callable[[], LanguageModel]] = {
     "unigram": lambda: NGram(1, characters()).fit(TEXTS),
@@ -187,6 +216,10 @@ EVERY_MODEL: dict[str, Callable[[], LanguageModel]] = {
     "echo of tokens": lambda: echo_model("concat", SoftmaxReadout(44, 273), drive="tokens", stride=2),
     "echo, residual": lambda: echo_model("residual", SoftmaxReadout(44, 273), stride=6, reset="never"),
     "echo, low rank": lambda: echo_model("concat", SoftmaxReadout(44, 273, hidden=(12,), rank=5), reset="window"),
+    "echo, forward-forward": lambda: echo_model("concat", ForwardForwardReadout(44, 273, hidden=(12, 8))),
+    "echo, forward-forward softmax": lambda: echo_model(
+        "residual", ForwardForwardReadout(44, 273, hidden=(12, 8), predict="softmax")
+    ),
     "echo, tied": lambda: echo_model("residual", SoftmaxReadout(44, 24, tied=True), stride=1),
     "piecewise MLP": lambda: piecewise("small", features=5),
     "piecewise MLP of constants": lambda: piecewise("piecewise_constant", features=4, width=8, segments=5),
@@ -204,8 +237,13 @@ EVERY_MODEL: dict[str, Callable[[], LanguageModel]] = {
     "memory, faithful concat": lambda: memory_gpt(read="concat", write="threshold", faithful=True),
     "memory, knn": lambda: memory_gpt(read="knn", write="learned", deletes=True, memory_size=6),
     "LSTM": lstm,
+    "reservoir of characters": reservoir_model,
+    "tempered": lambda: TemperedModel(lstm(), 0.7),
     "mixture of two": lambda: MixtureModel(lstm(0), lstm(1)),
     "extrapolated": lambda: ExtrapolatedModel(lstm(0), lstm(1), lam=1.5),
     "inverted": lambda: InvertedModel(lstm(0), lstm(1), bounds=(0.5, 0.9)),
     "steered": lambda: SteeredModel(Recurrent(characters()), TEXTS[1], weight=0.3),
+    "boosted trees": lambda: BoostedTrees(4, characters()).fit(TEXTS, rounds=3, leaves=4, threads=1),
+    "ensemble with memory": lambda: ensemble(0.8),
+    "ensemble with fixed weights": lambda: ensemble(0),
 }

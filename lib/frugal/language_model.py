@@ -7,7 +7,7 @@ real token is predicted too and every byte of a text is paid for by every model.
 import json
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -133,8 +133,14 @@ def gather_targets(log_probabilities: Tensor, targets: Tensor) -> TargetScores:
     return TargetScores(chosen.squeeze(-1), ahead.sum(-1))
 
 
+class HasTokenizer(Protocol):
+    """What can be saved: a model of characters or tokens, whether it predicts the next or not."""
+
+    tokenizer: Tokenizer
+
+
 def save_model(
-    folder: Path, model: LanguageModel, weights: dict[str, Tensor], config: dict[str, Any], card: str
+    folder: Path, model: HasTokenizer, weights: dict[str, Tensor], config: dict[str, Any], card: str
 ) -> None:
     """Write `model.safetensors`, `config.json`, the tokeniser's files and `card.md`; the folder appears whole.
 
@@ -149,7 +155,7 @@ def save_model(
         model.tokenizer.save(temporary)
 
 
-def read_model(folder: Path, kind: type[LanguageModel]) -> tuple[dict[str, Tensor], dict[str, Any], Tokenizer]:
+def read_model(folder: Path, kind: type[HasTokenizer]) -> tuple[dict[str, Tensor], dict[str, Any], Tokenizer]:
     """Read back what `save_model` wrote: weights, configuration, tokeniser.
 
     Raises:

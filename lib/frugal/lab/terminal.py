@@ -36,7 +36,12 @@ KINDS: dict[str, type[int] | type[float] | type[str]] = {
 
 
 # Where the models that can be loaded from their folder alone are defined.
-HOMES = {"EchoLanguageModel": "frugal.readout", "NGram": "frugal.baselines", "PiecewiseLM": "frugal.piecewise"}
+HOMES = {
+    "EchoLanguageModel": "frugal.readout",
+    "NGram": "frugal.baselines",
+    "BoostedTrees": "frugal.baselines",
+    "PiecewiseLM": "frugal.piecewise",
+}
 
 
 def load_model(name: str, device: str = "cpu") -> LanguageModel:

@@ -1,7 +1,9 @@
 """Layers whose every link is a function of its own: piecewise polynomials, Fourier series, products of them."""
 
+from frugal.piecewise.automaton import Automaton
 from frugal.piecewise.basis import Basis, FourierBasis, PiecewiseBasis, TensorProductBasis
 from frugal.piecewise.convolution import BasisConvolution
+from frugal.piecewise.ensemble import Ensemble
 from frugal.piecewise.exchange import from_high_order_layers, to_high_order_layers
 from frugal.piecewise.language_model import PiecewiseLM
 from frugal.piecewise.layers import (
@@ -18,17 +20,22 @@ from frugal.piecewise.networks import CharacterNetwork, Shape
 from frugal.piecewise.normalisation import MaxAbs, MaxCenter, normalisation
 from frugal.piecewise.presets import PRESETS, preset
 from frugal.piecewise.refinement import refined, smoothed
+from frugal.piecewise.search import SPACE, START, Trial, evolve, shape_at, trial_nats
 from frugal.piecewise.training import EpochScore, Memorised, Recipe, memorised, train
 from frugal.piecewise.windows import Batches, Ceiling, Windows, as_numbers, ceiling
 
 __all__ = [
     "PRESETS",
+    "SPACE",
+    "START",
+    "Automaton",
     "Basis",
     "BasisConvolution",
     "BasisLayer",
     "Batches",
     "Ceiling",
     "CharacterNetwork",
+    "Ensemble",
     "EpochScore",
     "FixedRotation",
     "Fourier",
@@ -46,15 +53,19 @@ __all__ = [
     "Shape",
     "Switch",
     "TensorProductBasis",
+    "Trial",
     "Windows",
     "as_numbers",
     "ceiling",
+    "evolve",
     "from_high_order_layers",
     "memorised",
     "normalisation",
     "preset",
     "refined",
+    "shape_at",
     "smoothed",
     "to_high_order_layers",
     "train",
+    "trial_nats",
 ]

@@ -1,0 +1,123 @@
+"""The next character by boosted trees: LightGBM on the characters before it, each of them a category."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from frugal.corpora import Document, Tokenizer, encode_documents
+from frugal.errors import InputError, UnavailableError
+from frugal.language_model import LanguageModel, read_model, save_model
+
+# Share of the uniform distribution that is mixed in, so that a character never seen in training is not impossible.
+UNIFORM = 1e-3
+WINDOWS_AT_ONCE = 2**13
+
+
+class BoostedTrees(LanguageModel):
+    """Gradient-boosted trees, one per character and round, over windows of `features` characters.
+
+    Ke et al., "LightGBM: a highly efficient gradient boosting decision tree", 2017. Training and prediction are slow
+    beside all else here: a round grows as many trees as there are characters.
+
+    Args:
+        features: characters of context.
+        tokenizer: one token per character.
+    """
+
+    def __init__(self, features: int, tokenizer: Tokenizer) -> None:
+        if features < 1:
+            raise InputError(f"features={features}: must be at least 1; 8 to 128 are usual")
+        self.features, self.tokenizer = features, tokenizer
+        self.vocabulary_size = tokenizer.vocabulary_size
+        self.booster: Any = None
+        self.classes = torch.empty(0, dtype=torch.int64)  # the tokens that the trees know
+
+    def fit(
+        self,
+        documents: Iterable[Document | str],
+        *,
+        rounds: int = 20,
+        leaves: int = 31,
+        depth: int = 32,
+        learning_rate: float = 0.1,
+        most: int | None = None,
+        threads: int = 0,
+        seed: int = 0,
+    ) -> Self:
+        """Train on documents, at most the first `most` characters of them; `threads=0` uses all cores."""
+        import lightgbm  # takes a second to import
+
+        encoded = encode_documents(self.tokenizer, documents)
+        if not sum(len(tokens) - 1 for tokens in encoded):
+            raise InputError("nothing to learn from: the training text is empty; give some text")
+        windows = torch.cat([self._windows(tokens[None, :-1])[0] for tokens in encoded])[:most].numpy()
+        targets = torch.cat([tokens[1:] for tokens in encoded])[:most]
+        self.classes, labels = targets.unique(return_inverse=True)
+        settings = {
+            "objective": "multiclass",
+            "num_class": max(2, len(self.classes)),
+            "num_leaves": leaves,
+            "max_depth": depth,
+            "learning_rate": learning_rate,
+            "num_threads": threads,
+            "deterministic": True,
+            "seed": seed,
+            "verbosity": -1,
+        }
+        data = lightgbm.Dataset(windows, labels.numpy(), categorical_feature=[*range(self.features)])
+        self.booster = lightgbm.train(settings, data, rounds)
+        return self
+
+    def score(self, tokens: Tensor) -> Tensor:
+        windows = self._windows(tokens).flatten(0, 1).numpy()
+        parts = [
+            self._log_probabilities(windows[at : at + WINDOWS_AT_ONCE])
+            for at in range(0, len(windows), WINDOWS_AT_ONCE)
+        ]
+        return torch.cat(parts).view(*tokens.shape, -1)
+
+    def start(self, batch_size: int) -> Tensor:
+        return torch.full((batch_size, self.features), self.tokenizer.start_id)
+
+    def step(self, tokens: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        state = torch.cat([state[:, 1:], tokens.unsqueeze(1)], dim=1)
+        return self._log_probabilities(state.numpy()), state
+
+    def save(self, folder: Path) -> None:
+        trees = torch.frombuffer(bytearray(self._trained().model_to_string().encode()), dtype=torch.uint8)
+        card = f"# Boosted trees\n\n{self.booster.num_trees():,} trees on {self.features} characters of context."
+        save_model(folder, self, {"trees": trees, "classes": self.classes}, {"features": self.features}, card)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        import lightgbm
+
+        weights, config, tokenizer = read_model(folder, cls)
+        model = cls(config["features"], tokenizer)
+        model.classes = weights["classes"]
+        try:
+            model.booster = lightgbm.Booster(model_str=weights["trees"].numpy().tobytes().decode())
+        except (lightgbm.basic.LightGBMError, UnicodeDecodeError) as error:
+            raise UnavailableError(f"{folder} holds no readable trees ({error}): save the model again") from error
+        return model
+
+    def _windows(self, tokens: Tensor) -> Tensor:
+        """The window [B, T, features] that ends with each token; document starts stand before the first."""
+        padded = torch.nn.functional.pad(tokens, (self.features - 1, 0), value=self.tokenizer.start_id)
+        return padded.unfold(1, self.features, 1)
+
+    def _log_probabilities(self, windows: NDArray[np.int64]) -> Tensor:
+        found = torch.from_numpy(self._trained().predict(windows)[:, : len(self.classes)]).float()
+        known = torch.zeros(len(found), self.vocabulary_size)
+        known[:, self.classes] = found / found.sum(1, keepdim=True)
+        return ((1 - UNIFORM) * known + UNIFORM / self.vocabulary_size).log()
+
+    def _trained(self) -> Any:
+        if self.booster is None:
+            raise InputError("the trees are not grown yet: call fit first")
+        return self.booster

@@ -1,0 +1,69 @@
+"""A cellular automaton over characters: every character becomes what its neighbours on both sides make likely."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Self
+
+import torch
+
+from frugal.corpora import Tokenizer
+from frugal.errors import InputError
+from frugal.language_model import read_model, save_model
+from frugal.piecewise.networks import Shape
+from frugal.piecewise.presets import shape_of
+
+
+class Automaton:
+    """A window network that sees both sides of a character, applied to all of a text at once, again and again.
+
+    Like the stencil of a differential equation it fits a text of any length. Train its network on
+    `Windows.centred(...)` with the same number of features; it is no language model, for it sees what comes after.
+
+    Args:
+        shape: of a window network, such as `preset("small", features=10)`.
+        tokenizer: one code per token: a `CharTokenizer`.
+    """
+
+    def __init__(self, shape: Shape, tokenizer: Tokenizer) -> None:
+        self.shape, self.tokenizer = shape, tokenizer
+        self.network = shape.build(tokenizer.vocabulary_size)
+        if self.network.predicts_all:
+            raise InputError(f"shape={type(shape).__name__}: reads on and on; an automaton needs a window network")
+        self.left, self.right = (shape.features + 1) // 2, shape.features // 2
+
+    @torch.inference_mode()
+    def run(self, text: str, rounds: int, *, top_k: int = 1, seed: int = 0) -> list[str]:
+        """Return the text before the first round and after each; document starts stand around it.
+
+        Every character is drawn, in proportion to their probabilities, from the `top_k` that are likeliest there.
+        """
+        if not text or rounds < 1 or top_k < 1:
+            raise InputError(f"text={text!r}, rounds={rounds}, top_k={top_k}: give a text, and both at least 1")
+        generator = torch.Generator().manual_seed(seed)
+        device, start = self.network.device, self.tokenizer.start_id
+        codes, texts = self.tokenizer.encode(text), [text]
+        for _ in range(rounds):
+            around = torch.nn.functional.pad(codes, (self.left, self.right), value=start)
+            windows = around.unfold(0, self.left + 1 + self.right, 1)
+            sides = torch.cat([windows[:, : self.left], windows[:, self.left + 1 :]], dim=1)
+            logits = self.network(sides.to(device)).cpu()
+            logits[:, start:] = -torch.inf  # document start and unknown are no characters
+            likeliest = logits.topk(min(top_k, start), dim=1)
+            drawn = torch.multinomial(likeliest.values.softmax(1), 1, generator=generator)
+            codes = likeliest.indices.gather(1, drawn).squeeze(1)
+            texts.append(self.tokenizer.decode(codes))
+        return texts
+
+    def save(self, folder: Path) -> None:
+        """Write weights, shape, tokeniser and a card."""
+        card = f"# Automaton\n\n{self.shape}"
+        config = {"shape": type(self.shape).__name__, **asdict(self.shape)}
+        save_model(folder, self, self.network.state_dict(), config, card)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote."""
+        weights, config, tokenizer = read_model(folder, cls)
+        automaton = cls(shape_of(config), tokenizer)
+        automaton.network.load_state_dict(weights)
+        return automaton
