@@ -220,6 +220,10 @@ EVERY_MODEL: dict[str, Callable[[], LanguageModel]] = {
     "echo, forward-forward softmax": lambda: echo_model(
         "residual", ForwardForwardReadout(44, 273, hidden=(12, 8), predict="softmax")
     ),
+    "echo, forward-forward": lambda: echo_model("concat", ForwardForwardReadout(44, 273, hidden=(12, 8))),
+    "echo, forward-forward softmax": lambda: echo_model(
+        "residual", ForwardForwardReadout(44, 273, hidden=(12, 8), predict="softmax")
+    ),
     "echo, tied": lambda: echo_model("residual", SoftmaxReadout(44, 24, tied=True), stride=1),
     "piecewise MLP": lambda: piecewise("small", features=5),
     "piecewise MLP of constants": lambda: piecewise("piecewise_constant", features=4, width=8, segments=5),

@@ -24,13 +24,16 @@ from frugal.language_model import (
 )
 from frugal.readout.base import Readout, part
 from frugal.readout.encoder import Drive, EchoEncoder, EchoState, Reset
+from frugal.readout.forward_forward.readout import ForwardForwardReadout
 from frugal.readout.ridge import RidgeReadout
 from frugal.readout.rows import EchoRows
 from frugal.readout.softmax import SoftmaxReadout
 from frugal.reservoir import DeepReservoir, Reservoir
 
 Join = Literal["foundation", "replace", "concat", "residual"]
-READOUTS: dict[str, type[Readout]] = {"RidgeReadout": RidgeReadout, "SoftmaxReadout": SoftmaxReadout}
+READOUTS: dict[str, type[Readout]] = {
+    kind.__name__: kind for kind in (RidgeReadout, SoftmaxReadout, ForwardForwardReadout)
+}
 RESERVOIRS: dict[str, type[Reservoir | DeepReservoir]] = {"Reservoir": Reservoir, "DeepReservoir": DeepReservoir}
 
 

@@ -76,18 +76,9 @@ class SoftmaxReadout(Readout):
             shrinkage: added to the variance of each direction, in units of the mean variance, so that rounding
                 errors are not blown up to unit size; larger values hold down the small directions.
         """
-        if len(statistics.inputs) != self.input_size:
-            raise InputError(
-                f"statistics of {len(statistics.inputs)} inputs: this readout takes {self.input_size}; "
-                "`statistics.select(model.columns)` gives those of its own"
-            )
-        mean = statistics.inputs / statistics.count
-        covariance = statistics.gram / statistics.count - torch.outer(mean, mean)
-        variance, basis = torch.linalg.eigh(covariance)
-        shrunk = variance.clamp_min(0) + shrinkage * variance.mean()
-        # Symmetric (ZCA): of all whitening maps the one that changes the inputs least.
-        self.whitening.copy_((basis * shrunk.rsqrt()) @ basis.T)
+        mean, whitening = whitening_map(statistics, self.input_size, shrinkage)
         self.mean.copy_(mean)
+        self.whitening.copy_(whitening)
         return self
 
     def start_from(self, ridge: RidgeReadout, scale: float = 7.0) -> Self:
@@ -125,3 +116,18 @@ class SoftmaxReadout(Readout):
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         return nn.Sequential(*layers, last)
+
+
+def whitening_map(statistics: RidgeStatistics, input_size: int, shrinkage: float) -> tuple[Tensor, Tensor]:
+    """Mean [D], and the symmetric map [D, D] that gives inputs less their mean unit variance in all directions."""
+    if len(statistics.inputs) != input_size:
+        raise InputError(
+            f"statistics of {len(statistics.inputs)} inputs: this readout takes {input_size}; "
+            "`statistics.select(model.columns)` gives those of its own"
+        )
+    mean = statistics.inputs / statistics.count
+    covariance = statistics.gram / statistics.count - torch.outer(mean, mean)
+    variance, basis = torch.linalg.eigh(covariance)
+    shrunk = variance.clamp_min(0) + shrinkage * variance.mean()
+    # Symmetric (ZCA): of all whitening maps the one that changes the inputs least.
+    return mean, (basis * shrunk.rsqrt()) @ basis.T

@@ -51,18 +51,45 @@ def train_readout(
     plan, readout = plan or TrainingPlan(), model.readout
     if readout is None or not any(True for _ in readout.parameters()):
         raise InputError("train_readout: needs a model with a SoftmaxReadout; a ridge readout is fitted in closed form")
+    check_rows(model, rows, validation)
+    optimizer = _optimizer(readout, plan)
+    train_epoch = _adamw_epoch if plan.optimizer == "adamw" else _lbfgs_epoch
+
+    def one_epoch(epoch: int) -> float:
+        return train_epoch(model, rows, plan, optimizer, epoch)
+
+    return run_epochs(model, one_epoch, validation, plan, optimizer, folder, after_epoch)
+
+
+def check_rows(model: EchoLanguageModel, rows: Rows, validation: Rows) -> None:
+    """Raise InputError unless both have the width of this model's hidden states."""
     for name, given in (("rows", rows), ("validation", validation)):
         if given.width != model.encoder.width:
             raise InputError(f"{name} of width {given.width}: this model's have {model.encoder.width}")
-    optimizer = _optimizer(readout, plan)
+
+
+def run_epochs(
+    model: EchoLanguageModel,
+    train_epoch: Callable[[int], float],
+    validation: Rows,
+    plan: TrainingPlan,
+    optimizer: Optimizer,
+    folder: Path | None,
+    after_epoch: Callable[[EpochScore], None] | None,
+) -> list[EpochScore]:
+    """Call `train_epoch(epoch)`, which gives the training loss, until the plan or its patience is at an end.
+
+    The rest is as `train_readout` says.
+    """
+    readout = model.readout
+    assert readout is not None
     if folder is not None and folder.is_dir():
         scores, best = resume(folder, readout, plan, optimizer)
     else:
         scores, best = [EpochScore(0, math.nan, *score_rows(model, validation))], _copy(readout)
-    train_epoch = _adamw_epoch if plan.optimizer == "adamw" else _lbfgs_epoch
     try:
         while len(scores) <= plan.epochs and len(scores) - 1 - _best_epoch(scores) < plan.patience:
-            loss = train_epoch(model, rows, plan, optimizer, len(scores))
+            loss = train_epoch(len(scores))
             scores.append(EpochScore(len(scores), loss, *score_rows(model, validation)))
             if _best_epoch(scores) == scores[-1].epoch:
                 best = _copy(readout)

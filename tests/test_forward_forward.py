@@ -1,0 +1,308 @@
+"""Layers that learn one by one: their gradients, their goodness, the classifiers made of them."""
+
+import gzip
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn.functional import cross_entropy, softplus
+
+from frugal.errors import InputError, UnavailableError
+from frugal.readout.forward_forward import (
+    ForwardForwardClassifier,
+    ForwardForwardNet,
+    Goodness,
+    ImageTraining,
+    RecurrentForwardForward,
+    UnsupervisedForwardForward,
+    mask_hybrids,
+    read_mnist,
+    stratified_split,
+)
+from frugal.readout.forward_forward.net import scaled, uniform_wrong, wrong_candidates
+
+MNIST = Path(__file__).parents[2] / "shared" / "data" / "mnist-t10k"
+
+
+def small_net(**settings: object) -> ForwardForwardNet:
+    net = ForwardForwardNet(7, (9, 8, 6), 5, **settings)  # type: ignore[arg-type]
+    for bias in net.biases:
+        torch.nn.init.normal_(bias, std=0.1)
+    return net
+
+
+def some_pairs(n: int = 12, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    random = torch.Generator().manual_seed(seed)
+    right = torch.randint(5, (n,), generator=random)
+    return torch.randn(n, 7, generator=random), right, uniform_wrong(5, right, random)
+
+
+def layer_gradients(net: ForwardForwardNet, place: int) -> list[Tensor]:
+    found = [net.weights[place].grad, net.biases[place].grad]
+    if place == 0 and net.candidates is not None:
+        found.append(net.candidates.grad)
+    return [gradient.clone() for gradient in found if gradient is not None]
+
+
+def expected_losses(net: ForwardForwardNet, real: list[Tensor], other: list[Tensor]) -> list[Tensor]:
+    """Each layer's loss, its inputs cut off from the layers below."""
+    losses = []
+    pairs = zip(real, other, strict=True)
+    for positive, negative in pairs:
+        up, down = net.goodness.logits(positive), net.goodness.logits(negative)
+        losses.append((softplus(-up).sum() + softplus(down).sum()) / (2 * len(up)))
+    return losses
+
+
+def cut_activities(net: ForwardForwardNet, sums: Tensor) -> list[Tensor]:
+    found = [sums.relu()]
+    for weight, bias in zip(net.weights[1:], net.biases[1:], strict=True):
+        found.append((scaled(found[-1].detach()) @ weight.T + bias).relu())
+    return found
+
+
+@pytest.mark.parametrize("kind", ["mean", "sum"])
+def test_gradients_are_those_of_automatic_differentiation_within_each_layer(kind: str) -> None:
+    net = small_net(goodness=Goodness(kind, 0.7, 1.5))  # type: ignore[arg-type]
+    contexts, right, wrong = some_pairs()
+    losses = net.set_gradients(contexts, right, wrong)
+    given = [layer_gradients(net, place) for place in range(3)]
+    net.zero_grad()
+    sums = net.context_part(contexts)
+    expected = expected_losses(
+        net, cut_activities(net, sums + net.candidates[right]), cut_activities(net, sums + net.candidates[wrong])
+    )
+    torch.testing.assert_close(losses, torch.stack(expected).detach())
+    torch.stack(expected).sum().backward()
+    for place in range(3):
+        for ours, theirs in zip(given[place], layer_gradients(net, place), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_other_contexts_have_their_own_part_in_the_gradient() -> None:
+    net = small_net(candidates=False)
+    contexts, others = some_pairs()[0], some_pairs(seed=1)[0]
+    net.set_gradients(contexts, None, None, others)
+    given = [layer_gradients(net, place) for place in range(3)]
+    net.zero_grad()
+    real, other = (cut_activities(net, net.context_part(half)) for half in (contexts, others))
+    torch.stack(expected_losses(net, real, other)).sum().backward()
+    for place in range(3):
+        for ours, theirs in zip(given[place], layer_gradients(net, place), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("peer", [0.0, 0.03])
+def test_no_gradient_crosses_a_layer(peer: float) -> None:
+    """Whatever the layers above and the head are, a layer's gradient is the same."""
+    pairs = some_pairs()
+    net, changed = small_net(peer=peer), small_net(peer=peer)
+    changed.load_state_dict(net.state_dict())
+    with torch.no_grad():
+        changed.weights[1].mul_(-3)
+        changed.biases[2].add_(1)
+        changed.head.weight.fill_(2)
+    for model in (net, changed):
+        model.set_head_gradient(pairs[0], pairs[1])
+        model.set_gradients(*pairs)
+    for ours, theirs in zip(layer_gradients(net, 0), layer_gradients(changed, 0), strict=True):
+        assert torch.equal(ours, theirs)
+    assert not torch.equal(net.weights[1].grad, changed.weights[1].grad)  # type: ignore[arg-type]
+
+
+def test_training_without_the_upper_layers_leaves_the_lowest_as_it_is_with_them() -> None:
+    """The same through a whole training: order, noise and negatives do not depend on the layers above."""
+    random = torch.Generator().manual_seed(0)
+    images, labels = torch.rand(40, 6, generator=random), torch.arange(40) % 4
+    training = ImageTraining(epochs=3, batch_size=8)
+    deep = ForwardForwardClassifier(6, 4, (10, 7), negatives="uniform", training=training).fit(images, labels)
+    other = ForwardForwardClassifier(6, 4, (10, 7), negatives="uniform", training=training)
+    torch.nn.init.constant_(other.net.weights[1], 0.3)
+    other.fit(images, labels)
+    assert torch.equal(deep.net.weights[0], other.net.weights[0])
+    assert torch.equal(deep.net.candidates, other.net.candidates)  # type: ignore[arg-type]
+    assert not torch.equal(deep.net.weights[1], other.net.weights[1])
+
+
+def test_the_head_has_the_gradient_of_its_cross_entropy_and_gives_none_to_the_layers() -> None:
+    net = small_net()
+    torch.nn.init.normal_(net.head.weight)
+    contexts, classes, _ = some_pairs()
+    offset = torch.randn(len(classes), 5, generator=torch.Generator().manual_seed(2))
+    net.set_head_gradient(contexts, classes, offset)
+    assert all(parameter.grad is None for parameter in net.layers)
+    given = net.head.weight.grad.clone(), net.head.bias.grad.clone()  # type: ignore[union-attr]
+    net.zero_grad()
+    cross_entropy(net.head(net.representation(contexts)) + offset, classes).backward()
+    torch.testing.assert_close(given, (net.head.weight.grad, net.head.bias.grad))
+
+
+def test_peer_normalisation_pushes_the_quiet_units_up_and_the_loud_ones_down() -> None:
+    with_peers, without = small_net(peer=1.0), small_net()
+    without.load_state_dict(with_peers.state_dict())
+    for net in (with_peers, without):
+        net.set_gradients(*some_pairs())
+    push = with_peers.biases[0].grad - without.biases[0].grad  # type: ignore[operator]
+    mean = with_peers.spread.split(with_peers.hidden)[0]
+    torch.testing.assert_close(push, 2 / 9 * 0.1 * (mean - mean.mean()), rtol=1e-3, atol=1e-6)
+
+
+def test_all_candidates_at_once_are_the_candidates_one_by_one() -> None:
+    net, (contexts, _, _) = small_net(), some_pairs()
+    whole = net.candidate_logits(contexts)
+    torch.testing.assert_close(whole, net.candidate_logits(contexts, at_once=100))
+    for candidate in range(5):
+        one = net.pair_logits(contexts, torch.full((len(contexts),), candidate))
+        torch.testing.assert_close(whole[:, :, candidate], one[net.read])
+
+
+@given(st.floats(0.01, 100), st.integers(0, 5))
+@settings(deadline=None, max_examples=20)
+def test_the_length_of_a_context_plays_no_part(factor: float, seed: int) -> None:
+    net, (contexts, _, _) = small_net(), some_pairs(seed=seed)
+    torch.testing.assert_close(
+        net.candidate_logits(factor * contexts), net.candidate_logits(contexts), rtol=1e-3, atol=1e-3
+    )
+
+
+def test_the_sum_of_squares_is_their_mean_with_a_sharpness_times_the_width() -> None:
+    activities = torch.rand(4, 20)
+    torch.testing.assert_close(Goodness("sum", 2, 1).logits(activities), Goodness("mean", 2, 20).logits(activities))
+
+
+def test_wrong_candidates_are_wrong_and_as_likely_as_said() -> None:
+    random = torch.Generator().manual_seed(0)
+    right = torch.arange(5).repeat(2000)
+    assert (uniform_wrong(5, right, random) != right).all()
+    probabilities = torch.tensor([0.5, 0.3, 0.2, 0, 0]).expand(len(right), 5)
+    wrong = wrong_candidates(probabilities, right, random)
+    assert (wrong != right).all()
+    after_three = wrong[right == 3].bincount(minlength=5) / 2000
+    torch.testing.assert_close(after_three, torch.tensor([0.5, 0.3, 0.2, 0, 0]), rtol=0, atol=0.05)
+    assert (wrong_candidates(torch.eye(5)[right], right, random) != right).all()  # nothing else was thought possible
+
+
+@pytest.fixture(scope="module")
+def stripes() -> tuple[Tensor, Tensor]:
+    """Images of 6 x 6 pixels with one bright row, which is the label."""
+    random = torch.Generator().manual_seed(0)
+    labels = torch.arange(240) % 6
+    images = 0.3 * torch.rand(240, 6, 6, generator=random)
+    images[torch.arange(240), labels] += 0.6
+    return images.flatten(1), labels
+
+
+@pytest.mark.parametrize("negatives", ["uniform", "hard"])
+def test_a_classifier_learns(stripes: tuple[Tensor, Tensor], negatives: str) -> None:
+    images, labels = stripes
+    training, losses = ImageTraining(epochs=25, batch_size=24), []
+    model = ForwardForwardClassifier(36, 6, (60, 40), negatives=negatives, training=training)  # type: ignore[arg-type]
+    model.fit(images[:180], labels[:180], lambda epoch, loss: losses.append(loss))
+    assert model.error(images[180:], labels[180:]) <= 0.05
+    assert model.error(images[180:], labels[180:], "softmax") <= 0.05
+    assert len(losses) == 25
+    assert (losses[-1] < losses[0]).all()
+
+
+def test_layers_that_never_saw_a_label_serve_a_linear_read_out(stripes: tuple[Tensor, Tensor]) -> None:
+    images, labels = stripes
+    model = UnsupervisedForwardForward((6, 6), 6, (60, 40), training=ImageTraining(epochs=25, batch_size=24))
+    model.fit(images[:180], labels[:180])
+    assert model.error(images[180:], labels[180:]) <= 0.1
+    other = UnsupervisedForwardForward((6, 6), 6, (60, 40), training=ImageTraining(epochs=25, batch_size=24))
+    other.fit(images[:180], labels[:180].flip(0))
+    assert torch.equal(model.net.weights[1], other.net.weights[1])
+
+
+def test_a_recurrent_net_with_feedback_learns(stripes: tuple[Tensor, Tensor]) -> None:
+    images, labels = stripes
+    model = RecurrentForwardForward(36, 6, (40, 40), training=ImageTraining(epochs=12, batch_size=24))
+    model.fit(images[:180], labels[:180])
+    assert model.error(images[180:], labels[180:]) <= 0.1
+
+
+def test_the_same_seed_gives_the_same_classifier(stripes: tuple[Tensor, Tensor]) -> None:
+    first, second = (
+        ForwardForwardClassifier(36, 6, (20,), training=ImageTraining(epochs=2)).fit(*stripes).net for _ in "ab"
+    )
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_hybrids_take_large_patches_of_both_images() -> None:
+    random = torch.Generator().manual_seed(0)
+    hybrids = mask_hybrids(torch.ones(200, 64), torch.zeros(200, 64), (8, 8), random).view(200, 8, 8)
+    assert set(hybrids.unique().tolist()) == {0.0, 1.0}
+    assert 0.4 < hybrids.mean() < 0.6
+    assert (hybrids[:, 1:] == hybrids[:, :-1]).float().mean() > 0.7  # neighbours are mostly of one image
+
+
+@given(st.integers(1, 59), st.integers(0, 3))
+def test_a_stratified_split_keeps_the_shares(test_size: int, seed: int) -> None:
+    labels = torch.tensor([0] * 30 + [1] * 20 + [2] * 10)
+    train, test = stratified_split(labels, test_size, seed)
+    assert sorted([*train.tolist(), *test.tolist()]) == list(range(60))
+    assert len(test) == test_size
+    for label, count in ((0, 30), (1, 20), (2, 10)):
+        assert abs(int((labels[test] == label).sum()) - count * test_size / 60) <= 1
+
+
+def write_idx(path: Path, values: list[int], sizes: tuple[int, ...]) -> Path:
+    content = bytes([0, 0, 8, len(sizes)]) + struct.pack(f">{len(sizes)}I", *sizes) + bytes(values)
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_mnist_files_are_read(tmp_path: Path, ending: str) -> None:
+    images = write_idx(tmp_path / f"images{ending}", [0, 51, 102, 255, 0, 0, 0, 255], (2, 2, 2))
+    labels = write_idx(tmp_path / f"labels{ending}", [7, 3], (2,))
+    pixels, classes = read_mnist(images, labels)
+    torch.testing.assert_close(pixels, torch.tensor([[0, 0.2, 0.4, 1], [0, 0, 0, 1]]))
+    assert classes.tolist() == [7, 3]
+
+
+def test_unusable_mnist_files_are_refused(tmp_path: Path) -> None:
+    images = write_idx(tmp_path / "images", [1, 2, 3, 4], (1, 2, 2))
+    labels = write_idx(tmp_path / "labels", [1, 2], (2,))
+    with pytest.raises(InputError, match=r"holds 1 images, .* 2 labels"):
+        read_mnist(images, labels)
+    with pytest.raises(InputError, match="no IDX file of bytes in 3 dimensions"):
+        read_mnist(labels, labels)
+    with pytest.raises(InputError, match="there is no such file"):
+        read_mnist(tmp_path / "nothing", labels)
+    images.write_bytes(images.read_bytes()[:-1])
+    with pytest.raises(UnavailableError, match="ends too early"):
+        read_mnist(images, labels)
+
+
+@pytest.mark.skipif(not MNIST.is_dir(), reason="MNIST's files are not here")
+def test_real_mnist_files_are_read() -> None:
+    images, labels = read_mnist(MNIST / "t10k-images-idx3-ubyte.gz", MNIST / "t10k-labels-idx1-ubyte.gz")
+    assert images.shape == (10_000, 784)
+    assert labels[:5].tolist() == [7, 2, 1, 0, 4]
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Goodness("length"), "must be 'mean' or 'sum'"),  # type: ignore[arg-type]
+        (lambda: Goodness(threshold=0), "threshold=0: must be positive"),
+        (lambda: ForwardForwardNet(4, (), 3), "at least one layer"),
+        (lambda: ForwardForwardNet(4, (5,), 1), "classes=1"),
+        (lambda: ForwardForwardNet(4, (5,), 3, peer=-1), "peer=-1: must not be negative"),
+        (lambda: ForwardForwardClassifier(4, negatives="soft"), "must be 'uniform' or 'hard'"),  # type: ignore[arg-type]
+        (lambda: ImageTraining(epochs=0), "epochs=0"),
+        (lambda: ImageTraining(noise=-0.1), "noise=-0.1"),
+        (lambda: ForwardForwardClassifier(4).fit(torch.rand(3, 4), torch.tensor([0, 1, 10])), "lie in 0 to 9"),
+        (lambda: ForwardForwardClassifier(4).fit(torch.rand(3, 4) / 0, torch.tensor([0, 1, 2])), "not finite"),
+        (lambda: ForwardForwardNet(4, (5,), 3, candidates=False).candidate_logits(torch.rand(1, 4)), "use its head"),
+        (lambda: stratified_split(torch.arange(4), 4, 0), "must lie in 1 to 3"),
+    ],
+)
+def test_bad_settings_are_refused(build: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        build()  # type: ignore[operator]

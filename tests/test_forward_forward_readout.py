@@ -1,0 +1,244 @@
+"""The forward-forward readout on echo states: negatives, training, prediction, saving."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from frugal.errors import InputError
+from frugal.readout import (
+    EchoLanguageModel,
+    ForwardForwardReadout,
+    FoundationNegatives,
+    HardNegatives,
+    KeptRows,
+    MixedNegatives,
+    Negatives,
+    RidgeStatistics,
+    SelfGenerated,
+    SoftmaxReadout,
+    TextNegatives,
+    TrainingPlan,
+    UniformNegatives,
+    score_rows,
+    train_forward_forward,
+    train_readout,
+)
+from frugal.readout.forward_forward.negatives import Batch
+from models import echo_model
+
+WIDTH, V = 44, 273  # of echo_model: [feature; state], vocabulary
+PLAN = TrainingPlan(epochs=3, learning_rate=0.01, batch_size=32)
+
+
+def some_rows(n: int = 256, seed: int = 0) -> KeptRows:
+    """Random hidden states whose next token is planted: the largest of four projections."""
+    inputs = torch.randn(n, WIDTH, generator=torch.Generator().manual_seed(seed))
+    planted = torch.randn(WIDTH, 4, generator=torch.Generator().manual_seed(99))
+    return KeptRows(inputs, (inputs @ planted).argmax(-1))
+
+
+def model_with(join: str = "concat", **settings: object) -> EchoLanguageModel:
+    settings = {"hidden": (24, 16), **settings}
+    return echo_model().with_readout(ForwardForwardReadout(WIDTH, V, **settings), join)  # type: ignore[arg-type]
+
+
+def some_batch(model: EchoLanguageModel, n: int = 60) -> Batch:
+    rows = some_rows(n)
+    return Batch(rows.inputs, rows.targets, model.head(rows.inputs).softmax(-1))
+
+
+def weights_of(model: EchoLanguageModel) -> dict[str, Tensor]:
+    assert model.readout is not None
+    return {name: values.clone() for name, values in model.readout.state_dict().items()}
+
+
+SOURCES = {
+    "uniform": lambda model: UniformNegatives(),
+    "hard": lambda model: HardNegatives(),
+    "foundation": lambda model: FoundationNegatives(model.foundation, 0.8),
+    "windows of a text": lambda model: TextNegatives(some_rows(seed=5)),
+    "tokens of a text": lambda model: TextNegatives(some_rows(seed=5), windows=False),
+    "self-generated": lambda model: SelfGenerated(model, every=4, streams=3, length=5),
+    "mixed": lambda model: MixedNegatives([(3, UniformNegatives()), (1, TextNegatives(some_rows(seed=5)))]),
+}
+
+
+@pytest.mark.parametrize("predict", ["goodness", "softmax"])
+@pytest.mark.parametrize("source", ["uniform", "hard", "foundation", "mixed"])
+def test_it_learns_from_wrong_tokens(source: str, predict: str) -> None:
+    model = model_with(predict=predict)
+    negatives: Negatives = SOURCES[source](model)
+    scores = train_forward_forward(model, some_rows(), some_rows(60, seed=1), negatives, PLAN)
+    assert scores[-1].validation_nats < scores[0].validation_nats - 0.5
+
+
+@pytest.mark.parametrize("source", ["windows of a text", "tokens of a text", "self-generated"])
+def test_other_texts_and_own_texts_drive_the_layers_too(source: str) -> None:
+    model = model_with(predict="softmax")
+    before = weights_of(model)["net.weights.0"]
+    scores = train_forward_forward(model, some_rows(), some_rows(60, seed=1), SOURCES[source](model), PLAN)
+    assert scores[-1].validation_nats < scores[0].validation_nats - 0.5  # the head's doing
+    assert not torch.equal(weights_of(model)["net.weights.0"], before)
+
+
+@pytest.mark.parametrize("source", ["uniform", "hard", "foundation"])
+def test_the_right_token_is_never_a_negative(source: str) -> None:
+    model = model_with()
+    batch = some_batch(model)
+    hidden, wrong = SOURCES[source](model).draw(batch, torch.Generator().manual_seed(0))
+    assert hidden is batch.hidden
+    assert (wrong != batch.targets).all()
+
+
+def test_the_foundations_negatives_follow_its_probabilities_at_the_temperature() -> None:
+    model = model_with()
+    hidden = some_rows(1).inputs.expand(4000, -1)
+    batch = Batch(hidden, torch.full((4000,), 7), torch.zeros(4000, V))
+    _, wrong = FoundationNegatives(model.foundation, 0.5).draw(batch, torch.Generator().manual_seed(0))
+    expected = (model.foundation.logits(hidden[:1, :24]) / 0.5).softmax(-1)[0]
+    expected[7] = 0
+    found = wrong.bincount(minlength=V) / 4000
+    torch.testing.assert_close(found, expected / expected.sum(), rtol=0, atol=0.04)
+
+
+def test_a_mixture_takes_its_shares() -> None:
+    model, text = model_with(), some_rows(seed=5)
+    batch = some_batch(model)
+    source = MixedNegatives([(1, UniformNegatives()), (2, TextNegatives(text))])
+    hidden, _ = source.draw(batch, torch.Generator().manual_seed(0))
+    same = (hidden == batch.hidden).all(1)
+    assert same.tolist() == [True] * 20 + [False] * 40
+    assert torch.equal(batch.hidden, some_rows(60).inputs)  # what was given is left as it was
+
+
+def test_what_the_model_writes_in_its_sleep_is_its_own_text() -> None:
+    model = model_with()
+    source = SelfGenerated(model, every=2, streams=3, length=6)
+    batch, random = some_batch(model), torch.Generator().manual_seed(0)
+    hidden, tokens = source.draw(batch, random)
+    first = source.dreams
+    streams = first.targets.view(6, 3).T
+    read = torch.cat([torch.full((3, 1), model.tokenizer.start_id), streams[:, :-1]], 1)
+    torch.testing.assert_close(first.inputs.view(6, 3, -1).transpose(0, 1), model.hidden(read), rtol=0, atol=1e-4)
+    source.draw(batch, random)
+    assert source.dreams is first
+    source.draw(batch, random)
+    assert source.dreams is not first
+    assert len(hidden) == len(tokens) == len(batch.targets)
+
+
+def test_goodness_learns_how_much_likelier_than_the_negatives_a_token_is() -> None:
+    """One state, tokens of known probability, uniform negatives: the calibrated goodness gives it back."""
+    random = torch.Generator().manual_seed(0)
+    truth = torch.zeros(V)
+    truth[:4] = torch.tensor([0.5, 0.3, 0.15, 0.05])
+    inputs = torch.ones(2000, WIDTH)
+    rows = KeptRows(inputs, torch.multinomial(truth, 2000, replacement=True, generator=random))
+    model = model_with(hidden=(32,))
+    plan = TrainingPlan(epochs=6, learning_rate=0.02, batch_size=50)
+    train_forward_forward(model, rows, rows, UniformNegatives(), plan)
+    found = model.head(inputs[:1]).softmax(-1)[0]
+    torch.testing.assert_close(found, truth, rtol=0, atol=0.06)
+
+
+def test_a_residual_starts_as_the_foundation_at_worst_and_does_not_end_worse() -> None:
+    rows, validation = some_rows(), some_rows(100, seed=1)
+    foundation = score_rows(echo_model(), validation)[0]
+    for predict in ("goodness", "softmax"):
+        model = model_with("residual", predict=predict)
+        scores = train_forward_forward(model, rows, validation, FoundationNegatives(model.foundation), PLAN)
+        assert scores[0].validation_nats <= foundation + 1e-4
+        assert min(score.validation_nats for score in scores) == pytest.approx(score_rows(model, validation)[0])
+
+
+def test_only_the_readout_is_trained() -> None:
+    model = model_with()
+    before = {name: values.clone() for name, values in model.reservoir.state_dict().items()}  # type: ignore[union-attr]
+    fingerprint = model.foundation.fingerprint
+    train_forward_forward(model, some_rows(), some_rows(40, seed=1), UniformNegatives(), PLAN)
+    model.foundation.__dict__.pop("fingerprint")
+    assert model.foundation.fingerprint == fingerprint
+    for name, values in model.reservoir.state_dict().items():  # type: ignore[union-attr]
+        assert torch.equal(values, before[name])
+
+
+def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    def train(model: EchoLanguageModel, folder: Path, stop_after: int) -> list[float]:
+        def stop(score: object) -> None:
+            if score.epoch == stop_after:  # type: ignore[attr-defined]
+                raise KeyboardInterrupt
+
+        negatives = SelfGenerated(model, every=5, streams=2, length=4)
+        scores = train_forward_forward(
+            model, some_rows(), some_rows(50, seed=1), negatives, PLAN, folder=folder, after_epoch=stop
+        )
+        return [score.validation_nats for score in scores]
+
+    whole, broken, resumed = (model_with(predict="softmax") for _ in range(3))
+    expected = train(whole, tmp_path / "whole", stop_after=0)
+    with pytest.raises(KeyboardInterrupt):
+        train(broken, tmp_path / "broken", stop_after=1)
+    assert train(resumed, tmp_path / "broken", stop_after=0) == expected
+    for name, values in weights_of(resumed).items():
+        assert torch.equal(values, weights_of(whole)[name])
+
+
+def test_a_softmax_prediction_can_be_trained_by_backpropagation_too() -> None:
+    model = model_with(predict="softmax")
+    before = weights_of(model)
+    train_readout(model, some_rows(), some_rows(60, seed=1), PLAN)
+    assert not torch.equal(weights_of(model)["net.weights.0"], before["net.weights.0"])
+
+
+def test_whitening_knows_the_frequencies_and_is_undone_by_nothing() -> None:
+    rows = some_rows(2000)
+    readout = ForwardForwardReadout(WIDTH, V).whiten(RidgeStatistics.collect(rows, V))
+    whitened = readout.whitened(rows.inputs)
+    torch.testing.assert_close(whitened.T.cov(), torch.eye(WIDTH), rtol=0, atol=0.01)
+    counts = rows.targets.bincount(minlength=V)
+    torch.testing.assert_close(readout.log_frequency, ((counts + 0.5) / (2000 + 0.5 * V)).log())
+
+
+@pytest.mark.parametrize("predict", ["goodness", "softmax"])
+def test_it_is_saved_with_its_model(tmp_path: Path, predict: str) -> None:
+    model = model_with(predict=predict, goodness={"kind": "sum", "threshold": 0.5, "sharpness": 0.1}, peer=0.01)
+    for values in model.readout.parameters():  # type: ignore[union-attr]
+        torch.nn.init.normal_(values, std=0.1)
+    model.save(tmp_path / "model")
+    again = EchoLanguageModel.load(tmp_path / "model", foundation=model.foundation)
+    tokens = torch.randint(1, V - 3, (1, 9), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(again.score(tokens), model.score(tokens))
+    assert again.readout.settings() == model.readout.settings()  # type: ignore[union-attr]
+
+
+def test_what_cannot_be_trained_is_refused() -> None:
+    rows = some_rows(20)
+    softmax = echo_model().with_readout(SoftmaxReadout(WIDTH, V), "concat")
+    with pytest.raises(InputError, match="needs a model with a ForwardForwardReadout"):
+        train_forward_forward(softmax, rows, rows, UniformNegatives())
+    with pytest.raises(InputError, match="takes 'adamw'"):
+        train_forward_forward(model_with(), rows, rows, UniformNegatives(), TrainingPlan(optimizer="lbfgs"))
+    narrow = KeptRows(torch.randn(5, 3), torch.zeros(5, dtype=torch.int64))
+    with pytest.raises(InputError, match="rows of width 3"):
+        train_forward_forward(model_with(), narrow, rows, UniformNegatives())
+    broken = KeptRows(rows.inputs * math.nan, rows.targets)
+    with pytest.raises(InputError, match="not finite"):
+        train_forward_forward(model_with(predict="softmax"), broken, rows, UniformNegatives())
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: ForwardForwardReadout(4, 9, predict="guess"), "must be 'goodness' or 'softmax'"),  # type: ignore[arg-type]
+        (lambda: FoundationNegatives(echo_model().foundation, 0), "temperature=0: must be positive"),
+        (lambda: SelfGenerated(echo_model(), every=0), "every=0: must be at least 1"),
+        (lambda: MixedNegatives([]), "positive shares"),
+        (lambda: MixedNegatives([(0, UniformNegatives())]), "positive shares"),
+    ],
+)
+def test_bad_settings_are_refused(build: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        build()  # type: ignore[operator]
