@@ -5,15 +5,20 @@ from frugal.cooperative.lstm import LSTMLanguageModel
 from frugal.cooperative.mixture import MixtureModel
 from frugal.cooperative.oracle import Oracle, OracleScores
 from frugal.cooperative.pair import Pair, Samples, draw
+from frugal.cooperative.reservoir_model import ReservoirLanguageModel
 from frugal.cooperative.rivals import LikelihoodTrainer, ReinforceTrainer, ScheduledSamplingTrainer
 from frugal.cooperative.steered import SteeredModel
+from frugal.cooperative.tempered import TemperedModel
+from frugal.cooperative.texts import text_windows
 from frugal.cooperative.trainer import CooperativePlan, CooperativeTrainer
 from frugal.cooperative.training import Plan, Progress
+from frugal.cooperative.variance import GradientNoise, gradient_noise
 
 __all__ = [
     "CooperativePlan",
     "CooperativeTrainer",
     "ExtrapolatedModel",
+    "GradientNoise",
     "InvertedModel",
     "LSTMLanguageModel",
     "LikelihoodTrainer",
@@ -24,9 +29,13 @@ __all__ = [
     "Plan",
     "Progress",
     "ReinforceTrainer",
+    "ReservoirLanguageModel",
     "Samples",
     "ScheduledSamplingTrainer",
     "SteeredModel",
+    "TemperedModel",
     "draw",
+    "gradient_noise",
     "reweighted",
+    "text_windows",
 ]

@@ -81,23 +81,11 @@ class Pair:
 
 
 @torch.no_grad()
-def draw(
-    model: LanguageModel,
-    count: int,
-    length: int,
-    *,
-    generator: torch.Generator | None = None,
-    temperature: float = 1.0,
-) -> Samples:
+def draw(model: LanguageModel, count: int, length: int, *, generator: torch.Generator | None = None) -> Samples:
     """Draw `count` sequences of `length` tokens from a model, all at once.
 
     Drawn on the CPU, so that a seed gives the same sequences whatever device the model is on.
-
-    Raises:
-        InputError: the temperature is not positive.
     """
-    if not temperature > 0:
-        raise InputError(f"temperature={temperature}: must be positive; 1 is the model itself")
     tokens = torch.full((count,), model.tokenizer.start_id, device=model.device)
     state, drawn, hidden = model.start(count), [tokens], []
     for _ in range(length):
@@ -109,7 +97,7 @@ def draw(
             logits, state = model.step(tokens, state)
         # The largest of logits with Gumbel noise is a draw from their softmax, at half the cost of torch.multinomial.
         noise = torch.empty(logits.shape).exponential_(generator=generator).log_()
-        tokens = (logits / temperature).sub_(noise.to(logits)).argmax(-1)
+        tokens = (logits - noise.to(logits.device)).argmax(-1)
         drawn.append(tokens)
     return Samples(torch.stack(drawn, 1), torch.stack(hidden, 1) if hidden else None)
 

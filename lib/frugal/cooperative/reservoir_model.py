@@ -1,0 +1,74 @@
+"""An echo language model without a GPT: a fixed reservoir reads the tokens themselves, a trained readout predicts.
+
+    s_t = reservoir(one_hot(token_t), s_{t-1}),    log p(token_{t+1} | ..) = log_softmax(readout(s_t))
+
+A step is one state update, so free-running samples are cheap enough to be drawn at every step of a training.
+"""
+
+from pathlib import Path
+from typing import Self
+
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from frugal.corpora import Tokenizer
+from frugal.errors import InputError
+from frugal.language_model import HiddenStateModel, read_model, save_model
+from frugal.readout import SoftmaxReadout
+from frugal.readout.base import part
+from frugal.reservoir import Reservoir
+
+
+class ReservoirLanguageModel(HiddenStateModel):
+    """Reservoir and readout over a small vocabulary, such as characters.
+
+    Args:
+        tokenizer: of V tokens.
+        reservoir: takes V inputs; fixed.
+        readout: from the reservoir's size to V logits; the only part that is trained. Several models with readouts of
+            their own may have one reservoir.
+
+    Raises:
+        InputError: the sizes do not fit.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, reservoir: Reservoir, readout: SoftmaxReadout) -> None:
+        V, N = tokenizer.vocabulary_size, reservoir.size
+        if reservoir.input_size != V:
+            raise InputError(f"the reservoir's input_size={reservoir.input_size}: must be {V}, one for each token")
+        if (readout.input_size, readout.output_size) != (N, V) or readout.tied:
+            raise InputError(
+                f"a readout from {readout.input_size} to {readout.output_size}: must lead from {N} units to {V} tokens"
+            )
+        self.tokenizer, self.vocabulary_size, self.device = tokenizer, V, reservoir.like.device
+        self.reservoir, self.readout = reservoir, readout.to(self.device)
+
+    def hidden(self, tokens: Tensor) -> Tensor:
+        return self.reservoir.run(self._inputs(tokens))[0]
+
+    def head(self, hidden: Tensor) -> Tensor:
+        return self.readout(hidden)
+
+    def start(self, batch_size: int) -> Tensor:
+        return self.reservoir.start(batch_size)
+
+    def hidden_step(self, tokens: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        return self.reservoir.step(self._inputs(tokens), state)
+
+    def save(self, folder: Path, notes: str = "") -> None:
+        """Write the model, its reservoir included; `notes` go on its card: trained on what, with which scores."""
+        parts = {"reservoir": self.reservoir, "readout": self.readout}
+        weights = {f"{name}.{key}": t for name, module in parts.items() for key, t in module.state_dict().items()}
+        config = {"reservoir": self.reservoir.config(), "readout": self.readout.settings()}
+        card = f"# Reservoir language model\n\n{self.reservoir.size} units read tokens one by one.\n\n{notes}"
+        save_model(folder, self, weights, config, card)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        weights, config, tokenizer = read_model(folder, cls)
+        readout = SoftmaxReadout(**config["readout"])
+        readout.load_state_dict(part(weights, "readout."))
+        return cls(tokenizer, Reservoir.from_saved(config["reservoir"], part(weights, "reservoir.")), readout)
+
+    def _inputs(self, tokens: Tensor) -> Tensor:
+        return one_hot(tokens, self.vocabulary_size).to(self.reservoir.like)

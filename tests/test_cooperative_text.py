@@ -1,0 +1,97 @@
+"""Cooperative training on text: excerpts, reservoir models with two readouts, noise of the gradient."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from frugal.cooperative import (
+    CooperativePlan,
+    CooperativeTrainer,
+    ExtrapolatedModel,
+    InvertedModel,
+    Oracle,
+    ReservoirLanguageModel,
+    TemperedModel,
+    gradient_noise,
+    reweighted,
+    text_windows,
+)
+from frugal.errors import InputError
+from frugal.readout import SoftmaxReadout
+from frugal.reservoir import Reservoir
+from models import TEXTS, characters, lstm, reservoir_model
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.text("acd ", max_size=30), min_size=1, max_size=4), st.integers(1, 8), st.integers(1, 8))
+def test_excerpts_are_pieces_of_documents_after_the_start_token(texts: list[str], length: int, stride: int) -> None:
+    tokenizer = characters()
+    expected = [text[at : at + length] for text in texts for at in range(0, len(text) - length + 1, stride)]
+    if not expected:
+        with pytest.raises(InputError, match="the longest document has"):
+            text_windows(tokenizer, texts, length, stride)
+        return
+    windows = text_windows(tokenizer, texts, length, stride)
+    assert (windows[:, 0] == tokenizer.start_id).all()
+    assert [tokenizer.decode(row) for row in windows] == expected
+
+
+def test_a_saved_reservoir_model_predicts_the_same(tmp_path: Path) -> None:
+    model = reservoir_model()
+    tokens = text_windows(model.tokenizer, TEXTS, 12)
+    model.save(tmp_path / "model", notes="Trained on nothing.")
+    torch.testing.assert_close(ReservoirLanguageModel.load(tmp_path / "model").score(tokens), model.score(tokens))
+
+
+def test_a_reservoir_model_of_unfitting_parts_is_refused() -> None:
+    tokenizer = characters()
+    V = tokenizer.vocabulary_size
+    with pytest.raises(InputError, match=f"input_size=3: must be {V}"):
+        ReservoirLanguageModel(tokenizer, Reservoir(3, 10), SoftmaxReadout(10, V))
+    with pytest.raises(InputError, match="must lead from 10 units"):
+        ReservoirLanguageModel(tokenizer, Reservoir(V, 10), SoftmaxReadout(9, V))
+
+
+def test_two_readouts_on_one_reservoir_learn_a_text_together() -> None:
+    generator = reservoir_model()
+    mediator = ReservoirLanguageModel(
+        generator.tokenizer, generator.reservoir, SoftmaxReadout(30, generator.vocabulary_size, hidden=(16,))
+    )
+    windows = text_windows(generator.tokenizer, TEXTS, 12, 1)
+    before = generator.target_log_probabilities(windows).mean().item()
+    training = CooperativeTrainer(generator, mediator, windows, windows, CooperativePlan(steps=150, batch_size=16))
+    assert training.pair.shared
+    log = training.train()
+    assert -log[-1].held_out > before + 0.5
+
+
+def test_tempering_sharpens_and_blunts() -> None:
+    model, tokens = lstm(), text_windows(characters(), TEXTS, 12)
+    assert torch.allclose(TemperedModel(model, 1.0).score(tokens), model.score(tokens), atol=1e-6)
+    entropies = [
+        -(rows.exp() * rows).sum(-1).mean().item()
+        for rows in (TemperedModel(model, temperature).score(tokens) for temperature in (0.5, 1.0, 2.0))
+    ]
+    assert entropies == sorted(entropies)
+    with pytest.raises(InputError, match=r"temperature=0.0: must be positive"):
+        TemperedModel(model, 0.0)
+
+
+def test_ways_of_directing_refuse_what_makes_no_sense() -> None:
+    with pytest.raises(InputError, match="lam=-1"):
+        ExtrapolatedModel(lstm(0), lstm(1), lam=-1)
+    with pytest.raises(InputError, match="bounds="):
+        InvertedModel(lstm(0), lstm(1), bounds=(0.9, 0.1))
+    with pytest.raises(InputError, match="all weights are zero"):
+        reweighted(torch.zeros(3), torch.full((3,), -9.0))
+
+
+def test_the_exact_sum_is_less_noisy_than_reinforce() -> None:
+    oracle = Oracle(4, 6, 8, seed=0)
+    noise = gradient_noise(oracle.learner(8, seed=1), oracle.learner(8, seed=2), oracle.sequences(50), batches=12)
+    assert noise["exact sum"].variance < 0.1 * noise["REINFORCE"].variance
+    with pytest.raises(InputError, match="batches=1"):
+        gradient_noise(oracle.learner(8), oracle.learner(8, seed=1), oracle.sequences(50), batches=1)
