@@ -346,6 +346,18 @@ def test_more_than_the_capacity_at_once_leaves_the_last() -> None:
     assert memory.add(np.ones((1, 2), np.float32)).tolist() == [5]
 
 
+def test_an_emptied_memory_may_hold_other_values() -> None:
+    memory, row = AssociativeMemory(2, 3), np.ones((1, 2), np.float32)
+    memory.add(row, np.array([7]))
+    memory.refresh()
+    entry = memory.add(row, np.array([[0.5, 0.25]]))
+    assert memory.values(entry).tolist() == [[0.5, 0.25]]
+    memory.refresh()
+    entry = memory.add(row)
+    with pytest.raises(InputError, match="holds no values"):
+        memory.values(entry)
+
+
 def test_forgetting_follows_the_seed() -> None:
     def forgotten(seed: int) -> list[int]:
         memory = AssociativeMemory(2, 100, seed=seed)

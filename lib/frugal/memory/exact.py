@@ -44,7 +44,8 @@ def exact_search(
         candidates, last = _by_faiss(rows.keys, queries, k + SURPLUS, metric)
     found, distances = ranked(rows.keys, rows.ids, queries, candidates, k, metric)
     if metric == "l2":
-        doubtful = np.flatnonzero(distances[:, -1] + _rounding(queries, distances[:, -1]) >= last)
+        worst = distances[:, -1]
+        doubtful = np.flatnonzero((last < np.inf) & (worst + _rounding(queries, worst) >= last))
         if len(doubtful):
             limit = None if before is None else before[doubtful]
             candidates = _by_differences(rows, queries[doubtful], k, limit, device)

@@ -137,18 +137,18 @@ class AssociativeMemory(ReadableMemory):
         rows, _ = vectors_of(vectors, self.dim, "vectors", None)
         if len(rows) != len(wanted) or len(np.unique(wanted)) != len(wanted):
             raise InputError(f"{len(rows)} vectors for ids {wanted[:10]}: expected one for each, and each id once")
-        clock = self._clock + len(rows)
-        columns = {"ids": wanted, "vectors": rows, "positions": np.arange(self._clock, clock)}
+        columns = {"ids": wanted, "vectors": rows}
         if positions is not None:
             columns["positions"] = one_for_each(positions, (len(rows),), "positions")
         if values is not None:
             columns["values"] = payload_of(values, (len(rows),))
         with self._lock:
             self._slots(wanted)
+            self._check_directions(rows)
             if values is not None:
                 self._check_values(columns["values"])
-            self._check_directions(rows)
-            self._commit(clock, updated=columns)
+            clock = self._clock + len(rows)
+            self._commit(clock, updated={"positions": np.arange(self._clock, clock)} | columns)
 
     def remove(self, ids: Integers) -> None:
         """Remove entries; an id that no entry has is refused before anything is changed."""

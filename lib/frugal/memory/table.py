@@ -64,8 +64,10 @@ class Table:
         return self._directory.oldest(count)
 
     def append(self, rows: Rows) -> None:
-        """Add rows whose ids are larger than any before. A column that is new begins with the first row."""
+        """Add rows whose ids are larger than any before. The first of an empty table say whether there are "values"."""
         count = len(rows["ids"])
+        if self.size == 0:
+            self._columns.pop("values", None)
         for name, values in self._with_unit(rows).items():
             if name not in self._columns:
                 self._columns[name] = np.empty((0, *values.shape[1:]), values.dtype)
