@@ -29,6 +29,7 @@ DIM, CALL, QUERIES, K = 64, 1024, 256, 10
 NPROBE, EF_CONSTRUCTION, EF_SEARCH, CODE_BYTES = 16, 100, 64, 8
 SMALLEST = {"ivf": 1_000, "compressed": 10_000}
 LARGEST = {"graph": 100_000, "peer": 10_000}
+ONCE_FROM = 100_000  # entries: such cases are measured once
 RATES = ("add", "remove", "update", "search")
 PEER = "memorizing_transformers_pytorch"
 
@@ -36,7 +37,7 @@ PEER = "memorizing_transformers_pytorch"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="10^3 and 10^4 entries, measured once")
-    parser.add_argument("--repeats", type=int, default=3, help="measurements of each case; the medians are shown")
+    parser.add_argument("--repeats", type=int, default=3, help="of each case below 10^5 entries; medians are shown")
     parser.add_argument("--peer", type=Path, help=f"a folder with {PEER} and what it needs")
     parser.add_argument("--case", help=argparse.SUPPRESS)  # a measuring process
     arguments = parser.parse_args()
@@ -60,7 +61,7 @@ def main() -> None:
     ]
     table = []
     for one in cases:
-        measured = [run(one, arguments.peer) for _ in range(1 if one["size"] == 10**6 else repeats)]
+        measured = [run(one, arguments.peer) for _ in range(1 if one["size"] >= ONCE_FROM else repeats)]
         table.append(one | {name: middle([m[name] for m in measured]) for name in measured[0]})
         print(line(table[-1]), flush=True)
     lookups = [{"self-look-up": kind} for kind in ("exact", "flat", "ivf", "compressed", "graph", "auto")]

@@ -14,6 +14,7 @@ import frugal.memory.index
 import frugal.memory.search
 from frugal.errors import InputError
 from frugal.memory import AssociativeMemory
+from frugal.memory.checks import check_settings
 
 DIM = 4
 KINDS = ("exact", "flat", "ivf", "compressed", "graph", "auto")
@@ -424,7 +425,7 @@ def test_other_unusable_input_is_refused_before_anything_changes() -> None:
         ({"metric": "l1"}, "metric='l1': unknown"),
         ({"eviction": "mru"}, "eviction='mru': unknown"),
         ({"index": "compressed", "m": 3}, "m=3: must divide dim=4"),
-        ({"index": "ivf", "device": "cuda"}, "only exact search runs there"),
+        ({"device": "tpu"}, "device='tpu': must be"),
         ({"metric": "inner_product", "merge_distance": 1.0}, "not a distance"),
         ({"seed": -1}, "seed=-1"),
     ],
@@ -432,3 +433,9 @@ def test_other_unusable_input_is_refused_before_anything_changes() -> None:
 def test_settings_that_make_no_sense_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         AssociativeMemory(**{"dim": 4, "capacity": 10} | arguments)
+
+
+def test_an_index_of_faiss_is_refused_elsewhere_than_on_the_processor() -> None:
+    config = AssociativeMemory(4, 10, index="ivf").config
+    with pytest.raises(InputError, match="only exact search runs there"):
+        check_settings(**config, device="cuda")

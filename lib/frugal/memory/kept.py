@@ -87,10 +87,13 @@ class KeptMemory(ABC):
             if self._writer is not None:
                 raise InputError(f"this memory is attached to {self._writer.folder}: `close` it first")
             writer = Writer(folder)
-            if generation_in(folder) is not None:
+            try:
+                if generation_in(folder) is not None:
+                    raise InputError(f"{folder} holds a memory: `open` that one, or give another folder")
+                writer.snapshot(self.config, self._clock, self._table.rows())
+            except BaseException:
                 writer.close()
-                raise InputError(f"{folder} holds a memory: `open` that one, or give another folder")
-            writer.snapshot(self.config, self._clock, self._table.rows())
+                raise
             self._writer = writer
 
     def checkpoint(self) -> None:

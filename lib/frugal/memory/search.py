@@ -52,7 +52,7 @@ class Searcher:
         """Bring the index in step after `change` was applied to the table."""
         if self._index is None:
             return
-        if change.scale != 1.0 or len(self._table["ids"]) == 0:
+        if change.scale != 1.0 or self._table.size == 0:
             self.reset()
             return
         try:

@@ -5,6 +5,7 @@ from typing import Any, Self
 import numpy as np
 
 from frugal.errors import InputError
+from frugal.foundation.precision import choose_device
 from frugal.memory.arrays import Array, Integers, integers_of, like, one_for_each, payload_of, squared_norms, vectors_of
 from frugal.memory.change import no_ids
 from frugal.memory.checks import check_settings
@@ -47,10 +48,11 @@ class AssociativeMemory(ReadableMemory):
         merge_distance: a vector that has an entry this near with an equal value strengthens that entry instead of being
             written; the entry's id is returned.
         seed: of everything random: forgetting, clustering.
-        device: where "exact" and "auto" compute.
+        device: where "exact" and "auto" compute: "cpu", "cuda", or "auto" for CUDA where there is one.
 
     Raises:
         InputError: a value outside its range.
+        UnavailableError: there is no such device.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class AssociativeMemory(ReadableMemory):
     ) -> None:
         super().__init__()
         self.config = {name: value for name, value in locals().items() if name not in ("self", "device", "__class__")}
+        device = choose_device(device).type
         check_settings(**self.config, device=device)
         self.dim, self.capacity, self.metric, self.eviction, self.seed = dim, capacity, metric, eviction, seed
         self._table = Table(dim, capacity, metric)
