@@ -16,6 +16,7 @@ HOMES = {
     "explore": "widgets",
     "chat_widget": "chat",
     "median_seconds": "timing",
+    "report_progress": "progress",
 }
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "median_seconds",
     "read_records",
     "record",
+    "report_progress",
     "show",
     "use_style",
 ]

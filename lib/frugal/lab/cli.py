@@ -1,4 +1,4 @@
-"""The `frugal` command: run notebooks with checked parameters, list parameters, rebuild the index, chat.
+"""The `frugal` command: run notebooks with checked parameters, singly and in sweeps, list parameters, chat.
 
 Exit codes: 0 all well, 1 a run failed, 2 the request could not be carried out, 130 interrupted.
 """
@@ -100,6 +100,28 @@ def parameters(notebook: str) -> None:
         click.echo(tabulate(read_parameters(read_notebook(path))))
     except InputError as error:
         raise InputError(f"{path.name}: {error}") from error
+
+
+@main.command()
+@click.argument("definition", type=click.Path(path_type=Path), metavar="FILE")
+@click.option(
+    "--site", type=click.Path(path_type=Path), help="YAML file of where runs are carried out [default: here]."
+)
+@click.option("--workers", type=click.IntRange(min=1), help="Runs at once here [default: one per core].")
+@click.option("--reports", type=click.Path(path_type=Path, file_okay=False), help="Where runs go [default: reports/].")
+def sweep(definition: Path, site: Path | None, workers: int | None, reports: Path | None) -> None:
+    """Run a notebook many times, as a sweep's YAML file says; started again, it goes on.
+
+    The sweep's folder, reports/sweeps/NAME, holds every run and a report of all of them.
+    """
+    if site is not None and workers is not None:
+        raise click.UsageError("--workers is part of a site file: leave it out with --site")
+    from frugal.lab.sweep import Site, read_site, read_sweep, run_sweep, write_sweep_report
+
+    asked, reports = read_sweep(definition, find_notebook), reports or reports_folder()
+    folder = run_sweep(asked, reports, read_site(site) if site else Site(workers=workers))
+    click.echo(f"{asked.name}: {write_sweep_report(folder)}")
+    rebuild_index(reports)
 
 
 @main.command()

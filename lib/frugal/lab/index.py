@@ -46,10 +46,11 @@ class Unreadable:
 
 
 def write_index(reports: Path) -> Path:
-    """Write `index.html` in the folder of reports, from `runs/<notebook>/<run>/notebook.ipynb` below it."""
+    """Write `index.html` in the folder of reports, from the notebooks of runs and of sweeps' reports below it."""
     from jinja2 import Environment, FileSystemLoader
 
-    found = [read_entry(path, reports) for path in sorted(reports.glob("runs/*/*/notebook.ipynb"))]
+    paths = [*reports.glob("runs/*/*/notebook.ipynb"), *reports.glob("sweeps/*/report/notebook.ipynb")]
+    found = [read_entry(path, reports) for path in sorted(paths)]
     environment = Environment(loader=FileSystemLoader(TEMPLATE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = environment.get_template("runs.html.j2").render(
         groups=groups([entry for entry in found if isinstance(entry, Entry)]),

@@ -19,6 +19,7 @@ STATUS_WORDS = {
     "timeout": "stopped at its time limit",
     "killed": "killed",
     "interrupted": "interrupted",
+    "stopped": "stopped by its sweep",
     "running": "running",
     "unknown": "outcome not recorded",
 }

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from frugal.errors import InputError
 from frugal.files import CHECKOUT, reports_folder, write_text
 from frugal.lab.parameters import Parameter, check, profile_values, read_notebook, read_parameters
+from frugal.lab.progress import RunStopped
 from frugal.lab.provenance import provenance
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ TAGS_OF_EARLIER_RUNS = {"injected-parameters", "papermill-error-cell-tag"}
 
 @dataclass(frozen=True)
 class RunResult:
-    """Outcome of a run: `status` is done, failed, timeout, killed or interrupted; `error` is one sentence."""
+    """Outcome of a run: done, failed, timeout, killed, interrupted or stopped by its sweep; `error` is one sentence."""
 
     folder: Path
     status: str
@@ -98,14 +99,17 @@ def run_notebook(
     return carry_out(plan_run(path, given, profile), timeout, reports)
 
 
-def carry_out(plan: Plan, timeout: float | None = None, reports: Path | None = None) -> RunResult:
-    """Run what was planned; arguments as for `run_notebook`."""
+def carry_out(
+    plan: Plan, timeout: float | None = None, reports: Path | None = None, *, folder: Path | None = None
+) -> RunResult:
+    """Run what was planned; arguments as for `run_notebook`, but a `folder` given takes the place of one of its own."""
     started = datetime.now(UTC)
-    name = f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     notebook = with_parameters(plan)
     about = describe(plan, timeout, started)
     notebook.metadata["frugal"] = {"run": about}
-    folder = (reports or reports_folder()) / "runs" / plan.path.stem / name
+    if folder is None:
+        name = f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+        folder = (reports or reports_folder()) / "runs" / plan.path.stem / name
     folder.mkdir(parents=True)
     write_status(folder, about)
 
@@ -201,7 +205,9 @@ def execute(plan: Plan, notebook: "NotebookNode", folder: Path, timeout: float |
     except (RuntimeError, OSError) as error:
         return "failed", f"stopped {place(notebook)}: {error}"
     failure = cell_failure(notebook)
-    return ("failed", failure) if failure else ("done", None)
+    if failure is None:
+        return "done", None
+    return "stopped" if f": {RunStopped.__name__}: " in failure else "failed", failure
 
 
 def failed_cell(notebook: "NotebookNode") -> "NotebookNode | None":

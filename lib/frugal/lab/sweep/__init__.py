@@ -1,0 +1,8 @@
+"""Sweeps: many runs of a notebook, chosen by Optuna and carried out by Parsl, here or on a cluster."""
+
+from frugal.lab.sweep.definition import Sweep, read_sweep
+from frugal.lab.sweep.driver import run_sweep
+from frugal.lab.sweep.pool import Site, read_site
+from frugal.lab.sweep.report import write_sweep_report
+
+__all__ = ["Site", "Sweep", "read_site", "read_sweep", "run_sweep", "write_sweep_report"]

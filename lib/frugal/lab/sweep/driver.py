@@ -1,0 +1,230 @@
+"""The driver of a sweep: it asks Optuna for points, has their runs carried out, and tells it what came of them.
+
+The run folders are the only record. Whatever dies, starting the sweep again finds what is finished, runs what is not,
+and gives the sampler all results so far.
+"""
+
+import contextlib
+import json
+import shutil
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from frugal.errors import InputError
+from frugal.files import write_text
+from frugal.lab.progress import STOP, read_progress
+from frugal.lab.sweep.definition import Sweep
+from frugal.lab.sweep.pool import Site, Submit, worker_pool
+from frugal.lab.sweep.runs import FINISHED, Point, Run, finished_points, make_point
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+    from optuna.distributions import BaseDistribution
+
+RETRIES = 2  # of a run whose worker or kernel was killed
+POLL_SECONDS = 1.0
+
+
+def run_sweep(sweep: Sweep, reports: Path, site: Site) -> Path:
+    """Carry out what is left of a sweep; gives the sweep's folder, with `sweep.json` and a folder per run.
+
+    Raises:
+        InputError: another driver has this sweep in hand.
+        KeyboardInterrupt: it was interrupted; started again, it goes on.
+    """
+    root = (reports / "sweeps" / sweep.name).resolve()
+    root.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(root / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(
+            f"{sweep.name}: another `frugal sweep` has this sweep in hand; wait for it or stop it"
+        ) from None
+    with lock, contextlib.ExitStack() as stack:
+        for broken in root.glob(".*/"):  # left by workers that were killed
+            shutil.rmtree(broken, ignore_errors=True)
+        driver = Driver(sweep, root)
+        if driver.more():
+            submit, workers = stack.enter_context(worker_pool(site, root / "workers"))
+            driver.carry_out(submit, 2 * workers)
+        driver.write()
+    return root
+
+
+@dataclass
+class Pending:
+    """A point whose runs are on their way."""
+
+    trial: "Trial"
+    point: Point
+    waiting: "dict[Future[str], tuple[Run, int]]" = field(default_factory=dict)  # with the attempts so far
+    reported: int = 0
+
+
+class Driver:
+    """One sweep in progress: finished points, and those on their way."""
+
+    def __init__(self, sweep: Sweep, root: Path) -> None:
+        self.sweep, self.root, self.begun = sweep, root, time.monotonic()
+        self.points = finished_points(sweep, root)
+        self.pending: list[Pending] = []
+        self.study = make_study(sweep, self.points)
+        self.left = self._left_of_grid() if sweep.sampler == "grid" else None
+
+    def more(self) -> bool:
+        """Whether the budget allows another point."""
+        count = len(self.points) + len(self.pending)
+        if self.sweep.points is not None and count >= self.sweep.points:
+            return False
+        if self.sweep.minutes is not None and time.monotonic() - self.begun > 60 * self.sweep.minutes:
+            return False
+        return self.left is None or bool(self.left)
+
+    def carry_out(self, submit: Submit, at_once: int) -> None:
+        """Run points until the budget is spent, `at_once` runs at a time or waiting for a worker."""
+        total = self.sweep.points if self.left is None else len(self.points) + len(self.left)
+        with tqdm(total=total, initial=len(self.points), unit=" points", desc=self.sweep.name, disable=None) as bar:
+            while self.pending or self.more():
+                while self.more() and sum(len(each.waiting) for each in self.pending) < at_once:
+                    self.begin(submit)
+                futures = [future for each in self.pending for future in each.waiting]
+                wait(futures, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
+                for pending in list(self.pending):
+                    self.look_at(pending, submit)
+                    if not pending.waiting:
+                        self.finish(pending)
+                        bar.update()
+                bar.set_postfix_str(self.summary(), refresh=True)
+
+    def begin(self, submit: Submit) -> None:
+        """Ask for a point and submit those of its runs that are not finished."""
+        if self.left:
+            self.study.enqueue_trial(self.left.pop(0))
+        trial = self.study.ask(self.sweep.search)
+        pending = Pending(trial, make_point(self.sweep, trial.params, self.root))
+        for run in pending.point.runs:
+            if run.status not in FINISHED:
+                pending.waiting[self._submit(submit, run)] = (run, 1)
+        self.pending.append(pending)
+
+    def look_at(self, pending: Pending, submit: Submit) -> None:
+        """Take what is finished, submit again what was killed, stop what has no prospects."""
+        for future in [future for future in pending.waiting if future.done()]:
+            run, attempts = pending.waiting.pop(future)
+            lost = future.exception() is not None or future.result() not in FINISHED
+            if lost and attempts <= RETRIES:
+                pending.waiting[self._submit(submit, run)] = (run, attempts + 1)
+        for run, _ in pending.waiting.values():
+            for step, value in read_progress(run.progress)[pending.reported :]:
+                pending.trial.report(value, step)
+                pending.reported += 1
+                if pending.trial.should_prune():
+                    write_text(run.progress / STOP, "")
+
+    def finish(self, pending: Pending) -> None:
+        """Tell the study what came of a point and write the table of all points."""
+        self.pending.remove(pending)
+        self.points.append(pending.point)
+        state, value = outcome(self.sweep, pending.point)
+        self.study.tell(pending.trial, value, state)
+        self.write()
+
+    def write(self) -> None:
+        """Write `sweep.json`: what was asked, and each finished point with its outcome and runs."""
+        sweep = self.sweep
+        rows = []
+        for point in self.points:
+            state, value = outcome(sweep, point)
+            folders = [str(run.folder.relative_to(self.root)) for run in point.runs]
+            rows.append({"values": point.values, "state": state.name.lower(), "value": value, "runs": folders})
+        about = {
+            "name": sweep.name,
+            "notebook": sweep.plan.path.stem,
+            "objective": str(sweep.objective),
+            "direction": sweep.objective.direction,
+            "sampler": sweep.sampler,
+            "search": {name: described(distribution) for name, distribution in sweep.search.items()},
+            "log": [name for name, distribution in sweep.search.items() if getattr(distribution, "log", False)],
+            "points": rows,
+        }
+        write_text(self.root / "sweep.json", json.dumps(about, indent=2, ensure_ascii=False) + "\n")
+
+    def summary(self) -> str:
+        """Done, failed and best so far, for the progress bar."""
+        from optuna.trial import TrialState
+
+        failed = len(self.study.get_trials(deepcopy=False, states=(TrialState.FAIL,)))
+        done = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        best = f", best {self.study.best_value:.4g}" if done else ""
+        return f"{len(done)} done, {failed} failed{best}"
+
+    def _submit(self, submit: Submit, run: Run) -> "Future[str]":
+        plan = run.plan
+        shutil.rmtree(run.progress, ignore_errors=True)
+        run.progress.mkdir(parents=True)
+        places = (str(run.folder), str(run.progress))
+        return submit(str(plan.path.resolve()), plan.given, plan.profile, self.sweep.timeout, *places)
+
+    def _left_of_grid(self) -> list[dict[str, Any]]:
+        known = [point.values for point in self.points]
+        return [values for values in self.sweep.grid() if values not in known]
+
+
+def described(distribution: "BaseDistribution") -> dict[str, Any]:
+    """A distribution as plain values: its class in `optuna.distributions`, and the arguments that make it again."""
+    from optuna.distributions import distribution_to_json
+
+    plain: dict[str, Any] = json.loads(distribution_to_json(distribution))
+    return {"class": plain["name"], "arguments": plain["attributes"]}
+
+
+def make_study(sweep: Sweep, points: list[Point]) -> "Study":
+    """An Optuna study that knows the finished points; its sampler goes on with other random numbers."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    seed = sweep.seed + len(points)
+    samplers: dict[str, Any] = {
+        "grid": lambda: optuna.samplers.RandomSampler(seed),  # every point is given
+        "random": lambda: optuna.samplers.RandomSampler(seed),
+        "tpe": lambda: optuna.samplers.TPESampler(seed=seed, constant_liar=True),
+        "cmaes": lambda: optuna.samplers.CmaEsSampler(seed=seed),
+    }
+    pruners: dict[str, Any] = {
+        "none": optuna.pruners.NopPruner,
+        "median": optuna.pruners.MedianPruner,
+        "halving": optuna.pruners.SuccessiveHalvingPruner,
+    }
+    study = optuna.create_study(
+        sampler=samplers[sweep.sampler](),
+        pruner=pruners[sweep.pruner](),
+        direction="minimize" if sweep.objective.direction == "minimise" else "maximize",
+        study_name=sweep.name,
+    )
+    for point in points:
+        state, value = outcome(sweep, point)
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=state, value=value, params=point.values, distributions=sweep.search, intermediate_values={}
+            )
+        )
+    return study
+
+
+def outcome(sweep: Sweep, point: Point) -> tuple[Any, float | None]:
+    """Optuna's state of a finished point, and its value if it has one."""
+    from optuna.trial import TrialState
+
+    if point.status == "done":
+        with contextlib.suppress(InputError):  # the notebook did not record the objective
+            return TrialState.COMPLETE, point.value(sweep)
+    if point.status == "stopped":
+        return TrialState.PRUNED, None
+    return TrialState.FAIL, None

@@ -1,0 +1,97 @@
+"""Workers: processes of this machine, or those that a site file asks a batch system for."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from frugal.errors import InputError
+
+Submit = Callable[..., "Future[str]"]
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where runs are carried out.
+
+    Attributes:
+        provider: a class of `parsl.providers`, such as LocalProvider, SlurmProvider or KubernetesProvider.
+        options: its arguments, such as partition, walltime, max_blocks and worker_init.
+        workers: at once per node; None for one per core.
+        address: of this machine as the workers see it; None on this machine alone.
+        ports: range that the workers' connections may use.
+    """
+
+    provider: str = "LocalProvider"
+    options: dict[str, Any] = field(default_factory=dict)
+    workers: int | None = None
+    address: str | None = None
+    ports: tuple[int, int] = (54000, 55000)
+
+
+def read_site(path: Path) -> Site:
+    """Read a site file: YAML with the entries of `Site`.
+
+    Raises:
+        InputError: it cannot be read, or an entry or the provider is unknown.
+    """
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+        site = Site(**{**given, "ports": tuple(given.get("ports", Site.ports))})
+        _provider(site, threads=1)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a wrong file, entry or option leads to
+        raise InputError(f"{path}: is no site file ({error}); it needs provider and options, as docs say") from error
+    return site
+
+
+@contextlib.contextmanager
+def worker_pool(site: Site, logs: Path) -> Iterator[tuple[Submit, int]]:
+    """Start workers; yield what submits a run, and how many runs go on at once per node."""
+    import parsl
+    from parsl.config import Config
+    from parsl.executors import HighThroughputExecutor
+
+    from frugal.lab.sweep.worker import execute_run
+
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    workers = site.workers or cores
+    # Parsl starts its own programs by name, also where the environment is not activated.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    executor = HighThroughputExecutor(
+        label="runs",
+        address=site.address or "127.0.0.1",
+        worker_port_range=site.ports,
+        max_workers_per_node=workers,
+        cores_per_worker=1e-6,  # the number of workers decides, not the cores
+        heartbeat_period=5,
+        heartbeat_threshold=20,
+        block_error_handler=False,  # a block that dies is replaced
+        encrypted=site.address is not None,
+        provider=_provider(site, threads=max(1, cores // workers)),
+    )
+    config = Config([executor], run_dir=str(logs), initialize_logging=False, strategy="simple", strategy_period=1)
+    kernel = parsl.DataFlowKernel(config)
+    try:
+        yield parsl.python_app(execute_run, data_flow_kernel=kernel), workers
+    finally:
+        kernel.cleanup()
+
+
+def _provider(site: Site, threads: int) -> Any:
+    from parsl import providers
+
+    kind = getattr(providers, site.provider, None)
+    if kind is None:
+        known = ", ".join(name for name in dir(providers) if name.endswith("Provider"))
+        raise InputError(f"provider={site.provider!r}: must be one of {known}")
+    # Runs side by side must not fight over cores.
+    settings = f"export OMP_NUM_THREADS={threads}; {site.options.get('worker_init', '')}"
+    return kind(**{"init_blocks": 1, "min_blocks": 1, "max_blocks": 1, **site.options, "worker_init": settings})

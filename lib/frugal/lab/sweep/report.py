@@ -1,0 +1,23 @@
+"""The report of a sweep, built by a notebook like any other."""
+
+import shutil
+from pathlib import Path
+
+from frugal.errors import UnavailableError
+from frugal.lab.run import carry_out, plan_run
+
+NOTEBOOK = Path(__file__).with_name("sweep_report.ipynb")
+
+
+def write_sweep_report(folder: Path) -> Path:
+    """Run the report's notebook on a sweep's folder; gives the page.
+
+    Raises:
+        UnavailableError: the notebook failed.
+    """
+    place = folder / "report"
+    shutil.rmtree(place, ignore_errors=True)
+    result = carry_out(plan_run(NOTEBOOK, {"folder": str(folder)}), folder=place)
+    if result.status != "done":
+        raise UnavailableError(f"the sweep's report is not whole: {result.error}; see {result.report}")
+    return result.report

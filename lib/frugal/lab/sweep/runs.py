@@ -1,0 +1,119 @@
+"""A sweep's runs on disk: each in a folder named by all that decides its result. The folders are the study."""
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import frugal
+from frugal.errors import InputError
+from frugal.lab.parameters import check, read_notebook
+from frugal.lab.recording import read_records
+from frugal.lab.run import Plan
+from frugal.lab.sweep.definition import Sweep
+
+# A run in one of these states is finished; one that was killed or interrupted is run again.
+FINISHED = ("done", "failed", "timeout", "stopped")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One notebook run of a sweep; its folder is there once it is over."""
+
+    plan: Plan
+    folder: Path
+
+    @property
+    def progress(self) -> Path:
+        """Where it reports its progress while it goes on."""
+        return self.folder.parent / "progress" / self.folder.name
+
+    @property
+    def status(self) -> str | None:
+        """What its folder says, None if nothing readable."""
+        try:
+            return str(json.loads((self.folder / "status.json").read_text(encoding="utf-8"))["status"])
+        except (OSError, ValueError, KeyError):
+            return None
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point of the search space and its runs, one per seed."""
+
+    values: dict[str, Any]
+    runs: tuple[Run, ...]
+
+    @property
+    def status(self) -> str | None:
+        """`done` if all runs are; the first other state that a finished point has; None while runs are missing."""
+        found = [run.status for run in self.runs]
+        if any(status not in FINISHED for status in found):
+            return None
+        return next((status for status in found if status != "done"), "done")
+
+    def value(self, sweep: Sweep) -> float:
+        """The objective's mean over the runs, all of which are done."""
+        read = [sweep.objective.read(read_records(read_notebook(run.folder / "notebook.ipynb"))) for run in self.runs]
+        return sum(read) / len(read)
+
+
+def make_point(sweep: Sweep, values: dict[str, Any], root: Path) -> Point:
+    """The runs of a point, each with the folder that is or will be its own."""
+    runs = []
+    for number in range(sweep.seeds):
+        seed = {"seed": sweep.seed + number} if sweep.seeds > 1 else {}
+        given = {**sweep.plan.given, **check(sweep.plan.parameters, {**values, **seed})}
+        plan = replace(sweep.plan, given=given)
+        runs.append(Run(plan, root / run_id(plan)))
+    return Point(values, tuple(runs))
+
+
+def finished_points(sweep: Sweep, root: Path) -> list[Point]:
+    """All points of this sweep whose runs are finished, whoever ran them; other code or parameters do not count."""
+    from optuna.trial import TrialState, create_trial
+
+    found = {}
+    for path in sorted(root.glob("*/status.json")):
+        try:
+            parameters = json.loads(path.read_text(encoding="utf-8"))["parameters"]
+            values = {name: _plain(parameters[name]) for name in sweep.search}
+            create_trial(state=TrialState.FAIL, params=values, distributions=sweep.search)  # refuses other values
+            point = make_point(sweep, values, root)
+        except (OSError, ValueError, KeyError, InputError):
+            continue
+        if point.status is not None:
+            found[json.dumps(values)] = point
+    return list(found.values())
+
+
+def run_id(plan: Plan) -> str:
+    """A hash of all that decides a run's result: the notebook's code, the library's, the parameters, the data."""
+    code = [cell.source for cell in plan.notebook.cells if cell.cell_type == "code"]
+    values = {**{parameter.name: parameter.default for parameter in plan.parameters}, **plan.given}
+    files = {name: _file_hash(Path(value)) for name, value in values.items() if isinstance(value, str)}
+    identity = [code, library_hash(), values, {name: found for name, found in files.items() if found}]
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@cache
+def library_hash() -> str:
+    """Of the sources of this library."""
+    top = Path(frugal.__file__).parent
+    sources = sorted(top.rglob("*.py"))
+    text = b"".join(str(path.relative_to(top)).encode() + path.read_bytes() for path in sources)
+    return hashlib.sha256(text).hexdigest()
+
+
+def _file_hash(path: Path) -> str | None:
+    """Of a file that a parameter names; None where it names none."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    except OSError:
+        return None
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, list) else value

@@ -1,0 +1,22 @@
+"""What a worker does, on this machine or another: one run."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+
+def execute_run(
+    path: str, given: dict[str, Any], profile: str, timeout: float | None, folder: str, progress: str
+) -> str:
+    """Run a notebook; its folder appears when the run is over, in place of an earlier one. Gives the status.
+
+    Arguments and result are plain, so that they can travel to another machine with the same checkout.
+    """
+    from frugal.files import appearing
+    from frugal.lab.progress import FOLDER_VARIABLE
+    from frugal.lab.run import carry_out, plan_run
+
+    plan = plan_run(Path(path), given, profile)
+    os.environ[FOLDER_VARIABLE] = progress
+    with appearing(Path(folder)) as temporary:
+        return carry_out(plan, timeout, folder=temporary).status

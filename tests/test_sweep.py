@@ -1,0 +1,252 @@
+"""A sweep runs what it should, once, and finds its way back after anything that kills it."""
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from filelock import FileLock
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+from frugal.errors import InputError
+from frugal.lab.progress import FOLDER_VARIABLE, STOP, RunStopped, read_progress, report_progress
+from frugal.lab.recording import bundle
+from frugal.lab.run import run_notebook
+from frugal.lab.sweep import Site, Sweep, read_site, read_sweep, run_sweep
+from frugal.lab.sweep.driver import Driver
+from frugal.lab.sweep.runs import make_point, run_id
+from made_notebooks import make_notebook
+
+PARAMETERS = """\
+x: float = 0.5  # where [smoke: 0.1]
+n: int = 3  # how many
+kinds: list[str] = ["a"]  # some
+text: str = ""  # a file
+seed: int = 0  # of the random numbers"""
+GRID = """
+notebook: toy.ipynb
+search:
+  x: [0.0, 1.0, 2.0]
+  n: [1, 2]
+objective: {record: loss, direction: minimise}
+"""
+
+
+def a_sweep(folder: Path, text: str = GRID) -> Sweep:
+    path = folder / "toy.ipynb"
+    if not path.exists():
+        make_notebook(path, "from frugal.lab import record\nrecord(loss=x + n)", parameters=PARAMETERS)
+    (folder / "toy.yaml").write_text(text)
+    return read_sweep(folder / "toy.yaml", lambda name: folder / name)
+
+
+class Worker:
+    """Stands for the pool: makes a run's folder at once, with what `outcomes` says for its turn, else "done"."""
+
+    def __init__(self, *outcomes: str) -> None:
+        self.outcomes, self.given = list(outcomes), list[dict[str, Any]]()
+
+    def __call__(self, path: str, given: dict[str, Any], *_: Any) -> "Future[str]":
+        folder, future = Path(_[-2]), Future[str]()
+        self.given.append(given)
+        outcome = self.outcomes.pop(0) if self.outcomes else "done"
+        if outcome == "lost":
+            future.set_exception(RuntimeError("the worker died"))
+            return future
+        folder.mkdir(parents=True, exist_ok=True)
+        values = {"n": 3, "kinds": ["a"], "text": "", "seed": 0, **given}
+        (folder / "status.json").write_text(json.dumps({"status": outcome, "parameters": values}))
+        output = new_output("display_data", bundle({"loss": given["x"] + values["n"] + values["seed"]}))
+        nbformat.write(new_notebook(cells=[new_code_cell(outputs=[output])]), folder / "notebook.ipynb")
+        future.set_result(outcome)
+        return future
+
+
+def finished(sweep: Sweep, root: Path, worker: Worker) -> Driver:
+    driver = Driver(sweep, root)
+    driver.carry_out(worker, 2)
+    return driver
+
+
+def table(root: Path) -> list[dict[str, Any]]:
+    return json.loads((root / "sweep.json").read_text())["points"]
+
+
+def test_a_grid_is_run_once_and_never_again(tmp_path: Path) -> None:
+    worker = Worker()
+    finished(a_sweep(tmp_path), tmp_path, worker)
+    assert sorted((given["x"], given["n"]) for given in worker.given) == [
+        (x, n) for x in (0.0, 1.0, 2.0) for n in (1, 2)
+    ]
+    assert {(row["value"], row["state"]) for row in table(tmp_path)} >= {(1.0, "complete"), (4.0, "complete")}
+    assert not Driver(a_sweep(tmp_path), tmp_path).more()
+
+
+def test_a_sweep_goes_on_with_what_is_left(tmp_path: Path) -> None:
+    first = Worker()
+    driver = Driver(a_sweep(tmp_path), tmp_path)
+    driver.begin(first)
+    second = finished(a_sweep(tmp_path), tmp_path, again := Worker())
+    assert (len(first.given), len(again.given), len(second.points)) == (1, 5, 6)
+
+
+def test_a_run_that_was_killed_is_tried_again_and_one_that_failed_is_not(tmp_path: Path) -> None:
+    worker = Worker("lost", "failed", "killed")
+    finished(a_sweep(tmp_path), tmp_path, worker)
+    assert len(worker.given) == 8
+    states = [row["state"] for row in table(tmp_path)]
+    assert (states.count("complete"), states.count("fail")) == (5, 1)
+
+
+def test_a_run_that_is_always_killed_ends_as_a_failure_that_the_next_start_tries_again(tmp_path: Path) -> None:
+    text = GRID.replace("[0.0, 1.0, 2.0]", "[0.0]").replace("[1, 2]", "[1]")
+    worker = Worker(*["lost"] * 3)
+    finished(a_sweep(tmp_path, text), tmp_path, worker)
+    assert ([row["state"] for row in table(tmp_path)], len(worker.given)) == (["fail"], 3)
+    finished(a_sweep(tmp_path, text), tmp_path, Worker())
+    assert [row["state"] for row in table(tmp_path)] == ["complete"]
+
+
+def test_a_points_value_is_the_mean_over_its_seeds(tmp_path: Path) -> None:
+    finished(a_sweep(tmp_path, GRID + "seeds: 3\nseed: 5"), tmp_path, worker := Worker())
+    assert {given["seed"] for given in worker.given} == {5, 6, 7}
+    assert min(row["value"] for row in table(tmp_path)) == 1 + 6
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "cmaes"])
+def test_samplers_stay_in_range_and_within_the_budget(tmp_path: Path, sampler: str) -> None:
+    text = GRID.replace("[0.0, 1.0, 2.0]", "{low: 0.1, high: 10, log: true}") + f"sampler: {sampler}\nruns: 7"
+    finished(a_sweep(tmp_path, text.replace("[1, 2]", "{low: 1, high: 9}")), tmp_path, worker := Worker())
+    assert len(worker.given) == 7
+    assert all(0.1 <= given["x"] <= 10 and 1 <= given["n"] <= 9 for given in worker.given)
+    assert len({given["x"] for given in worker.given}) > 1
+
+
+def test_lists_can_be_choices(tmp_path: Path) -> None:
+    text = GRID.replace("n: [1, 2]", "kinds: [[a], [a, b]]")
+    finished(a_sweep(tmp_path, text), tmp_path, worker := Worker())
+    assert sorted(map(len, (given["kinds"] for given in worker.given))) == [1, 1, 1, 2, 2, 2]
+    assert not Driver(a_sweep(tmp_path, text), tmp_path).more()
+
+
+def test_a_run_without_prospects_is_asked_to_stop(tmp_path: Path) -> None:
+    text = GRID.replace("[0.0, 1.0, 2.0]", "{low: 0.0, high: 1.0}") + "sampler: random\nruns: 9\npruner: halving"
+    driver = Driver(a_sweep(tmp_path, text), tmp_path)
+    driver.study.pruner = type("All", (), {"prune": lambda *_: True})()
+    waiting: Future[str] = Future()
+    driver.begin(lambda *_: waiting)
+    (run,) = driver.pending[0].point.runs
+    (run.progress / "progress.jsonl").write_text('{"step": 0, "value": 9.0}\n{"step": 1, "va')
+    driver.look_at(driver.pending[0], lambda *_: waiting)
+    assert (run.progress / STOP).exists()
+
+
+def test_progress_is_reported_inside_sweeps_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report_progress(0, 1.5)
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    report_progress(1, 2.5)
+    assert read_progress(tmp_path) == [(1, 2.5)]
+    (tmp_path / STOP).touch()
+    with pytest.raises(RunStopped, match="after step 2"):
+        report_progress(2, 3.5)
+
+
+def test_a_stopped_run_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    (tmp_path / STOP).touch()
+    path = make_notebook(tmp_path / "a.ipynb", "from frugal.lab import report_progress\nreport_progress(4, 0.1)")
+    result = run_notebook(path, reports=tmp_path)
+    assert result.status == "stopped"
+    assert "other runs of the sweep did better" in str(result.error)
+
+
+def test_a_runs_identity_is_all_that_decides_its_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep, file = a_sweep(tmp_path, GRID.replace("n: [1, 2]", f"text: [{tmp_path / 'a.txt'}]")), tmp_path / "a.txt"
+    values = {"x": 0.0, "text": str(file)}
+
+    def identity() -> str:
+        return run_id(make_point(sweep, values, tmp_path).runs[0].plan)
+
+    first = identity()
+    assert identity() == first
+    file.write_text("some text")
+    second = identity()
+    monkeypatch.setattr("frugal.lab.sweep.runs.library_hash", lambda: "other code")
+    third = identity()
+    values["x"] = 1.0
+    assert len({first, second, third, identity()}) == 4
+
+
+def test_a_second_driver_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "sweeps" / "toy").mkdir(parents=True)
+    with FileLock(tmp_path / "sweeps" / "toy" / ".lock"), pytest.raises(InputError, match="has this sweep in hand"):
+        run_sweep(a_sweep(tmp_path), tmp_path, Site())
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (("notebook: toy.ipynb", "[1, 2]"), "cannot be read as YAML"),
+        (("notebook: toy.ipynb", ""), "notebook: is missing"),
+        (("x:", "y:"), "y: unknown parameter"),
+        (("1.0", "one"), "x='one': must be float"),
+        (("[1, 2]", "{low: 1}"), "search.n: must be a list of choices, or low and high"),
+        (("[1, 2]", "{low: 5, high: 1}"), "search.n:"),
+        (("[1, 2]", "{low: 1, high: 2, log: true}"), "a grid needs choices or ranges with a step"),
+        (("n: [1, 2]", "kinds: {low: 1, high: 2}"), "kinds"),
+        (("minimise", "smaller"), "direction='smaller': must be one of minimise, maximise"),
+        (("record: loss, ", ""), "objective: needs record and direction"),
+        (("objective", "sampler: magic\nobjective"), "sampler='magic': must be one of grid"),
+        (("objective", "sampler: tpe\nobjective"), "sampler=tpe: needs a budget"),
+        (("objective", "runs: 0\nobjective"), "runs=0: must be positive"),
+        (("objective", "runs: many\nobjective"), "runs='many': is of the wrong type"),
+        (("objective", "seeds: 2\npruner: median\nobjective"), "needs one seed per point"),
+        (("objective", "colour: red\nobjective"), "colour: unknown entry"),
+    ],
+)
+def test_a_wrong_definition_is_refused_before_anything_runs(
+    tmp_path: Path, change: tuple[str, str], complaint: str
+) -> None:
+    with pytest.raises(InputError, match=complaint.replace("[", r"\[")):
+        a_sweep(tmp_path, GRID.replace(*change))
+
+
+def test_an_objective_can_be_a_cell_of_a_table(tmp_path: Path) -> None:
+    where = '{record: scores, column: bits per byte, where: {model: "b"}, direction: minimise}'
+    objective = a_sweep(tmp_path, GRID.replace("{record: loss, direction: minimise}", where)).objective
+    rows = [{"model": "a", "bits per byte": 3.0}, {"model": "b", "bits per byte": 2.0}]
+    assert objective.read({"scores": rows}) == 2.0
+    with pytest.raises(InputError, match="recorded no number as scores"):
+        objective.read({"scores": rows[:1]})
+
+
+def test_a_run_that_recorded_no_objective_is_a_failure(tmp_path: Path) -> None:
+    finished(a_sweep(tmp_path, GRID.replace("record: loss", "record: gain")), tmp_path, Worker())
+    assert {row["state"] for row in table(tmp_path)} == {"fail"}
+
+
+@pytest.mark.parametrize(
+    "text", ["provider: MagicProvider", "provider: SlurmProvider\noptions: {colour: red}", "x: 1", "["]
+)
+def test_a_wrong_site_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "site.yaml").write_text(text)
+    with pytest.raises(InputError):
+        read_site(tmp_path / "site.yaml")
+
+
+def test_a_sweep_with_real_workers_ends_in_a_report(tmp_path: Path) -> None:
+    a_sweep(tmp_path, GRID.replace("[0.0, 1.0, 2.0]", "[0.0]").replace("toy.ipynb", str(tmp_path / "toy.ipynb")))
+    command = [sys.executable, "-c", "from frugal.lab.cli import main; main()", "sweep", str(tmp_path / "toy.yaml")]
+    command += ["--reports", str(tmp_path / "reports"), "--workers", "2"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env={**os.environ})
+    assert done.returncode == 0, done.stderr
+    root = tmp_path / "reports" / "sweeps" / "toy"
+    assert [row["state"] for row in table(root)] == ["complete"] * 2
+    assert all((root / row["runs"][0] / "report.html").exists() for row in table(root))
+    assert "What the sweep found" in (root / "report" / "report.html").read_text()
+    assert "sweeps/toy/report/report.html" in (tmp_path / "reports" / "index.html").read_text()
