@@ -130,7 +130,7 @@ def recall(found: Any, rows: Any, queries: Any) -> float:
 
 
 def clusters(size: int) -> int:
-    return max(1, min(int(4 * size**0.5), size // 39))
+    return max(1, min(int(4 * size**0.5), size // 39, 1024))
 
 
 def faiss_rates(kind: str, size: int) -> dict[str, float | None]:

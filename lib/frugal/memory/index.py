@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 POINTS_PER_CLUSTER = 39  # FAISS's k-means wants as many
+SAMPLE_PER_CLUSTER = 64  # more make training slower, and recall hardly better
 CODES = 256  # of each of a product quantiser's parts
 LINKS = 32  # of each node of a graph
 LARGEST_DEAD_SHARE = 0.25
@@ -77,7 +78,7 @@ class InvertedLists:
             self._index.pq.cp.seed = seed
         else:
             self._index = faiss.IndexIVFFlat(self._quantizer, dim, clusters, _faiss_metric(metric))
-        self._index.cp.seed = seed
+        self._index.cp.seed, self._index.cp.max_points_per_centroid = seed, SAMPLE_PER_CLUSTER
         self._index.train(keys)
         self._index.set_direct_map_type(faiss.DirectMap.Hashtable)
         self._index.add_with_ids(keys, ids)
