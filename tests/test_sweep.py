@@ -13,12 +13,13 @@ import pytest
 from filelock import FileLock
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from frugal.errors import InputError
+from frugal.errors import InputError, UnavailableError
 from frugal.lab.progress import FOLDER_VARIABLE, STOP, RunStopped, read_progress, report_progress
 from frugal.lab.recording import bundle
 from frugal.lab.run import run_notebook
 from frugal.lab.sweep import Site, Sweep, read_site, read_sweep, run_sweep
 from frugal.lab.sweep.driver import Driver
+from frugal.lab.sweep.pool import Pool
 from frugal.lab.sweep.runs import make_point, run_id
 from made_notebooks import make_notebook
 
@@ -69,7 +70,7 @@ class Worker:
 
 def finished(sweep: Sweep, root: Path, worker: Worker) -> Driver:
     driver = Driver(sweep, root)
-    driver.carry_out(worker, 2)
+    driver.carry_out(Pool(worker, 1, lambda: True))
     return driver
 
 
@@ -110,6 +111,11 @@ def test_a_run_that_is_always_killed_ends_as_a_failure_that_the_next_start_tries
     assert ([row["state"] for row in table(tmp_path)], len(worker.given)) == (["fail"], 3)
     finished(a_sweep(tmp_path, text), tmp_path, Worker())
     assert [row["state"] for row in table(tmp_path)] == ["complete"]
+
+
+def test_a_sweep_ends_when_its_workers_are_gone(tmp_path: Path) -> None:
+    with pytest.raises(UnavailableError, match="start the sweep again"):
+        Driver(a_sweep(tmp_path), tmp_path).carry_out(Pool(Worker(), 1, lambda: False))
 
 
 def test_a_points_value_is_the_mean_over_its_seeds(tmp_path: Path) -> None:

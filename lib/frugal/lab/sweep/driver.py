@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from frugal.errors import InputError
+from frugal.errors import InputError, UnavailableError
 from frugal.files import write_text
 from frugal.lab.progress import STOP, read_progress
 from frugal.lab.sweep.definition import Sweep
-from frugal.lab.sweep.pool import Site, Submit, worker_pool
+from frugal.lab.sweep.pool import Pool, Site, Submit, worker_pool
 from frugal.lab.sweep.runs import FINISHED, Point, Run, finished_points, make_point
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def run_sweep(sweep: Sweep, reports: Path, site: Site) -> Path:
 
     Raises:
         InputError: another driver has this sweep in hand.
+        UnavailableError: the workers cannot be reached any more; started again, it goes on.
         KeyboardInterrupt: it was interrupted; started again, it goes on.
     """
     root = (reports / "sweeps" / sweep.name).resolve()
@@ -52,8 +53,7 @@ def run_sweep(sweep: Sweep, reports: Path, site: Site) -> Path:
             shutil.rmtree(broken, ignore_errors=True)
         driver = Driver(sweep, root)
         if driver.more():
-            submit, workers = stack.enter_context(worker_pool(site, root / "workers"))
-            driver.carry_out(submit, 2 * workers)
+            driver.carry_out(stack.enter_context(worker_pool(site, root / "workers")))
         driver.write()
     return root
 
@@ -87,17 +87,23 @@ class Driver:
             return False
         return self.left is None or bool(self.left)
 
-    def carry_out(self, submit: Submit, at_once: int) -> None:
-        """Run points until the budget is spent, `at_once` runs at a time or waiting for a worker."""
+    def carry_out(self, pool: Pool) -> None:
+        """Run points until the budget is spent, so many at a time that no worker waits.
+
+        Raises:
+            UnavailableError: the workers cannot be reached any more.
+        """
         total = self.sweep.points if self.left is None else len(self.points) + len(self.left)
         with tqdm(total=total, initial=len(self.points), unit=" points", desc=self.sweep.name, disable=None) as bar:
             while self.pending or self.more():
-                while self.more() and sum(len(each.waiting) for each in self.pending) < at_once:
-                    self.begin(submit)
+                if not pool.reachable():
+                    raise UnavailableError("the workers cannot be reached any more: start the sweep again, it goes on")
+                while self.more() and sum(len(each.waiting) for each in self.pending) < 2 * pool.workers:
+                    self.begin(pool.submit)
                 futures = [future for each in self.pending for future in each.waiting]
                 wait(futures, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
                 for pending in list(self.pending):
-                    self.look_at(pending, submit)
+                    self.look_at(pending, pool.submit)
                     if not pending.waiting:
                         self.finish(pending)
                         bar.update()

@@ -17,6 +17,15 @@ Submit = Callable[..., "Future[str]"]
 
 
 @dataclass(frozen=True)
+class Pool:
+    """Workers: what submits a run to them, how many there are per node, and whether they can still be reached."""
+
+    submit: Submit
+    workers: int
+    reachable: Callable[[], bool]
+
+
+@dataclass(frozen=True)
 class Site:
     """Where runs are carried out.
 
@@ -53,8 +62,8 @@ def read_site(path: Path) -> Site:
 
 
 @contextlib.contextmanager
-def worker_pool(site: Site, logs: Path) -> Iterator[tuple[Submit, int]]:
-    """Start workers; yield what submits a run, and how many runs go on at once per node."""
+def worker_pool(site: Site, logs: Path) -> Iterator[Pool]:
+    """Workers for as long as the context lasts."""
     import parsl
     from parsl.config import Config
     from parsl.executors import HighThroughputExecutor
@@ -80,7 +89,9 @@ def worker_pool(site: Site, logs: Path) -> Iterator[tuple[Submit, int]]:
     config = Config([executor], run_dir=str(logs), initialize_logging=False, strategy="simple", strategy_period=1)
     kernel = parsl.DataFlowKernel(config)
     try:
-        yield parsl.python_app(execute_run, data_flow_kernel=kernel), workers
+        submit = parsl.python_app(execute_run, data_flow_kernel=kernel)
+        # Parsl waits for ever when the process between it and the workers has died.
+        yield Pool(submit, workers, lambda: executor.interchange_proc.poll() is None)
     finally:
         kernel.cleanup()
 
