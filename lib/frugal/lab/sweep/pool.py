@@ -91,7 +91,8 @@ def worker_pool(site: Site, logs: Path) -> Iterator[Pool]:
     try:
         submit = parsl.python_app(execute_run, data_flow_kernel=kernel)
         # Parsl waits for ever when the process between it and the workers has died.
-        yield Pool(submit, workers, lambda: executor.interchange_proc.poll() is None)
+        between = executor.interchange_proc
+        yield Pool(submit, workers, lambda: between is not None and between.poll() is None)
     finally:
         kernel.cleanup()
 
