@@ -171,7 +171,7 @@ def memory_gpt(*, gate: float = 0.7, remembered: Sequence[str] = TEXTS[1:], **se
     model = MemoryGPT(random_gpt2(), context=6, **settings)
     with torch.no_grad():
         model.network.gate.fill_(gate)
-        model.network.reader.nothing.fill_(0.5)
+        model.network.reader.nothing.bias.fill_(0.1)
     for text in remembered:
         model.remember(text)
     return model
@@ -216,10 +216,6 @@ EVERY_MODEL: dict[str, Callable[[], LanguageModel]] = {
     "echo of tokens": lambda: echo_model("concat", SoftmaxReadout(44, 273), drive="tokens", stride=2),
     "echo, residual": lambda: echo_model("residual", SoftmaxReadout(44, 273), stride=6, reset="never"),
     "echo, low rank": lambda: echo_model("concat", SoftmaxReadout(44, 273, hidden=(12,), rank=5), reset="window"),
-    "echo, forward-forward": lambda: echo_model("concat", ForwardForwardReadout(44, 273, hidden=(12, 8))),
-    "echo, forward-forward softmax": lambda: echo_model(
-        "residual", ForwardForwardReadout(44, 273, hidden=(12, 8), predict="softmax")
-    ),
     "echo, forward-forward": lambda: echo_model("concat", ForwardForwardReadout(44, 273, hidden=(12, 8))),
     "echo, forward-forward softmax": lambda: echo_model(
         "residual", ForwardForwardReadout(44, 273, hidden=(12, 8), predict="softmax")

@@ -176,8 +176,8 @@ def test_an_interrupted_training_is_gone_on_with(tmp_path: Path) -> None:
 
 def test_what_is_remembered_shows_in_the_next_answer_and_what_is_forgotten_does_not() -> None:
     model = memory_gpt(read="knn", gate=1.0, remembered=())
-    model.network.reader.log_scale.data.fill_(5.0)
-    model.network.reader.nothing.data.fill_(100.0)
+    torch.nn.init.constant_(model.network.reader.log_scale, 5.0)
+    torch.nn.init.constant_(model.network.reader.nothing.bias, 0.7)
     likeliest = Sampling(max_tokens=8, temperature=0)
     unaware = generate(model, "the cat sat", likeliest)
     assert model.remember("the cat sat on a blue log.") > 0

@@ -41,6 +41,8 @@ HOMES = {
     "NGram": "frugal.baselines",
     "BoostedTrees": "frugal.baselines",
     "PiecewiseLM": "frugal.piecewise",
+    "MemoryGPT": "frugal.memory",
+    "NearestNeighbourLM": "frugal.memory",
 }
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-THETAS = (5.0, 10.0, 20.0, 40.0, 80.0)
+THETAS = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
 COUNTS = (1, 8, 32, 128, 512)
 EM_STEPS, EM_TOLERANCE = 200, 1e-6
 GATE_STEPS = 60

@@ -1,7 +1,7 @@
 """A GPT with an associative memory that it reads and writes."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -136,6 +136,7 @@ class MemoryGPT(LanguageModel):
         self.network.eval()
         self.stride = self.context + 1 - self.context // 2
         self.memory_size, self.dim = memory_size, dim
+        self._change: Callable[[Entries], Entries] | None = None
         metric = "l2" if faithful else "cosine"
         self.memory = TextMemory.empty(dim, memory_size, metric=metric, seed=seed, device=str(self.device), **index)
 
@@ -143,7 +144,7 @@ class MemoryGPT(LanguageModel):
         """Read streams [B, T] window by window; `entries` are what they have written earlier, by default nothing."""
         entries = Entries.none(len(tokens), self.dim, tokens.device) if entries is None else entries
         for begin, end, keep in strided_windows(tokens.shape[1], self.context, self.stride):
-            output = self.network(tokens[:, begin:end], entries.before(begin), self.memory).rows(keep - begin)
+            output = self.network(tokens[:, begin:end], self._visible(entries, begin), self.memory).rows(keep - begin)
             step = Step(keep, output, entries)
             yield step
             if end < tokens.shape[1]:
@@ -181,9 +182,9 @@ class MemoryGPT(LanguageModel):
         if state.tokens.shape[1] == self.context:
             state = self._moved_on(state, tokens, surprise)
             surprise = state.surprise
-        visible, cache = state.entries.before(state.begin), copy_cache(state.cache)
+        visible, cache = self._visible(state.entries, state.begin), copy_cache(state.cache)
         output = self.network(tokens.unsqueeze(1), visible, self.memory, cache=cache)
-        deleted = self.network.writer.deleted_columns(output.hidden, output.reading, visible.tokens.shape[1])
+        deleted = self.network.writer.deleted_columns(output.hidden, output.reading, state.deleted.shape[1])
         logits = output.logits[:, 0]
         return logits, StreamState(
             state.begin,
@@ -251,6 +252,17 @@ class MemoryGPT(LanguageModel):
         """The same model with nothing in its kept memory."""
         return self.with_memory(TextMemory.empty(self.dim, 1, metric=self.memory.store.metric))
 
+    def altered(self, change: Callable[[Entries], Entries]) -> "MemoryGPT":
+        """The same model reading other entries than it wrote: for controls, such as `Entries.shuffled`."""
+        other = copy.copy(self)
+        other._change = change
+        return other
+
+    def _visible(self, entries: Entries, position: int) -> Entries:
+        """What can be read in a window that begins at `position`."""
+        visible = entries.before(position)
+        return visible if self._change is None else self._change(visible)
+
     def _written(self, step: Step, tokens: Tensor) -> Entries:
         """What the rows of a step are written as."""
         begin, output, _ = step
@@ -266,7 +278,7 @@ class MemoryGPT(LanguageModel):
         entries = state.entries.without(state.deleted).joined(new, self.memory_size)
         begin, seen, cache = state.begin + self.stride, state.tokens[:, self.stride :], self._empty_cache()
         if seen.shape[1]:
-            self.network(seen, entries.before(begin), self.memory, cache=cache)
+            self.network(seen, self._visible(entries, begin), self.memory, cache=cache)
         deleted = torch.zeros_like(entries.tokens, dtype=torch.bool)
         return StreamState(begin, seen, cache, entries, deleted, state.hidden[:, :0], surprise[:, :0], state.logits)
 

@@ -60,9 +60,9 @@ class Reading(NamedTuple):
 class Reader(nn.Module):
     """Finds the k nearest entries and weighs them by a softmax that can also choose none of them.
 
-        weights = softmax([nothing; scale * similarity(query, entry) + strength of the entry])
+        weights = softmax([scale * nothing(x); scale * similarity(query(x), entry) + strength of the entry])
 
-    The similarity is the cosine, or with `faithful` the negative squared distance of vectors as they are.
+    `nothing` is the similarity from which on an entry is worth reading. The similarity is the cosine, or with `faithful` the negative squared distance of vectors as they are.
     """
 
     def __init__(self, width: int, dim: int, k: int, faithful: bool) -> None:
@@ -70,7 +70,9 @@ class Reader(nn.Module):
         self.k, self.faithful = k, faithful
         self.query = nn.Linear(width, dim, bias=False)
         self.log_scale = nn.Parameter(torch.tensor(0.0 if faithful else 2.3))
-        self.nothing = nn.Parameter(torch.tensor(0.0 if faithful else 14.0))
+        self.nothing = nn.Linear(width, 1)
+        nn.init.zeros_(self.nothing.weight)
+        nn.init.constant_(self.nothing.bias, 0.0 if faithful else 1.2)  # a cosine never reaches this
         nn.init.eye_(self.query.weight)  # similar contexts, as long as nothing else is learned
 
     def forward(self, inputs: Tensor, entries: Entries | None, kept: TextMemory | None) -> Reading:
@@ -92,7 +94,8 @@ class Reader(nn.Module):
         logits, order = logits.topk(min(self.k, logits.shape[2]), dim=2)
         missing = logits == -torch.inf
         short = self.k - order.shape[2]
-        weights = torch.cat([self.nothing.expand(B, T, 1), pad(logits, (0, short), value=-torch.inf)], 2).softmax(2)
+        none = self.log_scale.exp() * self.nothing(inputs)  # [B, T, 1]
+        weights = torch.cat([none, pad(logits, (0, short), value=-torch.inf)], 2).softmax(2)
         vectors = vectors.gather(2, order.unsqueeze(3).expand(-1, -1, -1, D)).masked_fill(missing.unsqueeze(3), 0.0)
         tokens, columns, ids = (
             pad(column.gather(2, order).masked_fill(missing, -1), (0, short), value=-1)

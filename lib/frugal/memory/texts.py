@@ -100,5 +100,5 @@ class TextMemory:
         if not len(self):
             nothing = torch.full((len(queries), 1), -1)
             return iter((nothing, torch.full((len(queries), 1), -torch.inf), nothing.clamp_min(0)))
-        ids, distances = self.store.search(queries, k)
+        ids, distances = self.store.search(queries, k, count_hits=False)
         return iter((ids, 1 - distances, self.store.values(ids)[..., 0]))
