@@ -13,12 +13,16 @@ from torch.nn.functional import cross_entropy, softplus
 
 from frugal.errors import InputError, UnavailableError
 from frugal.readout.forward_forward import (
+    ALPHABET,
     ForwardForwardClassifier,
     ForwardForwardNet,
     Goodness,
     ImageTraining,
     RecurrentForwardForward,
+    SequenceExperiment,
     UnsupervisedForwardForward,
+    clean_alphabet,
+    load_images,
     mask_hybrids,
     read_mnist,
     stratified_split,
@@ -306,3 +310,76 @@ def test_real_mnist_files_are_read() -> None:
 def test_bad_settings_are_refused(build: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         build()  # type: ignore[operator]
+
+
+BOOK = "The quick brown fox jumps over the lazy dog; the dog sleeps, and the fox runs away. " * 6
+
+
+@pytest.mark.parametrize("method", ["random", "teacher-forced", "self-generated", "backprop"])
+def test_every_method_of_the_sequence_experiment_learns_a_text_that_repeats(method: str) -> None:
+    experiment = SequenceExperiment(BOOK, BOOK, hidden=(24, 20), epochs=6, batch_size=32, learning_rate=5e-3)
+    result = experiment.run(method)  # type: ignore[arg-type]
+    assert result.bits_per_character < 3.0  # log2(30) is 4.9
+    assert result.accuracy > 0.4
+
+
+def test_only_random_layers_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    nets: list[ForwardForwardNet] = []
+    train = SequenceExperiment._train
+    monkeypatch.setattr(SequenceExperiment, "_train", lambda self, net, way: (train(self, net, way), nets.append(net)))
+    experiment = SequenceExperiment(BOOK, BOOK, hidden=(9, 8), epochs=1)
+    for method in ("random", "teacher-forced", "self-generated", "backprop"):
+        experiment.run(method)  # type: ignore[arg-type]
+    start = ForwardForwardNet(300, (9, 8), 30, candidates=False).weights[1]
+    assert [torch.equal(net.weights[1], start) for net in nets] == [True, False, False, False]
+
+
+def test_windows_are_followed_by_the_character_after_them() -> None:
+    experiment = SequenceExperiment("A b-c; D 123 efghij", BOOK)
+    read = experiment.windows.view(-1, 10, 30).argmax(-1)
+    texts = ["".join(ALPHABET[place] for place in row) for row in read]
+    cleaned = clean_alphabet("A b-c; D 123 efghij")
+    assert cleaned == "a b c; d efghij"
+    assert texts == [cleaned[at : at + 10] for at in range(len(cleaned) - 10)]
+    assert "".join(ALPHABET[place] for place in experiment.following) == cleaned[10:]
+
+
+def test_a_text_shorter_than_a_window_is_refused() -> None:
+    with pytest.raises(InputError, match="has 5 characters of the alphabet"):
+        SequenceExperiment("short", BOOK)
+
+
+def test_the_recurrent_nets_gradient_is_that_of_its_film_with_the_past_taken_as_given() -> None:
+    model = RecurrentForwardForward(7, 5, (6, 4), goodness=Goodness(sharpness=2), training=ImageTraining(noise=0))
+    images, labels, _ = some_pairs()
+    losses = model._set_gradients(images, labels, torch.Generator().manual_seed(3))
+    given = model.up[1].grad.clone(), model.down[0].grad.clone()  # type: ignore[union-attr]
+    random = torch.Generator().manual_seed(3)
+    torch.randn(images.shape, generator=random)  # the noise
+    wrong = uniform_wrong(5, labels, random)
+    with torch.no_grad():
+        film = model._film(torch.cat([images, images]), torch.cat([labels, wrong]))
+    total = torch.zeros(2)
+    for moments in film:
+        for place, moment in enumerate(moments):
+            sums = moment.below @ model.up[place].T + moment.above @ model.down[place].T + model.biases[place]
+            kept = moment.activities - 0.7 * moment.fresh
+            logits = model.goodness.logits(kept + 0.7 * sums.relu())
+            sign = torch.cat([torch.ones(12), -torch.ones(12)])
+            total = total + torch.eye(2)[place] * softplus(-sign * logits).mean() / len(film)
+    torch.testing.assert_close(losses, total.detach())
+    model.up.zero_grad()
+    model.down.zero_grad()
+    total.sum().backward()
+    torch.testing.assert_close(given, (model.up[1].grad, model.down[0].grad), rtol=1e-4, atol=1e-6)
+
+
+def test_images_come_from_a_folder_of_mnist_files(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no pair of MNIST's files"):
+        load_images(str(tmp_path))
+    write_idx(tmp_path / "t10k-images-idx3-ubyte.gz", [9, 8], (2, 1, 1))
+    write_idx(tmp_path / "t10k-labels-idx1-ubyte.gz", [1, 2], (2,))
+    assert load_images(str(tmp_path))[1].tolist() == [1, 2]
+    write_idx(tmp_path / "train-images-idx3-ubyte", [7], (1, 1, 1))
+    write_idx(tmp_path / "train-labels-idx1-ubyte", [4], (1,))
+    assert load_images(str(tmp_path))[1].tolist() == [4]

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from torch.optim import AdamW, Optimizer
 
 from frugal.errors import InputError
@@ -187,6 +188,28 @@ class UnsupervisedForwardForward(ImageClassifier):
         seen = self._noisy(images, random)
         self.net.set_head_gradient(seen, labels)
         return self.net.set_gradients(seen, None, None, hybrids)
+
+    def _scores(self, images: Tensor, by: Method) -> Tensor:
+        return self.net.head_logits(images)
+
+
+class BackpropClassifier(ImageClassifier):
+    """The same layers and head, trained by the head's error alone, which goes back through all of them: the control."""
+
+    def __init__(
+        self, pixels: int, classes: int = 10, hidden: Sequence[int] = (500, 500), training: ImageTraining | None = None
+    ) -> None:
+        super().__init__(classes, training)
+        self.net = ForwardForwardNet(pixels, hidden, classes, candidates=False, seed=self.training.seed)
+
+    def _optimizer(self) -> Optimizer:
+        return net_optimizer(self.net, self.training.learning_rate)
+
+    def _set_gradients(self, images: Tensor, labels: Tensor, random: torch.Generator) -> Tensor:
+        self.net.zero_grad()
+        loss = cross_entropy(self.net.head_logits(self._noisy(images, random)), labels)
+        loss.backward()
+        return loss.detach().unsqueeze(0)
 
     def _scores(self, images: Tensor, by: Method) -> Tensor:
         return self.net.head_logits(images)

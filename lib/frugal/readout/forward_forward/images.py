@@ -48,6 +48,18 @@ def read_mnist(images: Path, labels: Path) -> tuple[Tensor, Tensor]:
     return torch.tensor(pixels.reshape(len(pixels), -1) / np.float32(255)), torch.tensor(classes).long()
 
 
+def load_images(folder: str = "") -> tuple[Tensor, Tensor]:
+    """MNIST out of a folder with its files, those to train on if they are there; without a folder, `load_digits`."""
+    if not folder:
+        return load_digits()
+    found = {path.name.split(".")[0]: path for path in Path(folder).glob("*-idx?-ubyte*")}
+    for part in ("train", "t10k"):
+        names = f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"
+        if all(name in found for name in names):
+            return read_mnist(*(found[name] for name in names))
+    raise InputError(f"{folder}: holds no pair of MNIST's files, such as t10k-images-idx3-ubyte and its labels")
+
+
 def stratified_split(labels: Tensor, test_size: int, seed: int) -> tuple[Tensor, Tensor]:
     """Places to train on and to test on, [n - test_size] and [test_size], with each label's share in both."""
     if not 0 < test_size < len(labels):
