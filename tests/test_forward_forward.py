@@ -207,7 +207,8 @@ def test_a_classifier_learns(stripes: tuple[Tensor, Tensor], negatives: str) -> 
     model = ForwardForwardClassifier(36, 6, (60, 40), negatives=negatives, training=training)  # type: ignore[arg-type]
     model.fit(images[:180], labels[:180], lambda epoch, loss: losses.append(loss))
     assert model.error(images[180:], labels[180:]) <= 0.05
-    assert model.error(images[180:], labels[180:], "softmax") <= 0.05
+    model.read_by = "softmax"
+    assert model.error(images[180:], labels[180:]) <= 0.05
     assert len(losses) == 25
     assert (losses[-1] < losses[0]).all()
 
@@ -299,6 +300,7 @@ def test_real_mnist_files_are_read() -> None:
         (lambda: ForwardForwardNet(4, (5,), 1), "classes=1"),
         (lambda: ForwardForwardNet(4, (5,), 3, peer=-1), "peer=-1: must not be negative"),
         (lambda: ForwardForwardClassifier(4, negatives="soft"), "must be 'uniform' or 'hard'"),  # type: ignore[arg-type]
+        (lambda: ForwardForwardClassifier(4, read_by="luck"), "must be 'goodness' or"),  # type: ignore[arg-type]
         (lambda: ImageTraining(epochs=0), "epochs=0"),
         (lambda: ImageTraining(noise=-0.1), "noise=-0.1"),
         (lambda: ForwardForwardClassifier(4).fit(torch.rand(3, 4), torch.tensor([0, 1, 10])), "lie in 0 to 9"),

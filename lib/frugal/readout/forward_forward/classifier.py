@@ -1,25 +1,22 @@
 """Forward-forward classifiers of images: the label laid over the image, or no label and a linear read-out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 
 from frugal.errors import InputError
 from frugal.readout.forward_forward.images import mask_hybrids
 from frugal.readout.forward_forward.net import ForwardForwardNet, Goodness, uniform_wrong, wrong_candidates
-from frugal.training import warm_up_and_decay
+from frugal.readout.forward_forward.optimizer import net_optimizer, set_rates
 
-HEAD_RATE = 10.0  # times the layers' learning rate: the head starts at zero and its loss is convex
-HEAD_DECAY = 3e-3
 IMAGES_AT_ONCE = 512
 
-Method = Literal["goodness", "softmax"]
 AfterEpoch = Callable[[int, Tensor], None]
 
 
@@ -69,14 +66,11 @@ class ImageClassifier(ABC):
         plan = self.training
         random = torch.Generator().manual_seed(plan.seed)
         optimizer = self._optimizer()
-        highest = [group["lr"] for group in optimizer.param_groups]
         for epoch in range(plan.epochs):
             losses = []
             batches = torch.randperm(len(images), generator=random).split(plan.batch_size)
             for step, places in enumerate(batches):
-                factor = warm_up_and_decay((epoch + (step + 0.5) / len(batches)) / plan.epochs)
-                for group, rate in zip(optimizer.param_groups, highest, strict=True):
-                    group["lr"] = rate * factor
+                set_rates(optimizer, (epoch + (step + 0.5) / len(batches)) / plan.epochs)
                 losses.append(self._set_gradients(images[places], labels[places], random))
                 optimizer.step()
             if after_epoch is not None:
@@ -84,13 +78,13 @@ class ImageClassifier(ABC):
         return self
 
     @torch.no_grad()
-    def predict(self, images: Tensor, by: Method = "goodness") -> Tensor:
-        """Labels [n] of images [n, pixels]: with most goodness, or the likeliest for the softmax head."""
-        return torch.cat([self._scores(piece, by).argmax(-1) for piece in images.split(IMAGES_AT_ONCE)])
+    def predict(self, images: Tensor) -> Tensor:
+        """Labels [n] of images [n, pixels]."""
+        return torch.cat([self._scores(piece).argmax(-1) for piece in images.split(IMAGES_AT_ONCE)])
 
-    def error(self, images: Tensor, labels: Tensor, by: Method = "goodness") -> float:
+    def error(self, images: Tensor, labels: Tensor) -> float:
         """Share of the images that get a wrong label."""
-        return (self.predict(images, by) != labels).double().mean().item()
+        return (self.predict(images) != labels).double().mean().item()
 
     @abstractmethod
     def _optimizer(self) -> Optimizer:
@@ -101,7 +95,7 @@ class ImageClassifier(ABC):
         """Gradients for one batch; the layers' losses [L]."""
 
     @abstractmethod
-    def _scores(self, images: Tensor, by: Method) -> Tensor:
+    def _scores(self, images: Tensor) -> Tensor:
         """How well every label fits, [n, classes]."""
 
     def _noisy(self, images: Tensor, random: torch.Generator) -> Tensor:
@@ -120,7 +114,8 @@ class ForwardForwardClassifier(ImageClassifier):
     """Real data is an image with its label, other data the same image with a wrong one.
 
     `negatives` says how wrong labels are drawn: all equally likely ("uniform"), or as likely as the head thinks them
-    ("hard"), which teaches the layers what the net still confuses.
+    ("hard"), which teaches the layers what the net still confuses. The label of an image is the one with most goodness
+    or, with `read_by="softmax"`, the likeliest for the head, in one pass; the attribute may be changed at any time.
     """
 
     def __init__(
@@ -132,14 +127,17 @@ class ForwardForwardClassifier(ImageClassifier):
         goodness: Goodness | None = None,
         peer: float = 0.0,
         negatives: Literal["uniform", "hard"] = "hard",
+        read_by: Literal["goodness", "softmax"] = "goodness",
         training: ImageTraining | None = None,
     ) -> None:
         super().__init__(classes, training)
         if negatives not in ("uniform", "hard"):
             raise InputError(f"negatives={negatives!r}: must be 'uniform' or 'hard'")
+        if read_by not in ("goodness", "softmax"):
+            raise InputError(f"read_by={read_by!r}: must be 'goodness' or 'softmax'")
         seed = self.training.seed
         self.net = ForwardForwardNet(pixels, hidden, classes, goodness=goodness, peer=peer, seed=seed)
-        self.negatives = negatives
+        self.negatives, self.read_by = negatives, read_by
 
     def _optimizer(self) -> Optimizer:
         return net_optimizer(self.net, self.training.learning_rate)
@@ -153,8 +151,8 @@ class ForwardForwardClassifier(ImageClassifier):
             wrong = uniform_wrong(self.classes, labels, random)
         return self.net.set_gradients(seen, labels, wrong)
 
-    def _scores(self, images: Tensor, by: Method) -> Tensor:
-        return self.net.head_logits(images) if by == "softmax" else self.net.candidate_logits(images).sum(0)
+    def _scores(self, images: Tensor) -> Tensor:
+        return self.net.head_logits(images) if self.read_by == "softmax" else self.net.candidate_logits(images).sum(0)
 
 
 class UnsupervisedForwardForward(ImageClassifier):
@@ -189,7 +187,7 @@ class UnsupervisedForwardForward(ImageClassifier):
         self.net.set_head_gradient(seen, labels)
         return self.net.set_gradients(seen, None, None, hybrids)
 
-    def _scores(self, images: Tensor, by: Method) -> Tensor:
+    def _scores(self, images: Tensor) -> Tensor:
         return self.net.head_logits(images)
 
 
@@ -211,16 +209,5 @@ class BackpropClassifier(ImageClassifier):
         loss.backward()
         return loss.detach().unsqueeze(0)
 
-    def _scores(self, images: Tensor, by: Method) -> Tensor:
+    def _scores(self, images: Tensor) -> Tensor:
         return self.net.head_logits(images)
-
-
-def net_optimizer(
-    net: ForwardForwardNet, learning_rate: float, head_rate: float = HEAD_RATE, head_decay: float = HEAD_DECAY
-) -> AdamW:
-    """AdamW, which keeps each weight's past for itself: it carries nothing from one layer to another."""
-    groups: Iterable[dict[str, Any]] = [
-        {"params": net.layers, "lr": learning_rate, "weight_decay": 0.0},
-        {"params": list(net.head.parameters()), "lr": head_rate * learning_rate, "weight_decay": head_decay},
-    ]
-    return AdamW(groups, fused=True)

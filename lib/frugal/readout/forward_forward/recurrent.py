@@ -5,12 +5,13 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, one_hot
-from torch.optim import AdamW, Optimizer
+from torch.nn.functional import linear, one_hot, softplus
+from torch.optim import Optimizer
 
 from frugal.errors import InputError
-from frugal.readout.forward_forward.classifier import ImageClassifier, ImageTraining, Method
+from frugal.readout.forward_forward.classifier import ImageClassifier, ImageTraining
 from frugal.readout.forward_forward.net import Goodness, scaled, uniform_wrong
+from frugal.readout.forward_forward.optimizer import adamw
 
 ITERATIONS = 8
 COUNTED = range(2, 5)  # of the iterations 0..7: those whose goodness is summed for a label, the third to the fifth
@@ -61,7 +62,8 @@ class RecurrentForwardForward(ImageClassifier):
         self.biases = nn.ParameterList(torch.zeros(width) for width in hidden)
 
     def _optimizer(self) -> Optimizer:
-        return AdamW([*self.up, *self.down, *self.biases], self.training.learning_rate, weight_decay=0.0, fused=True)
+        weights = [*self.up, *self.down, *self.biases]
+        return adamw([{"params": weights, "lr": self.training.learning_rate, "weight_decay": 0.0}])
 
     @torch.no_grad()
     def _set_gradients(self, images: Tensor, labels: Tensor, random: torch.Generator) -> Tensor:
@@ -80,10 +82,10 @@ class RecurrentForwardForward(ImageClassifier):
             self.down[place].grad = gradient.T @ above.flatten(0, 1)
             self.biases[place].grad = gradient.sum(0)
             logits[:, : len(images)] *= -1
-            losses.append(torch.nn.functional.softplus(logits).mean())
+            losses.append(softplus(logits).mean())
         return torch.stack(losses)
 
-    def _scores(self, images: Tensor, by: Method) -> Tensor:
+    def _scores(self, images: Tensor) -> Tensor:
         scores = []
         for label in range(self.classes):
             film = self._film(images, torch.full((len(images),), label))

@@ -15,9 +15,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
 from frugal.errors import InputError
-from frugal.readout.forward_forward.classifier import net_optimizer
 from frugal.readout.forward_forward.net import ForwardForwardNet, Goodness
-from frugal.training import warm_up_and_decay
+from frugal.readout.forward_forward.optimizer import net_optimizer, set_rates
 
 ALPHABET = " abcdefghijklmnopqrstuvwxyz,;."  # 30 symbols, as in the paper
 WINDOW = 10
@@ -103,17 +102,13 @@ class SequenceExperiment:
     def _train(self, net: ForwardForwardNet, method: Method) -> None:
         random = torch.Generator().manual_seed(self.seed)
         optimizer = net_optimizer(net, self.learning_rate, head_rate=3.0, head_decay=0.0)
-        highest = [group["lr"] for group in optimizer.param_groups]
-        batches = math.ceil(len(self.windows) / self.batch_size)
         dreams = self.windows
         for epoch in range(self.epochs):
             if method == "self-generated" and epoch % self.sleep_every == 0:
                 dreams = self._dream(net, random)
             order = torch.randperm(len(self.windows), generator=random).split(self.batch_size)
             for step, places in enumerate(order):
-                factor = warm_up_and_decay((epoch + (step + 0.5) / batches) / self.epochs)
-                for group, rate in zip(optimizer.param_groups, highest, strict=True):
-                    group["lr"] = rate * factor
+                set_rates(optimizer, (epoch + (step + 0.5) / len(order)) / self.epochs)
                 self._set_gradients(net, method, places, dreams, random)
                 optimizer.step()
 

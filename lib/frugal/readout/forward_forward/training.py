@@ -12,13 +12,12 @@ from tqdm.auto import tqdm
 from frugal.errors import InputError
 from frugal.language_model import LOGITS_AT_ONCE
 from frugal.readout.echo import EchoLanguageModel
-from frugal.readout.forward_forward.classifier import net_optimizer
 from frugal.readout.forward_forward.negatives import Batch, Negatives
+from frugal.readout.forward_forward.optimizer import net_optimizer, set_rates
 from frugal.readout.forward_forward.readout import ForwardForwardReadout
 from frugal.readout.plan import EpochScore, TrainingPlan
 from frugal.readout.rows import Rows
 from frugal.readout.training import check_rows, run_epochs
-from frugal.training import warm_up_and_decay
 
 ROWS_TO_CALIBRATE = 512
 
@@ -70,8 +69,7 @@ def train_forward_forward(
         total = 0.0
         batches = rows.batches(plan.batch_size, plan.seed + epoch)
         for step, (hidden, targets) in enumerate(tqdm(batches, f"epoch {epoch}", steps, unit=" steps", leave=False)):
-            for group in optimizer.param_groups:
-                group["lr"] = plan.learning_rate * warm_up_and_decay((epoch - 1 + (step + 0.5) / steps) / plan.epochs)
+            set_rates(optimizer, (epoch - 1 + (step + 0.5) / steps) / plan.epochs)
             total += _set_gradients(model, readout, hidden, targets, negatives, random)
             if not math.isfinite(total):
                 raise InputError(f"epoch {epoch}, step {step}: the loss is not finite; take a smaller learning_rate")
