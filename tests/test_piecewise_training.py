@@ -64,7 +64,7 @@ def test_training_stops_when_the_loss_no_longer_falls() -> None:
     assert scores[-1].epoch == best + 2 < 60
 
 
-def test_a_budget_of_seconds_ends_the_training_after_an_epoch() -> None:
+def test_a_budget_of_seconds_ends_the_training_after_a_step_at_least() -> None:
     assert len(trained(replace(QUICK, seconds=1e-9))) == 1
 
 

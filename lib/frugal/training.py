@@ -105,7 +105,7 @@ def fit(
                 0.0 if steps is None else (len(losses) + 0.5) / steps,
                 0.0 if seconds is None else (time.monotonic() - begin) / seconds,
             )
-            if done >= 1:
+            if losses and done >= 1:  # one step in any case
                 break
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * schedule(done)

@@ -18,7 +18,7 @@ from frugal.piecewise.layers import (
 )
 from frugal.piecewise.networks import CharacterNetwork, Shape
 from frugal.piecewise.normalisation import MaxAbs, MaxCenter, normalisation
-from frugal.piecewise.presets import PRESETS, preset
+from frugal.piecewise.presets import PRESETS, preset, preset_of_size
 from frugal.piecewise.refinement import refined, smoothed
 from frugal.piecewise.search import SPACE, START, Trial, evolve, shape_at, trial_nats
 from frugal.piecewise.training import EpochScore, Memorised, Recipe, memorised, train
@@ -62,6 +62,7 @@ __all__ = [
     "memorised",
     "normalisation",
     "preset",
+    "preset_of_size",
     "refined",
     "shape_at",
     "smoothed",

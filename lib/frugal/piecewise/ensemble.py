@@ -89,7 +89,7 @@ class Ensemble(LanguageModel):
         return type(self)(self.experts, prior, memory=self.memory)
 
     def weights(self, tokens: Tensor) -> Tensor:
-        """The experts' weights [B, T, K] before each of the tokens [B, T], the first of which starts a document."""
+        """The experts' weights [B, T, K]: row t is for the token after tokens 0..t."""
         return self._log_weights(self._said(tokens)).exp()
 
     def score(self, tokens: Tensor) -> Tensor:
@@ -124,7 +124,7 @@ class Ensemble(LanguageModel):
         return torch.stack([expert.target_log_probabilities(tokens) for expert in self.experts.values()], dim=2)
 
     def _log_weights(self, said: Tensor) -> Tensor:
-        """Logarithms of the weights [B, T, K] before each token and after the last, from what was `said` of T - 1."""
+        """Logarithms of the weights [B, T, K], from what the experts said of tokens 1..T-1, [B, T - 1, K]."""
         evidence = torch.nn.functional.pad(said, (0, 0, 1, 0))  # none before the first
         return self._posterior(linear_recurrence(torch.full_like(evidence, self.memory), evidence))
 

@@ -1,9 +1,12 @@
 """Shapes of networks by the names of the original's configurations, and shapes from a saved configuration."""
 
 import dataclasses
+from bisect import bisect_right
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
+
+import torch
 
 from frugal.errors import InputError
 from frugal.piecewise.convolutional import ConvolutionShape, DualConvolutionShape
@@ -35,6 +38,7 @@ PRESETS: dict[str, Shape] = {
     "mamba": MambaShape(),
     "piecewise_mamba": MambaShape(width=64, kind="continuous"),
 }
+WIDEST = 1000  # of the networks that are tried for a size
 SHAPES: dict[str, type[Shape]] = {kind.__name__: kind for kind in map(type, PRESETS.values())}
 
 
@@ -52,6 +56,24 @@ def preset(name: str, **changes: Any) -> Shape:
     if unknown := [change for change in changes if change not in fields]:
         raise InputError(f"{unknown[0]}={changes[unknown[0]]!r}: {name} has no such field; it has {', '.join(fields)}")
     return dataclasses.replace(PRESETS[name], **changes)
+
+
+def preset_of_size(name: str, weights: int, characters: int, **changes: Any) -> Shape:
+    """Return the preset with the greatest width that has at most this many weights over so many characters.
+
+    Raises:
+        InputError: not even the narrowest net is so small.
+    """
+
+    def count(width: int) -> int:
+        with torch.device("meta"):
+            network = preset(name, width=width, **changes).build(characters)
+        return sum(values.numel() for values in network.parameters())
+
+    width = bisect_right(range(1, WIDEST + 1), weights, key=count)
+    if not width:
+        raise InputError(f"weights={weights}: too few for any {name} over {characters} characters; it has {count(1)}")
+    return preset(name, width=width, **changes)
 
 
 def shape_of(config: Mapping[str, Any]) -> Shape:

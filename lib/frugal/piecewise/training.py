@@ -1,5 +1,6 @@
 """Training a network over characters, epoch by epoch, as the recipes of the original do."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ class Recipe:
         schedule: "plateau" multiplies the rate by `factor` when the training loss has not fallen for `patience`
             epochs, "exponential" by `gamma` after every epoch, "constant" leaves it.
         stop_after: epochs without a lower training loss that end the training.
-        seconds: begin no epoch after this time.
+        seconds: most in all; the last epoch may be cut short.
         repeats: how often an example comes in an epoch.
         random_fraction: share of the input characters replaced by random ones.
     """
@@ -106,12 +107,14 @@ def train(
         for epoch in range(1, recipe.epochs + 1):
             hits = Hits()
             rate = optimizer.param_groups[0]["lr"]
+            left = None if recipe.seconds is None else recipe.seconds - (time.monotonic() - begin)
             losses = fit(
                 network,
                 hits.loss,
                 batches,
                 optimizer,
                 steps=steps,
+                seconds=left,
                 schedule=lambda done: 1.0,
                 clip=recipe.clip,
                 accumulate=recipe.accumulate,
@@ -127,7 +130,7 @@ def train(
                 after_epoch(scores[-1])
             adjust(scores[-1].nats)
             best = min(scores, key=lambda score: score.nats).epoch
-            if epoch - best >= recipe.stop_after or elapsed > (recipe.seconds or float("inf")):
+            if epoch - best >= recipe.stop_after or elapsed >= (recipe.seconds or math.inf):
                 break
     return scores
 
