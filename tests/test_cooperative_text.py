@@ -1,5 +1,6 @@
 """Cooperative training on text: excerpts, reservoir models with two readouts, noise of the gradient."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,14 @@ from frugal.cooperative import (
     ReservoirLanguageModel,
     TemperedModel,
     gradient_noise,
+    judged,
     reweighted,
     text_windows,
 )
 from frugal.errors import InputError
 from frugal.readout import SoftmaxReadout
 from frugal.reservoir import Reservoir
-from models import TEXTS, characters, lstm, reservoir_model
+from models import TEXTS, Uniform, characters, lstm, reservoir_model
 
 
 @settings(max_examples=25, deadline=None)
@@ -62,7 +64,9 @@ def test_two_readouts_on_one_reservoir_learn_a_text_together() -> None:
     )
     windows = text_windows(generator.tokenizer, TEXTS, 12, 1)
     before = generator.target_log_probabilities(windows).mean().item()
-    training = CooperativeTrainer(generator, mediator, windows, windows, CooperativePlan(steps=150, batch_size=16))
+    training = CooperativeTrainer(
+        generator, mediator, windows, windows, CooperativePlan(steps=60, batch_size=16, learning_rate=0.03)
+    )
     assert training.pair.shared
     log = training.train()
     assert -log[-1].held_out > before + 0.5
@@ -78,6 +82,23 @@ def test_tempering_sharpens_and_blunts() -> None:
     assert entropies == sorted(entropies)
     with pytest.raises(InputError, match=r"temperature=0.0: must be positive"):
         TemperedModel(model, 0.0)
+
+
+def test_repetition_costs_diversity_and_the_judge_knows_nothing_of_it() -> None:
+    judge = Uniform(characters())
+    varied, dull = judged(["abcdef", "ghijkl"], judge), judged(["ababab", "ababab"], judge, piece=2)
+    assert (varied.distinct, dull.distinct) == (1.0, 0.2)
+    known = judged(["the cat", "the dog", ""], judge)
+    assert known.bits_per_byte == pytest.approx(math.log2(judge.vocabulary_size))
+    with pytest.raises(InputError, match="none has 4 characters"):
+        judged(["abc"], judge)
+
+
+def test_whitening_gives_the_readout_states_of_unit_variance() -> None:
+    model, tokens = reservoir_model(), text_windows(characters(), TEXTS, 12, 1)
+    states = model.whiten(tokens, shrinkage=1e-6).readout.whitened(model.hidden(tokens)).flatten(0, 1)
+    assert states.mean(0).abs().max() < 1e-3
+    assert states.var(0).median().item() == pytest.approx(1, abs=0.1)
 
 
 def test_ways_of_directing_refuse_what_makes_no_sense() -> None:

@@ -1,6 +1,7 @@
 """Cooperative training: a generator follows a mediator of data and samples; the worlds to test it in; its rivals."""
 
 from frugal.cooperative.guided import ExtrapolatedModel, InvertedModel, reweighted
+from frugal.cooperative.judged import Judged, judged
 from frugal.cooperative.lstm import LSTMLanguageModel
 from frugal.cooperative.mixture import MixtureModel
 from frugal.cooperative.oracle import Oracle, OracleScores
@@ -20,6 +21,7 @@ __all__ = [
     "ExtrapolatedModel",
     "GradientNoise",
     "InvertedModel",
+    "Judged",
     "LSTMLanguageModel",
     "LikelihoodTrainer",
     "MixtureModel",
@@ -36,6 +38,7 @@ __all__ = [
     "TemperedModel",
     "draw",
     "gradient_noise",
+    "judged",
     "reweighted",
     "text_windows",
 ]

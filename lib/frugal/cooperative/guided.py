@@ -57,7 +57,7 @@ class InvertedModel(TwoModels):
         alpha = (1 - log_ratio.exp() / 2).clamp(*self.bounds).unsqueeze(-1)
         mediator = log_second.exp()
         data = ((mediator - (1 - alpha) * log_first.exp()) / alpha).maximum(RULED_OUT * mediator)
-        return (data / data.sum(-1, keepdim=True)).log()
+        return (data / data.sum(-1, keepdim=True)).clamp_min(torch.finfo(data.dtype).tiny).log()
 
 
 def reweighted(log_generator: Tensor, log_mediator: Tensor) -> Tensor:

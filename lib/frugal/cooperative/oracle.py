@@ -16,6 +16,9 @@ from frugal.cooperative.pair import draw
 from frugal.errors import InputError
 from frugal.language_model import LOGITS_AT_ONCE, LanguageModel
 
+# Worlds of at most so many sequences are listed for a score: more would take longer than a sample is worth.
+MOST_LISTED = 2**13
+
 
 @dataclass(frozen=True)
 class OracleScores:
@@ -78,7 +81,7 @@ class Oracle:
         data = self.sequences(count, seed)
         samples = sequences(generator, count, self.length, seed)
         of_data, of_samples = (Totals.collect(self.model, generator, tokens) for tokens in (data, samples))
-        exact = self.vocabulary**self.length <= world.MOST_SEQUENCES
+        exact = self.vocabulary**self.length <= MOST_LISTED
         per_token = 1 / self.length
         return OracleScores(
             nll_oracle=-of_samples.log_p.mean().item() * per_token,

@@ -8,13 +8,14 @@ A step is one state update, so free-running samples are cheap enough to be drawn
 from pathlib import Path
 from typing import Self
 
+import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
 from frugal.corpora import Tokenizer
 from frugal.errors import InputError
 from frugal.language_model import HiddenStateModel, read_model, save_model
-from frugal.readout import SoftmaxReadout
+from frugal.readout import RidgeStatistics, SoftmaxReadout
 from frugal.readout.base import part
 from frugal.reservoir import Reservoir
 
@@ -54,6 +55,14 @@ class ReservoirLanguageModel(HiddenStateModel):
 
     def hidden_step(self, tokens: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         return self.reservoir.step(self._inputs(tokens), state)
+
+    @torch.no_grad()
+    def whiten(self, tokens: Tensor, shrinkage: float = 0.01) -> Self:
+        """Whiten the readout by the states of tokens [B, T], such as some training data; do so before training."""
+        states = self.hidden(tokens).flatten(0, 1)
+        rows = [(states, torch.zeros(len(states), dtype=torch.int64))]  # targets play no part
+        self.readout.whiten(RidgeStatistics.collect(rows, 1), shrinkage)
+        return self
 
     def save(self, folder: Path, notes: str = "") -> None:
         """Write the model, its reservoir included; `notes` go on its card: trained on what, with which scores."""

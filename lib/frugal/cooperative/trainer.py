@@ -103,12 +103,12 @@ class CooperativeTrainer(SequenceTrainer):
         return loss + self.prefix_loss(log_g, divergences, tokens) if self.plan.prefix_term else loss
 
     def prefix_loss(self, log_g: Tensor, divergences: Tensor, tokens: Tensor) -> Tensor:
-        """A loss whose gradient is that through the choice of beginnings; of the generator's own samples only."""
+        """A loss whose gradient is that through the choice of beginnings, of which only samples have one."""
         own = self.plan.batch_size // 2
         paid = divergences[:own].detach()
         still_to_pay = paid.flip(1).cumsum(1).flip(1) - paid  # [own, T]: after token t has been chosen
         chosen = log_g[:own].gather(-1, tokens[:own, 1:, None]).squeeze(-1)
-        return ((still_to_pay - still_to_pay.mean(0)) * chosen).mean()
+        return ((still_to_pay - still_to_pay.mean(0)) * chosen).sum() / divergences.numel()
 
     def bounds(self, held_out: Tensor, samples: Tensor) -> tuple[float | None, float | None]:
         return divergence_bounds(self.pair, held_out, samples, self.data_entropy)

@@ -4,6 +4,7 @@ import json
 import math
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -111,8 +112,11 @@ class SequenceTrainer(ABC):
         Their sum is descended: give each trained model a loss that depends on no other model's weights.
         """
 
-    def train(self) -> list[Progress]:
-        """Take the steps that are left; the log of all."""
+    def train(self, after: Callable[[Progress], None] | None = None) -> list[Progress]:
+        """Take the steps that are left; the log of all.
+
+        `after` is called with each new line of the log; the models then have that step's weights.
+        """
         if self.folder is not None and self.folder.is_dir():
             self._resume(self.folder)
         first = self.log[-1].step if self.log else 0
@@ -129,6 +133,8 @@ class SequenceTrainer(ABC):
                     summed = {}
                     if self.folder is not None:
                         self._keep(self.folder)
+                    if after is not None:
+                        after(self.log[-1])
         return self.log
 
     def batch(self, size: int) -> Tensor:
@@ -154,6 +160,10 @@ class SequenceTrainer(ABC):
         """One step of all optimisers; the losses."""
         began = time.process_time()
         losses = self.step(done)
+        values = {name: loss.item() for name, loss in losses.items()}
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise InputError(f"the {name} loss is {value}: lower the learning rates")
         for name, optimizer in self.optimizers.items():
             optimizer.zero_grad()
             for group in optimizer.param_groups:
@@ -161,10 +171,6 @@ class SequenceTrainer(ABC):
         torch.stack(list(losses.values())).sum().backward()
         for optimizer in self.optimizers.values():
             optimizer.step()
-        values = {name: loss.item() for name, loss in losses.items()}
-        for name, value in values.items():
-            if not math.isfinite(value):
-                raise InputError(f"the {name} loss is {value}: lower the learning rates")
         self.seconds += time.process_time() - began
         return values
 

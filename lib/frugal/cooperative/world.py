@@ -7,6 +7,7 @@ Lu et al., "CoT: Cooperative Training for Generative Modeling of Discrete Data",
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -77,6 +78,26 @@ def balanced_objective(log_p: Tensor, log_q: Tensor, log_m: Tensor) -> Tensor:
     It is what the mediator descends, and what its monitored curve means.
     """
     return -(expected(log_p, log_m) + expected(log_q, log_m)) / 2
+
+
+class Terms(NamedTuple):
+    """The terms of the identities, all in nats per sequence."""
+
+    divergence: float  # JSD(p || q)
+    bound: float  # (KL(p || m) + KL(q || m)) / 2
+    gap: float  # KL((p + q) / 2 || m)
+    error: (
+        float  # the larger of |bound - divergence - gap| and |J_m - (H(p) + H(q)) / 2 - bound|: zero but for rounding
+    )
+
+
+def terms(log_p: Tensor, log_q: Tensor, log_m: Tensor) -> Terms:
+    """How far apart p and q are, and what a mediator m says about it."""
+    divergence, bound = jensen_shannon(log_p, log_q), mediated(log_p, log_q, log_m)
+    gap = kullback_leibler(mixture(log_p, log_q), log_m)
+    entropies = (entropy(log_p) + entropy(log_q)) / 2
+    errors = bound - divergence - gap, balanced_objective(log_p, log_q, log_m) - entropies - bound
+    return Terms(divergence.item(), bound.item(), gap.item(), max(abs(error.item()) for error in errors))
 
 
 def next_symbol(log_p: Tensor, vocabulary: int) -> list[Tensor]:

@@ -1,0 +1,31 @@
+"""Quality and diversity of written text, where no truth is known."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from frugal.errors import InputError
+from frugal.evaluate import evaluate
+from frugal.language_model import LanguageModel
+
+
+class Judged(NamedTuple):
+    """Of some texts: bits per byte under a judge (less is better), share of distinct pieces (more is more diverse)."""
+
+    bits_per_byte: float
+    distinct: float
+
+
+def judged(texts: Sequence[str], judge: LanguageModel, piece: int = 4) -> Judged:
+    """Judge texts by a language model that none of their writers has seen, and by how little they repeat.
+
+    Args:
+        texts: as long as those that they are compared with, and as many: the share of distinct pieces depends on both.
+        piece: characters of a piece.
+
+    Raises:
+        InputError: no text is as long as a piece.
+    """
+    pieces = [text[at : at + piece] for text in texts for at in range(len(text) - piece + 1)]
+    if not pieces:
+        raise InputError(f"texts: none has {piece} characters; let the model write more")
+    return Judged(evaluate(judge, [text for text in texts if text]).bits_per_byte, len(set(pieces)) / len(pieces))
