@@ -143,18 +143,22 @@ def test_what_cannot_be_trained_on_or_together_is_refused() -> None:
         CooperativeTrainer(generator, Uniform(generator.tokenizer), DATA, HELD_OUT)
 
 
-def test_samples_follow_the_model_and_the_temperature() -> None:
-    def frequencies(temperature: float) -> Tensor:
-        seeded = torch.Generator().manual_seed(0)
-        drawn = draw(ORACLE.model, 4000, 2, generator=seeded, temperature=temperature).tokens[:, 1]
-        return torch.bincount(drawn, minlength=6) / 4000
+def test_samples_follow_the_model() -> None:
+    drawn = draw(ORACLE.model, 4000, 2, generator=torch.Generator().manual_seed(0))
+    frequencies = torch.bincount(drawn.tokens[:, 1], minlength=6) / 4000
+    expected = ORACLE.model.score(torch.tensor([[4]]))[0, 0].exp()
+    torch.testing.assert_close(frequencies, expected, rtol=0, atol=0.03)
+    assert drawn.hidden is not None
+    torch.testing.assert_close(drawn.hidden, ORACLE.model.hidden(drawn.tokens[:, :-1]), rtol=0, atol=1e-5)
 
-    start = ORACLE.model.score(torch.tensor([[4]]))[0, 0]
-    for temperature in (1.0, 0.5):
-        expected = (start / temperature).softmax(0)
-        torch.testing.assert_close(frequencies(temperature), expected, rtol=0, atol=0.03)
-    with pytest.raises(InputError, match="temperature=0"):
-        draw(ORACLE.model, 1, 1, temperature=0)
+
+def test_reinforce_learns_from_its_own_choices_alone() -> None:
+    training = trainer("reinforce")
+    scores = [torch.randn(8, 6, 6, generator=torch.Generator().manual_seed(seed)).log_softmax(-1) for seed in (0, 1)]
+    log_g = scores[0].requires_grad_()
+    training.generator_loss(log_g, scores[1], DATA[:8]).backward()
+    assert (log_g.grad[:4].abs().sum((1, 2)) > 0).all()
+    assert (log_g.grad[4:] == 0).all()
 
 
 def echo_pair() -> tuple[EchoLanguageModel, EchoLanguageModel]:

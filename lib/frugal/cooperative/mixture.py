@@ -6,6 +6,7 @@ Mixing sequences is not mixing next-token distributions with equal weights: the 
 beginning s came from P, and it moves as s grows.
 """
 
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -38,9 +39,9 @@ class TwoModels(LanguageModel):
         limits = [model.context_length for model in (first, second) if model.context_length is not None]
         self.context_length = min(limits, default=None)
 
+    @abstractmethod
     def combine(self, log_first: Tensor, log_second: Tensor, log_ratio: Tensor) -> Tensor:
         """Log-probabilities [.., V] from those of the two models and the log of their ratio so far, [..]."""
-        raise NotImplementedError
 
     def score(self, tokens: Tensor) -> Tensor:
         first, second = self.pair.scores(tokens)

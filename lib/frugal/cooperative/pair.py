@@ -40,7 +40,6 @@ class Pair:
                 "device: build both with one tokeniser on one device"
             )
         self.generator, self.mediator = generator, mediator
-        self.vocabulary_size, self.device, self.tokenizer = sizes[0], generator.device, generator.tokenizer
         self.shared = share_hidden_states(generator, mediator)
 
     def hidden(self, tokens: Tensor) -> Tensor:

@@ -53,9 +53,10 @@ class ReinforceTrainer(CooperativeTrainer):
         return {**losses, "generator": likelihood_loss(self)} if done < self.pretraining else losses
 
     def generator_loss(self, log_g: Tensor, log_m: Tensor, tokens: Tensor) -> Tensor:
-        chosen_g, chosen_m = (rows.gather(-1, tokens[:, 1:, None]).squeeze(-1).sum(1) for rows in (log_g, log_m))
+        own = tokens[: self.plan.batch_size // 2, 1:, None]  # data were not this policy's choice
+        chosen_g, chosen_m = (rows[: len(own)].gather(-1, own).squeeze(-1).sum(1) for rows in (log_g, log_m))
         reward = (chosen_m - chosen_g).detach()
-        return -((reward - reward.mean()) * chosen_g).mean() / (tokens.shape[1] - 1)
+        return -((reward - reward.mean()) * chosen_g).mean() / own.shape[1]
 
 
 def likelihood_loss(trainer: SequenceTrainer) -> Tensor:
