@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from frugal.optimizers import SparseLion
 from frugal.piecewise import (
     BasisConvolution,
     FixedRotation,
@@ -205,6 +206,22 @@ def test_a_whole_network_agrees(peer: Any) -> None:
         PiecewisePolynomial(10, 12, 2, 4),
     )
     assert_same(nn.ModuleDict({"model": model})["model"], theirs.model, inputs(30, 16))
+
+
+def test_sparse_lion_steps_agree(peer: Any) -> None:
+    """Without weight decay, which in the library scales a copy of the weights."""
+    theirs = importlib.import_module("high_order_layers_torch.sparse_optimizers").SparseLion
+    results = []
+    for kind in (SparseLion, theirs):
+        torch.manual_seed(1)
+        layer = PiecewisePolynomial(4, 3, 3, 20)
+        optimizer = kind(layer.parameters(), lr=0.01, betas=(0.9, 0.99))
+        for _ in range(5):
+            optimizer.zero_grad()
+            layer(torch.rand(2, 4) * 2 - 1).square().sum().backward()
+            optimizer.step()
+        results.append(layer.weight.detach())
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-7)
 
 
 def test_weights_come_back_from_the_round_trip_unchanged() -> None:

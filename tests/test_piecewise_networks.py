@@ -1,14 +1,17 @@
 """Networks over characters: the original's shapes, what attends to what, state, saving and loading."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from frugal.errors import InputError
 from frugal.generate import Sampling, generate
-from frugal.piecewise import PRESETS, CharacterNetwork, PiecewiseLM, preset
+from frugal.piecewise import PRESETS, CharacterNetwork, PiecewiseLM, Shape, preset, preset_of_size
 from frugal.piecewise.recurrence import linear_recurrence
 from models import EVERY_MODEL, TEXTS, TINY_CONVOLUTIONS, piecewise
 
@@ -161,6 +164,22 @@ def test_unknown_names_are_refused_with_a_hint() -> None:
         preset("transformer", features=9, characters_per_feature=2)
     with pytest.raises(InputError, match="one value for each convolution"):
         preset("conv", **{**TINY_CONVOLUTIONS, "focus": (1,)})
+
+
+@given(st.integers(20_000, 200_000), st.sampled_from(["no_hidden_layer", "low_order_mlp", "mamba"]))
+@settings(max_examples=5, deadline=None)
+def test_a_network_of_a_size_is_the_widest_that_fits(weights: int, name: str) -> None:
+    def count(shape: Shape) -> int:
+        with torch.device("meta"):
+            return sum(values.numel() for values in shape.build(50).parameters())
+
+    chosen = preset_of_size(name, weights, 50, features=2)
+    assert count(chosen) <= weights < count(replace(chosen, width=chosen.width + 1))  # type: ignore[attr-defined]
+
+
+def test_a_size_that_no_network_has_is_refused() -> None:
+    with pytest.raises(InputError, match="weights=10: too few for any small over 50 characters"):
+        preset_of_size("small", 10, 50)
 
 
 def test_the_originals_names_are_all_there() -> None:

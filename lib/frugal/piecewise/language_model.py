@@ -10,11 +10,8 @@ from torch import Tensor
 
 from frugal.corpora import Tokenizer
 from frugal.language_model import LanguageModel, TargetScores, gather_targets, read_model, save_model
-from frugal.piecewise.networks import Shape
+from frugal.piecewise.networks import CODES_AT_ONCE, Shape
 from frugal.piecewise.presets import shape_of
-
-# A window network repeats every character in `features` windows: about this many codes are looked at in one go.
-CODES_AT_ONCE = 2**16
 
 
 class PiecewiseLM(LanguageModel):

@@ -31,6 +31,10 @@ LayerKind = Literal[
 ]
 
 
+# A window network repeats every character in `features` windows: about this many codes are looked at in one go.
+CODES_AT_ONCE = 2**14
+
+
 @dataclass(frozen=True)
 class Shape(ABC):
     """All that is needed to build a network, in plain values; `features` is how many characters an example has."""

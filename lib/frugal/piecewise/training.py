@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from frugal.errors import InputError
 from frugal.optimizers import OptimizerName, make_optimizer
-from frugal.piecewise.networks import CharacterNetwork
+from frugal.piecewise.networks import CODES_AT_ONCE, CharacterNetwork
 from frugal.piecewise.windows import Batches, Windows
 from frugal.training import fit
 
@@ -163,9 +163,10 @@ class Memorised(NamedTuple):
 
 
 @torch.inference_mode()
-def memorised(network: CharacterNetwork, windows: Windows, batch_size: int = 4096) -> Memorised:
+def memorised(network: CharacterNetwork, windows: Windows) -> Memorised:
     """Go once through all examples without training."""
     hits, nats, device = Hits(), 0.0, network.device
+    batch_size = max(1, CODES_AT_ONCE // network.features)
     for begin in range(0, len(windows), batch_size):
         inputs, targets = (part.to(device) for part in windows[begin : begin + batch_size])
         nats += hits.loss(network, (inputs, targets)).item() * targets.numel()

@@ -166,7 +166,7 @@ def ceiling(windows: Windows) -> Ceiling:
     totals = np.bincount(pairs[0], weights=counts)
     best = np.zeros(len(totals))
     np.maximum.at(best, pairs[0], counts)
-    nats = -(counts * np.log(counts / totals[pairs[0]])).sum()
+    nats = (counts * np.log(totals[pairs[0]] / counts)).sum()
     return Ceiling(float(best.sum() / len(targets)), float(nats / len(targets)))
 
 
