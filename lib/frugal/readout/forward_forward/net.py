@@ -67,7 +67,7 @@ class ForwardForwardNet(nn.Module):
         h_1 = relu(W_1 x / rms(x) + c_v + b_1),    h_l = relu(W_l h_{l-1} / rms(h_{l-1}) + b_l)
 
     The head reads the scaled activities of a pass without a candidate. Of several layers the first is read neither
-    for the goodness of a candidate nor by the head, as in the paper.
+    for the goodness of a candidate nor by the head, as in the paper, unless `read_first` says so.
 
     Attributes:
         weights: [N_1, D], [N_2, N_1], ..; biases: [N_l]; candidates: c [V, N_1], or None.
@@ -86,6 +86,7 @@ class ForwardForwardNet(nn.Module):
         candidates: bool = True,
         goodness: Goodness | None = None,
         peer: float = 0.0,
+        read_first: bool = False,
         seed: int = 0,
     ) -> None:
         """Build the net.
@@ -98,6 +99,7 @@ class ForwardForwardNet(nn.Module):
             goodness: by default the mean of squares with threshold 1.
             peer: strength of peer normalisation, which keeps a layer's units equally active on average, so that
                 none is on or off for good; 0.03 in the author's code.
+            read_first: whether the first of several layers is read too.
             seed: of the weights.
         """
         super().__init__()
@@ -109,7 +111,7 @@ class ForwardForwardNet(nn.Module):
             raise InputError(f"peer={peer}: must not be negative; 0.03 is usual, 0 leaves peer normalisation out")
         self.goodness, self.peer = goodness or Goodness(), peer
         self.hidden = tuple(hidden)
-        self.read = slice(1 if len(hidden) > 1 else 0, None)
+        self.read = slice(0 if read_first or len(hidden) == 1 else 1, None)
         random = torch.Generator().manual_seed(seed)
         self.weights = nn.ParameterList(
             torch.randn(after, before, generator=random) / before**0.5

