@@ -169,7 +169,7 @@ def test_cooperation_brings_the_generator_to_the_data_from_nothing(beginnings: s
         return world.jensen_shannon(log_p, world.log_probabilities(generator, tokens)).item()
 
     before = distance()
-    plan = CooperativePlan(steps=100, batch_size=64, beginnings=beginnings, learning_rate=0.03, mediator_rate=0.05)  # type: ignore[arg-type]
+    plan = CooperativePlan(steps=100, batch_size=64, beginnings=beginnings, learning_rate=0.03, mediator_rate=0.05)
     log = CooperativeTrainer(
         generator, mediator, drawn[:3500], drawn[3500:], plan, data_entropy=world.entropy(log_p).item()
     ).train()

@@ -77,7 +77,10 @@ class Oracle:
 
     @torch.no_grad()
     def compare(self, generator: LanguageModel, count: int = 2000, seed: int = 1) -> OracleScores:
-        """Score a generator on `count` sequences from the oracle and as many of its own."""
+        """Score a generator on `count` sequences from the oracle and as many of its own.
+
+        Give a seed that no training data were drawn with.
+        """
         data = self.sequences(count, seed)
         samples = sequences(generator, count, self.length, seed)
         of_data, of_samples = (Totals.collect(self.model, generator, tokens) for tokens in (data, samples))
