@@ -42,8 +42,9 @@ class MemoryNetwork(nn.Module):
         "knn"        (1 - gate * sum_i w_i) p + gate * sum_i w_i [token = v_i]
 
     where u_i = value([embedding(v_i); s_i]). With `faithful`, "concat" is fc([x; s_1; ..; s_k]) in place of the
-    embedding, as VardaGPT has it. A gate of 0 gives the transformer's own logits exactly; it starts at 0, but for
-    "knn", which starts by reading almost nothing, and for `faithful`, which has none.
+    embedding, as VardaGPT has it. A gate of 0 gives the transformer's own logits exactly. So does a new network: the
+    last map of what is read, value or fc, starts at zero; but "knn" starts by reading almost nothing, and `faithful`
+    with a random fc.
 
     Args:
         gpt: a Hugging Face causal model; it is trained where its parameters require a gradient.
@@ -85,11 +86,15 @@ class MemoryNetwork(nn.Module):
         self.layer = layer
         self.reader = Reader(width, dim, k, faithful)
         self.writer = Writer(width, dim, write=write, budget=budget, deletes=deletes, seed=seed, faithful=faithful)
-        self.gate = nn.Parameter(torch.tensor(1.0 if faithful or read == "knn" else 0.0))
+        self.gate = nn.Parameter(torch.tensor(1.0))
         if not faithful and read != "knn":
             self.value = nn.Linear(width + dim, width)
         if read == "concat":
             self.fc = nn.Linear(width * (1 + k), width)
+        last = None if faithful or read == "knn" else self.fc if read == "concat" else self.value
+        if last is not None:
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
 
     def train(self, mode: bool = True) -> Self:
         """As torch has it, but a frozen transformer stays as it is used: without dropout."""

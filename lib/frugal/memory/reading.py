@@ -62,7 +62,8 @@ class Reader(nn.Module):
 
         weights = softmax([scale * nothing(x); scale * similarity(query(x), entry) + strength of the entry])
 
-    `nothing` is the similarity from which on an entry is worth reading. The similarity is the cosine, or with `faithful` the negative squared distance of vectors as they are.
+    `nothing` is the similarity from which on an entry is worth reading. The similarity is the cosine, or with
+    `faithful` the negative squared distance of vectors as they are.
     """
 
     def __init__(self, width: int, dim: int, k: int, faithful: bool) -> None:
