@@ -196,6 +196,34 @@ def test_index_and_report_link_to_each_other(open_page):
     page.wait_for_url("**/index.html")
 
 
+def test_the_index_is_filtered_by_any_word_of_a_run(open_page):
+    page = open_page("index")
+    page.get_by_label("Filter").fill("no such word")
+    assert page.locator("article.run:visible").count() == 0
+    assert page.locator("#count").inner_text() == "0 of 1 notebooks"
+    page.get_by_label("Filter").fill("echo")
+    assert page.locator("article.run:visible").count() == 1
+
+
+def test_two_runs_are_compared_by_keyboard(open_page):
+    page = open_page("index")
+    unfold(page)
+    for pick in page.locator(".pick").all():
+        pick.focus()
+        page.keyboard.press("Space")
+    table = page.locator("#comparison table")
+    assert table.locator("thead a").count() == 2
+    assert table.locator("tr", has_text="bits_per_byte").locator("td").all_inner_texts() == ["1.05", "1.05"]
+    assert table.locator("tr", has_text="first figure").locator("img").count() == 2
+
+
+def test_a_column_of_earlier_runs_is_sorted_by_its_name(open_page):
+    page = open_page("index")
+    unfold(page)
+    page.locator(".earlier").get_by_role("button", name="Status").click()
+    assert page.locator(".earlier th[aria-sort=ascending]").inner_text() == "Status"
+
+
 def test_on_paper_there_is_no_navigation_and_no_dark_page(open_page):
     page = open_page("good", scheme="dark")
     page.emulate_media(media="print", color_scheme="dark")

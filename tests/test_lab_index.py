@@ -106,4 +106,5 @@ def test_what_comes_from_notebooks_is_escaped(add_run, index):
     add_run(
         "01_echo", "a", text(f"# {evil}\n\n{evil}"), profile=evil, parameters={evil: evil}, changed=[evil], error=evil
     )
-    assert not index().find_all("script")
+    assert all("alert(1)</script>" not in str(script) for script in index().find_all("script"))
+    assert [script.get("type") for script in index().find_all("script")] == ["application/json", None]
