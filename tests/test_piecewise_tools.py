@@ -15,7 +15,6 @@ from frugal.piecewise import (
     Automaton,
     Ensemble,
     Recipe,
-    Trial,
     Windows,
     evolve,
     preset,
@@ -128,8 +127,6 @@ def test_an_automaton_needs_a_text_and_a_window() -> None:
 
 
 def test_evolution_finds_the_bottom_of_a_bowl() -> None:
-    seen: list[Trial] = []
-
     def bowl(point: dict[str, float]) -> float:
         return (point["width"] - 70) ** 2 / 100 + (point["rate"] - 0.3) ** 2
 
@@ -139,9 +136,7 @@ def test_evolution_finds_the_bottom_of_a_bowl() -> None:
         {"width": 200, "rate": 0.9},
         trials=80,
         seed=1,
-        after_trial=seen.append,
     )
-    assert trials == seen
     assert (trials[0].point, len(trials)) == ({"width": 200, "rate": 0.9}, 80)
     best = min(trials, key=lambda trial: trial.value).point
     assert abs(best["width"] - 70) < 15

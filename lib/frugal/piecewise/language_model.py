@@ -30,13 +30,11 @@ class PiecewiseLM(LanguageModel):
         self.shape, self.tokenizer = shape, tokenizer
         self.vocabulary_size = tokenizer.vocabulary_size
         self.network = shape.build(self.vocabulary_size)
-        self.to(device)
-
-    def to(self, device: str) -> Self:
-        """Move the network."""
         self.network.to(device)
-        self.device = torch.device(device)
-        return self
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]  # where training has left the network
+        return self.network.device
 
     @property
     def parameters(self) -> int:
@@ -75,9 +73,9 @@ class PiecewiseLM(LanguageModel):
     @classmethod
     def load(cls, folder: Path, *, device: str = "cpu") -> Self:
         weights, config, tokenizer = read_model(folder, cls)
-        model = cls(shape_of(config), tokenizer)
+        model = cls(shape_of(config), tokenizer, device=device)
         model.network.load_state_dict(weights)
-        return model.to(device)
+        return model
 
     def _pieces(self, tokens: Tensor) -> Iterator[tuple[Tensor, int]]:
         """Log-probabilities after the tokens [B, T], a piece of T at a time, and where each piece begins."""

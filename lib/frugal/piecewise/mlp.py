@@ -67,7 +67,7 @@ class MLP(WindowNetwork):
     def __init__(self, shape: MLPShape, characters: int) -> None:
         super().__init__()
         self.features = shape.features
-        entry: type[_Entry] = PiecewiseEntry if shape.entry == "piecewise" else EmbeddingEntry
+        entry = PiecewiseEntry if shape.entry == "piecewise" else EmbeddingEntry
         modules: list[nn.Module] = [entry(shape, characters)]
         for place in range(shape.layers + 1):
             last = place == shape.layers
@@ -87,18 +87,11 @@ class MLP(WindowNetwork):
         return self.maps(codes)
 
 
-class _Entry(nn.Module):
-    """From the codes [B, features] of a window to a hidden vector [B, width]."""
+class PiecewiseEntry(nn.Module):
+    """Codes [B, features] to a hidden vector [B, width], by a link from every character to every neuron."""
 
     def __init__(self, shape: MLPShape, characters: int) -> None:
         super().__init__()
-
-
-class PiecewiseEntry(_Entry):
-    """One piecewise link from every character of the window to every hidden neuron."""
-
-    def __init__(self, shape: MLPShape, characters: int) -> None:
-        super().__init__(shape, characters)
         self.characters = characters
         self.layer = PiecewisePolynomial(
             shape.features,
@@ -115,11 +108,11 @@ class PiecewiseEntry(_Entry):
         return self.layer(positions_of_codes(codes, self.characters, self.layer.weight.dtype))
 
 
-class EmbeddingEntry(_Entry):
-    """A vector for each character; the window's side by side through a linear map, or only their mean if faithful."""
+class EmbeddingEntry(nn.Module):
+    """Codes [B, features] to a hidden vector [B, width]: a linear map of embeddings, or only their mean if faithful."""
 
     def __init__(self, shape: MLPShape, characters: int) -> None:
-        super().__init__(shape, characters)
+        super().__init__()
         size = shape.width if shape.faithful else max(1, shape.width // 4)
         self.embedding = nn.Embedding(characters, size)
         self.join = None if shape.faithful else nn.Linear(shape.features * size, shape.width)
