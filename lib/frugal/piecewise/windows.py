@@ -79,9 +79,10 @@ class Windows:
         documents: Iterable[Document | str],
         most: int | None = None,
     ) -> Self:
-        """The examples a causal network learns from: runs if it predicts after every character, else windows."""
-        make = cls.flat if network.predicts_all else cls.sequence
-        return make(tokenizer, documents, network.features, most)
+        """The examples a causal network learns from: windows, or half-overlapping runs if it predicts all along."""
+        if network.predicts_all:
+            return cls.flat(tokenizer, documents, network.features, most, stride=max(1, network.features // 2))
+        return cls.sequence(tokenizer, documents, network.features, most)
 
     def __len__(self) -> int:
         return len(self.places)
