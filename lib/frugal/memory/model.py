@@ -267,8 +267,9 @@ class MemoryGPT(LanguageModel):
         """What the rows of a step are written as."""
         begin, output, _ = step
         following = tokens[:, begin + 1 : begin + 1 + output.logits.shape[1]]
-        expected = gather_targets(output.logits.detach().log_softmax(-1), following).log_probabilities
-        return self.network.writer(output.hidden, following, -expected, begin)
+        logits = output.logits.detach()
+        surprise = logits.logsumexp(-1) - logits.gather(2, following.unsqueeze(2)).squeeze(2)
+        return self.network.writer(output.hidden, following, surprise, begin)
 
     def _moved_on(self, state: StreamState, tokens: Tensor, surprise: Tensor) -> StreamState:
         """The state of streams whose windows are full, before their next tokens [B] are read."""
