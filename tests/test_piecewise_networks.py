@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from frugal.errors import InputError
 from frugal.generate import Sampling, generate
 from frugal.piecewise import PRESETS, CharacterNetwork, PiecewiseLM, Shape, preset, preset_of_size
+from frugal.piecewise.networks import LayerKind
 from frugal.piecewise.recurrence import linear_recurrence
 from models import EVERY_MODEL, TEXTS, TINY_CONVOLUTIONS, piecewise
 
@@ -144,10 +146,6 @@ def test_a_small_piece_at_a_time_gives_the_same_scores(monkeypatch: pytest.Monke
 
 
 def test_every_layer_kind_makes_a_network() -> None:
-    from typing import get_args
-
-    from frugal.piecewise.networks import LayerKind
-
     for kind in get_args(LayerKind):
         model = piecewise("small", kind=kind, features=3, normalise="maxabs")
         assert model.score(torch.zeros(1, 2, dtype=torch.int64)).isfinite().all()

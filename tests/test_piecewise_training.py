@@ -44,10 +44,6 @@ def test_mamba_learns_from_runs() -> None:
 
 
 def test_a_plateau_lowers_the_learning_rate() -> None:
-    still = replace(QUICK, learning_rate=1e-12, schedule="plateau", patience=1, epochs=6)
-    rates = [score.learning_rate for score in trained(still)]
-    assert rates[0] == 1e-12
-    assert rates[-1] <= 1e-12  # below what torch's schedule can lower
     noisy = replace(QUICK, optimizer="adam", learning_rate=3.0, schedule="plateau", patience=0, epochs=8)
     rates = [score.learning_rate for score in trained(noisy)]
     assert rates[-1] < rates[0]
