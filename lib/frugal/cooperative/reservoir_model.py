@@ -54,7 +54,7 @@ class ReservoirLanguageModel(HiddenStateModel):
         return self.reservoir.start(batch_size)
 
     def hidden_step(self, tokens: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        # One step of many streams: in torch they go side by side, where the reservoir's compiled loop takes them in turn.
+        # For one step of many streams: torch takes them side by side, the compiled loop in turn.
         fixed = self.reservoir
         states = (fixed.W_in.T[tokens] + fixed.bias).unsqueeze(1)  # [B, 1, N]
         state = fixed.recurrence.advance_in_torch(states, state, fixed.leak, fixed.activation)
