@@ -149,15 +149,15 @@ def test_shuffled_values_gain_nothing_and_an_oracle_bounds_the_gain() -> None:
     assert mean_nats(retuned, shuffled) == pytest.approx(own, abs=0.05)
 
 
-def test_shuffling_gives_an_entry_the_same_wrong_value_everywhere() -> None:
-    ids = torch.tensor([[3, 5], [5, 9], [9, 3]])
-    source = Neighbours(ids, torch.ones(3, 2), ids * 10)
+def test_shuffling_gives_an_entry_the_same_earlier_value_everywhere() -> None:
+    ids = torch.stack([torch.arange(40), torch.arange(40).roll(7)], 1)
+    source = Neighbours(ids, torch.ones(40, 2), ids * 10)
     shuffled = source.with_shuffled_values(seed=2)
     given_to: dict[int, set[int]] = {}
     for entry, value in zip(ids.flatten().tolist(), shuffled.tokens.flatten().tolist(), strict=True):
         given_to.setdefault(entry, set()).add(value)
     assert all(len(values) == 1 for values in given_to.values())
-    assert sorted(value for (value,) in given_to.values()) == [30, 50, 90]
+    assert all(max(values) < entry * 10 for entry, values in given_to.items() if entry > 0)
 
 
 def nearest_by_hand(keys: Tensor, query: Tensor, k: int) -> list[int]:

@@ -43,11 +43,15 @@ class Neighbours(NamedTuple):
         return (self.weights(theta, k) * (self.tokens[:, :k] == targets.unsqueeze(1))).sum(1)
 
     def with_shuffled_values(self, seed: int = 0) -> "Neighbours":
-        """The same entries with one another's values: the control that shows what the values are worth."""
-        ids, place = self.ids.unique(return_inverse=True)
+        """Each entry with the value of another, drawn at random from those before it: what are the values worth?
+
+        From those before it, since a document's later entries would tell its future.
+        """
+        ids, place = self.ids.unique(return_inverse=True)  # in ascending order, which is that of writing
         values = torch.zeros_like(ids).scatter_(0, place.flatten(), self.tokens.flatten())
-        order = torch.randperm(len(ids), generator=torch.Generator().manual_seed(seed))
-        return self._replace(tokens=values[order][place])
+        drawn = torch.rand(len(ids), generator=torch.Generator().manual_seed(seed)).to(ids.device)
+        earlier = (drawn * torch.arange(len(ids), device=ids.device)).long()
+        return self._replace(tokens=values[earlier][place])
 
     def with_oracle_values(self, targets: Tensor) -> "Neighbours":
         """The nearest entry of each row holds the true token: the bound on what a better search could gain."""

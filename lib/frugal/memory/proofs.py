@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from frugal.corpora import Document, encode_documents
 from frugal.generate import Sampling, generate
 from frugal.memory.mixture import Mixture, Trace
-from frugal.memory.neighbours import NearestNeighbourLM
+from frugal.memory.neighbours import KEPT, NearestNeighbourLM
 from frugal.memory.reading import Entries
 from frugal.memory.store import AssociativeMemory
 from frugal.memory.texts import TextMemory
@@ -75,15 +76,18 @@ def oracle(traces: Sequence[Trace]) -> list[Trace]:
     return [t._replace(sources=tuple(s.with_oracle_values(t.targets) for s in t.sources)) for t in traces]
 
 
-def with_foreign_documents(lm: NearestNeighbourLM, documents: Sequence[Document]) -> list[Trace]:
-    """Traces that find, in place of their own document, all of the document before it (of the first: the last)."""
-    other = NearestNeighbourLM(lm.model, TextMemory.empty(lm.memory.store.dim, lm.memory.store.capacity))
-    traces = []
-    for place, document in enumerate(documents):
-        other.remember(documents[place - 1])
-        traces += only(other.traces([document]), 1)
-        other.forget(documents[place - 1])
-    return traces
+def with_foreign_documents(traces: Sequence[Trace], keys: Sequence[Tensor]) -> list[Trace]:
+    """Traces that find, in place of their own document, all of the document before it (of the first: the last).
+
+    `keys` [T, D] are those of each document.
+    """
+    changed = []
+    for place, trace in enumerate(traces):
+        values, vectors = traces[place - 1].targets, keys[place - 1]
+        memory = TextMemory.empty(vectors.shape[1], len(vectors))
+        memory.remember(pad(values, (1, 0)), vectors, torch.arange(len(values)))
+        changed.append(trace._replace(sources=(memory.search(keys[place], KEPT),)))
+    return changed
 
 
 def explain(lm: NearestNeighbourLM, document: Document, trace: Trace, count: int = 8) -> list[Found]:
@@ -110,10 +114,10 @@ def explain(lm: NearestNeighbourLM, document: Document, trace: Trace, count: int
 
 
 def read_twice(lm: NearestNeighbourLM, document: Document, between: Sequence[Document]) -> dict[str, float]:
-    """Bits per token of a document read first, read again after others, and read after the others alone."""
+    """Bits per token of a document read first, read after others, and read again after these and itself."""
+    fresh = NearestNeighbourLM(lm.model, TextMemory.empty(lm.memory.store.dim, lm.memory.store.capacity), lm.mixture)
     bits = {}
-    for name, before in (("first", []), ("again, after others", [document, *between]), ("after others", [*between])):
-        fresh = NearestNeighbourLM(lm.model, TextMemory.empty(lm.memory.store.dim, 10**6), lm.mixture)
+    for name, before in (("first", []), ("after others", [*between]), ("again", [document])):
         for text in before:
             fresh.remember(text)
         bits[name] = -lm.mixture.log_probabilities(fresh.traces([document])[0]).mean().item() / np.log(2)
