@@ -90,11 +90,17 @@ def worker_pool(site: Site, logs: Path) -> Iterator[Pool]:
     kernel = parsl.DataFlowKernel(config)
     try:
         submit = parsl.python_app(execute_run, data_flow_kernel=kernel)
-        # Parsl waits for ever when the process between it and the workers has died.
-        between = executor.interchange_proc
-        yield Pool(submit, workers, lambda: between is not None and between.poll() is None)
+        yield Pool(submit, workers, lambda: _reachable(executor))
     finally:
-        kernel.cleanup()
+        if _reachable(executor):
+            kernel.cleanup()
+        elif executor.provider is not None:
+            executor.provider.cancel(list(executor.blocks_to_job_id.values()))
+
+
+def _reachable(executor: Any) -> bool:
+    """Whether the process between Parsl and the workers lives; without it Parsl would wait for ever."""
+    return executor.interchange_proc is not None and executor.interchange_proc.poll() is None
 
 
 def _provider(site: Site, threads: int) -> Any:
