@@ -171,6 +171,18 @@ def test_a_memory_behaves_like_a_dictionary(
     oracle.search()
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_memory_that_was_never_written_to_takes_part_in_everything(metric: str) -> None:
+    memory = AssociativeMemory(DIM, 10, metric=metric)
+    nothing = np.empty(0, np.int64)
+    memory.add(np.empty((0, DIM), np.float32))
+    memory.update(nothing, np.empty((0, DIM), np.float32))
+    memory.remove(nothing)
+    memory.age(0.9)
+    assert len(memory.forget(0.5)) == len(memory.collect_garbage(1.0)) == len(memory) == 0
+    assert memory.search(np.ones((2, DIM), np.float32), 3)[0].tolist() == [[-1] * 3] * 2
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_entry_finds_itself_after_the_memory_has_overflowed(kind: str) -> None:
     rng = np.random.default_rng(0)

@@ -33,6 +33,8 @@ class Table:
         self._first_room = min(capacity, max(1, FIRST_NUMBERS // dim))
         self._unit_keys = metric == "cosine"
         self._columns = {name: np.empty((0, dim) if name == "vectors" else 0, t) for name, t in COLUMNS.items()}
+        if self._unit_keys:
+            self._columns["unit"] = np.empty((0, dim), np.float32)
         self._directory = Directory()
 
     def __getitem__(self, name: str) -> np.ndarray:
