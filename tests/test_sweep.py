@@ -52,7 +52,7 @@ class Worker:
     def __init__(self, *outcomes: str) -> None:
         self.outcomes, self.given = list(outcomes), list[dict[str, Any]]()
 
-    def __call__(self, path: str, given: dict[str, Any], *_: Any) -> "Future[str]":
+    def __call__(self, function: object, path: str, given: dict[str, Any], *_: Any) -> "Future[str]":
         folder, future = Path(_[-2]), Future[str]()
         self.given.append(given)
         outcome = self.outcomes.pop(0) if self.outcomes else "done"

@@ -22,6 +22,7 @@ from frugal.lab.progress import STOP, read_progress
 from frugal.lab.sweep.definition import Sweep
 from frugal.lab.sweep.pool import Pool, Site, Submit, worker_pool
 from frugal.lab.sweep.runs import FINISHED, Point, Run, finished_points, make_point
+from frugal.lab.sweep.worker import execute_run
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -176,7 +177,7 @@ class Driver:
         shutil.rmtree(run.progress, ignore_errors=True)
         run.progress.mkdir(parents=True)
         places = (str(run.folder), str(run.progress))
-        return submit(str(plan.path.resolve()), plan.given, plan.profile, self.sweep.timeout, *places)
+        return submit(execute_run, str(plan.path.resolve()), plan.given, plan.profile, self.sweep.timeout, *places)
 
     def _left_of_grid(self) -> list[dict[str, Any]]:
         known = [point.values for point in self.points]

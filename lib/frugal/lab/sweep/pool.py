@@ -13,12 +13,13 @@ import yaml
 
 from frugal.errors import InputError
 
-Submit = Callable[..., "Future[str]"]
+# Of a function and its arguments, which must be plain values, since they may travel to another machine.
+Submit = Callable[..., "Future[Any]"]
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Workers: what submits a run to them, how many there are per node, and whether they can still be reached."""
+    """Workers: what submits a call to them, how many there are per node, and whether they can still be reached."""
 
     submit: Submit
     workers: int
@@ -68,8 +69,6 @@ def worker_pool(site: Site, logs: Path) -> Iterator[Pool]:
     from parsl.config import Config
     from parsl.executors import HighThroughputExecutor
 
-    from frugal.lab.sweep.worker import execute_run
-
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     workers = site.workers or cores
     # Parsl starts its own programs by name, also where the environment is not activated.
@@ -89,8 +88,11 @@ def worker_pool(site: Site, logs: Path) -> Iterator[Pool]:
     config = Config([executor], run_dir=str(logs), initialize_logging=False, strategy="simple", strategy_period=1)
     kernel = parsl.DataFlowKernel(config)
     try:
-        submit = parsl.python_app(execute_run, data_flow_kernel=kernel)
-        yield Pool(submit, workers, lambda: _reachable(executor))
+        yield Pool(
+            lambda function, *arguments: parsl.python_app(function, data_flow_kernel=kernel)(*arguments),
+            workers,
+            lambda: _reachable(executor),
+        )
     finally:
         if _reachable(executor):
             kernel.cleanup()
