@@ -12,6 +12,7 @@ import nbformat
 import psutil
 import pytest
 from jupyter_client.channels import AsyncZMQSocketChannel
+from jupyter_client.kernelspec import KernelSpec
 
 from frugal.errors import InputError
 from frugal.lab import engine
@@ -117,6 +118,14 @@ def test_a_dead_kernel_is_no_success(tmp_path: Path):
 def test_a_kernel_killed_from_outside_is_named_so(tmp_path: Path):
     result = run(make_notebook(tmp_path / "a.ipynb", "import os; os.kill(os.getpid(), 9)"))
     assert "the kernel was ended by SIGKILL, most often for want of memory" in status(result)["error"]
+    assert result.status == "killed"
+
+
+def test_a_kernel_killed_while_it_starts_is_no_failure_of_the_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    spec = KernelSpec(argv=["sh", "-c", "kill -9 $$"])
+    monkeypatch.setattr(engine.ThisInterpreter, "kernel_spec", property(lambda _: spec))
+    result = run(make_notebook(tmp_path / "a.ipynb", "1"))
+    assert status(result)["error"].startswith("stopped before the first cell: ")
     assert result.status == "killed"
 
 

@@ -16,11 +16,12 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 from frugal.errors import InputError, UnavailableError
 from frugal.lab.progress import FOLDER_VARIABLE, STOP, RunStopped, read_progress, report_progress
 from frugal.lab.recording import bundle
-from frugal.lab.run import run_notebook
+from frugal.lab.run import RunResult, run_notebook
 from frugal.lab.sweep import Site, Sweep, read_site, read_sweep, run_sweep
 from frugal.lab.sweep.driver import Driver
-from frugal.lab.sweep.pool import Pool
-from frugal.lab.sweep.runs import make_point, run_id
+from frugal.lab.sweep.pool import Pool, Submit
+from frugal.lab.sweep.runs import give_up, make_point, run_id
+from frugal.lab.sweep.worker import execute_run
 from made_notebooks import make_notebook
 
 PARAMETERS = """\
@@ -68,7 +69,7 @@ class Worker:
         return future
 
 
-def finished(sweep: Sweep, root: Path, worker: Worker) -> Driver:
+def finished(sweep: Sweep, root: Path, worker: Submit) -> Driver:
     driver = Driver(sweep, root)
     driver.carry_out(Pool(worker, 1, lambda: True))
     return driver
@@ -111,6 +112,46 @@ def test_a_run_that_is_always_killed_ends_as_a_failure_that_the_next_start_tries
     assert ([row["state"] for row in table(tmp_path)], len(worker.given)) == (["fail"], 3)
     finished(a_sweep(tmp_path, text), tmp_path, Worker())
     assert [row["state"] for row in table(tmp_path)] == ["complete"]
+
+
+def test_a_run_that_was_finished_when_its_worker_was_lost_is_not_run_again(tmp_path: Path) -> None:
+    worker = Worker()
+
+    def lost_at_the_end(*call: Any) -> "Future[str]":
+        worker(*call)
+        future = Future[str]()
+        future.set_exception(RuntimeError("the worker died"))
+        return future
+
+    finished(a_sweep(tmp_path), tmp_path, lost_at_the_end)
+    assert ([row["state"] for row in table(tmp_path)], len(worker.given)) == (["complete"] * 6, 6)
+
+
+def test_an_attempt_that_was_given_up_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_point(a_sweep(tmp_path), {"x": 0.0, "n": 1}, tmp_path / "root").runs[0]
+
+    def carry_out(*_: Any, folder: Path) -> RunResult:
+        give_up(run.attempts)
+        folder.mkdir(parents=True)  # as writing a file into it does
+        (folder / "status.json").write_text('{"status": "done"}')
+        return RunResult(folder, "done", None, 0.0)
+
+    monkeypatch.setattr("frugal.lab.run.carry_out", carry_out)
+    monkeypatch.setenv(FOLDER_VARIABLE, "")
+    with pytest.raises(UnavailableError, match="given up"):
+        execute_run(str(run.plan.path), run.plan.given, "default", None, str(run.folder), str(run.progress))
+    assert list((tmp_path / "root").iterdir()) == []
+
+
+def test_what_stands_between_driver_and_workers_ends_with_the_driver() -> None:
+    watching = "import sys, time; from frugal.lab.sweep.switchboard import end_with; end_with(int(sys.argv[1]))"
+    child = f"{watching}; print('watches', flush=True); time.sleep(20); print('outlived it', flush=True)"
+    driver = "import os, subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1], str(os.getpid())])"
+    with subprocess.Popen([sys.executable, "-c", driver, child], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "watches\n"
+        process.kill()
+        assert process.stdout.read() == ""  # ends when nobody can write any more
 
 
 def test_a_sweep_ends_when_its_workers_are_gone(tmp_path: Path) -> None:

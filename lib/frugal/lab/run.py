@@ -100,9 +100,22 @@ def run_notebook(
 
 
 def carry_out(
-    plan: Plan, timeout: float | None = None, reports: Path | None = None, *, folder: Path | None = None
+    plan: Plan,
+    timeout: float | None = None,
+    reports: Path | None = None,
+    *,
+    folder: Path | None = None,
+    warm: bool = False,
 ) -> RunResult:
-    """Run what was planned; arguments as for `run_notebook`, but a `folder` given takes the place of one of its own."""
+    """Run what was planned.
+
+    Args:
+        plan: from `plan_run`.
+        timeout: minutes that the whole run may take.
+        reports: folder for the run's own folder; `reports/` by default.
+        folder: takes the place of one of its own.
+        warm: whether the kernel may be forked from a process that did the notebook's imports for an earlier run.
+    """
     started = datetime.now(UTC)
     notebook = with_parameters(plan)
     about = describe(plan, timeout, started)
@@ -114,7 +127,7 @@ def carry_out(
     write_status(folder, about)
 
     begun = monotonic()
-    status, error = execute(plan, notebook, folder, timeout)
+    status, error = execute(plan, notebook, folder, timeout, warm)
     about.update(
         status=status,
         error=error,
@@ -181,10 +194,10 @@ def command(plan: Plan, timeout: float | None) -> str:
     return shlex.join(words)
 
 
-def execute(plan: Plan, notebook: "NotebookNode", folder: Path, timeout: float | None) -> tuple[str, str | None]:
+def execute(
+    plan: Plan, notebook: "NotebookNode", folder: Path, timeout: float | None, warm: bool
+) -> tuple[str, str | None]:
     """Run the cells, changing the notebook in place; give the status and what went wrong."""
-    from nbclient.exceptions import DeadKernelError
-
     from frugal.lab.engine import FrugalEngine, RunTimeoutError
 
     try:
@@ -194,15 +207,16 @@ def execute(plan: Plan, notebook: "NotebookNode", folder: Path, timeout: float |
             output_path=str(folder / "notebook.ipynb"),
             progress_bar={"desc": plan.path.stem, "disable": None},  # None: only on a terminal
             run_timeout=None if timeout is None else timeout * 60,
+            warm=warm,
             resources={"metadata": {"path": str(Path.cwd())}},
         )
     except RunTimeoutError:
         return "timeout", f"stopped {place(notebook)}: the run took longer than its {timeout:.3g} minutes"
-    except DeadKernelError as error:
+    except RuntimeError as error:  # the kernel died, perhaps while it started
         return "killed", f"stopped {place(notebook)}: {error}"
     except KeyboardInterrupt:
         return "interrupted", f"interrupted {place(notebook)}"
-    except (RuntimeError, OSError) as error:
+    except OSError as error:
         return "failed", f"stopped {place(notebook)}: {error}"
     failure = cell_failure(notebook)
     if failure is None:

@@ -21,7 +21,7 @@ from frugal.files import write_text
 from frugal.lab.progress import STOP, read_progress
 from frugal.lab.sweep.definition import Sweep
 from frugal.lab.sweep.pool import Pool, Site, Submit, worker_pool
-from frugal.lab.sweep.runs import FINISHED, Point, Run, finished_points, make_point
+from frugal.lab.sweep.runs import FINISHED, Point, Run, finished_points, give_up, make_point
 from frugal.lab.sweep.worker import execute_run
 
 if TYPE_CHECKING:
@@ -50,8 +50,9 @@ def run_sweep(sweep: Sweep, reports: Path, site: Site) -> Path:
             f"{sweep.name}: another `frugal sweep` has this sweep in hand; wait for it or stop it"
         ) from None
     with lock, contextlib.ExitStack() as stack:
-        for broken in root.glob(".*/"):  # left by workers that were killed
-            shutil.rmtree(broken, ignore_errors=True)
+        give_up(
+            list(root.glob(".*/"))
+        )  # of workers that were killed, or that have not noticed yet that their driver was
         driver = Driver(sweep, root)
         if driver.more():
             driver.carry_out(stack.enter_context(worker_pool(site, root / "workers")))
@@ -125,8 +126,10 @@ class Driver:
         """Take what is finished, submit again what was killed, stop what has no prospects."""
         for future in [future for future in pending.waiting if future.done()]:
             run, attempts = pending.waiting.pop(future)
-            lost = future.exception() is not None or future.result() not in FINISHED
-            if lost and attempts <= RETRIES:
+            if future.exception() is None and future.result() in FINISHED:
+                continue
+            give_up(run.attempts)
+            if run.status not in FINISHED and attempts <= RETRIES:  # it may have finished before it was lost
                 pending.waiting[self._submit(submit, run)] = (run, attempts + 1)
         for run, _ in pending.waiting.values():
             for step, value in read_progress(run.progress)[pending.reported :]:
@@ -175,7 +178,7 @@ class Driver:
     def _submit(self, submit: Submit, run: Run) -> "Future[str]":
         plan = run.plan
         shutil.rmtree(run.progress, ignore_errors=True)
-        run.progress.mkdir(parents=True)
+        run.progress.mkdir(parents=True, exist_ok=True)  # an attempt that was given up may still report
         places = (str(run.folder), str(run.progress))
         return submit(execute_run, str(plan.path.resolve()), plan.given, plan.profile, self.sweep.timeout, *places)
 

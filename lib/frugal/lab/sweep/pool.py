@@ -19,7 +19,7 @@ Submit = Callable[..., "Future[Any]"]
 
 @dataclass(frozen=True)
 class Pool:
-    """Workers: what submits a call to them, how many there are per node, and whether they can still be reached."""
+    """Workers: what submits a call to them, how many there are at most, and whether they can still be reached."""
 
     submit: Submit
     workers: int
@@ -69,10 +69,13 @@ def worker_pool(site: Site, logs: Path) -> Iterator[Pool]:
     from parsl.config import Config
     from parsl.executors import HighThroughputExecutor
 
+    from frugal.lab.sweep import switchboard
+
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     workers = site.workers or cores
     # Parsl starts its own programs by name, also where the environment is not activated.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    provider = _provider(site, threads=max(1, cores // workers))
     executor = HighThroughputExecutor(
         label="runs",
         address=site.address or "127.0.0.1",
@@ -83,14 +86,15 @@ def worker_pool(site: Site, logs: Path) -> Iterator[Pool]:
         heartbeat_threshold=20,
         block_error_handler=False,  # a block that dies is replaced
         encrypted=site.address is not None,
-        provider=_provider(site, threads=max(1, cores // workers)),
+        interchange_launch_cmd=[sys.executable, "-m", switchboard.__name__, str(os.getpid())],
+        provider=provider,
     )
     config = Config([executor], run_dir=str(logs), initialize_logging=False, strategy="simple", strategy_period=1)
     kernel = parsl.DataFlowKernel(config)
     try:
         yield Pool(
             lambda function, *arguments: parsl.python_app(function, data_flow_kernel=kernel)(*arguments),
-            workers,
+            workers * provider.max_blocks * getattr(provider, "nodes_per_block", 1),
             lambda: _reachable(executor),
         )
     finally:
@@ -114,4 +118,7 @@ def _provider(site: Site, threads: int) -> Any:
         raise InputError(f"provider={site.provider!r}: must be one of {known}")
     # Runs side by side must not fight over cores.
     settings = f"export OMP_NUM_THREADS={threads}; {site.options.get('worker_init', '')}"
+    if kind is providers.LocalProvider:
+        # Batch systems end what a job leaves behind; here the processes of a pool that was killed would stay.
+        settings += "\ntrap 'trap : TERM; kill 0' EXIT"
     return kind(**{"init_blocks": 1, "min_blocks": 1, "max_blocks": 1, **site.options, "worker_init": settings})

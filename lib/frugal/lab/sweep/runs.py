@@ -1,7 +1,9 @@
 """A sweep's runs on disk: each in a folder named by all that decides its result. The folders are the study."""
 
+import contextlib
 import hashlib
 import json
+import tempfile
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -29,6 +31,11 @@ class Run:
     def progress(self) -> Path:
         """Where it reports its progress while it goes on."""
         return self.folder.parent / "progress" / self.folder.name
+
+    @property
+    def attempts(self) -> list[Path]:
+        """Temporary folders of attempts at it, some of which may be dead."""
+        return list(self.folder.parent.glob(f".{self.folder.name}.*/"))
 
     @property
     def status(self) -> str | None:
@@ -87,6 +94,17 @@ def finished_points(sweep: Sweep, root: Path) -> list[Point]:
         if point.status is not None:
             found[json.dumps(values)] = point
     return list(found.values())
+
+
+def give_up(attempts: list[Path]) -> None:
+    """Remove temporary folders; an attempt that still goes on in one of them can then no longer become a run's folder.
+
+    Each is moved first, in one step, since a folder that appears while it is being removed would be half a folder.
+    """
+    for attempt in attempts:
+        place = tempfile.TemporaryDirectory(dir=attempt.parent, prefix=".given_up.")
+        with place, contextlib.suppress(FileNotFoundError):  # it may have ended just now
+            attempt.rename(Path(place.name) / attempt.name)
 
 
 def run_id(plan: Plan) -> str:

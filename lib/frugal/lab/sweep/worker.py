@@ -11,7 +11,11 @@ def execute_run(
     """Run a notebook; its folder appears when the run is over, in place of an earlier one. Gives the status.
 
     Arguments and result are plain, so that they can travel to another machine with the same checkout.
+
+    Raises:
+        UnavailableError: a driver has given this attempt up; what another attempt made stays.
     """
+    from frugal.errors import UnavailableError
     from frugal.files import appearing
     from frugal.lab.progress import FOLDER_VARIABLE
     from frugal.lab.run import carry_out, plan_run
@@ -19,4 +23,10 @@ def execute_run(
     plan = plan_run(Path(path), given, profile)
     os.environ[FOLDER_VARIABLE] = progress
     with appearing(Path(folder)) as temporary:
-        return carry_out(plan, timeout, folder=temporary).status
+        # Whoever gives the attempt up moves the mark away; folders that the run may make anew have none.
+        mark = temporary.with_name("attempt")
+        mark.touch()
+        status = carry_out(plan, timeout, folder=temporary).status
+        if not mark.exists():
+            raise UnavailableError(f"{folder}: this attempt was given up, for it seemed dead")
+    return status
