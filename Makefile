@@ -10,10 +10,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 NOTEBOOKS := $(filter-out notebooks/00_start_here.ipynb,$(sort $(wildcard notebooks/*.ipynb)))
 
-.PHONY: help setup reports test lint format lab bench clean
+.PHONY: help setup reports gallery test test-lab lint format lab bench clean
 
 help:  ## show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 setup: $(READY)  ## build the environment in .venv
 
@@ -26,8 +26,14 @@ $(READY): pyproject.toml constraints.txt
 reports: $(READY)  ## run every notebook and write reports/index.html (the main job)
 	$(BIN)/frugal run --profile $(PROFILE) $(NOTEBOOKS) notebooks/00_start_here.ipynb
 
+gallery: $(READY)  ## write docs/gallery from the newest finished runs at default size
+	$(BIN)/frugal gallery
+
 test: lint  ## check style and types, then run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+test-lab: $(READY)  ## run every notebook at its smallest in JupyterLab, by a real browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m every_notebook_in_lab tests/test_jupyterlab.py
 
 lint: $(READY)  ## style, types, order of the rooms, notebooks without outputs
 	$(BIN)/ruff check
@@ -41,7 +47,12 @@ format: $(READY)  ## put code and notebooks into their form
 	$(BIN)/ruff format
 	$(BIN)/nbstripout --keep-id notebooks/*.ipynb
 
+# Settings and layout are the project's, not the user's. Trust is given to the notebooks as git has them: they hold no
+# outputs (`make lint`), so nothing in them can act before it is run. A notebook changed since, or from elsewhere, is not.
 lab: $(READY)  ## open JupyterLab on this machine only, with a token
+	comm -23 <(git ls-files 'notebooks/*.ipynb') <(git diff --name-only HEAD) | xargs -r $(BIN)/jupyter trust >/dev/null
+	[ -e .venv/workspaces ] || cp -r .jupyter/workspaces .venv
+	JUPYTER_CONFIG_PATH="$(CURDIR)/.jupyter" JUPYTERLAB_WORKSPACES_DIR="$(CURDIR)/.venv/workspaces" \
 	$(BIN)/jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/00_start_here.ipynb
 
 bench: $(READY)  ## side-by-side timings, written to benchmarks/results

@@ -1,7 +1,6 @@
 """Helpers for tests that look at pages with Debian's Chromium and at notebooks in a running JupyterLab."""
 
 import contextlib
-import json
 import os
 import shutil
 import socket
@@ -24,6 +23,7 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+SETTINGS = Path(__file__).parents[1] / ".jupyter"
 SERVER_STARTS_WITHIN = 120  # seconds
 
 # A notebook looks idle before its session exists; running it then opens a dialogue and waits for ever.
@@ -33,8 +33,14 @@ KERNEL_IS_READY = """async () => {
   await widget.sessionContext.ready;
   return widget.sessionContext.session?.kernel?.status === 'idle';
 }"""
-# The braces keep the command's promise from being awaited.
-RUN_ALL_CELLS = "() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }"
+RUN_ALL_CELLS = """() => {
+  window.jupyterapp.commands.execute('notebook:run-all-cells').then(() => { window.hasRun = true; });
+}"""
+ERRORS = """() => [...window.jupyterapp.shell.currentWidget.content.model.cells]
+  .flatMap((cell) => (cell.type === 'code' ? cell.outputs.toJSON() : []))
+  .filter((output) => output.output_type === 'error')
+  .map((output) => `${output.ename}: ${output.evalue}`)"""
+SHUT_DOWN = "async () => { await window.jupyterapp.shell.currentWidget.sessionContext.shutdown(); }"
 
 
 @contextlib.contextmanager
@@ -48,11 +54,7 @@ def chromium() -> Iterator[Browser]:
 
 @contextlib.contextmanager
 def jupyter_lab(folder: Path) -> Iterator[str]:
-    """A JupyterLab server for the notebooks in a folder, with settings of its own; yields its address."""
-    settings = folder / "config" / "labconfig"
-    settings.mkdir(parents=True)
-    quiet = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
-    (settings / "default_setting_overrides.json").write_text(json.dumps(quiet))
+    """A JupyterLab server for the notebooks in a folder, with the settings of `make lab`; yields its address."""
     own = {
         "JUPYTER_CONFIG_DIR": "config",
         "JUPYTER_DATA_DIR": "data",
@@ -62,6 +64,7 @@ def jupyter_lab(folder: Path) -> Iterator[str]:
         "IPYTHONDIR": "ipython",
     }
     environment = dict(os.environ, **{name: str(folder / place) for name, place in own.items()})
+    environment["JUPYTER_CONFIG_PATH"] = str(SETTINGS)
     port = _free_port()
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"]
     command += ["--ServerApp.port_retries=0", "--IdentityProvider.token=test", "--LabApp.expose_app_in_browser=True"]
@@ -77,12 +80,28 @@ def jupyter_lab(folder: Path) -> Iterator[str]:
             server.wait(timeout=30)
 
 
-def run_all(page: Page, address: str, notebook: str) -> None:
-    """Open a notebook in JupyterLab and start all its cells."""
-    page.goto(f"{address}/lab/tree/{notebook}?token=test&reset")
+def lay_out(folder: Path) -> None:
+    """Let JupyterLab's next page look as it does at the first `make lab`, whatever was open before."""
+    shutil.copytree(SETTINGS / "workspaces", folder / "workspaces", dirs_exist_ok=True)
+
+
+def run_all(page: Page, address: str, notebook: str, minutes: float) -> None:
+    """Open a notebook in JupyterLab and run all its cells, to the end or to the first error."""
+    page.goto(f"{address}/lab/tree/{notebook}?token=test")
     page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
     page.wait_for_function(KERNEL_IS_READY, timeout=60_000)
     page.evaluate(RUN_ALL_CELLS)
+    page.wait_for_function("window.hasRun", timeout=minutes * 60_000)
+
+
+def errors(page: Page) -> list[str]:
+    """The errors in the outputs of the notebook that is open."""
+    return list(page.evaluate(ERRORS))
+
+
+def shut_down(page: Page) -> None:
+    """End the kernel of the notebook that is open."""
+    page.evaluate(SHUT_DOWN)
 
 
 def _free_port() -> int:

@@ -1,11 +1,10 @@
-"""Reports and index in a real browser, and figures and sliders in a running JupyterLab."""
+"""Reports and index in a real browser."""
 
 import re
 
 import pytest
-from nbformat import v4
 
-from browser import CHROMIUM, chromium, jupyter_lab, run_all
+from browser import CHROMIUM, chromium
 from executed_notebooks import code, display, error, figure, notebook, recorded, save, stream, text
 from frugal.lab.index import write_index
 from frugal.lab.report import write_report
@@ -34,23 +33,6 @@ s_t &= (1 - \\alpha)\\, s_{t-1} + \\alpha \\tanh(W_\\text{in} x_t + W s_{t-1}) \
 # What a stock report would fetch.
 NOSY = '<img src="http://127.0.0.1:9/a.png" alt="gone"><script src="http://127.0.0.1:9/a.js"></script>'
 ROWS = [{f"measure {at}": 1.5 for at in range(9)}, {f"measure {at}": 2.25 for at in range(9)}]
-
-LAB_CELLS = [
-    """
-import matplotlib.pyplot as plt
-from frugal.lab import explore, show
-
-def draw(points=3, dense=False):
-    figure, axes = plt.subplots()
-    axes.plot(range(points))
-    if points == 20:
-        raise ValueError("twenty is too many")
-    return figure, f"A line of {points} points.", f"A line with {points} points."
-
-show(*draw())
-""",
-    "explore(draw, points=(2, 20), dense=bool)",
-]
 
 
 @pytest.fixture(scope="module")
@@ -229,23 +211,3 @@ def test_on_paper_there_is_no_navigation_and_no_dark_page(open_page):
     page.emulate_media(media="print", color_scheme="dark")
     assert not page.locator("nav").is_visible()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(254, 254, 254)"
-
-
-def test_figures_and_sliders_work_in_jupyterlab(browser, tmp_path):
-    kernel = {"name": "python3", "display_name": "Python 3"}  # without it JupyterLab asks
-    cells = [v4.new_code_cell(source) for source in LAB_CELLS]
-    save(v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), tmp_path / "lab.ipynb")
-    with jupyter_lab(tmp_path) as address:
-        page = browser.new_page(viewport={"width": 1280, "height": 1400})
-        run_all(page, address, "lab.ipynb")
-        page.wait_for_selector(".jp-OutputArea-output figcaption >> text=A line of 3 points.", timeout=60_000)
-        live = page.locator(".jupyter-widgets").first
-        live.locator("figcaption", has_text="A line of 3 points.").wait_for(timeout=60_000)
-        before = live.locator("img").get_attribute("src")
-        live.locator(".noUi-handle").focus()
-        page.keyboard.press("ArrowRight")
-        live.locator("figcaption", has_text="A line of 4 points.").wait_for(timeout=30_000)
-        assert live.locator("img").get_attribute("src") != before
-        page.keyboard.press("End")
-        live.locator("text=ValueError: twenty is too many").wait_for(timeout=30_000)
-        page.close()

@@ -1,4 +1,4 @@
-"""The `frugal` command: run notebooks with checked parameters, singly and in sweeps, list parameters, chat.
+"""The `frugal` command: run notebooks with checked parameters, singly and in sweeps, show what they gave, chat.
 
 Exit codes: 0 all well, 1 a run failed, 2 the request could not be carried out, 130 interrupted.
 """
@@ -89,6 +89,15 @@ def run(
 def index(reports: Path | None) -> None:
     """Rebuild the index of all reports from the executed notebooks."""
     rebuild_index(reports or reports_folder())
+
+
+@main.command()
+@click.option("--reports", type=click.Path(path_type=Path, file_okay=False), help="Where runs are [default: reports/].")
+def gallery(reports: Path | None) -> None:
+    """Write docs/gallery, pages of the newest finished run of each notebook for readers of the repository."""
+    from frugal.lab.gallery import write_gallery
+
+    click.echo(f"gallery: {write_gallery(reports or reports_folder(), CHECKOUT / 'docs' / 'gallery')}")
 
 
 @main.command()

@@ -1,27 +1,41 @@
-"""What the latest finished run of each notebook recorded, for notebooks that bring results together."""
+"""The latest finished run of each notebook, for what brings results together."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from frugal.errors import InputError
 from frugal.files import reports_folder
 from frugal.lab.parameters import read_notebook
 from frugal.lab.recording import read_records
 
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
-def latest_records(reports: Path | None = None) -> dict[str, dict[str, Any]]:
-    """Records by notebook name (`01_text_and_foundation`), each from the newest run that `frugal run` saw finish.
+
+def latest_runs(reports: Path, profile: str | None = None) -> "dict[str, NotebookNode]":
+    """Executed notebooks by name (`01_text_and_foundation`), each from the newest run that `frugal run` saw finish.
 
     Args:
-        reports: folder of reports; `reports/` by default.
+        reports: folder of reports.
+        profile: only runs of this size.
     """
     latest = {}
     # The name of a run's folder begins with its time, so the newest comes last and stays.
-    for path in sorted((reports or reports_folder()).glob("runs/*/*/notebook.ipynb")):
+    for path in sorted(reports.glob("runs/*/*/notebook.ipynb")):
         try:
             notebook = read_notebook(path)
         except InputError:
             continue  # the index names damaged files; here they have nothing to say
-        if notebook.metadata.get("frugal", {}).get("run", {}).get("status") == "done":
-            latest[path.parent.parent.name] = read_records(notebook)
+        run = notebook.metadata.get("frugal", {}).get("run", {})
+        if run.get("status") == "done" and profile in (None, run.get("profile")):
+            latest[path.parent.parent.name] = notebook
     return latest
+
+
+def latest_records(reports: Path | None = None) -> dict[str, dict[str, Any]]:
+    """What the latest finished run of each notebook recorded, by the notebook's name.
+
+    Args:
+        reports: folder of reports; `reports/` by default.
+    """
+    return {name: read_records(notebook) for name, notebook in latest_runs(reports or reports_folder()).items()}

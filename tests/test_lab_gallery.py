@@ -1,0 +1,61 @@
+"""The gallery: finished runs as Markdown that is read where the repository is browsed."""
+
+from pathlib import Path
+
+import pytest
+
+from executed_notebooks import code, figure, notebook, recorded, save, stream, text
+from frugal.errors import InputError
+from frugal.lab.gallery import write_gallery
+
+STORY = "# Echo nets\n\nA net learns. See [next](02_memory.ipynb) and [last](09_other.ipynb). $x^2$"
+
+
+def add_run(reports: Path, stem: str, name: str, *cells: dict, profile: str = "default", status: str = "done") -> None:
+    executed = notebook(*(cells or [text(STORY)]), run={"profile": profile, "status": status})
+    save(executed, reports / "runs" / stem / name / "notebook.ipynb")
+
+
+def test_only_the_newest_finished_default_run_of_a_notebook_is_shown(tmp_path: Path) -> None:
+    for name, kind in {"1": {}, "2": {}, "3": {"profile": "smoke"}, "4": {"status": "failed"}}.items():
+        add_run(tmp_path, "01_echo", name, text(f"# Run {name}"), **kind)
+    add_run(tmp_path, "02_memory", "1", profile="smoke")
+    gallery = write_gallery(tmp_path, tmp_path / "gallery").parent
+    assert sorted(path.name for path in gallery.glob("*.md")) == ["01_echo.md", "README.md"]
+    assert "## [Run 2](01_echo.md)" in (gallery / "README.md").read_text()
+
+
+def test_a_page_holds_text_figures_results_and_where_they_come_from(tmp_path: Path) -> None:
+    outputs = [stream("printed"), stream("a warning", "stderr"), figure("A line rises."), recorded(bits_per_byte=1.05)]
+    add_run(tmp_path, "01_echo", "1", text(STORY), code("secret = 1", outputs=outputs))
+    gallery = write_gallery(tmp_path, tmp_path / "gallery").parent
+    page = (gallery / "01_echo.md").read_text()
+    assert page.startswith("# Echo nets\n")
+    for part in ("A net learns.", "$x^2$", "```text\nprinted\n```", "A line rises.", "1.05", "Commit: 0123456789ab"):
+        assert part in page
+    assert "a warning" not in page
+    assert "secret" not in page
+    assert 'src="figures/01_echo-1.svg"' in page
+    assert (gallery / "figures" / "01_echo-1.svg").read_text().rstrip().endswith("</svg>")
+
+
+def test_a_block_of_html_has_no_empty_line_which_would_end_it(tmp_path: Path) -> None:
+    add_run(tmp_path, "01_echo", "1", text(STORY), code(outputs=[recorded(answer="one\n\n \ntwo")]))
+    page = (write_gallery(tmp_path, tmp_path / "gallery").parent / "01_echo.md").read_text()
+    assert "one\ntwo" in page
+
+
+def test_links_between_notebooks_lead_to_pages_where_there_are_such(tmp_path: Path) -> None:
+    add_run(tmp_path, "01_echo", "1")
+    add_run(tmp_path, "02_memory", "1")
+    page = (write_gallery(tmp_path, tmp_path / "gallery").parent / "01_echo.md").read_text()
+    assert "[next](02_memory.md)" in page
+    assert "[last](../../notebooks/09_other.ipynb)" in page
+
+
+def test_a_gallery_of_nothing_is_refused_and_leaves_the_old_one(tmp_path: Path) -> None:
+    add_run(tmp_path, "01_echo", "1", profile="smoke")
+    (tmp_path / "gallery").mkdir()
+    with pytest.raises(InputError, match="no finished run at profile default"):
+        write_gallery(tmp_path, tmp_path / "gallery")
+    assert (tmp_path / "gallery").exists()
