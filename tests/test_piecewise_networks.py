@@ -1,8 +1,9 @@
 """Networks over characters: the original's shapes, what attends to what, state, saving and loading."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import cast, get_args
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from frugal.corpora import CharTokenizer
 from frugal.errors import InputError
 from frugal.generate import Sampling, generate
 from frugal.piecewise import PRESETS, CharacterNetwork, PiecewiseLM, Shape, preset, preset_of_size
@@ -85,6 +87,36 @@ def test_the_faithful_transformer_sees_the_place_in_the_batch_and_not_the_order_
     torch.testing.assert_close(network(window.flip(1)), network(window), rtol=0, atol=1e-4)
     twice = network(window.repeat(2, 1))
     assert not torch.allclose(twice[0], twice[1], atol=1e-3)
+
+
+def test_the_transformer_predicts_after_every_prefix_without_seeing_what_follows() -> None:
+    network, window = transformer(), codes(2, 6)
+    whole = network(window)
+    for length in (1, 4):
+        torch.testing.assert_close(network(window[:, :length]), whole[:, :length])
+
+
+def test_the_transformer_reads_on_beyond_its_window_by_the_last_window() -> None:
+    network, text = transformer(), codes(2, 15)
+    logits, state = network.advance(text[:, :3], network.start(2, padding=0))
+    after, _ = network.advance(text[:, 3:], state)
+    expected = [network(text[:, max(0, end - 6) : end])[:, -1] for end in range(1, 16)]
+    torch.testing.assert_close(torch.cat([logits, after], dim=1), torch.stack(expected, dim=1))
+
+
+@pytest.mark.parametrize("name", PIECEWISE)
+def test_a_fresh_network_predicts_hardly_worse_than_a_uniform_distribution(name: str) -> None:
+    torch.manual_seed(0)
+    model = PiecewiseLM(cast(PiecewiseLM, EVERY_MODEL[name]()).shape, CharTokenizer.ascii())
+    nats = -model.target_log_probabilities(model.tokenizer.encode("".join(TEXTS))[None]).mean()
+    assert nats < math.log(model.vocabulary_size) + 0.3
+
+
+def test_an_untrained_mamba_does_not_repeat_the_last_character_with_confidence() -> None:
+    torch.manual_seed(0)
+    network = preset("mamba", width=100, blocks=1, state=4).build(128)
+    repeated = network(codes(4, 8)).softmax(-1).gather(2, codes(4, 8)[:, :, None])
+    assert repeated.max() < 0.2  # its head is its embedding; large ones would make this nearly 1
 
 
 def test_fewer_segments_than_characters_let_neighbours_share_one() -> None:

@@ -43,6 +43,23 @@ def test_mamba_learns_from_runs() -> None:
     assert memorised(made.network, windows).accuracy == pytest.approx(scores[-1].accuracy, abs=0.1)
 
 
+def test_deep_networks_get_adam_and_changes_have_precedence() -> None:
+    window, run = model()[0].network, model("transformer", width=4, inner_width=4)[0].network
+    assert Recipe.for_network(window) == Recipe()
+    suited = Recipe.for_network(run, batch_size=7, seconds=1.0)
+    assert (suited.optimizer, suited.learning_rate, suited.batch_size, suited.seconds) == ("adam", 3e-3, 7, 1.0)
+
+
+def test_a_transformer_learns_from_all_prefixes_and_recites_from_a_short_prompt() -> None:
+    made, windows = model(
+        "high_order_input_transformer", width=8, blocks=1, inner_width=16, output_width=16, features=8
+    )
+    recipe = Recipe.for_network(made.network, epochs=150, batch_size=10, learning_rate=0.01)
+    train(made.network, windows, recipe, progress=False)
+    assert memorised(made.network, windows).accuracy > 0.8
+    assert generate(made, "the", Sampling(max_tokens=5, temperature=0)) in TEXTS[0]
+
+
 def test_a_plateau_lowers_the_learning_rate() -> None:
     noisy = replace(QUICK, optimizer="adam", learning_rate=3.0, schedule="plateau", patience=0, epochs=8)
     rates = [score.learning_rate for score in trained(noisy)]

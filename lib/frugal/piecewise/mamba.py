@@ -17,6 +17,7 @@ from frugal.piecewise.normalisation import Normalisation, normalisation
 from frugal.piecewise.recurrence import linear_recurrence
 
 SHORTEST_STEP, LONGEST_STEP = 0.001, 0.1  # of a channel at the start, as in the paper's section 3.6
+EMBEDDING_SCALE = 0.02  # standard deviation at the start, as in GPT-2
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Mamba(CharacterNetwork):
         self.features, self.shape = shape.features, shape
         self.embedding = nn.Embedding(characters, shape.width)
         if not shape.faithful:  # the head is the embedding too: large ones would begin with sure and wrong predictions
-            nn.init.normal_(self.embedding.weight, std=shape.width**-0.5)
+            nn.init.normal_(self.embedding.weight, std=EMBEDDING_SCALE)
         self.blocks = nn.ModuleList(MambaBlock(shape) for _ in range(shape.blocks))
         self.norms = nn.ModuleList(nn.RMSNorm(shape.width, eps=1e-5) for _ in range(shape.blocks + 1))
 

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +59,7 @@ class CharacterNetwork(nn.Module, ABC):
         features: characters in a training example.
     """
 
-    predicts_all: ClassVar[bool]
+    predicts_all: bool
     features: int
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""A transformer whose maps are piecewise: it attends over the positions of a window and predicts from their mean."""
+"""A transformer whose maps are piecewise: each position attends over those before it and predicts what follows."""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +15,10 @@ from frugal.piecewise.normalisation import Normalisation, normalisation
 
 @dataclass(frozen=True)
 class TransformerShape(Shape):
-    """Characters to vectors, blocks of attention and maps with a shortcut around them, mean, map to the characters.
+    """Characters to vectors, blocks of attention and maps with a shortcut around them, map to the characters.
+
+    It learns to predict after every prefix of a window, so that a text shorter than a window needs no padding. Only
+    if positions hold several characters, or if it is faithful, does it predict after whole windows alone.
 
     Attributes:
         features: characters in the window; a position holds `characters_per_feature` of them.
@@ -25,7 +28,8 @@ class TransformerShape(Shape):
         kind, nodes, segments, normalise, initialize: of the piecewise maps.
         input_only: piecewise maps only before the blocks, plain ones with GELU after.
         faithful: as the original's code has it, attention runs across the heads of one position and never across
-            positions, the positional code tells a sample's place in the batch, and the logits are normalised.
+            positions, the positional code tells a sample's place in the batch, the prediction is made from the mean
+            over the positions, and the logits are normalised.
     """
 
     features: int = 10
@@ -67,11 +71,12 @@ class TransformerShape(Shape):
 
 
 class Transformer(WindowNetwork):
-    """Embedding, attention blocks, mean over positions, output."""
+    """Embedding, attention blocks, output."""
 
     def __init__(self, shape: TransformerShape, characters: int) -> None:
         super().__init__()
         self.features, self.shape = shape.features, shape
+        self.predicts_all = not shape.faithful and shape.characters_per_feature == 1
         entry, hidden = shape.characters_per_feature, shape.embedding_width
         self.embedding = nn.Sequential(
             layer_of_kind(shape.kind, entry, hidden, shape.nodes, characters, shape.initialize),
@@ -84,13 +89,35 @@ class Transformer(WindowNetwork):
         self.after = normalisation(shape.normalise, characters) if shape.faithful else nn.Identity()
 
     def forward(self, codes: Tensor) -> Tensor:
-        x = self.embedding(codes.unflatten(1, (-1, self.shape.characters_per_feature)))  # [B, positions, width]
+        x = self._vectors(codes)
+        return self._logits(x if self.predicts_all else x[:, -1])
+
+    def start(self, batch_size: int, padding: int) -> Tensor:
+        return super().start(batch_size, padding)[:, : 0 if self.predicts_all else None]
+
+    def advance(self, codes: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.predicts_all:
+            return super().advance(codes, state)
+        read = torch.cat([state, codes], dim=1)
+        vectors = self._vectors(read[:, : self.features])[:, state.shape[1] :]  # of what is no longer than a window
+        if read.shape[1] > self.features:
+            windows = read[:, 1:].unfold(1, self.features, 1)
+            last = self._vectors(windows.flatten(0, 1))[:, -1]
+            vectors = torch.cat([vectors, last.unflatten(0, windows.shape[:2])], dim=1)
+        return self._logits(vectors), read[:, max(0, read.shape[1] - self.features + 1) :]
+
+    def _logits(self, vectors: Tensor) -> Tensor:
+        return self.after(self.readout(self.before(vectors)))
+
+    def _vectors(self, codes: Tensor) -> Tensor:
+        """The blocks' last vectors, [B, positions, width]; if faithful their mean, [B, 1, width]."""
+        x = self.embedding(codes.unflatten(1, (-1, self.shape.characters_per_feature)))
         along = 0 if self.shape.faithful else 1
         code = sinusoids(x.shape[along], x.shape[2]).to(x)
         x = x + (code.unsqueeze(1) if self.shape.faithful else code)
         for block in self.blocks:
             x = block(x)
-        return self.after(self.readout(self.before(x.mean(dim=1))))
+        return x.mean(dim=1, keepdim=True) if self.shape.faithful else x
 
 
 class AttentionBlock(nn.Module):
@@ -110,7 +137,8 @@ class AttentionBlock(nn.Module):
         heads = [make(y).unflatten(2, (self.heads, -1)) for make in (self.queries, self.keys, self.values)]
         if not self.faithful:
             heads = [head.transpose(1, 2) for head in heads]  # [B, heads, positions, width]
-        mixed = nn.functional.scaled_dot_product_attention(*heads)
+        q, k, v = heads
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=not self.faithful)
         if not self.faithful:
             mixed = mixed.transpose(1, 2)
         return x + self.maps(self.after(mixed.flatten(2)))
