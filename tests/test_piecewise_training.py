@@ -43,11 +43,11 @@ def test_mamba_learns_from_runs() -> None:
     assert memorised(made.network, windows).accuracy == pytest.approx(scores[-1].accuracy, abs=0.1)
 
 
-def test_deep_networks_get_adam_and_changes_have_precedence() -> None:
+def test_deep_networks_get_adam_and_fewer_examples_and_shallow_ones_what_was_asked_for() -> None:
     window, run = model()[0].network, model("transformer", width=4, inner_width=4)[0].network
-    assert Recipe.for_network(window) == Recipe()
-    suited = Recipe.for_network(run, batch_size=7, seconds=1.0)
-    assert (suited.optimizer, suited.learning_rate, suited.batch_size, suited.seconds) == ("adam", 3e-3, 7, 1.0)
+    assert QUICK.suited_to(window) == QUICK
+    suited = replace(QUICK, batch_size=100).suited_to(run)
+    assert suited == replace(QUICK, optimizer="adam", learning_rate=3e-3, batch_size=20)
 
 
 def test_a_transformer_learns_from_all_prefixes_and_recites_from_a_short_prompt() -> None:

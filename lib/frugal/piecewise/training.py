@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, Self
 
 import torch
@@ -63,16 +63,15 @@ class Recipe:
         if self.schedule not in ("plateau", "exponential", "constant"):
             raise InputError(f"schedule={self.schedule!r}: must be plateau, exponential or constant")
 
-    @classmethod
-    def for_network(cls, network: CharacterNetwork, **changes: Any) -> Self:
-        """The recipe that a network begins to learn quickly with: the original's, but Adam and a higher rate for deep
-        ones, and fewer examples per gradient where each holds many targets."""
-        suited: dict[str, Any] = {}
+    def suited_to(self, network: CharacterNetwork) -> Self:
+        """This recipe, but deep networks get Adam, with which they begin to learn far sooner, and fewer examples make
+        a gradient where each holds many targets."""
+        changes: dict[str, Any] = {}
         if isinstance(network, (Transformer, Mamba)):
-            suited |= {"optimizer": "adam", "learning_rate": 3e-3}
+            changes |= {"optimizer": "adam", "learning_rate": 3e-3}
         if network.predicts_all:
-            suited |= {"batch_size": 20}
-        return cls(**{**suited, **changes})
+            changes |= {"batch_size": min(self.batch_size, 20)}
+        return replace(self, **changes)
 
 
 class EpochScore(NamedTuple):
