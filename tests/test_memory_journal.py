@@ -125,6 +125,42 @@ def test_a_flipped_byte_is_named_wherever_it_is(tmp_path: Path) -> None:
     assert state_of(AssociativeMemory.load(tmp_path)) == state_of(memory)
 
 
+def indexed(folder: Path, kind: str) -> AssociativeMemory:
+    """A memory whose snapshot has an index, and whose journal goes on from there."""
+    memory = AssociativeMemory(DIM, 1_000, index=kind, num_clusters=2)
+    memory.add(vectors(100))
+    memory.remove(np.arange(10))
+    memory.search(vectors(1), 1)  # builds the index
+    memory.attach(folder)
+    memory.add(vectors(20, seed=1))
+    memory.update([20, 105], vectors(2, seed=2))
+    memory.remove([30, 110])
+    memory.close()
+    return memory
+
+
+@pytest.mark.parametrize("kind", ["ivf", "graph"])
+def test_an_index_comes_back_with_its_memory(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = indexed(tmp_path, kind)
+    monkeypatch.delattr("frugal.memory.search.build")  # it is not built anew
+    again = AssociativeMemory.load(tmp_path)
+    for mine, its in zip(again.search(vectors(9, seed=3)), memory.search(vectors(9, seed=3)), strict=True):
+        assert np.array_equal(mine, its)
+    again.remove(again.ids()[::9])
+    assert (again.search(again.all_embeddings(), 1)[0][:, 0] == again.ids()).all()
+
+
+def test_a_damaged_index_is_built_anew(tmp_path: Path) -> None:
+    memory = indexed(tmp_path, "ivf")
+    path = next(tmp_path.glob("snapshot-*/index*"))
+    for damaged in (path.read_bytes()[:-1] + b"?", b""):
+        path.write_bytes(damaged)
+        with pytest.warns(UserWarning, match="damaged"):
+            again = AssociativeMemory.load(tmp_path)
+        assert state_of(again) == state_of(memory)
+        assert (again.search(again.all_embeddings(), 1)[0][:, 0] == again.ids()).all()
+
+
 def test_a_truncated_or_missing_snapshot_is_named(tmp_path: Path) -> None:
     attached(tmp_path).close()
     entries = next(tmp_path.glob("snapshot-*/entries*"))

@@ -1,17 +1,18 @@
 """A memory on disk: a snapshot and the journal of what happened since, both named by one pointer.
 
     CURRENT              the generation, and the checksum of its manifest; replaced in one step
-    snapshot-N/          manifest.json and entries.safetensors, never changed once they are there
+    snapshot-N/          manifest.json, entries.safetensors and perhaps index.safetensors, never changed once there
     journal-N            the changes since
     writer.lock          held by the process that writes
 
-A reader follows the pointer and reads; it needs no lock.
+A reader follows the pointer and reads; it needs no lock. The index is only there to save time: the entries are enough.
 """
 
 import hashlib
 import json
 import os
 import shutil
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -28,17 +29,18 @@ from frugal.memory.journal import Journal, records
 
 FORMAT = 1
 LONG_JOURNAL = 2**26  # bytes
-ENTRIES, MANIFEST = "entries.safetensors", "manifest.json"
+ENTRIES, INDEX, MANIFEST = "entries.safetensors", "index.safetensors", "manifest.json"
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What a folder holds: a snapshot, and the changes since with where their records end."""
+    """What a folder holds: a snapshot, with its index if it has one, and the changes since with where they end."""
 
     generation: int
     config: dict[str, Any]
     clock: int
     columns: dict[str, np.ndarray]
+    index: dict[str, np.ndarray]
     changes: list[Change]
     journal_end: int
 
@@ -73,14 +75,16 @@ class Writer:
         """Append to the journal of what was read."""
         self._take(stored.generation, stored.journal_end, len(stored.changes))
 
-    def snapshot(self, config: dict[str, Any], clock: int, columns: dict[str, np.ndarray]) -> None:
+    def snapshot(
+        self, config: dict[str, Any], clock: int, columns: dict[str, np.ndarray], index: dict[str, np.ndarray]
+    ) -> None:
         """Write everything anew, with an empty journal. It is on the disk when this returns.
 
         Raises:
             UnavailableError: the disk is full or fails; what was there is kept.
         """
         try:
-            _write_snapshot(self.folder, config, clock, columns)
+            _write_snapshot(self.folder, config, clock, columns, index)
         except (OSError, SafetensorError) as error:
             raise UnavailableError(f"{self.folder}: no snapshot could be written ({error}); make room") from error
         finally:  # an error may have come before or after the switch
@@ -123,7 +127,9 @@ def _journal_path(folder: Path, generation: int) -> Path:
     return folder / f"journal-{generation:06}"
 
 
-def _write_snapshot(folder: Path, config: dict[str, Any], clock: int, columns: dict[str, np.ndarray]) -> int:
+def _write_snapshot(
+    folder: Path, config: dict[str, Any], clock: int, columns: dict[str, np.ndarray], index: dict[str, np.ndarray]
+) -> int:
     """Write a new generation, beginning with an empty journal, and switch to it; the new generation.
 
     The caller is the only writer. Everything is on the disk when this returns.
@@ -134,8 +140,11 @@ def _write_snapshot(folder: Path, config: dict[str, Any], clock: int, columns: d
         temporary.mkdir()
         save_file({name: np.ascontiguousarray(column) for name, column in columns.items()}, temporary / ENTRIES)
         manifest = {"format": FORMAT, "config": config, "clock": clock, "sha256": _sha256(temporary / ENTRIES)}
+        if index:
+            save_file(index, temporary / INDEX)
+            manifest["index_sha256"] = _sha256(temporary / INDEX)
         write_text(temporary / MANIFEST, json.dumps(manifest, indent=2) + "\n")
-        for path in (temporary / ENTRIES, temporary / MANIFEST, temporary):
+        for path in (*temporary.iterdir(), temporary):
             _sync(path)
     _journal_path(folder, generation).write_bytes(b"")
     _sync(folder)
@@ -179,9 +188,20 @@ def _read_generation(folder: Path, generation: int, checksum: str) -> Stored:
         manifest["config"],
         manifest["clock"],
         load_file(snapshot / ENTRIES),
+        _read_index(snapshot / INDEX, manifest.get("index_sha256")),
         [record.change for record in since],
         since[-1].end if since else 0,
     )
+
+
+def _read_index(path: Path, checksum: str | None) -> dict[str, np.ndarray]:
+    """The index's arrays; none if there is no index, or not the one that was written."""
+    if checksum is None:
+        return {}
+    if not path.is_file() or _sha256(path) != checksum:
+        warnings.warn(f"{path} is missing or damaged: the index is built anew from the entries", stacklevel=2)
+        return {}
+    return load_file(path)
 
 
 def _current(folder: Path) -> tuple[int, str]:

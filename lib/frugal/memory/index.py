@@ -1,12 +1,15 @@
 """Approximate indexes by FAISS. They hold copies of keys under ids, and can be thrown away at any time.
 
+An index can be kept as arrays, since building a large one takes minutes, and made from them again.
+
 FAISS's pitfalls that are avoided here: a list index with a hash map is only right when filled with `add_with_ids`;
 removals that fail do so silently, by a count; a graph cannot remove; duplicates of an id leave ghosts.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import sqrt
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -44,11 +47,13 @@ class Index(Protocol):
 
     exact: bool
 
+    def __len__(self) -> int: ...
     @property
     def worn(self) -> bool: ...
     def add(self, ids: np.ndarray, keys: np.ndarray) -> None: ...
     def remove(self, ids: np.ndarray) -> None: ...
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]: ...
+    def arrays(self) -> dict[str, np.ndarray]: ...
 
 
 class InvertedLists:
@@ -58,8 +63,15 @@ class InvertedLists:
     quantization for nearest neighbor search", 2011.
     """
 
-    def __init__(
-        self,
+    def __init__(self, index: Any, *, compressed: bool, trained_on: int, added: int = 0) -> None:
+        """Around an index of FAISS that was trained on some entries, and has got more since."""
+        self._index = index
+        self.exact = not compressed
+        self._trained_on, self._added = trained_on, added
+
+    @classmethod
+    def built(
+        cls,
         ids: np.ndarray,
         keys: np.ndarray,
         metric: str,
@@ -67,24 +79,38 @@ class InvertedLists:
         seed: int,
         *,
         compressed: bool,
-    ) -> None:
+    ) -> Self:
         faiss = _faiss()
         dim, clusters = keys.shape[1], settings.clusters(len(keys))
-        self._quantizer = faiss.IndexFlat(dim, _faiss_metric(metric))  # held: the index only points at it
+        quantizer = faiss.IndexFlat(dim, _faiss_metric(metric))
         if compressed:
-            self._index: Any = faiss.IndexIVFPQ(
-                self._quantizer, dim, clusters, settings.m, CODES.bit_length() - 1, _faiss_metric(metric)
+            index: Any = faiss.IndexIVFPQ(
+                quantizer, dim, clusters, settings.m, CODES.bit_length() - 1, _faiss_metric(metric)
             )
-            self._index.pq.cp.seed = seed
+            index.pq.cp.seed = seed
         else:
-            self._index = faiss.IndexIVFFlat(self._quantizer, dim, clusters, _faiss_metric(metric))
-        self._index.cp.seed, self._index.cp.max_points_per_centroid = seed, SAMPLE_PER_CLUSTER
-        self._index.train(keys)
-        self._index.set_direct_map_type(faiss.DirectMap.Hashtable)
-        self._index.add_with_ids(keys, ids)
-        self.nprobe = settings.nprobe
-        self.exact = not compressed
-        self._trained_on, self._added = len(keys), 0
+            index = faiss.IndexIVFFlat(quantizer, dim, clusters, _faiss_metric(metric))
+        index.cp.seed, index.cp.max_points_per_centroid = seed, SAMPLE_PER_CLUSTER
+        index.train(keys)
+        index.set_direct_map_type(faiss.DirectMap.Hashtable)
+        index.add_with_ids(keys, ids)
+        lists = cls(index, compressed=compressed, trained_on=len(keys))
+        lists.nprobe = settings.nprobe
+        return lists
+
+    @classmethod
+    def restored(cls, arrays: Mapping[str, np.ndarray], *, compressed: bool) -> Self:
+        """From what `arrays` gave."""
+        trained_on, added = arrays["counts"].tolist()
+        index = _faiss().deserialize_index(arrays["faiss"])
+        return cls(index, compressed=compressed, trained_on=trained_on, added=added)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        counts = np.array([self._trained_on, self._added])
+        return {"faiss": _faiss().serialize_index(self._index), "counts": counts}
+
+    def __len__(self) -> int:
+        return self._index.ntotal
 
     @property
     def nprobe(self) -> int:
@@ -122,16 +148,33 @@ class Graph:
     Removed entries stay as nodes that no search returns, until a quarter are dead.
     """
 
-    def __init__(self, ids: np.ndarray, keys: np.ndarray, metric: str, settings: IndexSettings) -> None:
-        faiss = _faiss()
-        self._index = faiss.IndexHNSWFlat(keys.shape[1], LINKS, _faiss_metric(metric))
-        self._index.hnsw.efConstruction = settings.ef_construction
-        self._ef_search = settings.ef_search
-        self._ids = np.empty(0, np.int64)  # of each node
-        self._node: dict[int, int] = {}
-        self._alive = np.empty(0, bool)
-        self.exact = True
-        self.add(ids, keys)
+    exact = True
+
+    def __init__(self, index: Any, ids: np.ndarray, alive: np.ndarray, ef_search: int) -> None:
+        """Around a graph of FAISS whose nodes have these ids, and are alive or not."""
+        self._index, self._ids, self._alive, self._ef_search = index, ids, alive, ef_search
+        nodes = np.flatnonzero(alive)
+        self._node = dict(zip(ids[nodes].tolist(), nodes.tolist(), strict=True))
+
+    @classmethod
+    def built(cls, ids: np.ndarray, keys: np.ndarray, metric: str, settings: IndexSettings) -> Self:
+        index = _faiss().IndexHNSWFlat(keys.shape[1], LINKS, _faiss_metric(metric))
+        index.hnsw.efConstruction = settings.ef_construction
+        graph = cls(index, ids[:0], np.empty(0, bool), settings.ef_search)
+        graph.add(ids, keys)
+        return graph
+
+    @classmethod
+    def restored(cls, arrays: Mapping[str, np.ndarray], settings: IndexSettings) -> Self:
+        """From what `arrays` gave."""
+        index = _faiss().deserialize_index(arrays["faiss"])
+        return cls(index, arrays["ids"], arrays["alive"], settings.ef_search)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {"faiss": _faiss().serialize_index(self._index), "ids": self._ids, "alive": self._alive}
+
+    def __len__(self) -> int:
+        return len(self._node)
 
     @property
     def worn(self) -> bool:
@@ -172,8 +215,15 @@ def build(
     kind: str, ids: np.ndarray, keys: np.ndarray, metric: str, settings: IndexSettings, seed: int
 ) -> InvertedLists | Graph:
     if kind == "graph":
-        return Graph(ids, keys, metric, settings)
-    return InvertedLists(ids, keys, metric, settings, seed, compressed=kind == "compressed")
+        return Graph.built(ids, keys, metric, settings)
+    return InvertedLists.built(ids, keys, metric, settings, seed, compressed=kind == "compressed")
+
+
+def restored(kind: str, arrays: Mapping[str, np.ndarray], settings: IndexSettings) -> InvertedLists | Graph:
+    """An index as it was when it gave its arrays."""
+    if kind == "graph":
+        return Graph.restored(arrays, settings)
+    return InvertedLists.restored(arrays, compressed=kind == "compressed")
 
 
 def _faiss() -> Any:

@@ -43,7 +43,7 @@ class KeptMemory(ABC):
                 self.checkpoint()
                 return
             with Writer(folder) as writer:
-                writer.snapshot(self.config, self._clock, self._table.rows())
+                self._snapshot(writer)
 
     @classmethod
     def load(cls, folder: Path | str, device: str = "cpu") -> Self:
@@ -90,7 +90,7 @@ class KeptMemory(ABC):
             try:
                 if generation_in(folder) is not None:
                     raise InputError(f"{folder} holds a memory: `open` that one, or give another folder")
-                writer.snapshot(self.config, self._clock, self._table.rows())
+                self._snapshot(writer)
             except BaseException:
                 writer.close()
                 raise
@@ -101,7 +101,7 @@ class KeptMemory(ABC):
         with self._lock:
             if self._writer is None:
                 raise InputError("this memory is attached to no folder: `attach` it, or `save` it")
-            self._writer.snapshot(self.config, self._clock, self._table.rows())
+            self._snapshot(self._writer)
             self._used_since.clear()
 
     def close(self) -> None:
@@ -131,10 +131,15 @@ class KeptMemory(ABC):
             order = np.argsort(stored.columns["ids"])
             memory._table.append({name: column[order] for name, column in stored.columns.items()})
         memory._clock = stored.clock
+        memory._searcher.restore(stored.index)
         for change in stored.changes:
             change.apply(memory._table)
+            memory._searcher.follow(change)
             memory._clock = change.clock
         return memory
+
+    def _snapshot(self, writer: Writer) -> None:
+        writer.snapshot(self.config, self._clock, self._table.rows(), self._searcher.index_arrays())
 
     def _commit(self, clock: int, **what: Any) -> None:
         """Make a change: in the journal first, then in the entries and the index."""

@@ -163,6 +163,18 @@ def of_another(foreign: Entries) -> Change:
     return change
 
 
+def draw_differences(
+    axis: "Axes", rows: Sequence[dict[str, Any]], names: Sequence[str], colours: Sequence[str]
+) -> None:
+    """A point with its interval for each row with "bits per byte", "low" and "high"; the first at the bottom."""
+    for place, (row, colour) in enumerate(zip(rows, colours, strict=True)):
+        axis.plot([row["low"], row["high"]], [place, place], color=colour)
+        axis.plot(row["bits per byte"], place, "o", color=colour)
+    axis.set_yticks(range(len(rows)), names, fontsize=9)
+    axis.axvline(0, color="gray", linewidth=1)
+    axis.set_xlabel("difference in bits per byte")
+
+
 def draw_architecture(axis: "Axes", *, E: int, D: int, k: int, V: int, colour: str) -> None:
     """What a window's tokens read and write, with the shapes of the tensors."""
     places = {

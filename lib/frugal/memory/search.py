@@ -6,9 +6,18 @@ from dataclasses import replace
 import numpy as np
 
 from frugal.memory.arrays import unit
-from frugal.memory.change import Change
+from frugal.memory.change import Change, Columns
 from frugal.memory.exact import NONE, Rows, exact_search, from_faiss, ranked
-from frugal.memory.index import Graph, Index, IndexMismatchError, IndexSettings, InvertedLists, build, smallest_size
+from frugal.memory.index import (
+    Graph,
+    Index,
+    IndexMismatchError,
+    IndexSettings,
+    InvertedLists,
+    build,
+    restored,
+    smallest_size,
+)
 from frugal.memory.table import Table
 
 KINDS = ("auto", "exact", "flat", "ivf", "compressed", "graph")
@@ -47,6 +56,16 @@ class Searcher:
     def reset(self) -> None:
         """Drop the index; it is built anew when it is needed."""
         self._index = None
+
+    def index_arrays(self) -> dict[str, np.ndarray]:
+        """The index as arrays; none where there is no index."""
+        return {} if self._index is None else self._index.arrays()
+
+    def restore(self, arrays: Columns) -> None:
+        """Take the index of the same entries from what `index_arrays` gave."""
+        index = restored(self._kind, arrays, self._settings) if arrays else None
+        if index is not None and len(index) == self._table.size:
+            self._index = index
 
     def follow(self, change: Change) -> None:
         """Bring the index in step after `change` was applied to the table."""

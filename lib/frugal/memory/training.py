@@ -27,6 +27,9 @@ SMALLEST = 1e-9  # probabilities below it count as it
 class MemoryPlan:
     """How a MemoryGPT is trained.
 
+    An epoch begins with empty memories and an order of the text that follows from its number: a training that was
+    interrupted goes on as if it had not been.
+
     Attributes:
         epochs: most passes over the training text.
         learning_rate: of AdamW, its highest; it falls to nothing along half a cosine over all epochs.
@@ -212,6 +215,8 @@ def validate(
 def _epoch(model: MemoryGPT, streams: Streams, plan: MemoryPlan, optimizer: Optimizer, epoch: int) -> float:
     """One pass over the streams; the mean loss."""
     generator = torch.Generator().manual_seed(plan.seed + epoch)
+    if streams.generator is not None:
+        streams.generator.manual_seed(plan.seed + epoch)
     carried: list[Entries] = []  # what the streams wrote in the step before
 
     def loss(_: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
@@ -260,8 +265,7 @@ def _streams(model: MemoryGPT, documents: Sequence[Document | str], plan: Memory
     encoded = encode_documents(model.tokenizer, documents)
     length = model.context + (plan.windows - 1) * model.stride
     if plan.scope == "step":  # no example crosses a document's border
-        generator = torch.Generator().manual_seed(plan.seed)
-        return DataLoader(Blocks(encoded, length), plan.batch_size, shuffle=True, generator=generator)
+        return DataLoader(Blocks(encoded, length), plan.batch_size, shuffle=True, generator=torch.Generator())
     rows = torch.cat(encoded)
     rows = rows[: len(rows) // plan.batch_size * plan.batch_size].view(plan.batch_size, -1)
     blocks = Blocks(list(rows), length)
