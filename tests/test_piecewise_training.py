@@ -51,10 +51,8 @@ def test_deep_networks_get_adam_and_fewer_examples_and_shallow_ones_what_was_ask
 
 
 def test_a_transformer_learns_from_all_prefixes_and_recites_from_a_short_prompt() -> None:
-    made, windows = model(
-        "high_order_input_transformer", width=8, blocks=1, inner_width=16, output_width=16, features=8
-    )
-    recipe = Recipe.for_network(made.network, epochs=150, batch_size=10, learning_rate=0.01)
+    made, windows = model("high_order_input_transformer", width=16, blocks=1, inner_width=16, output_width=16)
+    recipe = replace(QUICK, optimizer="adam", epochs=4, repeats=25, batch_size=10)
     train(made.network, windows, recipe, progress=False)
     assert memorised(made.network, windows).accuracy > 0.8
     assert generate(made, "the", Sampling(max_tokens=5, temperature=0)) in TEXTS[0]
