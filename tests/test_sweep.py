@@ -130,7 +130,7 @@ def test_a_run_that_was_finished_when_its_worker_was_lost_is_not_run_again(tmp_p
 def test_an_attempt_that_was_given_up_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_point(a_sweep(tmp_path), {"x": 0.0, "n": 1}, tmp_path / "root").runs[0]
 
-    def carry_out(*_: Any, folder: Path) -> RunResult:
+    def carry_out(*_: Any, folder: Path, **__: Any) -> RunResult:
         give_up(run.attempts)
         folder.mkdir(parents=True)  # as writing a file into it does
         (folder / "status.json").write_text('{"status": "done"}')
@@ -139,7 +139,7 @@ def test_an_attempt_that_was_given_up_leaves_nothing(tmp_path: Path, monkeypatch
     monkeypatch.setattr("frugal.lab.run.carry_out", carry_out)
     monkeypatch.setenv(FOLDER_VARIABLE, "")
     with pytest.raises(UnavailableError, match="given up"):
-        execute_run(str(run.plan.path), run.plan.given, "default", None, str(run.folder), str(run.progress))
+        execute_run(str(run.plan.path), run.plan.given, "default", None, False, str(run.folder), str(run.progress))
     assert list((tmp_path / "root").iterdir()) == []
 
 

@@ -38,6 +38,7 @@ from papermill.log import logger
 from traitlets import Type
 
 from frugal.files import write_text
+from frugal.lab.warm import OPTIONS, ForkingProvisioner, Nursery, nursery_for
 
 POLL_SECONDS = 1.0
 GRACE_SECONDS = 10.0  # between asking a kernel that is over its limit to stop and killing it
@@ -71,7 +72,7 @@ class ThisInterpreter(AsyncKernelManager):
 
     @property
     def kernel_spec(self) -> KernelSpec:
-        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", *OPTIONS]
         return KernelSpec(argv=command, display_name="Python 3", language="python")
 
 
@@ -128,10 +129,18 @@ def memory_held(pid: int | None) -> int:
 class Client(PapermillNotebookClient):
     """Papermill's client with a kernel that is watched; see the head of this module."""
 
-    def __init__(self, nb_man: NotebookExecutionManager, folder: Path, watch: KernelWatch, **settings: Any) -> None:
+    def __init__(
+        self,
+        nb_man: NotebookExecutionManager,
+        folder: Path,
+        watch: KernelWatch,
+        nursery: Nursery | None = None,
+        **settings: Any,
+    ) -> None:
         super().__init__(nb_man, **settings)
         self.connection_file = folder / "kernel.json"
         self.watch = watch
+        self.nursery = nursery
 
     def create_kernel_manager(self) -> AsyncKernelManager:
         self.km = ThisInterpreter(
@@ -140,6 +149,9 @@ class Client(PapermillNotebookClient):
             connection_file=str(self.connection_file),
             client_class=f"{PollingClient.__module__}.{PollingClient.__name__}",
         )
+        if self.nursery is not None:
+            about = {"kernel_id": "warm", "kernel_spec": self.km.kernel_spec, "parent": self.km}
+            self.km.provisioner = ForkingProvisioner(self.nursery, **about)
         return self.km
 
     def start_new_kernel(self, **settings: Any) -> None:
@@ -220,25 +232,30 @@ class FrugalEngine(NBClientEngine):
         start_timeout: int = 60,
         execution_timeout: int | None = None,
         run_timeout: float | None = None,
+        warm: bool = False,
         resources: dict[str, Any] | None = None,
         **_: Any,
     ) -> None:
         """Run the cells until one fails, which its metadata then says.
 
         Args:
-            run_timeout: seconds that the run as a whole may take; the other arguments are papermill's.
+            run_timeout: seconds that the run as a whole may take.
+            warm: whether the kernel may be forked from a process that has done the notebook's first imports, which
+                this process keeps for its next runs; see `frugal.lab.warm`. The other arguments are papermill's.
 
         Raises:
             RunTimeoutError: the run took longer.
             DeadKernelError: the kernel died.
             RuntimeError: the kernel did not start.
         """
+        nursery = nursery_for(nb_man.nb) if warm else None
         watch = KernelWatch(run_timeout)
         folder = Path(tempfile.mkdtemp(prefix="frugal-"))  # readable by this user only
         client = Client(
             nb_man,
             folder,
             watch,
+            nursery,
             kernel_name=kernel_name,
             timeout=execution_timeout,
             startup_timeout=start_timeout,

@@ -6,6 +6,7 @@ The notebook's text and outputs are turned into HTML here; the page around them 
 import copy
 import re
 from dataclasses import dataclass
+from functools import cache
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -51,10 +52,17 @@ def write_report(notebook: Path, html: Path) -> None:
 def report(notebook: NotebookNode, name: str) -> str:
     """The report's HTML; `name` is the title of a notebook that has none."""
     cells, headings = readable_cells(notebook)
-    exporter = HTMLExporter(template_name=TEMPLATE.name, extra_template_basedirs=[str(TEMPLATE.parent)])
-    exporter.register_filter("focusable", focusable)
-    exporter.environment.globals.update(run=read_run(notebook, name), headings=headings, words=words)
-    return str(exporter.from_notebook_node(NotebookNode({**notebook, "cells": cells}))[0])
+    exporter().environment.globals.update(run=read_run(notebook, name), headings=headings)
+    return str(exporter().from_notebook_node(NotebookNode({**notebook, "cells": cells}))[0])
+
+
+@cache
+def exporter() -> HTMLExporter:
+    """The exporter with its template, which takes longer to compile than a short notebook to run."""
+    made = HTMLExporter(template_name=TEMPLATE.name, extra_template_basedirs=[str(TEMPLATE.parent)])
+    made.register_filter("focusable", focusable)
+    made.environment.globals.update(words=words)
+    return made
 
 
 def readable_cells(notebook: NotebookNode) -> tuple[list[NotebookNode], list[Heading]]:

@@ -73,6 +73,7 @@ class Sweep:
         seeds: runs per point, which differ in the parameter `seed`.
         timeout: minutes that a run may take.
         seed: of the sampler, and the first of the runs.
+        warm: whether a worker forks its runs from a process that has done the notebook's first imports.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Sweep:
     seeds: int
     timeout: float | None
     seed: int
+    warm: bool
 
     def grid(self) -> list[dict[str, Any]]:
         """All points of the search space, in order."""
@@ -105,6 +107,7 @@ ENTRIES: dict[str, Any] = {
     "seeds": int,
     "timeout": (int, float),
     "seed": int,
+    "warm": bool,
 }
 
 
@@ -134,7 +137,7 @@ def _checked(name: str, given: Any, find_notebook: Any) -> Sweep:
     for entry, value in given.items():
         if entry not in ENTRIES:
             raise InputError(f"{entry}: unknown entry; there are {', '.join(ENTRIES)}")
-        if not isinstance(value, ENTRIES[entry]) or isinstance(value, bool):
+        if not isinstance(value, ENTRIES[entry]) or isinstance(value, bool) != (ENTRIES[entry] is bool):
             raise InputError(f"{entry}={value!r}: is of the wrong type")
     for entry in ("notebook", "search", "objective"):
         if not given.get(entry):
@@ -166,6 +169,7 @@ def _checked(name: str, given: Any, find_notebook: Any) -> Sweep:
         seeds=seeds,
         timeout=given.get("timeout"),
         seed=given.get("seed", 0),
+        warm=given.get("warm", True),
     )
     if sampler == "grid":
         sweep.grid()  # refuses what cannot be listed

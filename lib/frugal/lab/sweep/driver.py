@@ -179,8 +179,8 @@ class Driver:
         plan = run.plan
         shutil.rmtree(run.progress, ignore_errors=True)
         run.progress.mkdir(parents=True, exist_ok=True)  # an attempt that was given up may still report
-        places = (str(run.folder), str(run.progress))
-        return submit(execute_run, str(plan.path.resolve()), plan.given, plan.profile, self.sweep.timeout, *places)
+        how = (self.sweep.timeout, self.sweep.warm, str(run.folder), str(run.progress))
+        return submit(execute_run, str(plan.path.resolve()), plan.given, plan.profile, *how)
 
     def _left_of_grid(self) -> list[dict[str, Any]]:
         known = [point.values for point in self.points]

@@ -6,9 +6,11 @@ from typing import Any
 
 
 def execute_run(
-    path: str, given: dict[str, Any], profile: str, timeout: float | None, folder: str, progress: str
+    path: str, given: dict[str, Any], profile: str, timeout: float | None, warm: bool, folder: str, progress: str
 ) -> str:
     """Run a notebook; its folder appears when the run is over, in place of an earlier one. Gives the status.
+
+    A `warm` run gets its kernel from this worker's process that has done the notebook's first imports.
 
     Arguments and result are plain, so that they can travel to another machine with the same checkout.
 
@@ -26,7 +28,7 @@ def execute_run(
         # Whoever gives the attempt up moves the mark away; folders that the run may make anew have none.
         mark = temporary.with_name("attempt")
         mark.touch()
-        status = carry_out(plan, timeout, folder=temporary).status
+        status = carry_out(plan, timeout, folder=temporary, warm=warm).status
         if not mark.exists():
             raise UnavailableError(f"{folder}: this attempt was given up, for it seemed dead")
     return status
