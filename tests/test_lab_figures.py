@@ -185,3 +185,24 @@ explore(draw, slope=(0, 5))
     (output,) = notebook.cells[0].outputs
     assert set(output.data) == {"text/html", "text/plain"}
     assert "Slope 1. In JupyterLab this figure has controls" in output.data["text/html"]
+
+
+def test_a_slider_moved_back_shows_what_was_drawn_before(shown, monkeypatch):
+    import ipywidgets
+
+    drawn, sliders = [], []
+
+    def make_slider(make=ipywidgets.IntSlider, **options):
+        sliders.append(make(**options))
+        return sliders[-1]
+
+    def draw(slope=1):
+        drawn.append(slope)
+        return lines(), f"Slope {slope}.", "Two lines."
+
+    monkeypatch.setattr("frugal.lab.widgets.is_interactive", lambda: True)
+    monkeypatch.setattr(ipywidgets, "IntSlider", make_slider)
+    explore(draw, slope=(1, 3))
+    for value in (2, 3, 2):
+        sliders[0].value = value
+    assert drawn == [1, 2, 3]

@@ -3,6 +3,7 @@
 import html
 import inspect
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from frugal.errors import InputError
@@ -17,6 +18,7 @@ Draw = Callable[..., "tuple[Figure, str, str]"]
 Control = tuple[float, ...] | list[Any] | type[bool]
 
 FLOAT_STEPS = 50  # of a slider that was given no step
+KEPT_PICTURES = 200  # of an explorer, some tens of kilobytes each
 
 
 def explore(function: Draw, **controls: Control) -> None:
@@ -32,7 +34,8 @@ def explore(function: Draw, **controls: Control) -> None:
         explore(draw, leak=(0.05, 1.0), units=(50, 500, 50), noisy=bool)
 
     Args:
-        function: returns `(figure, caption, alt)`. The defaults of its arguments are where the controls start.
+        function: returns `(figure, caption, alt)`, always the same for the same arguments: what was drawn once is not
+            drawn again. The defaults of its arguments are where the controls start.
         controls: for an argument of the function, a range `(lowest, highest)` or `(lowest, highest, step)` of integers
             or floats, a list of choices, or `bool` for a tick box.
 
@@ -69,12 +72,16 @@ def _explore_live(function: Draw, controls: dict[str, Control], start: dict[str,
     picture = ipywidgets.HTML(data["text/html"])
     inputs = {name: _input(name, control, start[name]) for name, control in controls.items()}
 
+    @lru_cache(maxsize=KEPT_PICTURES)  # a slider is moved to and fro
+    def drawn(*values: Any) -> str:
+        figure, caption, alt = function(**dict(zip(inputs, values, strict=True)))
+        html_of_figure = figure_html(figure, caption, alt)
+        plt.close(figure)
+        return html_of_figure
+
     def redraw(_change: Any) -> None:
-        values = {name: widget.value for name, widget in inputs.items()}
         try:
-            figure, caption, alt = function(**values)
-            picture.value = figure_html(figure, caption, alt)
-            plt.close(figure)
+            picture.value = drawn(*(widget.value for widget in inputs.values()))
         except Exception as error:  # nothing else would show it to the user
             picture.value = f"<pre>{html.escape(f'{type(error).__name__}: {error}')}</pre>"
 
