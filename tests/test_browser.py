@@ -49,6 +49,7 @@ def pages(tmp_path_factory):
         text(STORY),
         code("import numpy as np\n\n\n@timed\ndef f(x: float) -> str:\n    return 'words' * 3  # why " + "x" * 200),
         code(outputs=[figure(), recorded(bits_per_byte=1.05, models=ROWS), display(text_html=NOSY)]),
+        code(outputs=[recorded(perplexity=9.5)]),
         code(outputs=[stream("out " * 100), stream("a warning " * 50, "stderr")]),
     ]
     runs = {

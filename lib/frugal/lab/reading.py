@@ -148,8 +148,8 @@ def first_sentence(markdown: str) -> str:
 
 
 def plain(markdown: str) -> str:
-    """Markdown of one line without links and emphasis."""
-    return re.sub(r"\*+|`", "", re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", markdown)).strip()
+    """Markdown of one line without links, emphasis and the signs around formulas."""
+    return re.sub(r"\*+|`|\$", "", re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", markdown)).strip()
 
 
 def read_time(text: Any) -> datetime | None:

@@ -187,9 +187,7 @@ def readable_tables(html: str) -> str:
         caption = table.find("caption")
         name = caption.get_text(" ", strip=True) if caption else "Table"
         mark_up_table(table)
-        table.wrap(
-            soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0", "role": "region", "aria-label": name})
-        )
+        table.wrap(soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0", "role": "group", "aria-label": name}))
     return str(soup)
 
 

@@ -17,7 +17,9 @@ def write_sweep_report(folder: Path) -> Path:
     """
     place = folder / "report"
     shutil.rmtree(place, ignore_errors=True)
-    result = carry_out(plan_run(NOTEBOOK, {"folder": str(folder)}), folder=place)
+    plan = plan_run(NOTEBOOK, {"folder": str(folder)})
+    plan.notebook.cells[0].source = plan.notebook.cells[0].source.replace("the sweep", f"the sweep {folder.name}", 1)
+    result = carry_out(plan, folder=place)
     if result.status != "done":
         raise UnavailableError(f"the sweep's report is not whole: {result.error}; see {result.report}")
     return result.report
