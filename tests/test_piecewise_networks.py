@@ -16,7 +16,7 @@ from frugal.errors import InputError
 from frugal.generate import Sampling, generate
 from frugal.piecewise import PRESETS, CharacterNetwork, PiecewiseLM, Shape, preset, preset_of_size
 from frugal.piecewise.networks import LayerKind
-from frugal.piecewise.recurrence import linear_recurrence
+from frugal.piecewise.recurrence import linear_recurrence, loop, scan
 from models import EVERY_MODEL, TEXTS, TINY_CONVOLUTIONS, piecewise
 
 PIECEWISE = [name for name, build in EVERY_MODEL.items() if isinstance(build(), PiecewiseLM)]
@@ -131,16 +131,17 @@ def test_fewer_segments_than_characters_let_neighbours_share_one() -> None:
 
 
 @pytest.mark.parametrize("length", [1, 2, 5, 8, 13])
-def test_the_scan_is_the_loop(length: int) -> None:
+def test_scan_and_loop_are_the_recurrence(length: int) -> None:
     a, b = torch.rand(2, 3, length, 4, dtype=torch.float64)
     h, states = torch.zeros(3, 4, dtype=torch.float64), []
     for t in range(length):
         h = a[:, t] * h + b[:, t]
         states.append(h)
-    torch.testing.assert_close(linear_recurrence(a, b), torch.stack(states, 1))
+    for way in (linear_recurrence, loop, scan):
+        torch.testing.assert_close(way(a, b), torch.stack(states, 1))
 
 
-def test_the_scan_has_the_right_derivatives() -> None:
+def test_the_recurrence_has_the_right_derivatives() -> None:
     a, b = torch.rand(2, 1, 5, 2, dtype=torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(linear_recurrence, (a, b))
     assert torch.autograd.gradgradcheck(linear_recurrence, (a, b))

@@ -1,0 +1,74 @@
+"""How fast a net without hidden layers learns a short book by heart: the original's claim of about 95 % on one.
+
+    .venv/bin/python benchmarks/dunwich.py the_dunwich_horror.txt
+
+The book is H. P. Lovecraft's "The Dunwich Horror" (1929, about 100,000 characters), which is not part of the
+repository; where there is no such file, nothing is measured. Any other text does as well. Two recipes for the same
+net (width 250, discontinuous, 16 characters, batches of 1,000, sparse Lion): the original's, 100 epochs at 1e-4, and
+a shorter one that begins at a higher rate and lets it fall. Accuracy and loss are of the whole book after the last
+epoch, with the ceiling that the book sets. Results: benchmarks/results/dunwich.json.
+"""
+
+import json
+import platform
+import time
+from pathlib import Path
+
+import click
+import torch
+
+from frugal.corpora import CharTokenizer
+from frugal.files import write_text
+from frugal.piecewise import EpochScore, PiecewiseLM, Recipe, Windows, ceiling, memorised, preset, train
+from frugal.training import seed_everything
+
+RECIPES = {
+    "original": Recipe(epochs=100, learning_rate=1e-4, patience=15),
+    "short": Recipe(epochs=40, learning_rate=5e-4, schedule="exponential", gamma=0.92),
+}
+RESULTS = Path(__file__).parent / "results" / "dunwich.json"
+
+
+def learned(text: str, recipe: Recipe, seed: int) -> dict[str, float]:
+    """Train a new net on the text; return what it knows of it and the seconds that took."""
+    seed_everything(seed)
+    model = PiecewiseLM(preset("no_hidden_layer"), CharTokenizer.ascii())
+    windows = Windows.for_network(model.network, model.tokenizer, [text])
+    wall, cpu = time.perf_counter(), time.process_time()
+    train(model.network, windows, recipe, after_epoch=told, progress=False)
+    seconds = {"wall_seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
+    return {**memorised(model.network, windows)._asdict(), **seconds}
+
+
+def told(score: EpochScore) -> None:
+    if score.epoch % 5 == 0:
+        click.echo(f"epoch {score.epoch:3}: accuracy {score.accuracy:.4f}, {score.nats:.3f} nats", err=True)
+
+
+@click.command()
+@click.argument("book", type=click.Path(path_type=Path))
+@click.option("--recipe", "names", type=click.Choice([*RECIPES]), multiple=True, default=["original", "short"])
+@click.option("--threads", default=2, show_default=True, help="Cores to use.")
+@click.option("--seed", default=0, show_default=True)
+def main(book: Path, names: tuple[str, ...], threads: int, seed: int) -> None:
+    """Train by each recipe, print how much of BOOK is known and in what time, and write it as JSON."""
+    if not book.is_file():
+        click.echo(f"{book}: there is no such file; nothing was measured")
+        return
+    torch.set_num_threads(threads)
+    text = book.read_bytes().decode("ascii", "ignore")
+    best = ceiling(Windows.sequence(CharTokenizer.ascii(), [text], preset("no_hidden_layer").features))
+    click.echo(f"{len(text):,} characters; ceiling {best.accuracy:.4f}, {best.nats:.4f} nats")
+    found = {name: learned(text, RECIPES[name], seed) for name in names}
+    for name, row in found.items():
+        click.echo(
+            f"{name:<9} {RECIPES[name].epochs:3} epochs: accuracy {row['accuracy']:.4f}, {row['nats']:.4f} nats, "
+            f"{row['wall_seconds']:.0f} s, {row['cpu_seconds']:.0f} CPU-s"
+        )
+    machine = {"threads": threads, "processor": platform.processor() or platform.machine(), "torch": torch.__version__}
+    result = {"machine": machine, "characters": len(text), "ceiling": best._asdict(), "recipes": found}
+    write_text(RESULTS, json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
