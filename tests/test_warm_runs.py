@@ -19,10 +19,9 @@ from made_notebooks import make_notebook
 from test_lab_run import cell_statuses, printed, status
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _no_nursery_stays():
-    yield
-    warm.end_nursery()
+@pytest.fixture(autouse=True)
+def _one_nursery_for_several_tests(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(warm, "surroundings", dict)  # pytest names the test in a variable of the environment
 
 
 def run(

@@ -134,7 +134,7 @@ class Client(PapermillNotebookClient):
         nb_man: NotebookExecutionManager,
         folder: Path,
         watch: KernelWatch,
-        nursery: Nursery | None = None,
+        nursery: Nursery | None,
         **settings: Any,
     ) -> None:
         super().__init__(nb_man, **settings)

@@ -48,6 +48,7 @@ class Application(IPKernelApp):
         self.environment = dict(os.environ)
 
     def prepare(self, options: list[str]) -> None:
+        """Read the configuration and make the shell, which modules may look for when they are imported."""
         super(IPKernelApp, self).initialize(options)
         import_module("ipykernel.debugger")  # by every kernel when it starts
         self.init_path()
@@ -71,15 +72,16 @@ class Application(IPKernelApp):
 
     def init_shell(self) -> None:
         super().init_shell()
-        self.shell.kernel = self.shell.parent = self.kernel  # type: ignore[union-attr]
+        self.shell.kernel = self.shell.parent = self.kernel  # type: ignore[union-attr]  # as if it had made it
 
 
 def main() -> None:
-    atexit.register(leave)  # the first to be registered is the last to be called
+    application = Application.instance()
+    atexit.register(leave, application)  # the first to be registered is the last to be called
     channel = Connection(os.dup(0))
     imports, options = channel.recv()
     signal.alarm(MOST_SECONDS)  # ends this process
-    problem = prepare(application := Application.instance(), imports, options)
+    problem = prepare(application, imports, options)
     signal.alarm(0)
     channel.send(problem)
     if problem is None:
@@ -120,6 +122,7 @@ def run_imports(imports: list[str]) -> None:
 
 
 def problem_with_fork() -> str | None:
+    """Why kernels forked from this process would not work, if so."""
     pid = os.fork()
     if pid == 0:
         torch = sys.modules.get("torch")
@@ -181,12 +184,12 @@ def become_kernel(application: Application, arguments: list[str], folder: str, e
     application.start()
 
 
-def leave() -> None:
-    """End at once: what is shared with the nursery need not be taken apart, only what the notebook itself has made."""
-    if ZMQInteractiveShell.initialized():
+def leave(application: Application) -> None:
+    """End a kernel at once: what it shares with the nursery stays as it is, what the notebook made does not."""
+    if os.getppid() == application.parent_handle:  # no process that the notebook has forked in its turn
         ZMQInteractiveShell.instance().user_ns.clear()
         gc.collect()
-    os._exit(0)
+        os._exit(0)
 
 
 def draw_again() -> None:

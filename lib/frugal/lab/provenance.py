@@ -5,6 +5,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ def git_state(folder: Path) -> dict[str, Any]:
     return {"commit": commit, "clean": None if commit is None or changes is None else changes == ""}
 
 
+@cache  # reading them takes longer than a short notebook
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide a result, as far as they are installed."""
     found = {"python": platform.python_version()}

@@ -173,10 +173,3 @@ def nursery_for(notebook: NotebookNode) -> Nursery | None:
 def surroundings() -> dict[str, str]:
     """The environment, which imports may depend on, without what differs from run to run."""
     return {name: value for name, value in os.environ.items() if name != FOLDER_VARIABLE}
-
-
-def end_nursery() -> None:
-    global _kept
-    if _kept is not None:
-        _kept.close()
-        _kept = None
