@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from concurrent.futures import Future
@@ -19,7 +20,7 @@ from frugal.lab.recording import bundle
 from frugal.lab.run import RunResult, run_notebook
 from frugal.lab.sweep import Site, Sweep, read_site, read_sweep, run_sweep
 from frugal.lab.sweep.driver import Driver
-from frugal.lab.sweep.pool import Pool, Submit
+from frugal.lab.sweep.pool import LOCAL, Pool, Submit
 from frugal.lab.sweep.runs import give_up, make_point, run_id
 from frugal.lab.sweep.worker import execute_run
 from made_notebooks import make_notebook
@@ -154,6 +155,20 @@ def test_what_stands_between_driver_and_workers_ends_with_the_driver() -> None:
         assert process.stdout.read() == ""  # ends when nobody can write any more
 
 
+@pytest.mark.parametrize("victim", ["driver", "pool"])
+def test_what_a_local_pool_has_started_ends_with_it_and_with_the_driver(victim: str) -> None:
+    with subprocess.Popen(["sleep", "60"]) as driver:
+        script = f"{LOCAL.format(driver=driver.pid)}\n(sleep 60; echo outlived) & sleep 60 & echo $!; wait $!"
+        block = subprocess.Popen(["bash", "-c", script], stdout=subprocess.PIPE, text=True, start_new_session=True)
+        assert block.stdout is not None
+        pool = int(block.stdout.readline())
+        os.kill({"driver": driver.pid, "pool": pool}[victim], signal.SIGKILL)
+        if victim == "driver":
+            driver.wait()
+        assert block.communicate()[0] == ""  # ends when nobody can write any more
+        driver.kill()
+
+
 def test_a_sweep_ends_when_its_workers_are_gone(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match="start the sweep again"):
         Driver(a_sweep(tmp_path), tmp_path).carry_out(Pool(Worker(), 1, lambda: False))
@@ -286,10 +301,13 @@ def test_a_wrong_site_is_refused(tmp_path: Path, text: str) -> None:
         read_site(tmp_path / "site.yaml")
 
 
-def test_a_sweep_with_real_workers_ends_in_a_report(tmp_path: Path) -> None:
+def test_a_sweep_on_two_pools_at_another_address_ends_in_a_report(tmp_path: Path) -> None:
     a_sweep(tmp_path, GRID.replace("[0.0, 1.0, 2.0]", "[0.0]").replace("toy.ipynb", str(tmp_path / "toy.ipynb")))
+    address = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
+    two_pools = "{init_blocks: 2, min_blocks: 2, max_blocks: 2}"
+    (tmp_path / "site.yaml").write_text(f"options: {two_pools}\nworkers: 1\naddress: {address}")
     command = [sys.executable, "-c", "from frugal.lab.cli import main; main()", "sweep", str(tmp_path / "toy.yaml")]
-    command += ["--reports", str(tmp_path / "reports"), "--workers", "2"]
+    command += ["--reports", str(tmp_path / "reports"), "--site", str(tmp_path / "site.yaml")]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env={**os.environ})
     assert done.returncode == 0, done.stderr
     root = tmp_path / "reports" / "sweeps" / "toy"

@@ -16,6 +16,12 @@ from frugal.errors import InputError
 # Of a function and its arguments, which must be plain values, since they may travel to another machine.
 Submit = Callable[..., "Future[Any]"]
 
+# Batch systems end what a job leaves behind. Here a pool that dies takes its group of processes with it, and so does
+# the driver: a pool that is starting when the driver dies would wait for ever.
+LOCAL = """
+trap 'trap : TERM; kill 0' EXIT
+(while kill -0 {driver}; do sleep 1; done; kill 0) 2>/dev/null &"""
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -119,6 +125,5 @@ def _provider(site: Site, threads: int) -> Any:
     # Runs side by side must not fight over cores.
     settings = f"export OMP_NUM_THREADS={threads}; {site.options.get('worker_init', '')}"
     if kind is providers.LocalProvider:
-        # Batch systems end what a job leaves behind; here the processes of a pool that was killed would stay.
-        settings += "\ntrap 'trap : TERM; kill 0' EXIT"
+        settings += LOCAL.format(driver=os.getpid())
     return kind(**{"init_blocks": 1, "min_blocks": 1, "max_blocks": 1, **site.options, "worker_init": settings})
