@@ -69,7 +69,7 @@ def train_plain(model: MemoryGPT, tokens: Tensor) -> None:
     """The same windows through the same GPT without one."""
     gpt, total = model.network.gpt, torch.zeros(())
     for begin, end, keep in strided_windows(tokens.shape[1] - 1, model.context, model.stride):
-        logits = gpt(tokens[:, begin:end], use_cache=False).logits[:, keep - begin :]
+        logits = gpt(tokens[:, begin:end], use_cache=False, logits_to_keep=end - keep).logits
         total = total + cross_entropy(logits.flatten(0, 1), tokens[:, keep + 1 : end + 1].flatten())
     total.backward()
 

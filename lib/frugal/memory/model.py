@@ -144,7 +144,8 @@ class MemoryGPT(LanguageModel):
         """Read streams [B, T] window by window; `entries` are what they have written earlier, by default nothing."""
         entries = Entries.none(len(tokens), self.dim, tokens.device) if entries is None else entries
         for begin, end, keep in strided_windows(tokens.shape[1], self.context, self.stride):
-            output = self.network(tokens[:, begin:end], self._visible(entries, begin), self.memory).rows(keep - begin)
+            visible = self._visible(entries, begin)
+            output = self.network(tokens[:, begin:end], visible, self.memory, first=keep - begin)
             step = Step(keep, output, entries)
             yield step
             if end < tokens.shape[1]:
@@ -267,8 +268,7 @@ class MemoryGPT(LanguageModel):
         """What the rows of a step are written as."""
         begin, output, _ = step
         following = tokens[:, begin + 1 : begin + 1 + output.logits.shape[1]]
-        logits = output.logits.detach()
-        surprise = logits.logsumexp(-1) - logits.gather(2, following.unsqueeze(2)).squeeze(2)
+        surprise = -self.network.target_log_probabilities(output.logits.detach(), following)
         return self.network.writer(output.hidden, following, surprise, begin)
 
     def _moved_on(self, state: StreamState, tokens: Tensor, surprise: Tensor) -> StreamState:

@@ -19,16 +19,11 @@ Read = Literal["concat", "attention", "knn"]
 
 
 class WindowOutput(NamedTuple):
-    """What comes out of a window of n tokens for each of B streams."""
+    """What comes out of n rows of a window for each of B streams."""
 
     logits: Tensor  # [B, n, V]
     hidden: Tensor  # [B, n, E], last hidden states, float32
     reading: Reading  # of each position
-
-    def rows(self, begin: int) -> "WindowOutput":
-        """Positions from `begin` on."""
-        reading = Reading(*(column[:, begin:] for column in self.reading))
-        return WindowOutput(self.logits[:, begin:], self.hidden[:, begin:], reading)
 
 
 class MemoryNetwork(nn.Module):
@@ -124,6 +119,7 @@ class MemoryNetwork(nn.Module):
         *,
         memory_input: Tensor | None = None,
         cache: "DynamicCache | None" = None,
+        first: int = 0,
     ) -> WindowOutput:
         """Read a window of tokens [B, n], or of vectors [B, n, E] in place of their embeddings.
 
@@ -132,26 +128,39 @@ class MemoryNetwork(nn.Module):
             kept: a memory that all streams read.
             memory_input: vectors [B, n, E] to ask the memory with, in place of the window's own.
             cache: keys and values of the tokens before the window; these tokens' are added to it.
+            first: the row of the window from which on the output is wanted.
         """
         vectors = inputs if inputs.is_floating_point() else self.gpt.get_input_embeddings()(inputs)
 
-        def find(states: Tensor) -> Reading:
-            return self.reader(states if memory_input is None else memory_input, entries, kept)
+        def find(states: Tensor, begin: int = 0) -> Reading:
+            asked = states if memory_input is None else memory_input
+            return self.reader(asked[:, begin:], entries, kept)
 
         if self.read == "concat":
             reading = find(vectors)
-            hidden = self._transform(self._concatenated(vectors, reading), cache)
+            hidden = self._transform(self._concatenated(vectors, reading), cache)[:, first:]
+            reading = reading.rows(first)
         elif self.read == "attention":
             with self._reading_after_block(find) as found:
-                hidden = self._transform(vectors, cache)
-            reading = found[0]
+                hidden = self._transform(vectors, cache)[:, first:]
+            reading = found[0].rows(first)
         else:
             hidden = self._transform(vectors, cache)
-            reading = find(hidden)
+            reading, hidden = find(hidden, first), hidden[:, first:]
         logits = self.gpt.get_output_embeddings()(hidden).float()
-        if self.read == "knn" and self.gate.item() != 0:
+        if self._mixes:
             logits = self._mixed(logits, reading)
         return WindowOutput(logits, hidden.float(), reading)
+
+    def target_log_probabilities(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Of targets [B, n], from logits [B, n, V] of this network."""
+        found = logits.gather(2, targets.unsqueeze(2)).squeeze(2)
+        return found if self._mixes else found - logits.logsumexp(-1)
+
+    @property
+    def _mixes(self) -> bool:
+        """Whether the logits are those of a mixture: log-probabilities, which need no scaling."""
+        return self.read == "knn" and self.gate.item() != 0
 
     def _transform(self, vectors: Tensor, cache: "DynamicCache | None") -> Tensor:
         """Last hidden states [B, n, E] of input vectors."""

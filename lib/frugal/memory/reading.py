@@ -52,6 +52,10 @@ class Reading(NamedTuple):
     columns: Tensor  # [B, T, k], column of the stream's own entries, -1 where it is none of them
     ids: Tensor  # [B, T, k], id in the kept memory, -1 where it is none of its
 
+    def rows(self, begin: int) -> "Reading":
+        """Positions from `begin` on."""
+        return Reading(*(column[:, begin:] for column in self))
+
     def hits(self, targets: Tensor) -> Tensor:
         """Whether each entry found holds the target [B, T], as [B, T, k]."""
         return self.tokens == targets.unsqueeze(-1)

@@ -122,7 +122,7 @@ class AssociativeMemory(ReadableMemory):
             columns["values"] = payload_of(values, shape)
         with self._lock:
             self._check_values(columns.get("values"))
-            self._check_directions(rows[counts])
+            self._check_directions(rows, counts)
             if not counts.all():
                 columns = {name: column[counts] for name, column in columns.items()}
             ids = np.full(len(rows), NONE)
@@ -295,8 +295,8 @@ class AssociativeMemory(ReadableMemory):
         if values is not None and held is not None and _kind_of(values) != _kind_of(held):
             raise InputError(f"values of {_kind_of(values)}: this memory's have {_kind_of(held)}")
 
-    def _check_directions(self, rows: np.ndarray) -> None:
-        if self.metric == "cosine" and not squared_norms(rows).all():
+    def _check_directions(self, rows: np.ndarray, counts: np.ndarray | slice = slice(None)) -> None:
+        if self.metric == "cosine" and not squared_norms(rows)[counts].all():
             raise InputError("a vector of zeros has no direction: the cosine metric cannot hold it; mask it out")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
@@ -110,7 +110,7 @@ def memory_loss(model: MemoryGPT, step: Step, targets: Tensor, plan: MemoryPlan)
     """
     _, output, _ = step
     reading, writer = output.reading, model.network.writer
-    loss = cross_entropy(output.logits.flatten(0, 1), targets.flatten())
+    loss = -model.network.target_log_probabilities(output.logits, targets).mean()
     hits = reading.hits(targets)
     if plan.retrieval and bool((reading.tokens >= 0).any()):
         found = (reading.weights[..., 1:] * hits).sum(-1)
@@ -191,7 +191,7 @@ def validate(
         for step in model.steps(tokens[:, :-1]):
             targets = _targets(step, tokens)
             logits = step.output.logits[0]
-            nats += cross_entropy(logits, targets[0], reduction="sum").item()
+            nats -= model.network.target_log_probabilities(step.output.logits, targets).sum().item()
             right += (logits.argmax(-1) == targets[0]).sum().item()
             decisions = step.output.reading.weights[..., 0] < 0.5
             hits = step.output.reading.hits(targets).any(-1)
