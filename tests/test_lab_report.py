@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from executed_notebooks import RUN, code, display, error, figure, notebook, recorded, save, stream, text
 from frugal.errors import InputError
-from frugal.lab.report import formula, readable_tables, report, write_report
+from frugal.lab.report import exporter, formula, readable_tables, report, write_report
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 PAGE = "<h1>&amp;<script>alert(1)</script>"
@@ -226,3 +226,11 @@ def test_a_report_is_written_from_the_notebook_alone(tmp_path):
     path = save(notebook(text("# Echo"), code(outputs=[figure()])), tmp_path / "notebook.ipynb")
     write_report(path, tmp_path / "elsewhere" / "report.html")
     assert "One rising line." in (tmp_path / "elsewhere" / "report.html").read_text()
+
+
+def test_pages_made_one_after_another_do_not_mix():
+    first, second = notebook(text("# One\n\n## Part"), run={"status": "failed"}), notebook(text("# Two"), run={})
+    report(first, "a")
+    later = report(second, "b")
+    exporter.cache_clear()
+    assert report(second, "b") == later
