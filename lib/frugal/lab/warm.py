@@ -90,6 +90,7 @@ class Nursery:
         while True:
             pid, code = self.channel.recv()
             if code is None:
+                self.ended.pop(pid, None)  # of an earlier kernel: the system uses numbers again
                 return int(pid)
             self.ended[pid] = code
 
@@ -112,7 +113,7 @@ class Nursery:
 
 
 class ForkedKernel:
-    """What `subprocess.Popen` is for a kernel that is a child of this process."""
+    """For a kernel of a nursery what `subprocess.Popen` is for a child of this process, as far as it is used."""
 
     stdin = stdout = stderr = None
 
@@ -122,7 +123,7 @@ class ForkedKernel:
     def poll(self) -> int | None:
         return self.nursery.exit_code(self.pid)
 
-    wait = poll  # only called when it has ended
+    wait = poll  # it is only called once the kernel has ended
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
