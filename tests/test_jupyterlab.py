@@ -22,7 +22,7 @@ QUICKEST = "07_piecewise_layers"
 MINUTES = 10  # for a run that takes one on two idle cores, so that a busy machine is no failure
 ANOTHER_IMAGE = """([place, before]) => {
   const image = place.querySelector('img');  // none where the figure's function raised an error
-  return image !== null && image.src !== before;
+  return image !== null && image.src !== before && image.complete && image.naturalWidth > 0;
 }"""
 
 CELLS = [

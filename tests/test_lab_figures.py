@@ -4,6 +4,7 @@ import itertools
 import re
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
@@ -110,6 +111,12 @@ def test_ink_paper_and_grid_follow_the_readers_colour_scheme():
     drawing = re.sub(r"<style>:root.*?</style>", "", svg)
     assert not any(colour in drawing for pair in (INK, PAPER, RULE) for colour in pair)
     assert all(f"var(--{name})" in drawing for name in ("ink", "paper", "rule"))
+
+
+def test_a_control_character_in_a_text_leaves_the_figure_valid():
+    figure = lines()
+    figure.text(0.5, 0.5, "\x01")
+    ElementTree.fromstring(svg_of(figure_output(figure, "A caption.", "Lines.")[0]))
 
 
 def test_a_figure_with_many_points_is_shown_as_png():

@@ -9,6 +9,7 @@ The palette is Okabe and Ito's, "Color Universal Design" (2008), with a grey of 
 import base64
 import html
 import io
+import re
 from typing import TYPE_CHECKING, Any
 
 from cycler import cycler
@@ -125,7 +126,9 @@ def figure_html(figure: "Figure", caption: str, alt: str) -> str:
 def _image(figure: "Figure") -> str:
     svg = _saved(figure, "svg", metadata={"Date": None})
     if len(svg) <= SVG_AT_MOST:
-        return _data_uri("image/svg+xml", _in_both_colour_schemes(svg.decode()).encode())
+        # Comments repeat each text as it is: a control character in one would make the file invalid.
+        bare = re.sub(r"<!--.*?-->", "", svg.decode(), flags=re.DOTALL)
+        return _data_uri("image/svg+xml", _in_both_colour_schemes(bare).encode())
     return _data_uri("image/png", _saved(figure, "png", dpi=PNG_RESOLUTION))
 
 
