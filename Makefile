@@ -53,7 +53,7 @@ lab: $(READY)  ## open JupyterLab on this machine only, with a token
 	comm -23 <(git ls-files 'notebooks/*.ipynb') <(git diff --name-only HEAD) | xargs -r $(BIN)/jupyter trust >/dev/null
 	[ -e .venv/workspaces ] || cp -r .jupyter/workspaces .venv
 	JUPYTER_CONFIG_PATH="$(CURDIR)/.jupyter" JUPYTERLAB_WORKSPACES_DIR="$(CURDIR)/.venv/workspaces" \
-	$(BIN)/jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/00_start_here.ipynb
+	$(BIN)/jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
 
 bench: $(READY)  ## side-by-side timings, written to benchmarks/results
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit; done
