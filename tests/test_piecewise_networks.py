@@ -112,6 +112,13 @@ def test_a_fresh_network_predicts_hardly_worse_than_a_uniform_distribution(name:
     assert nats < math.log(model.vocabulary_size) + 0.3
 
 
+def test_links_of_high_order_do_not_explode_beyond_their_domain_unless_faithful() -> None:
+    for faithful, explodes in ((False, False), (True, True)):
+        torch.manual_seed(0)
+        network = preset("small", width=40, layers=1, nodes=5, input_nodes=5, faithful=faithful).build(128)
+        assert (network(codes(50, 16)).std() > 5) == explodes
+
+
 def test_an_untrained_mamba_does_not_repeat_the_last_character_with_confidence() -> None:
     torch.manual_seed(0)
     network = preset("mamba", width=100, blocks=1, state=4).build(128)

@@ -17,7 +17,8 @@ class MLPShape(Shape):
     """A piecewise input layer, `layers` hidden maps of `width` to `width`, and a map to the characters.
 
     Before every map but the first stands a normalisation. With `layers=0` there are still two maps, with a hidden
-    vector between them.
+    vector between them. A layer norm lets values beyond the domain through, where polynomials of high order explode:
+    links go on along their tangents there.
 
     Attributes:
         width: of every hidden vector.
@@ -32,8 +33,8 @@ class MLPShape(Shape):
         input_continuous: whether neighbouring characters share a node.
         normalise, initialize: of all piecewise maps.
         faithful: keep what the original's code did against its words. There `nodes` reached only the last map, hidden
-            ones having `input_nodes`; plain maps had no ReLU before the first of them; and embeddings were averaged
-            over the window, which forgets the order of its characters.
+            ones having `input_nodes`; links went on as polynomials beyond the domain; plain maps had no ReLU before
+            the first of them; and embeddings were averaged over the window, which forgets the order of its characters.
     """
 
     width: int = 250
@@ -80,7 +81,12 @@ class MLP(WindowNetwork):
                 continue
             nodes = shape.input_nodes if shape.faithful and not last else shape.nodes
             segments = shape.output_segments if last and shape.output_segments else shape.segments
-            modules.append(layer_of_kind(shape.kind, shape.width, outputs, nodes, segments, shape.initialize))
+            tangent = nodes > 2 and not shape.faithful  # straight lines are their tangents
+            modules.append(
+                layer_of_kind(
+                    shape.kind, shape.width, outputs, nodes, segments, shape.initialize, linear_extrapolation=tangent
+                )
+            )
         self.maps = nn.Sequential(*modules)
 
     def forward(self, codes: Tensor) -> Tensor:

@@ -95,7 +95,14 @@ class WindowNetwork(CharacterNetwork):
 
 
 def layer_of_kind(
-    kind: LayerKind, inputs: int, outputs: int, nodes: int, segments: int, initialize: Initialize = "uniform"
+    kind: LayerKind,
+    inputs: int,
+    outputs: int,
+    nodes: int,
+    segments: int,
+    initialize: Initialize = "uniform",
+    *,
+    linear_extrapolation: bool = False,
 ) -> nn.Module:
     """Return a fully connected layer by the name of its kind; `segments` counts only where links have some."""
     if kind not in get_args(LayerKind):
@@ -103,10 +110,16 @@ def layer_of_kind(
     if kind == "fourier":
         return BasisLayer(inputs, outputs, FourierBasis(nodes))
     if kind.startswith("switch_"):
-        one_of = [PiecewiseBasis(nodes, segments, kind == "switch_continuous")] * 2
+        continuous = kind == "switch_continuous"
+        one_of = [PiecewiseBasis(nodes, segments, continuous, linear_extrapolation=linear_extrapolation)] * 2
         return Switch([BasisLayer(inputs, outputs, basis, initialize=initialize) for basis in one_of])
     name, _, product = kind.partition("_")
-    basis = PiecewiseBasis(nodes, 1 if name == "polynomial" else segments, name != "discontinuous" and nodes > 1)
+    basis = PiecewiseBasis(
+        nodes,
+        1 if name == "polynomial" else segments,
+        name != "discontinuous" and nodes > 1,
+        linear_extrapolation=linear_extrapolation,
+    )
     return BasisLayer(inputs, outputs, basis, form="product" if product else "sum", initialize=initialize)
 
 
