@@ -22,7 +22,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ from frugal.lab.recording import read_records
 RESULTS = Path(__file__).parent / "results" / "sweep_kills.json"
 KINDS = ("driver", "pool", "worker", "kernel", "interchange")
 POOLS, ROUNDS = 3, 4
-GRID = {"x": [0.0, 1.0, 2.0, 3.0, 4.0, 5.0], "n": [1, 2, 3, 4]}
+GRID: dict[str, list[float]] = {"x": [0.0, 1.0, 2.0, 3.0, 4.0, 5.0], "n": [1, 2, 3, 4]}
 PARAMETERS = "x: float = 0.0  # where\nn: int = 1  # how many\nseconds: float = 1.0  # that it takes"
 CODE = """\
 import time
@@ -248,7 +247,7 @@ class Round:
     def check(self) -> None:
         rows = json.loads((self.root / "sweep.json").read_text())["points"]
         folders = [name for row in rows for name in row["runs"]]
-        if [row[:2] for row in self.table()] != sorted(product(*GRID.values())):
+        if [row[:2] for row in self.table()] != sorted((x, n) for x in GRID["x"] for n in GRID["n"]):
             self.faults.append("a point is missing or counted twice")
         if sorted(folders) != sorted(self.done):
             self.faults.append("the table and the run folders do not agree")
