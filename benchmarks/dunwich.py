@@ -5,8 +5,9 @@
 The book is H. P. Lovecraft's "The Dunwich Horror" (1929, about 100,000 characters), which is not part of the
 repository; where there is no such file, nothing is measured. Any other text does as well. Two recipes for the same
 net (width 250, discontinuous, 16 characters, batches of 1,000, sparse Lion): the original's, 100 epochs at 1e-4, and
-a shorter one that begins at a higher rate and lets it fall, so that weights travel as far in all. Accuracy and loss are of the whole book after the last
-epoch, with the ceiling that the book sets. Results: benchmarks/results/dunwich.json.
+half as many that begin at a higher rate and let it fall, so that weights can travel as far in all. Accuracy and loss
+are of the whole book after the last epoch, with the ceiling that the book sets. Results:
+benchmarks/results/dunwich.json.
 """
 
 import json
