@@ -57,7 +57,7 @@ def kneser_ney(texts: list[str], order: int, alphabet: str) -> dict[str, dict[st
 
 
 @given(texts=st.lists(st.text("abc", min_size=1, max_size=30), min_size=1, max_size=4), order=st.integers(1, 4))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_ngram_is_kneser_ney_by_loops(texts: list[str], order: int) -> None:
     tokenizer = CharTokenizer("abc")
     model = NGram(order, tokenizer).fit(texts)

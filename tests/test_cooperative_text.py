@@ -27,7 +27,7 @@ from frugal.reservoir import Reservoir
 from models import TEXTS, Uniform, characters, lstm, reservoir_model
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.text("acd ", max_size=30), min_size=1, max_size=4), st.integers(1, 8), st.integers(1, 8))
 def test_excerpts_are_pieces_of_documents_after_the_start_token(texts: list[str], length: int, stride: int) -> None:
     tokenizer = characters()

@@ -35,7 +35,7 @@ def random_model(seed: int, scale: float = 1.0, vocabulary: int = V) -> LSTMLang
     return LSTMLanguageModel(world.symbols(vocabulary), 5, scale=scale, special=False, seed=seed)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seeds)
 def test_the_divergence_is_half_the_sum_of_both_to_the_middle_and_at_most_log_2(seed: int) -> None:
     p, q = random_distribution(seed), random_distribution(seed + 1)
@@ -47,7 +47,7 @@ def test_the_divergence_is_half_the_sum_of_both_to_the_middle_and_at_most_log_2(
     assert 0 < world.jensen_shannon(p, q) <= math.log(2)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seeds)
 def test_any_mediator_gives_a_bound_that_is_tight_at_the_mixture(seed: int) -> None:
     p, q, m = (random_distribution(seed + i) for i in range(3))

@@ -12,7 +12,7 @@ from models import TEXTS, Recurrent, Table, Uniform, characters
 
 
 @given(text=st.text(min_size=1, max_size=60))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_uniform_model_pays_log2_of_the_vocabulary_for_each_token(text: str) -> None:
     tokenizer = BytePairTokenizer.train(TEXTS, 270)
     text = text.encode("utf-8", "ignore").decode() or "x"  # lone surrogates have no bytes
@@ -57,7 +57,7 @@ def test_an_unknown_character_costs_its_name_and_is_never_a_hit() -> None:
 
 
 @given(context=st.integers(1, 30), stride=st.integers(1, 30), batch_tokens=st.integers(1, 100))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_windows_score_every_token_once_whatever_their_size(context: int, stride: int, batch_tokens: int) -> None:
     table = torch.randn(20, 20, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
     tokenizer = characters()

@@ -165,7 +165,7 @@ def test_all_candidates_at_once_are_the_candidates_one_by_one() -> None:
 
 
 @given(st.floats(0.01, 100), st.integers(0, 5))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_the_length_of_a_context_plays_no_part(factor: float, seed: int) -> None:
     net, (contexts, _, _) = small_net(), some_pairs(seed=seed)
     torch.testing.assert_close(

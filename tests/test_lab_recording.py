@@ -42,7 +42,7 @@ TABLES = st.lists(NAMES, min_size=1, max_size=3, unique=True).flatmap(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.dictionaries(NAMES, SCALARS | TABLES, max_size=4))
 def test_what_was_recorded_is_read_back(values: dict[str, Any]):
     found = read_records(executed(values))

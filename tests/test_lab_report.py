@@ -2,7 +2,7 @@ import re
 
 import pytest
 from bs4 import BeautifulSoup
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from executed_notebooks import RUN, code, display, error, figure, notebook, recorded, save, stream, text
@@ -123,7 +123,6 @@ def test_a_formula_that_cannot_be_converted_stays_readable():
     assert r"\frac{" in formula(r"\frac{", display=True)
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from([*"abx12 {}\\_^&<>$'\"", r"\frac", r"\sum", r"\left("]), max_size=20).map("".join))
 def test_no_formula_breaks_the_page(latex):
     soup = BeautifulSoup(formula(latex, display=False), "html.parser")

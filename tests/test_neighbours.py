@@ -122,7 +122,7 @@ def test_a_model_with_a_limited_context_is_refused() -> None:
 
 
 @given(st.floats(0.05, 0.95), st.integers(0, 1000))
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 def test_the_constant_weight_is_the_best_there_is(known: float, seed: int) -> None:
     trace = made_trace(known=known, seed=seed)
     fitted = Mixture.fit([trace], adaptive=False)

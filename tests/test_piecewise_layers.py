@@ -83,7 +83,7 @@ def double_layer(basis: PiecewiseBasis | FourierBasis | TensorProductBasis, kern
     return layer
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(bases(), st.sampled_from(KERNELS), st.integers(0, 2**31))
 def test_every_kernel_agrees_with_plain_loops(basis: PiecewiseBasis, kernel: str, seed: int) -> None:
     torch.manual_seed(seed)
@@ -93,7 +93,7 @@ def test_every_kernel_agrees_with_plain_loops(basis: PiecewiseBasis, kernel: str
     torch.testing.assert_close(layer(x), expected, rtol=1e-6, atol=1e-6)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(bases(), st.integers(0, 2**31))
 def test_kernels_agree_in_values_and_gradients(basis: PiecewiseBasis, seed: int) -> None:
     torch.manual_seed(seed)
@@ -159,14 +159,14 @@ def test_a_gpu_computes_the_same(kernel: str) -> None:
     torch.testing.assert_close([part.cpu() for part in result], expected)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(bases(most_nodes=8, most_segments=20), st.floats(-3, 3))
 def test_the_basis_sums_to_one_everywhere(basis: PiecewiseBasis, x: float) -> None:
     total = basis.expand(torch.tensor([x], dtype=torch.float64)).sum()
     assert total.item() == pytest.approx(1, abs=1e-6 * max(1, (abs(x) * basis.segments) ** basis.nodes))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(bases(most_nodes=8, most_segments=20))
 def test_a_weight_is_the_links_value_at_its_node(basis: PiecewiseBasis) -> None:
     inward = 1e-9 * (basis.length / basis.segments)

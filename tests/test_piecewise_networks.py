@@ -205,7 +205,7 @@ def test_unknown_names_are_refused_with_a_hint() -> None:
 
 
 @given(st.integers(20_000, 200_000), st.sampled_from(["no_hidden_layer", "low_order_mlp", "mamba"]))
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 def test_a_network_of_a_size_is_the_widest_that_fits(weights: int, name: str) -> None:
     def count(shape: Shape) -> int:
         with torch.device("meta"):

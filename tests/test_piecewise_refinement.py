@@ -18,7 +18,7 @@ from frugal.piecewise import (
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     nodes=st.integers(2, 5),
     segments=st.integers(1, 6),

@@ -82,7 +82,7 @@ def test_tokens_give_what_their_unit_vectors_give(alpha: float) -> None:
 
 
 @given(cuts=st.lists(st.integers(0, 90), max_size=4), tokens=st.booleans())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_merged_shards_and_any_pieces_give_the_statistics_of_one_pass(cuts: list[int], tokens: bool) -> None:
     inputs, targets = some_tokens() if tokens else some_rows()
     K = 9 if tokens else 4

@@ -52,7 +52,7 @@ def reservoirs(draw: st.DrawFn) -> Reservoir:
     )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(reservoirs(), st.integers(1, 4), st.integers(1, 20), st.booleans())
 def test_states_follow_the_update_written_out(reservoir: Reservoir, lanes: int, steps: int, given_state: bool) -> None:
     inputs = noise(lanes, steps, reservoir.input_size)
@@ -65,7 +65,7 @@ def test_states_follow_the_update_written_out(reservoir: Reservoir, lanes: int, 
     torch.testing.assert_close(start, before, rtol=0, atol=0)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(reservoirs(), st.integers(1, 3), st.integers(1, 20), st.integers(1, 7))
 def test_run_step_and_chunks_agree(reservoir: Reservoir, lanes: int, steps: int, length: int) -> None:
     inputs = noise(lanes, steps, reservoir.input_size)
