@@ -1,6 +1,6 @@
 """Notebooks in a running JupyterLab, looked at and operated with a real browser.
 
-Only the quickest of the project's own notebooks is part of the normal tests; `make test-lab` opens every one.
+The normal tests open a small notebook; `make test-lab` opens the project's own, which takes minutes each.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +18,6 @@ from frugal.lab.run import plan_run, with_parameters
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
-QUICKEST = "07_piecewise_layers"
 MINUTES = 10  # for a run that takes one on two idle cores, so that a busy machine is no failure
 ANOTHER_IMAGE = """([place, before]) => {
   const image = place.querySelector('img');  // none where the figure's function raised an error
@@ -95,13 +94,8 @@ def test_figures_follow_their_sliders_and_show_errors(run: Callable[[str], Page]
     live.locator("text=ValueError: twenty is too many").wait_for()
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(path.name, marks=[] if path.stem == QUICKEST else [pytest.mark.every_notebook_in_lab])
-        for path in NOTEBOOKS
-    ],
-)
+@pytest.mark.every_notebook_in_lab
+@pytest.mark.parametrize("name", [path.name for path in NOTEBOOKS])
 def test_a_notebook_runs_beside_its_contents_and_its_figures_follow_their_sliders(
     run: Callable[[str], Page], name: str
 ) -> None:

@@ -149,7 +149,7 @@ OPERATIONS: tuple[Callable[[Oracle], None], ...] = (
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=350)
+@settings(max_examples=100)
 @given(
     operations=st.lists(st.sampled_from(OPERATIONS), min_size=5, max_size=20),
     metric=st.sampled_from(METRICS),

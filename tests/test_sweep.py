@@ -313,5 +313,5 @@ def test_a_sweep_on_two_pools_at_another_address_ends_in_a_report(tmp_path: Path
     root = tmp_path / "reports" / "sweeps" / "toy"
     assert [row["state"] for row in table(root)] == ["complete"] * 2
     assert all((root / row["runs"][0] / "report.html").exists() for row in table(root))
-    assert "What the sweep found" in (root / "report" / "report.html").read_text()
+    assert "What the sweep toy found" in (root / "report" / "report.html").read_text()
     assert "sweeps/toy/report/report.html" in (tmp_path / "reports" / "index.html").read_text()
