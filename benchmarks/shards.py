@@ -1,6 +1,6 @@
 """Ridge statistics of one corpus by 1 and by 2 workers, and what a billion tokens would cost.
 
-    python benchmarks/shards.py             60,000 tokens of Wikipedia articles, 8 shards: some ten minutes
+    python benchmarks/shards.py             20,000 tokens of Wikipedia articles, 4 shards: some five minutes
     python benchmarks/shards.py --small     3,000 tokens, to see that it works
 
 SmolLM2's features at a window of 64 and an echo of 512 units. Workers are processes of one thread each; every
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="a few tokens")
     parser.add_argument("--repeats", type=int, default=3, help="measurements with each number of workers")
     arguments = parser.parse_args()
-    tokens, shards, repeats = (3_000, 2, 1) if arguments.small else (60_000, 8, arguments.repeats)
+    tokens, shards, repeats = (3_000, 2, 1) if arguments.small else (20_000, 4, arguments.repeats)
 
     gpt = load_foundation("smollm2")
     model = EchoLanguageModel(gpt, Reservoir(gpt.hidden_size, 512, spectral_radius=0.9, leak=0.05, seed=0), context=64)
