@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from frugal.errors import InputError
 from frugal.generate import Sampling, generate
 from frugal.piecewise import EpochScore, PiecewiseLM, Recipe, Windows, memorised, preset, train
+from frugal.piecewise.training import Hits
 from frugal.training import fit
 from models import TEXTS, characters
 
@@ -34,6 +36,14 @@ def test_a_text_is_learned_by_heart_and_recited() -> None:
     assert known.accuracy > 0.95
     assert known.nats < scores[0].nats / 4
     assert generate(made, "the cat", Sampling(max_tokens=10, temperature=0)) == TEXTS[0][7:17]
+
+
+def test_what_is_known_by_heart_has_no_gradient_rather_than_a_denormal_one() -> None:
+    known, unsure = torch.tensor([[0.0, -90.0], [0.0, -1.0]])  # exp(-90) is denormal
+    table = nn.Embedding.from_pretrained(torch.stack([known, unsure]), freeze=False)
+    Hits().loss(table, (torch.tensor([0, 1]), torch.tensor([0, 0]))).backward()
+    assert table.weight.grad is not None
+    assert (table.weight.grad != 0).tolist() == [[False, False], [True, True]]
 
 
 def test_mamba_learns_from_runs() -> None:
