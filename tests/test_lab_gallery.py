@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from executed_notebooks import code, figure, notebook, recorded, save, stream, text
+from executed_notebooks import code, display, figure, notebook, recorded, save, stream, text
 from frugal.errors import InputError
 from frugal.lab.gallery import write_gallery
+from frugal.lab.report import WIDGET
 
 STORY = "# Echo nets\n\nA net learns. See [next](02_memory.ipynb) and [last](09_other.ipynb). $x^2$"
 
@@ -27,14 +28,15 @@ def test_only_the_newest_finished_default_run_of_a_notebook_is_shown(tmp_path: P
 
 def test_a_page_holds_text_figures_results_and_where_they_come_from(tmp_path: Path) -> None:
     outputs = [stream("printed"), stream("a warning", "stderr"), figure("A line rises."), recorded(bits_per_byte=1.05)]
+    outputs.append(display(**{WIDGET: {"model_id": "1"}, "text/plain": "epoch 1: 0%| | 0/8"}))
     add_run(tmp_path, "01_echo", "1", text(STORY), code("secret = 1", outputs=outputs))
     gallery = write_gallery(tmp_path, tmp_path / "gallery").parent
     page = (gallery / "01_echo.md").read_text()
     assert page.startswith("# Echo nets\n")
     for part in ("A net learns.", "$x^2$", "```text\nprinted\n```", "A line rises.", "1.05", "Commit: 0123456789ab"):
         assert part in page
-    assert "a warning" not in page
-    assert "secret" not in page
+    for part in ("a warning", "epoch 1", "secret"):
+        assert part not in page
     assert 'src="figures/01_echo-1.svg"' in page
     assert (gallery / "figures" / "01_echo-1.svg").read_text().rstrip().endswith("</svg>")
 

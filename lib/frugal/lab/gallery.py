@@ -16,7 +16,7 @@ from frugal.errors import InputError
 from frugal.files import appearing
 from frugal.lab.latest import latest_runs
 from frugal.lab.reading import Run, is_papermill_banner, read_run, split_title
-from frugal.lab.report import without_progress
+from frugal.lab.report import WIDGET, without_progress
 
 PROFILE = "default"
 NOTEBOOKS = "../../notebooks"  # as seen from docs/gallery
@@ -104,11 +104,13 @@ def relinked(markdown: str, names: set[str]) -> str:
 
 
 def readable(output: NotebookNode, figures: Figures) -> str:
-    """An output as Markdown; nothing for messages and progress."""
+    """An output as Markdown; nothing for messages, controls and progress."""
     if output.output_type == "stream":
         return fenced(without_progress(strip_ansi(output.text))) if output.name == "stdout" else ""
     if output.output_type == "error":
         return fenced(strip_ansi("\n".join(output.traceback)))
+    if set(output.data) <= {WIDGET, "text/plain"} and WIDGET in output.data:
+        return ""
     if "text/html" in output.data:
         return with_files(output.data["text/html"], figures)
     return str(output.data.get("text/markdown") or fenced(output.data.get("text/plain", "")))

@@ -190,12 +190,18 @@ def draw_architecture(axis: "Axes", *, E: int, D: int, k: int, V: int, colour: s
     arrows = [("input", "query", "W"), ("query", "reading", f"{k} nearest"), ("memory", "reading", "search")]
     arrows += [("reading", "fc", "gate"), ("input", "fc", ""), ("fc", "GPT", ""), ("GPT", "heads", "")]
     arrows += [("heads", "memory", "add, remove"), ("GPT", "logits", "head")]
-    for text, x, y in places.values():
-        axis.text(x, y, text, ha="center", va="center", fontsize=9, bbox={"boxstyle": "round", "fc": "none"})
+    centred: dict[str, Any] = {"ha": "center", "va": "center"}
+    frame = {"boxstyle": "round", "facecolor": "none"}
+    behind = {"facecolor": axis.get_facecolor(), "edgecolor": "none", "pad": 1}
+    boxes = {
+        name: axis.text(x, y, text, fontsize=11, bbox=frame, **centred).get_bbox_patch()
+        for name, (text, x, y) in places.items()
+    }
     for start, end, label in arrows:
         begin, finish = places[start][1:], places[end][1:]
-        axis.annotate("", finish, begin, arrowprops={"arrowstyle": "->", "shrinkA": 26, "shrinkB": 26, "color": colour})
-        middle = np.mean([begin, finish], axis=0)
-        axis.text(middle[0], middle[1] + 0.12, label, fontsize=8, ha="center", color=colour)
+        patches = {"patchA": boxes[start], "patchB": boxes[end], "shrinkA": 2, "shrinkB": 2}
+        axis.annotate("", finish, begin, arrowprops={"arrowstyle": "->", "color": colour, **patches})
+        x, y = np.mean([begin, finish], axis=0)
+        axis.text(x, y, label, fontsize=10, color=colour, bbox=behind, **centred)
     axis.set(xlim=(-0.3, 3.5), ylim=(-0.5, 3.5))
     axis.axis("off")
