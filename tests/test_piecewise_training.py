@@ -85,6 +85,16 @@ def test_training_stops_when_the_loss_no_longer_falls() -> None:
     assert scores[-1].epoch == best + 2 < 60
 
 
+def test_the_weights_that_predict_held_out_text_best_are_kept() -> None:
+    made, windows = model()
+    valid = Windows.for_network(made.network, made.tokenizer, TEXTS[1:2])
+    scores = train(made.network, windows, replace(QUICK, stop_after=5), valid=valid, progress=False)
+    best = min(scores, key=lambda score: score.loss)
+    assert best.epoch == len(scores) - 5 < QUICK.epochs
+    assert memorised(made.network, valid).nats == pytest.approx(best.loss)
+    assert memorised(made.network, windows).nats > scores[-1].nats
+
+
 def test_a_budget_of_seconds_ends_the_training_after_a_step_at_least() -> None:
     assert len(trained(replace(QUICK, seconds=1e-9))) == 1
 

@@ -1,5 +1,6 @@
 """Training a network over characters, epoch by epoch, as the recipes of the original do."""
 
+import copy
 import math
 import time
 from collections.abc import Callable
@@ -37,9 +38,9 @@ class Recipe:
         batch_size: examples per gradient.
         accumulate: gradients per step.
         clip: largest norm of the gradient; None leaves it as it is.
-        schedule: "plateau" multiplies the rate by `factor` when the training loss has not fallen for `patience`
-            epochs, "exponential" by `gamma` after every epoch, "constant" leaves it.
-        stop_after: epochs without a lower training loss that end the training.
+        schedule: "plateau" multiplies the rate by `factor` when the loss has not fallen for `patience` epochs,
+            "exponential" by `gamma` after every epoch, "constant" leaves it.
+        stop_after: epochs without a lower loss that end the training.
         seconds: most in all; the last epoch may be cut short.
         repeats: how often an example comes in an epoch.
         random_fraction: share of the input characters replaced by random ones.
@@ -80,13 +81,19 @@ class Recipe:
 
 class EpochScore(NamedTuple):
     """Of one epoch, while it was trained: mean loss in nats, share of targets thought likeliest; seconds since the
-    start, and the learning rate it was trained with."""
+    start, the learning rate it was trained with, and the mean loss on held-out examples after it."""
 
     epoch: int
     nats: float
     accuracy: float
     seconds: float
     learning_rate: float
+    valid_nats: float | None = None
+
+    @property
+    def loss(self) -> float:
+        """What the training is steered by: the held-out loss where there is one."""
+        return self.nats if self.valid_nats is None else self.valid_nats
 
 
 def train(
@@ -94,6 +101,7 @@ def train(
     windows: Windows,
     recipe: Recipe | None = None,
     *,
+    valid: Windows | None = None,
     after_epoch: Callable[[EpochScore], None] | None = None,
     device: str = "cpu",
     progress: bool = True,
@@ -106,6 +114,8 @@ def train(
         network: any network over characters.
         windows: examples of the form it takes; a centred network takes centred ones.
         recipe: how to train; by default as Recipe() says.
+        valid: held-out examples. Schedule and early stopping then follow the loss on them, and the network ends with
+            the weights of the epoch that had the lowest.
         after_epoch: called with each new score, for instance to print a sample of text.
         device: "cpu" or "cuda"; the network stays there.
         progress: show a bar over the epochs.
@@ -118,6 +128,7 @@ def train(
     adjust = _schedule(recipe, optimizer)
     steps = max(1, len(batches) // recipe.accumulate)
     scores: list[EpochScore] = []
+    lowest, best, best_weights = math.inf, 0, network.state_dict()
     begin = time.monotonic()
     with tqdm(total=recipe.epochs, unit=" epochs", disable=not progress) as bar:
         for epoch in range(1, recipe.epochs + 1):
@@ -138,16 +149,22 @@ def train(
                 device=device,
                 title="",
             )
+            held_out = None if valid is None else memorised(network, valid).nats
             elapsed = time.monotonic() - begin
-            scores.append(EpochScore(epoch, sum(losses) / len(losses), hits.share, elapsed, rate))
+            scores.append(EpochScore(epoch, sum(losses) / len(losses), hits.share, elapsed, rate, held_out))
             bar.set_postfix(nats=f"{scores[-1].nats:.3f}", accuracy=f"{scores[-1].accuracy:.3f}", refresh=False)
             bar.update()
             if after_epoch is not None:
                 after_epoch(scores[-1])
-            adjust(scores[-1].nats)
-            best = min(scores, key=lambda score: score.nats).epoch
+            adjust(scores[-1].loss)
+            if scores[-1].loss < lowest:
+                lowest, best = scores[-1].loss, epoch
+                if valid is not None:
+                    best_weights = copy.deepcopy(network.state_dict())
             if epoch - best >= recipe.stop_after or elapsed >= (recipe.seconds or math.inf):
                 break
+    if valid is not None:
+        network.load_state_dict(best_weights)
     return scores
 
 
