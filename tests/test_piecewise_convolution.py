@@ -1,12 +1,15 @@
 """Convolutions are fully connected layers on patches."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from frugal.errors import InputError
-from frugal.piecewise import Basis, BasisConvolution, BasisLayer, FourierBasis, PiecewiseBasis, kernels
+from frugal.piecewise import Basis, BasisConvolution, BasisLayer, FourierBasis, PiecewiseBasis, Product, kernels
+from frugal.piecewise.layers import Form
 
 BASES = [
     PiecewiseBasis(3, 4),
@@ -20,7 +23,8 @@ KERNEL, CHANNELS, OUT = 3, 2, 5
 
 def layer_on_patches(convolution: BasisConvolution) -> BasisLayer:
     """The fully connected layer that a convolution applies to each patch, inputs ordered as (channel, tap)."""
-    layer = BasisLayer(CHANNELS * KERNEL**convolution.dimensions, OUT, convolution.basis).double()
+    inputs, form = CHANNELS * KERNEL**convolution.dimensions, convolution.form
+    layer = BasisLayer(inputs, OUT, convolution.basis, form=form, alpha=convolution.alpha).double()
     taps = convolution.weight.detach().view(OUT, CHANNELS, convolution.basis.values_per_link, -1)
     layer.weight.data = taps.permute(1, 3, 2, 0).flatten(0, 1)  # [C * taps, V, O]
     return layer
@@ -29,9 +33,14 @@ def layer_on_patches(convolution: BasisConvolution) -> BasisLayer:
 @pytest.mark.parametrize("basis", BASES)
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("dimensions", [1, 2])
-def test_a_convolution_is_one_layer_applied_to_every_patch(basis: Basis, stride: int, dimensions: int) -> None:
+@pytest.mark.parametrize("form", ["sum", "product"])
+def test_a_convolution_is_one_layer_applied_to_every_patch(
+    basis: Basis, stride: int, dimensions: int, form: Form
+) -> None:
     torch.manual_seed(0)
-    convolution = BasisConvolution(CHANNELS, OUT, KERNEL, basis, dimensions=dimensions, stride=stride).double()
+    settings: dict[str, Any] = {"dimensions": dimensions, "stride": stride, "form": form, "alpha": 0.3}
+    convolution = BasisConvolution(CHANNELS, OUT, KERNEL, basis, **settings).double()
+    torch.nn.init.normal_(convolution.weight)
     x = torch.rand(4, CHANNELS, *[9] * dimensions, dtype=torch.float64) * 2 - 1
     y = convolution(x)
     image = x if dimensions == 2 else x[:, :, None]
@@ -74,8 +83,28 @@ def test_padding_adds_links_that_give_nothing() -> None:
     assert convolution(torch.zeros(1, 1, 4)).flatten().tolist() == pytest.approx([2, 3, 3, 2])
 
 
-def test_work_in_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    convolution = BasisConvolution(CHANNELS, OUT, KERNEL, PiecewiseBasis(2, 10)).double()
+def test_padding_leaves_a_product_as_it_is() -> None:
+    convolution = BasisConvolution(1, 1, 3, PiecewiseBasis(2, 2), padding=1, form="product")
+    convolution.weight.data.fill_(1.0)  # every factor is 2
+    assert convolution(torch.zeros(1, 1, 4)).flatten().tolist() == pytest.approx([3, 7, 7, 3])
+
+
+def test_straight_links_through_zero_make_a_product_convolution_of_plain_weights() -> None:
+    plain = Product(CHANNELS * KERNEL**2, OUT, alpha=0.0)
+    torch.nn.init.zeros_(plain.bias)
+    convolution = BasisConvolution(
+        CHANNELS, OUT, KERNEL, PiecewiseBasis(2), dimensions=2, stride=2, form="product", alpha=0.0
+    )
+    taps = plain.weight.detach().view(OUT, CHANNELS, 1, KERNEL, KERNEL)
+    convolution.weight.data = torch.cat([-taps, taps], dim=2).flatten(1, 2)  # at -1 and at 1
+    x = torch.rand(3, CHANNELS, 7, 7) * 2 - 1
+    patches = functional.unfold(x, KERNEL, stride=2).transpose(1, 2)
+    torch.testing.assert_close(convolution(x).flatten(2), plain(patches).transpose(1, 2))
+
+
+@pytest.mark.parametrize("form", ["sum", "product"])
+def test_work_in_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch, form: Form) -> None:
+    convolution = BasisConvolution(CHANNELS, OUT, KERNEL, PiecewiseBasis(2, 10), form=form).double()
     x = torch.rand(7, CHANNELS, 12, dtype=torch.float64)
     whole = convolution(x)
     monkeypatch.setattr(kernels, "CHUNK_BYTES", 4000)
@@ -85,5 +114,7 @@ def test_work_in_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None
 def test_wrong_shapes_are_refused() -> None:
     with pytest.raises(InputError, match="2 channels"):
         BasisConvolution(2, 3, 3, PiecewiseBasis(2, 2))(torch.rand(4, 3, 10))
+    with pytest.raises(InputError, match="no patch to multiply over"):
+        BasisConvolution(2, 3, 3, PiecewiseBasis(2, 2), transposed=True, form="product")
     with pytest.raises(InputError, match="dimensions=3"):
         BasisConvolution(2, 3, 3, PiecewiseBasis(2, 2), dimensions=3)

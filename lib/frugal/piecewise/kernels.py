@@ -87,7 +87,7 @@ def neuron_products(basis: Basis, x: Tensor, weight: Tensor, alpha: float, kerne
 
 
 def product_of_links(links: Tensor, alpha: float) -> Tensor:
-    """Join link outputs [B, I, O] into neurons; alpha=0 takes the linear part away, alpha=1 leaves all of it."""
+    """Join link outputs [B, I, ...] into neurons; alpha=0 takes the linear part away, alpha=1 leaves all of it."""
     return (1 + links).prod(dim=1) - 1 - (1 - alpha) * links.sum(dim=1)
 
 

@@ -39,8 +39,7 @@ class BasisLayer(nn.Module):
         super().__init__()
         if in_features < 1 or out_features < 1:
             raise InputError(f"in_features={in_features}, out_features={out_features}: both must be at least 1")
-        if form not in get_args(Form):
-            raise InputError(f"form={form!r}: must be 'sum' or 'product'")
+        check_form(form)
         check_kernel(kernel, basis, form)
         self.in_features, self.out_features = in_features, out_features
         self.basis, self.form, self.alpha, self.kernel = basis, form, alpha, kernel
@@ -252,6 +251,11 @@ class FixedRotation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x @ self.weight.t()
+
+
+def check_form(form: str) -> None:
+    if form not in get_args(Form):
+        raise InputError(f"form={form!r}: must be 'sum' or 'product'")
 
 
 def initial_weight(basis: Basis, initialize: Initialize, *, fan_in: int, links: tuple[int, int]) -> Tensor:
