@@ -24,6 +24,7 @@ from frugal.piecewise import (
     kernels,
     normalisation,
 )
+from frugal.piecewise.networks import layer_of_kind
 
 KERNELS = ["dense", "bag", "reference"]
 
@@ -360,6 +361,8 @@ def test_what_is_not_a_number_stays_so_and_harms_nobody_else() -> None:
         (lambda: PiecewisePolynomial(2, 3, 2, 2, periodicity=-1), "periodicity=-1"),
         (lambda: PiecewisePolynomial(0, 3, 2, 2), "in_features=0"),
         (lambda: PiecewisePolynomial(2, 3, 2, 2, initialize="kaiming"), "initialize='kaiming'"),  # type: ignore[arg-type]
+        (lambda: layer_of_kind("fourier", 2, 3, 5, 1, "linear"), "initialize='linear'"),
+        (lambda: BasisLayer(2, 3, FourierBasis(5), initialize="constant"), "initialize='constant'"),
         (lambda: PiecewisePolynomial(2, 3, 2, 2, kernel="fast"), "kernel='fast'"),  # type: ignore[arg-type]
         (lambda: PiecewisePolynomial(2, 3, 2, 2, form="product", kernel="bag"), "kernel='bag'"),
         (lambda: PiecewisePolynomial(2, 3, 2, 2)(torch.rand(5, 4)), "in_features=2"),

@@ -263,12 +263,12 @@ def initial_weight(basis: Basis, initialize: Initialize, *, fan_in: int, links: 
     inputs, outputs = links
     if initialize == "uniform":
         return torch.empty(inputs, basis.values_per_link, outputs).uniform_(-1 / fan_in, 1 / fan_in)
-    if initialize == "constant":
-        return torch.empty(inputs, 1, outputs).uniform_(0, 1 / fan_in).repeat(1, basis.values_per_link, 1)
-    if initialize != "linear":
+    if initialize not in get_args(Initialize):
         raise InputError(f"initialize={initialize!r}: must be one of {', '.join(get_args(Initialize))}")
     if not isinstance(basis, LocalBasis):
-        raise InputError("initialize='linear': a Fourier series holds no straight line; use 'uniform'")
+        raise InputError(f"initialize={initialize!r}: is for values at nodes; a Fourier series takes 'uniform'")
+    if initialize == "constant":
+        return torch.empty(inputs, 1, outputs).uniform_(0, 1 / fan_in).repeat(1, basis.values_per_link, 1)
     positions = basis.node_positions.float().view(basis.values_per_link, -1)  # [V, D]
     slope = torch.empty(inputs, outputs, positions.shape[1]).uniform_(-0.5, 0.5)
     offset = torch.empty(inputs, 1, outputs).uniform_(-0.5, 0.5)

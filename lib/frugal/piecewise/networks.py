@@ -108,7 +108,7 @@ def layer_of_kind(
     if kind not in get_args(LayerKind):
         raise InputError(f"kind={kind!r}: must be one of {', '.join(get_args(LayerKind))}")
     if kind == "fourier":
-        return BasisLayer(inputs, outputs, FourierBasis(nodes))
+        return BasisLayer(inputs, outputs, FourierBasis(nodes), initialize=initialize)
     if kind.startswith("switch_"):
         continuous = kind == "switch_continuous"
         one_of = [PiecewiseBasis(nodes, segments, continuous, linear_extrapolation=linear_extrapolation)] * 2
