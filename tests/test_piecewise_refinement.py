@@ -1,5 +1,8 @@
 """Refinement keeps the function where it can, and comes as near as possible where it cannot."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,6 +19,7 @@ from frugal.piecewise import (
     refined,
     smoothed,
 )
+from models import TEXTS, TINY_CONVOLUTIONS, piecewise
 
 
 @settings(max_examples=40)
@@ -64,6 +68,33 @@ def test_refinement_in_several_coordinates_keeps_the_function() -> None:
     layer = PolynomialND(2, 3, 2, 2, segments=2).double()
     x = torch.rand(50, 2, 2, dtype=torch.float64) * 2 - 1
     torch.testing.assert_close(refined(layer, nodes=3, segments=4)(x), layer(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "changes"),
+    [
+        ("large_single_layer", {"width": 6}, {"nodes": 3, "segments": 4}),
+        ("small", {"width": 6, "nodes": 3}, {"nodes": 4, "segments": 16, "output_segments": 24}),
+        ("large_single_layer", {"width": 6}, {"kind": "discontinuous", "segments": 6}),
+        ("tail_focus", {"features": 9, **TINY_CONVOLUTIONS}, {"nodes": 3, "segments": (6,)}),
+        ("dual_convolution", {"features": 4, "width": 5}, {"nodes": 4, "segments": 6}),
+    ],
+)
+def test_a_whole_model_predicts_the_same_with_finer_links(
+    name: str, shape: dict[str, Any], changes: dict[str, Any]
+) -> None:
+    model = piecewise(name, **shape)
+    finer = model.refined(**changes)
+    assert finer.parameters > model.parameters
+    assert finer.shape == replace(model.shape, **changes)
+    tokens = model.tokenizer.encode(TEXTS[0])[None]
+    torch.testing.assert_close(finer.score(tokens), model.score(tokens), rtol=1e-3, atol=1e-3)
+
+
+def test_refining_does_not_change_the_width_of_a_model() -> None:
+    for change in ({"width": 7}, {"layers": 2}):
+        with pytest.raises(InputError, match="makes another network"):
+            piecewise("large_single_layer", width=6).refined(**change)
 
 
 def test_the_layer_given_is_left_alone_and_the_new_one_trains() -> None:

@@ -1,7 +1,7 @@
 """`PiecewiseLM`: any network over characters as a `LanguageModel`."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from frugal.corpora import Tokenizer
+from frugal.errors import InputError
 from frugal.language_model import LanguageModel, TargetScores, gather_targets, read_model, save_model
 from frugal.piecewise.networks import CODES_AT_ONCE, Shape
 from frugal.piecewise.presets import shape_of
+from frugal.piecewise.refinement import refined_weights
 
 
 class PiecewiseLM(LanguageModel):
@@ -63,6 +65,21 @@ class PiecewiseLM(LanguageModel):
             for log_probabilities, begin in self._pieces(tokens[:, :-1])
         ]
         return TargetScores(*(torch.cat(column, dim=1) for column in zip(*pieces, strict=True)))
+
+    def refined(self, **changes: Any) -> Self:
+        """A copy of another order or with other segments: `changes` are those fields of the shape.
+
+        More nodes and multiples of the segments keep its predictions, so that training can go on from them; any other
+        change gives links that are as near as possible. See `refinement.refined`.
+        """
+        finer = type(self)(replace(self.shape, **changes), self.tokenizer, device=self.device.type)
+        try:
+            finer.network.load_state_dict(refined_weights(self.network, finer.network))
+        except (AttributeError, RuntimeError) as error:
+            raise InputError(
+                f"{changes}: makes another network; only the order, the segments and the continuity of links change"
+            ) from error
+        return finer
 
     def save(self, folder: Path, notes: str = "") -> None:
         """Write weights, shape, tokeniser and a card that ends with `notes`."""

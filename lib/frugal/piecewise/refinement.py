@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import functools
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -49,6 +49,18 @@ def smoothed(layer: Layer, factor: float) -> Layer:
         matrix[left, [left, right]] += torch.tensor([-factor / 2, factor / 2], dtype=torch.float64)
         matrix[right, [left, right]] += torch.tensor([factor / 2, -factor / 2], dtype=torch.float64)
     return _on_basis(layer, basis, matrix)
+
+
+def refined_weights(network: nn.Module, finer: nn.Module) -> dict[str, Tensor]:
+    """Return a state for `finer`, a network that differs in the bases of its layers alone; see `refined`."""
+    state = network.state_dict()
+    for name, new in finer.named_modules():
+        if isinstance(new, (BasisLayer, BasisConvolution)):
+            old: Any = network.get_submodule(name)
+            if old.basis != new.basis:
+                matrix = transfer_matrix(_piecewise(old), _piecewise(new))
+                state[f"{name}.weight"] = _on_basis(old, _piecewise(new), matrix).weight
+    return state
 
 
 def transfer_matrix(old: PiecewiseBasis, new: PiecewiseBasis) -> Tensor:
