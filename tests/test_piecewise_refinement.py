@@ -91,8 +91,8 @@ def test_a_whole_model_predicts_the_same_with_finer_links(
     torch.testing.assert_close(finer.score(tokens), model.score(tokens), rtol=1e-3, atol=1e-3)
 
 
-def test_refining_does_not_change_the_width_of_a_model() -> None:
-    for change in ({"width": 7}, {"layers": 2}):
+def test_refining_changes_nothing_but_the_links_of_a_model() -> None:
+    for change in ({"width": 7}, {"layers": 2}, {"nods": 3}):
         with pytest.raises(InputError, match="makes another network"):
             piecewise("large_single_layer", width=6).refined(**change)
 

@@ -1,6 +1,7 @@
 """Recipes: learning by heart, schedules, early stopping, and what a score counts."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,11 +10,22 @@ from torch import nn
 
 from frugal.errors import InputError
 from frugal.generate import Sampling, generate
-from frugal.piecewise import EpochScore, PiecewiseLM, Recipe, Windows, memorised, preset, train
+from frugal.piecewise import PRESETS, EpochScore, PiecewiseLM, Recipe, Shape, Windows, memorised, preset, train
+from frugal.piecewise.convolutional import ConvolutionShape, DualConvolutionShape
+from frugal.piecewise.mamba import MambaShape
+from frugal.piecewise.mlp import MLPShape
 from frugal.piecewise.training import Hits
+from frugal.piecewise.transformer import TransformerShape
 from frugal.training import fit
-from models import TEXTS, characters
+from models import TEXTS, TINY_CONVOLUTIONS, characters, piecewise
 
+SMALLEST: dict[type[Shape], dict[str, Any]] = {
+    MLPShape: {"features": 4, "width": 5},
+    ConvolutionShape: {"features": 9, **TINY_CONVOLUTIONS},
+    DualConvolutionShape: {"features": 4, "width": 4},
+    TransformerShape: {"features": 4, "inner_width": 5, "output_width": 5},
+    MambaShape: {"features": 4, "width": 4, "blocks": 1, "state": 2},
+}
 QUICK = Recipe(epochs=60, learning_rate=0.02, batch_size=20, schedule="constant")
 
 
@@ -44,6 +56,21 @@ def test_what_is_known_by_heart_has_no_gradient_rather_than_a_denormal_one() -> 
     Hits().loss(table, (torch.tensor([0, 1]), torch.tensor([0, 0]))).backward()
     assert table.weight.grad is not None
     assert (table.weight.grad != 0).tolist() == [[False, False], [True, True]]
+
+
+@pytest.mark.parametrize("faithful", [False, True])
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_trains_and_predicts_from_its_folder(name: str, faithful: bool, tmp_path: Path) -> None:
+    made = piecewise(name, **SMALLEST[type(PRESETS[name])], faithful=faithful)
+    windows = Windows.for_network(made.network, made.tokenizer, TEXTS[:1], 8)
+    before = [weight.clone() for weight in made.network.parameters()]
+    (score,) = train(made.network, windows, Recipe(epochs=1, batch_size=8), progress=False)
+    assert score.nats > 0
+    assert any(not torch.equal(*pair) for pair in zip(before, made.network.parameters(), strict=True))
+    made.save(tmp_path / "model")
+    likeliest = Sampling(max_tokens=3, temperature=0)
+    goes_on = [generate(model, "the c", likeliest) for model in (made, PiecewiseLM.load(tmp_path / "model"))]
+    assert goes_on[0] == goes_on[1]
 
 
 def test_mamba_learns_from_runs() -> None:

@@ -72,10 +72,10 @@ class PiecewiseLM(LanguageModel):
         More nodes and multiples of the segments keep its predictions, so that training can go on from them; any other
         change gives links that are as near as possible. See `refinement.refined`.
         """
-        finer = type(self)(replace(self.shape, **changes), self.tokenizer, device=self.device.type)
         try:
+            finer = type(self)(replace(self.shape, **changes), self.tokenizer, device=self.device.type)
             finer.network.load_state_dict(refined_weights(self.network, finer.network))
-        except (AttributeError, RuntimeError) as error:
+        except (AttributeError, RuntimeError, TypeError) as error:
             raise InputError(
                 f"{changes}: makes another network; only the order, the segments and the continuity of links change"
             ) from error
