@@ -37,9 +37,14 @@ class TextMemory:
     texts: dict[int, Tensor]
 
     @classmethod
-    def empty(cls, dim: int, capacity: int, **settings: Any) -> Self:
-        """A memory without entries; the settings are those of AssociativeMemory."""
-        return cls(AssociativeMemory(dim, capacity, **{"metric": "cosine", **settings}), {})
+    def empty(cls, dim: int, capacity: int, *, index: str = "auto", device: str = "cpu", **settings: Any) -> Self:
+        """A memory without entries; the settings are those of AssociativeMemory.
+
+        Where a model computes on another `device`, an index of FAISS still searches on the processor.
+        """
+        device = device if index in ("exact", "auto") else "cpu"
+        settings = {"metric": "cosine", "index": index, "device": device, **settings}
+        return cls(AssociativeMemory(dim, capacity, **settings), {})
 
     def __len__(self) -> int:
         return len(self.store)
