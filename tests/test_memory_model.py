@@ -1,5 +1,8 @@
 """A GPT that reads and writes a memory: what it reads, what it writes, what it must never see."""
 
+import operator
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ from frugal.corpora import encode_documents
 from frugal.errors import InputError, UnavailableError
 from frugal.evaluate import evaluate
 from frugal.generate import Sampling, generate
-from frugal.memory import MemoryGPT, MemoryPlan, train_memory, validate
+from frugal.memory import MemoryGPT, MemoryPlan, TextMemory, train_memory, validate
 from frugal.memory.reading import Entries, Reader
 from frugal.memory.training import memory_loss
 from frugal.readout import EchoLanguageModel
@@ -171,6 +174,67 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(scope: str, tmp_p
     found = train_memory(resumed, text, text, plan, folder=tmp_path / "state")
     expected = train_memory(whole, text, text, plan)
     assert [s.validation_nats for s in found] == pytest.approx([s.validation_nats for s in expected], rel=1e-6)
+
+
+def test_training_stops_when_validation_no_longer_gains() -> None:
+    model = memory_gpt(read="knn", remembered=())
+    far_too_fast = MemoryPlan(epochs=9, learning_rate=0.3, windows=2, patience=2)
+    scores = train_memory(model, [LONG * 2], [LONG], far_too_fast)
+    best = min(scores, key=lambda score: score.validation_nats)
+    assert scores[-1].epoch == best.epoch + 2 < 9
+    assert validate(model, [LONG]).validation_nats == pytest.approx(best.validation_nats)
+
+
+def test_an_epochs_time_is_that_of_its_training_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("frugal.memory.training._epoch", lambda *_: time.sleep(0.2))
+    scores = train_memory(memory_gpt(remembered=()), [LONG], ["the cat"], MemoryPlan(epochs=1, windows=2))
+    assert scores[1].seconds > 0.2
+
+
+def test_a_saved_model_is_trained_on(tmp_path: Path) -> None:
+    model, text = memory_gpt(read="knn", remembered=()), [LONG * 2]
+    plan = MemoryPlan(epochs=2, learning_rate=1e-2, windows=2)
+    first = train_memory(model, text, text, plan)
+    model.save(tmp_path / "model")
+    gentler = replace(plan, learning_rate=1e-3)
+    second = train_memory(MemoryGPT.load(tmp_path / "model"), text, text, gentler)
+    assert second[0].validation_nats == pytest.approx(min(score.validation_nats for score in first), rel=1e-5)
+    assert second[-1].validation_nats < second[0].validation_nats
+
+
+def test_forgetting_leaves_a_stream_less_to_read() -> None:
+    losses = []
+    for share in (0.0, 0.999):
+        model = memory_gpt(read="knn", remembered=())
+        plan = MemoryPlan(
+            epochs=1, learning_rate=1e-12, windows=2, scope="stream", retrieval=0.0, forgetfulness_factor=share
+        )
+        losses.append(train_memory(model, [TEXTS[0] * 4], TEXTS[:1], plan)[1].training_loss)
+    assert losses[0] < losses[1]  # the text repeats itself
+
+
+def test_validation_measures_what_a_count_by_hand_gives() -> None:
+    model = memory_gpt(read="knn", remembered=())
+    torch.nn.init.constant_(model.network.reader.nothing.bias, 0.9)  # some of what is useful is not read
+    score, tokens = validate(model, [LONG]), tokens_of(model)
+    steps = list(model.steps(tokens[:, :-1]))
+    reads = torch.cat([step.output.reading.weights[0, :, 0] < 0.5 for step in steps]).tolist()
+    held = torch.cat([step.output.reading.tokens[0] for step in steps]).tolist()
+    useful = [target in entries for target, entries in zip(tokens[0, 1:].tolist(), held, strict=True)]
+    right = sum(map(operator.and_, reads, useful))
+    precision, recall = right / sum(reads), right / sum(useful)
+    assert 0 < right < sum(useful)
+    assert score.retrieval_f1 == pytest.approx(2 * precision * recall / (precision + recall))
+    assert score.hit_rate == pytest.approx(sum(useful) / len(useful))
+    scored = evaluate(model, [LONG])
+    assert score.accuracy == pytest.approx(scored.accuracy)
+    assert score.perplexity == pytest.approx(scored.perplexity, rel=1e-4)
+
+
+def test_a_model_elsewhere_may_have_an_index_on_the_processor() -> None:
+    memory = TextMemory.empty(4, 10, index="flat", device="cuda")
+    memory.remember(torch.arange(3), torch.eye(4)[:2], torch.arange(2))
+    assert memory.search(torch.eye(4)[1:2], 1).tokens.tolist() == [[2]]
 
 
 def test_what_is_remembered_shows_in_the_next_answer_and_what_is_forgotten_does_not() -> None:

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -81,6 +81,7 @@ class MemoryScore:
             token.
         hit_rate: share of positions where one does.
         write_rate: entries per token.
+        seconds: that training and validation took.
     """
 
     epoch: int
@@ -163,9 +164,11 @@ def train_memory(
         scores, best = [validate(model, validation)], _copy(network)
     try:
         while len(scores) <= plan.epochs and len(scores) - 1 - _best(scores).epoch < plan.patience:
+            begin = time.monotonic()
             loss = _epoch(model, streams, plan, optimizer, len(scores))
             network.eval()
-            scores.append(validate(model, validation, epoch=len(scores), training_loss=loss))
+            score = validate(model, validation, epoch=len(scores), training_loss=loss)
+            scores.append(replace(score, seconds=time.monotonic() - begin))
             if _best(scores) is scores[-1]:
                 best = _copy(network)
             if folder is not None:
