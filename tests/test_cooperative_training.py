@@ -230,15 +230,13 @@ def test_an_oracle_depends_on_its_seed_alone_and_never_draws_what_ends_a_sequenc
     assert (DATA[:, 1:] < 4).all()
 
 
-def test_steering_moves_predictions_towards_the_guides_characters() -> None:
+def test_steering_draws_states_towards_the_mean_state_of_the_guide() -> None:
     model, guide = Recurrent(characters()), "the the the the the the"
     tokens = torch.cat([torch.tensor([model.tokenizer.start_id]), model.tokenizer.encode(guide)])[None]
-
-    def likelihood(weight: float) -> float:
-        return SteeredModel(model, guide, weight=weight).target_log_probabilities(tokens).mean().item()
-
-    assert likelihood(0.0) == pytest.approx(model.target_log_probabilities(tokens).mean().item(), abs=1e-6)
-    assert likelihood(0.3) != likelihood(0.0)
+    states = model.hidden(tokens)
+    for weight in (0.0, 0.3, 1.0):
+        expected = model.head(states + weight * (states[:, 1:].mean(1, keepdim=True) - states)).log_softmax(-1)
+        torch.testing.assert_close(SteeredModel(model, guide, weight=weight).score(tokens), expected)
     for bad, message in (({"weight": 2.0}, "weight=2.0"), ({"guide": " "}, "guide=' '")):
         with pytest.raises(InputError, match=message):
             SteeredModel(model, **{"guide": guide, **bad})  # type: ignore[arg-type]
@@ -252,3 +250,8 @@ def test_a_cooperatively_trained_model_can_be_guided_by_a_text_too() -> None:
 def test_symbols_must_be_at_least_two() -> None:
     with pytest.raises(InputError, match="vocabulary=1"):
         world.symbols(1)
+
+
+def test_scores_of_no_sequences_are_refused() -> None:
+    with pytest.raises(InputError, match="count=0: must be at least 1"):
+        ORACLE.compare(ORACLE.model, 0)

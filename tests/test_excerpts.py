@@ -36,3 +36,5 @@ def test_an_excerpt_ends_between_two_words() -> None:
 def test_room_for_less_than_a_character_each_is_refused() -> None:
     with pytest.raises(InputError, match="characters=1: must be at least one for each of 2"):
         excerpts([Document("a", "a"), Document("b", "b")], 1)
+    with pytest.raises(InputError, match="no documents"):
+        excerpts([], 100)

@@ -51,3 +51,9 @@ def test_states_that_hold_the_last_two_tokens_copy_those_and_no_others() -> None
 def test_a_delay_longer_than_all_documents_is_refused() -> None:
     with pytest.raises(InputError, match="delay=9"):
         copied_share([torch.ones(5, 2)] * 8, [torch.zeros(5, dtype=torch.int64)] * 8, [9])
+
+
+@pytest.mark.parametrize("delays", [[], [3, -1]])
+def test_delays_that_mean_nothing_are_refused(delays: list[int]) -> None:
+    with pytest.raises(InputError, match="whole numbers of tokens from 0 on"):
+        copied_share([torch.ones(5, 2)] * 8, [torch.zeros(5, dtype=torch.int64)] * 8, delays)

@@ -159,6 +159,14 @@ def test_whitened_inputs_have_unit_variance_in_all_directions() -> None:
     torch.testing.assert_close(whitened.T.cov(correction=0), torch.eye(WIDTH), rtol=0, atol=0.02)
 
 
+def test_what_cannot_be_whitened_is_refused() -> None:
+    rows = [(torch.ones(9, WIDTH), torch.zeros(9, dtype=torch.int64))]
+    with pytest.raises(InputError, match="the inputs do not vary"):
+        SoftmaxReadout(WIDTH, V).whiten(RidgeStatistics.collect(rows, V))
+    with pytest.raises(InputError, match=r"shrinkage=-1.0: must be positive"):
+        SoftmaxReadout(WIDTH, V).whiten(RidgeStatistics.collect(some_rows(), V), shrinkage=-1.0)
+
+
 def test_a_ridge_readout_is_a_better_start_than_nothing() -> None:
     rows, validation = some_rows(3000), some_rows(500, seed=1)
     statistics = RidgeStatistics.collect(rows, V)

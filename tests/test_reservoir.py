@@ -251,7 +251,8 @@ def test_reservoirpy_gives_the_same_states() -> None:
     [
         ({"spectral_radius": -0.3}, "spectral_radius=-0.3: must be positive"),
         ({"spectral_radius": float("nan")}, "spectral_radius=nan"),
-        ({"leak": 0.0}, r"leak=0.0: must lie in \(0, 1\]"),
+        ({"leak": 0.0}, r"leak=0: must lie in \(0, 1\]"),
+        ({"leak": torch.linspace(0.5, 2, 16)}, r"leak=1\.1: must lie in \(0, 1\]"),
         ({"leak": [0.5, 0.5]}, r"expected one number, or one for each of 16 units"),
         ({"topology": "star"}, "topology='star': unknown; choose one of dense"),
         ({"activation": "relu"}, "activation='relu': unknown"),

@@ -36,6 +36,12 @@ def test_a_seed_repeats_the_draws() -> None:
     assert draws() == first
 
 
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_out_of_range_is_refused(seed: int) -> None:
+    with pytest.raises(InputError, match=f"seed={seed}: must lie in 0"):
+        seed_everything(seed)
+
+
 def test_training_takes_as_many_steps_as_asked_and_learns() -> None:
     _, losses = train(steps=200)
     assert len(losses) == 200
@@ -93,6 +99,8 @@ def test_a_loss_that_is_not_finite_ends_the_training() -> None:
 
 
 def test_training_without_a_budget_is_refused() -> None:
+    with pytest.raises(InputError, match="steps=0: must be at least 1"):
+        train(steps=0)
     with pytest.raises(InputError, match="needs a budget"):
         train()
 

@@ -27,7 +27,13 @@ DECAY = 0.2
 
 
 def seed_everything(seed: int) -> None:
-    """Make the random draws of Python, numpy and torch (all devices) repeatable."""
+    """Make the random draws of Python, numpy and torch (all devices) repeatable.
+
+    Raises:
+        InputError: numpy takes no such seed.
+    """
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed={seed}: must lie in 0 to {2**32 - 1}")
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -83,6 +89,8 @@ def fit(
 
     if steps is None and seconds is None:
         raise InputError("steps=None, seconds=None: training needs a budget; give one of them")
+    if steps is not None and steps < 1:
+        raise InputError(f"steps={steps}: must be at least 1")
     if iter(batches) is batches:
         raise InputError("batches: can be gone through only once; give a DataLoader or a list")
     if next(iter(batches), None) is None:

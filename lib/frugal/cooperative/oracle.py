@@ -81,6 +81,8 @@ class Oracle:
 
         Give a seed that no training data were drawn with.
         """
+        if count < 1:
+            raise InputError(f"count={count}: must be at least 1; scores rest on so many sequences, 2000 are usual")
         data = self.sequences(count, seed)
         samples = sequences(generator, count, self.length, seed)
         of_data, of_samples = (Totals.collect(self.model, generator, tokens) for tokens in (data, samples))

@@ -15,8 +15,10 @@ def excerpts(documents: Sequence[Document], characters: int) -> tuple[Document, 
     two words. Dialogues lose their `turns` with their end.
 
     Raises:
-        InputError: `characters` leaves less than one character for each document.
+        InputError: there are no documents, or `characters` leaves less than one character for each.
     """
+    if not documents:
+        raise InputError("there are no documents to take excerpts from: ask for at least one")
     if characters < len(documents):
         raise InputError(f"characters={characters}: must be at least one for each of {len(documents)} documents")
     share = _share(sorted(len(document.text) for document in documents), characters)

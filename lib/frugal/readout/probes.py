@@ -3,7 +3,7 @@
 A half of a probe's documents is for fitting, an eighth for choosing the penalty, the rest is scored.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -105,7 +105,7 @@ class Probe:
 
 
 def copied_share(
-    states: Sequence[Tensor], tokens: Sequence[Tensor], delays: Iterable[int], classes: int = 64
+    states: Sequence[Tensor], tokens: Sequence[Tensor], delays: Sequence[int], classes: int = 64
 ) -> dict[int, float]:
     """Delayed copy: how often a ridge readout of the states names the token that was read `delay` tokens ago.
 
@@ -116,8 +116,11 @@ def copied_share(
         classes: so many of the most common tokens are asked for, the others are passed over.
 
     Raises:
-        InputError: too few documents for three parts, or a delay that none of them is longer than.
+        InputError: too few documents for three parts, no delays, or one that is negative or that none of them is
+            longer than.
     """
+    if not delays or min(delays) < 0:
+        raise InputError(f"delays={delays}: must be whole numbers of tokens from 0 on, at least one of them")
     if len(states) < 4:
         raise InputError(f"{len(states)} documents: needs at least 4, to fit, to choose and to score")
     common = torch.cat([document.cpu() for document in tokens]).bincount().argsort(descending=True)[:classes]

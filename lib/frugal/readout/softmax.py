@@ -125,9 +125,13 @@ def whitening_map(statistics: RidgeStatistics, input_size: int, shrinkage: float
             f"statistics of {len(statistics.inputs)} inputs: this readout takes {input_size}; "
             "`statistics.select(model.columns)` gives those of its own"
         )
+    if not shrinkage > 0:
+        raise InputError(f"shrinkage={shrinkage}: must be positive; typical values lie in 1e-4 to 1")
     mean = statistics.inputs / statistics.count
     covariance = statistics.gram / statistics.count - torch.outer(mean, mean)
     variance, basis = torch.linalg.eigh(covariance)
+    if not variance.mean() > 0:
+        raise InputError("the inputs do not vary, so that they cannot be whitened: give longer or more texts")
     shrunk = variance.clamp_min(0) + shrinkage * variance.mean()
     # Symmetric (ZCA): of all whitening maps the one that changes the inputs least.
     return mean, (basis * shrunk.rsqrt()) @ basis.T

@@ -195,6 +195,7 @@ def leak_of_each_unit(leak: float | Sequence[float] | Tensor, size: int) -> Tens
     leaks = torch.as_tensor(leak, dtype=torch.float64)
     if leaks.ndim > 0 and leaks.shape != (size,):
         raise InputError(f"leak of shape {list(leaks.shape)}: expected one number, or one for each of {size} units")
-    if not ((leaks > 0) & (leaks <= 1)).all():
-        raise InputError(f"leak={leak}: must lie in (0, 1]; 1 is no leak, 0.01 remembers about a hundred steps")
+    wrong = leaks[~((leaks > 0) & (leaks <= 1))]
+    if len(wrong):
+        raise InputError(f"leak={wrong[0]:g}: must lie in (0, 1]; 1 is no leak, 0.01 remembers about a hundred steps")
     return leaks.expand(size).contiguous()
