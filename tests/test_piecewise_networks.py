@@ -14,7 +14,7 @@ from torch import Tensor
 from frugal.corpora import CharTokenizer
 from frugal.errors import InputError
 from frugal.generate import Sampling, generate
-from frugal.piecewise import PRESETS, CharacterNetwork, PiecewiseLM, Shape, preset, preset_of_size
+from frugal.piecewise import PRESETS, CharacterNetwork, PiecewiseLM, Shape, preset, preset_of_size, read_settings
 from frugal.piecewise.networks import LayerKind
 from frugal.piecewise.recurrence import linear_recurrence, loop, scan
 from models import EVERY_MODEL, TEXTS, TINY_CONVOLUTIONS, piecewise
@@ -218,6 +218,15 @@ def test_a_network_of_a_size_is_the_widest_that_fits(weights: int, name: str) ->
 def test_a_size_that_no_network_has_is_refused() -> None:
     with pytest.raises(InputError, match="weights=10: too few for any small over 50 characters"):
         preset_of_size("small", 10, 50)
+
+
+def test_settings_are_read_as_what_they_are_written() -> None:
+    written = ["repeats=5", "clip = 1e-1", "schedule=exponential", "channels=[6, 8]", "continuous=False", "gamma=.9"]
+    expected = {"repeats": 5, "clip": 0.1, "schedule": "exponential", "channels": [6, 8], "continuous": False}
+    assert read_settings(written) == {**expected, "gamma": 0.9}
+    for wrong in ("repeats", "=5", "repeats="):
+        with pytest.raises(InputError, match="a name and a value"):
+            read_settings([wrong])
 
 
 def test_the_originals_names_are_all_there() -> None:

@@ -18,7 +18,7 @@ from frugal.piecewise.layers import (
 )
 from frugal.piecewise.networks import CharacterNetwork, Shape
 from frugal.piecewise.normalisation import MaxAbs, MaxCenter, normalisation
-from frugal.piecewise.presets import PRESETS, preset, preset_of_size
+from frugal.piecewise.presets import PRESETS, preset, preset_of_size, read_settings
 from frugal.piecewise.refinement import refined, smoothed
 from frugal.piecewise.search import SPACE, START, Trial, evolve, shape_at, trial_nats
 from frugal.piecewise.training import EpochScore, Memorised, Recipe, memorised, train
@@ -63,6 +63,7 @@ __all__ = [
     "normalisation",
     "preset",
     "preset_of_size",
+    "read_settings",
     "refined",
     "shape_at",
     "smoothed",

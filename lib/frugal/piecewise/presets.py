@@ -1,8 +1,9 @@
 """Shapes of networks by the names of the original's configurations, and shapes from a saved configuration."""
 
+import ast
 import dataclasses
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -56,6 +57,24 @@ def preset(name: str, **changes: Any) -> Shape:
     if unknown := [change for change in changes if change not in fields]:
         raise InputError(f"{unknown[0]}={changes[unknown[0]]!r}: {name} has no such field; it has {', '.join(fields)}")
     return dataclasses.replace(PRESETS[name], **changes)
+
+
+def read_settings(settings: Iterable[str]) -> dict[str, Any]:
+    """Return settings written as "name=value": values as Python writes them, or text where that is no Python value.
+
+    Raises:
+        InputError: one has no name or no value.
+    """
+    result: dict[str, Any] = {}
+    for setting in settings:
+        name, _, value = (part.strip() for part in setting.partition("="))
+        if not name or not value:
+            raise InputError(f"setting {setting!r}: must be a name and a value, such as 'segments=4'")
+        try:
+            result[name] = ast.literal_eval(value)
+        except (SyntaxError, ValueError):
+            result[name] = value
+    return result
 
 
 def preset_of_size(name: str, weights: int, characters: int, **changes: Any) -> Shape:
