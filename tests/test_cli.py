@@ -70,11 +70,11 @@ def test_the_command_line_wins_over_the_file_and_that_over_the_profile(tmp_path:
     path = make_notebook(tmp_path / "a.ipynb", "print(n)")
     (tmp_path / "values.yaml").write_text("n: 20\nname: 007\nseed: 4\n")
     result = frugal(
-        "run", path, "--profile", "smoke", "-f", tmp_path / "values.yaml", "-p", "seed", "-5", "--reports", tmp_path
+        "run", path, "--profile", "smoke", "-f", tmp_path / "values.yaml", "-p", "seed", "5", "--reports", tmp_path
     )
     assert result.exit_code == 0, result.output
     (status,) = tmp_path.glob("runs/a/*/status.json")
-    assert json.loads(status.read_text())["parameters"] == {"n": 20, "name": "007", "seed": -5}
+    assert json.loads(status.read_text())["parameters"] == {"n": 20, "name": "007", "seed": 5}
 
 
 def test_a_failed_run_is_reported_and_the_others_still_run(tmp_path: Path):

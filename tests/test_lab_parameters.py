@@ -158,6 +158,37 @@ def test_a_value_written_as_text_comes_back(case: tuple[str, object]):
         assert check(parameters, {"x": str(value)}) == {"x": value}
 
 
+COUNTS = """\
+units: int = 500  # units [smoke: 50]
+seed: int = 0  # of all draws
+shift: int = -3  # steps
+orders: list[int] = [1, 2]  # of the n-grams
+delays: list[int] = [0, 4]  # steps
+more: list[str] = []  # texts
+width: int | None = None  # of the net
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "complaint"),
+    [
+        ("units", "0", "units=0: must be at least 1"),
+        ("seed", "-1", "seed=-1: must be at least 0"),
+        ("orders", "[2, 0]", r"orders=\[2, 0\]: must be at least 1"),
+        ("orders", "[]", r"orders=\[\]: must hold at least one value"),
+        ("delays", "[-1]", r"delays=\[-1\]: must be at least 0"),
+    ],
+)
+def test_less_than_a_notebook_counts_with_is_refused(name: str, text: str, complaint: str):
+    with pytest.raises(InputError, match=complaint):
+        check(parse_parameters(COUNTS), {name: text})
+
+
+def test_what_a_notebook_may_count_with_is_taken():
+    given = {"units": 1, "seed": 0, "shift": -9, "delays": [0], "more": [], "width": -1}
+    assert check(parse_parameters(COUNTS), given) == given
+
+
 def test_profiles_set_only_what_they_name():
     parameters = parse_parameters(CELL)
     assert profile_values(parameters, "default") == {}

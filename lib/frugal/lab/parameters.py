@@ -225,15 +225,37 @@ def check(parameters: list[Parameter], given: dict[str, Any]) -> dict[str, Any]:
     Text is read by the declared type: `007` stays "007" for a str, and `1e3` is refused for an int.
 
     Raises:
-        InputError: a name is unknown (the sentence suggests the nearest one) or a value has the wrong type.
+        InputError: a name is unknown (the sentence suggests the nearest one), a value has the wrong type, or it is
+            less than the notebook counts with.
     """
-    types = {parameter.name: parameter.type for parameter in parameters}
+    known = {parameter.name: parameter for parameter in parameters}
     for name in given:
-        if name not in types:
-            near = difflib.get_close_matches(name, types, n=1)
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
-            raise InputError(f"{name}: unknown parameter; {hint}The notebook has: {', '.join(types) or 'none'}")
-    return {name: conform(name, read_text(value, types[name]), types[name]) for name, value in given.items()}
+            raise InputError(f"{name}: unknown parameter; {hint}The notebook has: {', '.join(known) or 'none'}")
+    types = {name: known[name].type for name in given}
+    read = {name: conform(name, read_text(value, types[name]), types[name]) for name, value in given.items()}
+    for name, value in read.items():
+        check_count(known[name], value)
+    return read
+
+
+def check_count(parameter: Parameter, value: Any) -> None:
+    """Refuse an int below 1, or below 0, and an empty list, where the notebook itself sets no such value."""
+    declared = [parameter.default, *parameter.profiles.values()]
+    if value == [] and [] not in declared:
+        raise InputError(f"{parameter.name}=[]: must hold at least one value")
+    if parameter.type.item is int and (own := _numbers(declared)):
+        least = min(1, *own)
+        if least >= 0 and min(_numbers([value]), default=least) < least:
+            raise InputError(f"{parameter.name}={value}: must be at least {least}")
+
+
+def _numbers(values: list[Any]) -> list[int]:
+    """Those in the values, each a number, a list of them or None."""
+    lists = (value if isinstance(value, list) else [value] for value in values)
+    return [number for numbers in lists for number in numbers if number is not None]
 
 
 def profile_values(parameters: list[Parameter], profile: str) -> dict[str, Any]:
