@@ -137,6 +137,15 @@ def test_a_loaded_conversation_goes_on_as_the_original_would(name: str, tmp_path
     torch.testing.assert_close(loaded.model.logits[-1], original.model.logits[-1], rtol=0, atol=1e-4)
 
 
+def test_another_model_reads_the_conversation_when_it_answers_next(tmp_path: Path) -> None:
+    session = ChatSession(EVERY_MODEL["echo, residual"](), sampling=SHORT)
+    say(session, "the cat sat")
+    session.save(tmp_path)
+    guided = GuidedModel(session.model, "on a mat", weight=0.9)
+    session.change_model(guided)
+    assert say(session, "and the dog?") == say(ChatSession.load(tmp_path, guided), "and the dog?")
+
+
 def test_the_echo_is_carried_from_turn_to_turn() -> None:
     model = Watched(EVERY_MODEL["echo, residual"]())
     session = ChatSession(model, sampling=SHORT)
@@ -504,8 +513,16 @@ def capture_display(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
 
 
 def widgets(session: ChatSession) -> tuple[Any, ...]:
-    conversation, problem, row = chat._live(session).children
+    conversation, problem, row, _ = chat._live(session).children
     return (conversation, problem, *row.children)
+
+
+def settings_of(box: Any) -> dict[str, Any]:
+    """The controls of the widget's settings by what stands beside them."""
+    controls, kept = box.children[3].children[0].children
+    *named, stop, guide, weight = controls.children
+    by_name = {each.description: each for each in (*named, guide, weight, *kept.children)}
+    return {**by_name, "Stop strings": stop.children[1]}
 
 
 def test_the_widget_streams_the_answer_and_resets() -> None:
@@ -520,6 +537,59 @@ def test_the_widget_streams_the_answer_and_resets() -> None:
     assert (message.value, message.disabled, problem.value) == ("", False, "")
     reset.click()
     assert (session.turns, conversation.value) == ((), chat.transcript([]))
+
+
+def test_the_widgets_settings_take_effect_with_the_next_message() -> None:
+    session = ChatSession(parrot(), sampling=GREEDY)
+    box = chat._live(session)
+    message, send, _ = box.children[2].children
+    settings = settings_of(box)
+
+    def answer_to(text: str) -> str:
+        message.value = text
+        send.click()
+        return session.turns[-1].text
+
+    assert (settings["Temperature"].value, settings["Longest answer"].value) == (0, 40)
+    settings["Longest answer"].value = 4
+    assert answer_to("hi") == "hell"
+    settings["Longest answer"].value, settings["Stop strings"].value = 40, ["lo"]
+    settings["Top k (0: all)"].value, settings["Top p (1: all)"].value = 3, 0.5
+    assert answer_to("hi") == "hel"
+    assert (session.sampling.top_k, session.sampling.top_p, session.sampling.stop) == (3, 0.5, ("lo",))
+    settings["Guide text"].value, settings["Its weight"].value = "hello you", 0.25
+    answer_to("hi")
+    assert isinstance(session.model, GuidedModel)
+    assert session.model.weight == 0.25
+    settings["Guide text"].value = ""
+    answer_to("hi")
+    assert isinstance(session.model, NGram)
+
+
+def test_the_widget_saves_and_loads_the_conversation(tmp_path: Path) -> None:
+    session = ChatSession(GuidedModel(parrot(), "hello", weight=0.1), sampling=GREEDY)
+    box = chat._live(session)
+    conversation, problem, row, _ = box.children
+    message, send, reset = row.children
+    settings = settings_of(box)
+    assert (settings["Guide text"].value, settings["Its weight"].value) == ("hello", 0.1)
+    settings["Folder"].value = str(tmp_path / "talk")
+    settings["Load"].click()
+    assert "holds no readable conversation" in problem.value
+    message.value = "hi"
+    send.click()
+    said = session.turns
+    settings["Save"].click()
+    assert (problem.value, ChatSession.load(tmp_path / "talk", parrot()).turns) == ("", said)
+    reset.click()
+    settings["Temperature"].value = 1.5
+    settings["Load"].click()
+    assert conversation.value == chat.transcript(said)
+    assert settings["Temperature"].value == 0
+    message.value = "how are you?"
+    send.click()
+    assert chat.transcript(said) != conversation.value
+    assert "how are you?" in conversation.value
 
 
 def test_the_enter_key_sends() -> None:

@@ -86,6 +86,11 @@ class ChatSession:
         self._turns: list[Turn] = []
         self._readings: tuple[Reading, ...] = ()  # where the model can go on from, latest first
 
+    def change_model(self, model: LanguageModel) -> None:
+        """Go on with another model over the same tokeniser, which reads the turns when it answers next."""
+        self._end_answer()
+        self.model, self._readings = model, ()
+
     def reply(self, text: str) -> Iterator[str]:
         """Answer a message piece by piece.
 
