@@ -362,6 +362,7 @@ def test_what_is_not_a_number_stays_so_and_harms_nobody_else() -> None:
         (lambda: PiecewisePolynomial(0, 3, 2, 2), "in_features=0"),
         (lambda: PiecewisePolynomial(2, 3, 2, 2, initialize="kaiming"), "initialize='kaiming'"),  # type: ignore[arg-type]
         (lambda: layer_of_kind("fourier", 2, 3, 5, 1, "linear"), "initialize='linear'"),
+        (lambda: layer_of_kind("product", 2, 3, 2, 1, "constant"), "initialize='constant'"),
         (lambda: BasisLayer(2, 3, FourierBasis(5), initialize="constant"), "initialize='constant'"),
         (lambda: PiecewisePolynomial(2, 3, 2, 2, kernel="fast"), "kernel='fast'"),  # type: ignore[arg-type]
         (lambda: PiecewisePolynomial(2, 3, 2, 2, form="product", kernel="bag"), "kernel='bag'"),

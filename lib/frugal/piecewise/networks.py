@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from frugal.errors import InputError
 from frugal.piecewise.basis import FourierBasis, PiecewiseBasis
-from frugal.piecewise.layers import BasisLayer, Initialize, Switch
+from frugal.piecewise.layers import BasisLayer, Initialize, Product, Switch
 from frugal.piecewise.normalisation import Normalisation, normalisation
 
 LayerKind = Literal[
@@ -26,6 +26,7 @@ LayerKind = Literal[
     "continuous_prod",
     "discontinuous_prod",
     "polynomial_prod",
+    "product",
     "switch_continuous",
     "switch_discontinuous",
 ]
@@ -107,6 +108,10 @@ def layer_of_kind(
     """Return a fully connected layer by the name of its kind; `segments` counts only where links have some."""
     if kind not in get_args(LayerKind):
         raise InputError(f"kind={kind!r}: must be one of {', '.join(get_args(LayerKind))}")
+    if kind == "product":
+        if initialize != "uniform":
+            raise InputError(f"initialize={initialize!r}: is for values at nodes; kind='product' takes 'uniform'")
+        return Product(inputs, outputs)
     if kind == "fourier":
         return BasisLayer(inputs, outputs, FourierBasis(nodes), initialize=initialize)
     if kind.startswith("switch_"):
