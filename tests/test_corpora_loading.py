@@ -46,13 +46,25 @@ def test_splits_repeat_with_the_seed_and_change_with_it() -> None:
 
 def test_each_catalogue_entry_says_all_that_fetching_needs() -> None:
     entries = read_catalogue()
-    assert set(entries) == {"topics", "wikipedia", "grimm", "chitchat"}
+    assert set(entries) == {"topics", "emoji", "wikipedia", "grimm", "chitchat"}
     for entry in entries.values():
         assert entry.title and entry.description and entry.licence and entry.source  # noqa: PT018
-        if entry.name != "topics":
+        if entry.name not in ("topics", "emoji"):
             assert "==" in entry.requirement
             assert len(entry.sha256) == 64
             assert entry.size > 0
+
+
+def test_held_out_emoji_are_made_of_parts_that_the_training_lines_name() -> None:
+    corpus = load_corpus("emoji")
+    lines = [document.text for document in corpus.train]
+    assert len(corpus.test) > 10
+    for document in corpus.test:
+        name, _, symbol = document.text.strip().partition("=")
+        bearer, tone = name.split(", ")
+        assert document.text not in lines
+        assert any(line.startswith(f"{bearer}, ") and symbol[0] in line for line in lines)
+        assert any(f", {tone}=" in line and symbol[1] in line for line in lines)
 
 
 @pytest.fixture

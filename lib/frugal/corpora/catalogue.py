@@ -11,6 +11,7 @@ from typing import Any
 
 from frugal.corpora import cleaning
 from frugal.corpora.documents import Document, Turn
+from frugal.corpora.emoji import emoji_by_name
 from frugal.corpora.fetching import fetch_package_member
 from frugal.files import data_folder, write_text
 
@@ -19,6 +20,15 @@ CLEANERS = {
     "grimm": cleaning.clean_grimm,
     "chitchat": cleaning.clean_chitchat,
 }
+
+
+def _help_topics() -> list[Document]:
+    from pydoc_data.topics import topics
+
+    return cleaning.clean_topics(topics)
+
+
+MADE_HERE = {"topics": _help_topics, "emoji": emoji_by_name}
 
 
 @dataclass(frozen=True)
@@ -48,10 +58,8 @@ def read_entry(entry: CatalogueEntry) -> list[Document]:
     Raises:
         UnavailableError: it has to be fetched and cannot be.
     """
-    if entry.name == "topics":
-        from pydoc_data.topics import topics
-
-        return cleaning.clean_topics(topics)
+    if not entry.requirement:
+        return MADE_HERE[entry.name]()
     folder = data_folder() / "texts"
     cache, key = folder / f"{entry.name}.cleaned.json", _cleaning_key(entry)
     if (documents := _read_cache(cache, key)) is not None:

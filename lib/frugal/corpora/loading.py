@@ -19,7 +19,7 @@ def load_corpus(name: str = "topics", *, seed: int = 0) -> Corpus:
 
     Args:
         name: one of
-            - a name of the catalogue: `topics` (needs no download), `wikipedia`, `grimm`, `chitchat`;
+            - a name of the catalogue: `topics` and `emoji` (need no download), `wikipedia`, `grimm`, `chitchat`;
             - a file or folder: text, WikiText (`= Title =` articles), or JSON and JSON lines with OpenAssistant
               trees, prompt/response or instruction/input/output pairs, or `text`;
             - `gutenberg:84` or `gutenberg:84,50133`: books of Project Gutenberg by number;
