@@ -10,7 +10,6 @@ benchmarks/results/dunwich.json.
 """
 
 import json
-import platform
 import time
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import torch
 
 from frugal.corpora import CharTokenizer
 from frugal.files import write_text
+from frugal.machine import processor
 from frugal.piecewise import EpochScore, PiecewiseLM, Recipe, Windows, ceiling, memorised, preset, train
 from frugal.training import seed_everything
 
@@ -59,7 +59,7 @@ def main(book: Path | None, threads: int, seed: int) -> None:
     click.echo(
         "accuracy {accuracy:.4f}, {nats:.4f} nats, {wall_seconds:.0f} s, {cpu_seconds:.0f} CPU-s".format(**found)
     )
-    machine = {"threads": threads, "processor": platform.processor() or platform.machine(), "torch": torch.__version__}
+    machine = {"threads": threads, "processor": processor(), "torch": torch.__version__}
     result = {"machine": machine, "characters": len(text), "ceiling": best._asdict(), **found}
     write_text(RESULTS, json.dumps(result, indent=1) + "\n")
 

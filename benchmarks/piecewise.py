@@ -12,7 +12,6 @@ fresh process adds to its inputs, weights and their gradients. Results: benchmar
 
 import json
 import multiprocessing
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from frugal.files import write_text
+from frugal.machine import processor
 from frugal.piecewise import PiecewisePolynomial
 
 try:
@@ -144,7 +144,7 @@ def main(repeats: int, library_repeats: int) -> None:
                 )
     training = cpu_times({o: training_step(o) for o in owners if o != "linear"}, counts)
     click.echo(f"training step, 16-200-200-128 {' ' * 2}| {training['ours']:8.1f} {'':9} | {compared(training)} |")
-    machine = {"threads": 1, "processor": platform.processor() or platform.machine(), "torch": torch.__version__}
+    machine = {"threads": 1, "processor": processor(), "torch": torch.__version__}
     result = {
         "machine": machine,
         "repeats": counts,

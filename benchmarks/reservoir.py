@@ -13,7 +13,6 @@ beat. Results: benchmarks/results/reservoir.json.
 
 import importlib.util
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ import numpy as np
 import torch
 
 from frugal.files import write_text
+from frugal.machine import processor
 from frugal.reservoir import Reservoir
 
 STEPS = 10_000
@@ -173,7 +173,7 @@ def main(sizes: str) -> None:
             cases += [against_libraries(size, width, streams) for streams in (1, 16)]
         cases.append(at_equal_density(size))
         cases += [dense_streams(size, streams) for streams in (16, 128)]
-    machine = {"processor": platform.processor(), "threads": 1, "torch": torch.__version__}
+    machine = {"processor": processor(), "threads": 1, "torch": torch.__version__}
     write_text(RESULTS, json.dumps({"machine": machine, "peers": INSTALLED, "cases": cases}, indent=1) + "\n")
 
 
