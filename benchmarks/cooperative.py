@@ -18,15 +18,8 @@ from typing import Any
 
 import torch
 
-from frugal.cooperative import (
-    CooperativePlan,
-    CooperativeTrainer,
-    LikelihoodTrainer,
-    Oracle,
-    Plan,
-    TemperedModel,
-    gradient_noise,
-)
+from frugal.combine import Tempered
+from frugal.cooperative import CooperativePlan, CooperativeTrainer, LikelihoodTrainer, Oracle, Plan, gradient_noise
 from frugal.cooperative.training import SequenceTrainer
 from frugal.files import write_text
 
@@ -95,7 +88,7 @@ def trained(name: str, oracle: Oracle, trainer: SequenceTrainer) -> list[dict[st
     """Train; the scores of the generator as it is and at the temperature that suits it best."""
     log = trainer.train()
     scores = {1.0: oracle.compare(trainer.generator)}
-    scores |= {t: oracle.compare(TemperedModel(trainer.generator, t)) for t in TEMPERATURES}
+    scores |= {t: oracle.compare(Tempered(trainer.generator, t)) for t in TEMPERATURES}
     best = min(scores, key=lambda t: scores[t].jsd_step)
     about = {"steps": trainer.plan.steps, "cpu_seconds": log[-1].seconds}
     return [

@@ -25,7 +25,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import torch
 from torch import Tensor
 
-from frugal.readout.forward_forward import (
+from frugal.forward_forward import (
     BackpropClassifier,
     ForwardForwardClassifier,
     ForwardForwardNet,
@@ -34,8 +34,8 @@ from frugal.readout.forward_forward import (
     load_digits,
     stratified_split,
 )
-from frugal.readout.forward_forward.net import uniform_wrong
-from frugal.readout.forward_forward.optimizer import net_optimizer
+from frugal.forward_forward.net import uniform_wrong
+from frugal.forward_forward.optimizer import net_optimizer
 
 RESULTS = Path(__file__).parent / "results" / "forward_forward.json"
 HIDDEN = (500, 500)

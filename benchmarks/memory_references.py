@@ -35,7 +35,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from frugal.corpora import Blocks, CharTokenizer
 from frugal.foundation import Foundation
 from frugal.foundation.tiny_gpt2 import next_token_loss
-from frugal.memory import Mixture, NearestNeighbourLM, TextMemory, proofs
+from frugal.memory import Datastore, Interpolation, NearestNeighbourLM, proofs
 from frugal.memory.mixture import Trace
 from frugal.readout import EchoLanguageModel
 from frugal.training import fit
@@ -103,7 +103,7 @@ def small(recipe: Recipe) -> Recipe:
 def measure(recipe: Recipe) -> dict[str, Any]:
     began = time.process_time()
     windows = EchoLanguageModel(trained(recipe), context=recipe.context, stride=recipe.context)
-    lm = NearestNeighbourLM(windows, TextMemory.empty(128, len(recipe.remembered), index="flat"))
+    lm = NearestNeighbourLM(windows, Datastore.empty(128, len(recipe.remembered), index="flat"))
     training = time.process_time() - began
     lm.remember_all([recipe.remembered])
     valid, test = lm.traces([recipe.tuned]), lm.traces([recipe.scored])
@@ -143,7 +143,7 @@ def trained(recipe: Recipe) -> Foundation:
 
 def mixed(valid: Sequence[Trace], test: Sequence[Trace], *, adaptive: bool) -> float:
     """Bits per character of the test text with the mixture that predicts the validation text best."""
-    mixture = Mixture.fit(valid, adaptive=adaptive)
+    mixture = Interpolation.fit(valid, adaptive=adaptive)
     return -mixture.log_probabilities(test[0]).mean().item() / log(2)
 
 

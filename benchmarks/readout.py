@@ -85,7 +85,8 @@ def frugal(T: int, N: int, V: int, targets: str) -> dict[str, float]:
     """Statistics in one pass, generalised cross-validation over five penalties, and the solution."""
     import torch
 
-    from frugal.readout import RidgeReadout, RidgeStatistics
+    from frugal.readout import RidgeReadout
+    from frugal.ridge import RidgeStatistics
 
     torch.set_num_threads(1)
     tokens = torch.from_numpy(some_tokens(T, V, targets))

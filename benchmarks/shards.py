@@ -27,8 +27,9 @@ from frugal.files import data_folder
 from frugal.foundation import load_foundation
 from frugal.lab.shards import collect_shards
 from frugal.lab.sweep import Site
-from frugal.readout import EchoLanguageModel, RidgeStatistics
+from frugal.readout import EchoLanguageModel
 from frugal.reservoir import Reservoir
+from frugal.ridge import RidgeStatistics
 
 RESULTS = Path(__file__).parent / "results" / "shards.json"
 BILLION, TOKENS_PER_SHARD = 10**9, 10**7

@@ -9,22 +9,15 @@ import torch
 from torch import Tensor
 
 from frugal.baselines import BoostedTrees, ContinuousCache, NGram
-from frugal.cooperative import (
-    ExtrapolatedModel,
-    InvertedModel,
-    LSTMLanguageModel,
-    MixtureModel,
-    ReservoirLanguageModel,
-    SteeredModel,
-    TemperedModel,
-)
+from frugal.combine import Ensemble, Extrapolated, Guided, Inverted, Mixture, Steered, Tempered
+from frugal.cooperative import LSTMLanguageModel, ReservoirLanguageModel
 from frugal.corpora import BytePairTokenizer, CharTokenizer, Tokenizer
+from frugal.forward_forward import ForwardForwardReadout
 from frugal.foundation import Foundation
-from frugal.generate import GuidedModel
 from frugal.language_model import HiddenStateModel, LanguageModel
-from frugal.memory import MemoryGPT, Mixture, NearestNeighbourLM
-from frugal.piecewise import Ensemble, PiecewiseLM, preset
-from frugal.readout import EchoLanguageModel, ForwardForwardReadout, Readout, RidgeReadout, SoftmaxReadout
+from frugal.memory import Interpolation, MemoryGPT, NearestNeighbourLM
+from frugal.piecewise import PiecewiseLM, preset
+from frugal.readout import EchoLanguageModel, Readout, RidgeReadout, SoftmaxReadout
 from frugal.reservoir import Reservoir
 
 TEXTS = ["the cat sat on the mat. the dog sat on the log.", "a cat and a dog met on a mat.", "the log rolled."]
@@ -161,7 +154,7 @@ TINY_CONVOLUTIONS: dict[str, Any] = {
 
 def neighbour_model() -> NearestNeighbourLM:
     """A nearest-neighbour model that remembers a text, with weights large enough to matter."""
-    model = NearestNeighbourLM(echo_model(), mixture=Mixture.constant((0.2, 0.3), (5.0, 5.0), (8, 8)))
+    model = NearestNeighbourLM(echo_model(), mixture=Interpolation.constant((0.2, 0.3), (5.0, 5.0), (8, 8)))
     model.remember(TEXTS[1])
     return model
 
@@ -213,7 +206,7 @@ EVERY_MODEL: dict[str, Callable[[], LanguageModel]] = {
     "5-gram over characters": lambda: NGram(5, characters()).fit(TEXTS),
     "trigram over byte pairs": lambda: NGram(3, byte_pairs()).fit(TEXTS),
     "recurrent net": lambda: Recurrent(characters()),
-    "guided": lambda: GuidedModel(Recurrent(characters()), TEXTS[1], weight=0.4),
+    "guided": lambda: Guided(Recurrent(characters()), TEXTS[1], weight=0.4),
     "continuous cache": lambda: ContinuousCache(Recurrent(characters()), weight=0.3, theta=5.0),
     "foundation in windows": lambda: echo_model(),
     "echo, ridge readout": lambda: echo_model("replace", RidgeReadout(20, 273)),
@@ -242,11 +235,11 @@ EVERY_MODEL: dict[str, Callable[[], LanguageModel]] = {
     "memory, knn": lambda: memory_gpt(read="knn", write="learned", deletes=True, memory_size=6),
     "LSTM": lstm,
     "reservoir of characters": reservoir_model,
-    "tempered": lambda: TemperedModel(lstm(), 0.7),
-    "mixture of two": lambda: MixtureModel(lstm(0), lstm(1)),
-    "extrapolated": lambda: ExtrapolatedModel(lstm(0), lstm(1), lam=1.5),
-    "inverted": lambda: InvertedModel(lstm(0), lstm(1), bounds=(0.5, 0.9)),
-    "steered": lambda: SteeredModel(Recurrent(characters()), TEXTS[1], weight=0.3),
+    "tempered": lambda: Tempered(lstm(), 0.7),
+    "mixture of two": lambda: Mixture(lstm(0), lstm(1)),
+    "extrapolated": lambda: Extrapolated(lstm(0), lstm(1), lam=1.5),
+    "inverted": lambda: Inverted(lstm(0), lstm(1), bounds=(0.5, 0.9)),
+    "steered": lambda: Steered(Recurrent(characters()), TEXTS[1], weight=0.3),
     "boosted trees": lambda: BoostedTrees(4, characters()).fit(TEXTS, rounds=3, leaves=4, threads=1),
     "ensemble with memory": lambda: ensemble(0.8),
     "ensemble with fixed weights": lambda: ensemble(0),

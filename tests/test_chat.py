@@ -12,10 +12,11 @@ from click.testing import CliRunner, Result
 from torch import Tensor
 
 from frugal.baselines import NGram
+from frugal.combine import Guided
 from frugal.corpora import CharTokenizer, Turn, dialogue_text
 from frugal.errors import InputError, UnavailableError
 from frugal.foundation import Foundation, PretrainedTokenizer
-from frugal.generate import ChatSession, GuidedModel, Sampling, stream
+from frugal.generate import ChatSession, Sampling, stream
 from frugal.lab import chat, cli, terminal
 from frugal.language_model import LanguageModel
 from models import EVERY_MODEL, Recurrent, Uniform, byte_pairs, characters, echo_model
@@ -141,7 +142,7 @@ def test_another_model_reads_the_conversation_when_it_answers_next(tmp_path: Pat
     session = ChatSession(EVERY_MODEL["echo, residual"](), sampling=SHORT)
     say(session, "the cat sat")
     session.save(tmp_path)
-    guided = GuidedModel(session.model, "on a mat", weight=0.9)
+    guided = Guided(session.model, "on a mat", weight=0.9)
     session.change_model(guided)
     assert say(session, "and the dog?") == say(ChatSession.load(tmp_path, guided), "and the dog?")
 
@@ -343,7 +344,7 @@ def some_tokens(model: LanguageModel) -> Tensor:
 
 @pytest.mark.parametrize("name", ["5-gram over characters", "recurrent net", "echo, residual"])
 def test_a_guided_model_scores_as_it_steps(name: str) -> None:
-    model = GuidedModel(EVERY_MODEL[name](), "the log", weight=0.4)
+    model = Guided(EVERY_MODEL[name](), "the log", weight=0.4)
     tokens, rows = some_tokens(model), []
     state = model.start(1)
     for t in range(tokens.shape[1]):
@@ -355,7 +356,7 @@ def test_a_guided_model_scores_as_it_steps(name: str) -> None:
 
 def test_the_weight_leads_from_the_model_alone_to_the_model_after_the_guide() -> None:
     model = Recurrent(CharTokenizer("acet \n"))
-    alone, half, guided = (GuidedModel(model, "tea", weight=weight).score(some_tokens(model)) for weight in (0, 0.5, 1))
+    alone, half, guided = (Guided(model, "tea", weight=weight).score(some_tokens(model)) for weight in (0, 0.5, 1))
     torch.testing.assert_close(alone, model.score(some_tokens(model)))
     start = torch.tensor([model.tokenizer.start_id])
     read = torch.cat([start, model.tokenizer.encode("tea\n\na cat")])[None]
@@ -370,19 +371,19 @@ def test_impossible_tokens_of_a_guided_model_stay_impossible() -> None:
             row[0] = 0
             return row.expand(*tokens.shape, -1)
 
-    model = GuidedModel(Certain(characters()), "the cat", weight=1)
+    model = Guided(Certain(characters()), "the cat", weight=1)
     assert (model.score(some_tokens(model)).exp()[..., 0] == 1).all()
 
 
 def test_a_guide_must_fit_into_the_context() -> None:
     with pytest.raises(InputError, match="shorten it"):
-        GuidedModel(random_llama(), "the cat " * 400)
+        Guided(random_llama(), "the cat " * 400)
 
 
 @pytest.mark.parametrize("setting", [{"guide": " "}, {"weight": -0.1}, {"weight": 1.1}])
 def test_impossible_guidance_is_refused(setting: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(setting))):
-        GuidedModel(parrot(), **{"guide": "hi", **setting})
+        Guided(parrot(), **{"guide": "hi", **setting})
 
 
 # The terminal
@@ -471,14 +472,14 @@ def test_a_model_folder_of_another_program_and_a_guide(tmp_path: Path, parrot_fo
 
 def test_an_echo_model_is_known_by_its_class(tmp_path: Path) -> None:
     echo_model().save(tmp_path / "echo")
-    assert type(terminal.load_model(str(tmp_path / "echo"))).__name__ == "EchoLanguageModel"
+    assert type(terminal.model_called(str(tmp_path / "echo"))).__name__ == "EchoLanguageModel"
 
 
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
         (["{}/none"], "is neither a folder nor a hub id"),
-        (["{}/strange"], "strange holds a Parrot: only"),
+        (["{}/strange"], "'Parrot' is no class of this library"),
         (["{}/parrot", "--temperature", "-1"], "temperature=-1.0: must not be negative"),
         (["{}/parrot", "--guide", "hi", "--guide-weight", "2"], "weight=2.0: must be from 0 to 1"),
         (["{}/parrot", "--load", "{}/none"], "none holds no readable conversation"),
@@ -559,7 +560,7 @@ def test_the_widgets_settings_take_effect_with_the_next_message() -> None:
     assert (session.sampling.top_k, session.sampling.top_p, session.sampling.stop) == (3, 0.5, ("lo",))
     settings["Guide text"].value, settings["Its weight"].value = "hello you", 0.25
     answer_to("hi")
-    assert isinstance(session.model, GuidedModel)
+    assert isinstance(session.model, Guided)
     assert session.model.weight == 0.25
     settings["Guide text"].value = ""
     answer_to("hi")
@@ -567,7 +568,7 @@ def test_the_widgets_settings_take_effect_with_the_next_message() -> None:
 
 
 def test_the_widget_saves_and_loads_the_conversation(tmp_path: Path) -> None:
-    session = ChatSession(GuidedModel(parrot(), "hello", weight=0.1), sampling=GREEDY)
+    session = ChatSession(Guided(parrot(), "hello", weight=0.1), sampling=GREEDY)
     box = chat._live(session)
     conversation, problem, row, _ = box.children
     message, send, reset = row.children

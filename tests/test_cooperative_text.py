@@ -8,17 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from frugal.combine import Extrapolated, Inverted, Tempered, reweighted
 from frugal.cooperative import (
     CooperativePlan,
     CooperativeTrainer,
-    ExtrapolatedModel,
-    InvertedModel,
     Oracle,
     ReservoirLanguageModel,
-    TemperedModel,
     gradient_noise,
     judged,
-    reweighted,
     text_windows,
 )
 from frugal.errors import InputError
@@ -74,14 +71,14 @@ def test_two_readouts_on_one_reservoir_learn_a_text_together() -> None:
 
 def test_tempering_sharpens_and_blunts() -> None:
     model, tokens = lstm(), text_windows(characters(), TEXTS, 12)
-    assert torch.allclose(TemperedModel(model, 1.0).score(tokens), model.score(tokens), atol=1e-6)
+    assert torch.allclose(Tempered(model, 1.0).score(tokens), model.score(tokens), atol=1e-6)
     entropies = [
         -(rows.exp() * rows).sum(-1).mean().item()
-        for rows in (TemperedModel(model, temperature).score(tokens) for temperature in (0.5, 1.0, 2.0))
+        for rows in (Tempered(model, temperature).score(tokens) for temperature in (0.5, 1.0, 2.0))
     ]
     assert entropies == sorted(entropies)
     with pytest.raises(InputError, match=r"temperature=0.0: must be positive"):
-        TemperedModel(model, 0.0)
+        Tempered(model, 0.0)
 
 
 def test_repetition_costs_diversity_and_the_judge_knows_nothing_of_it() -> None:
@@ -103,9 +100,9 @@ def test_whitening_gives_the_readout_states_of_unit_variance() -> None:
 
 def test_ways_of_directing_refuse_what_makes_no_sense() -> None:
     with pytest.raises(InputError, match="lam=-1"):
-        ExtrapolatedModel(lstm(0), lstm(1), lam=-1)
+        Extrapolated(lstm(0), lstm(1), lam=-1)
     with pytest.raises(InputError, match="bounds="):
-        InvertedModel(lstm(0), lstm(1), bounds=(0.9, 0.1))
+        Inverted(lstm(0), lstm(1), bounds=(0.9, 0.1))
     with pytest.raises(InputError, match="all weights are zero"):
         reweighted(torch.zeros(3), torch.full((3,), -9.0))
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from frugal.combine import Guided, Steered
 from frugal.cooperative import (
     CooperativePlan,
     CooperativeTrainer,
@@ -18,12 +19,10 @@ from frugal.cooperative import (
     Plan,
     ReinforceTrainer,
     ScheduledSamplingTrainer,
-    SteeredModel,
     draw,
     world,
 )
 from frugal.errors import InputError, UnavailableError
-from frugal.generate import GuidedModel
 from frugal.language_model import LanguageModel
 from frugal.readout import EchoLanguageModel, SoftmaxReadout
 from models import Recurrent, Uniform, characters, echo_model
@@ -236,14 +235,14 @@ def test_steering_draws_states_towards_the_mean_state_of_the_guide() -> None:
     states = model.hidden(tokens)
     for weight in (0.0, 0.3, 1.0):
         expected = model.head(states + weight * (states[:, 1:].mean(1, keepdim=True) - states)).log_softmax(-1)
-        torch.testing.assert_close(SteeredModel(model, guide, weight=weight).score(tokens), expected)
+        torch.testing.assert_close(Steered(model, guide, weight=weight).score(tokens), expected)
     for bad, message in (({"weight": 2.0}, "weight=2.0"), ({"guide": " "}, "guide=' '")):
         with pytest.raises(InputError, match=message):
-            SteeredModel(model, **{"guide": guide, **bad})  # type: ignore[arg-type]
+            Steered(model, **{"guide": guide, **bad})  # type: ignore[arg-type]
 
 
 def test_a_cooperatively_trained_model_can_be_guided_by_a_text_too() -> None:
-    guided = GuidedModel(LSTMLanguageModel(characters(), 8, scale=0.5), "a cat", weight=0.5)
+    guided = Guided(LSTMLanguageModel(characters(), 8, scale=0.5), "a cat", weight=0.5)
     assert draw(guided, 2, 5).tokens.shape == (2, 6)
 
 

@@ -8,16 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from frugal.cooperative import (
-    CooperativePlan,
-    CooperativeTrainer,
-    ExtrapolatedModel,
-    InvertedModel,
-    LSTMLanguageModel,
-    MixtureModel,
-    reweighted,
-    world,
-)
+from frugal.combine import Extrapolated, Inverted, Mixture, reweighted
+from frugal.cooperative import CooperativePlan, CooperativeTrainer, LSTMLanguageModel, world
 from frugal.errors import InputError
 
 V, T = 3, 4
@@ -81,13 +73,13 @@ def test_a_world_too_large_to_list_is_refused() -> None:
 def test_mixing_two_models_gives_the_mean_of_their_sequence_probabilities() -> None:
     tokens, models = world.every_sequence(V, T), (random_model(0), random_model(1))
     expected = world.mixture(*(world.log_probabilities(model, tokens) for model in models))
-    given = world.log_probabilities(MixtureModel(*models), tokens)
+    given = world.log_probabilities(Mixture(*models), tokens)
     torch.testing.assert_close(given, expected, rtol=0, atol=1e-5)
 
 
 def test_inverting_the_exact_mediator_gives_the_data_back_at_every_beginning() -> None:
     data, generator = random_model(0), random_model(1)
-    inverted = InvertedModel(generator, MixtureModel(data, generator), bounds=(1e-9, 1.0))
+    inverted = Inverted(generator, Mixture(data, generator), bounds=(1e-9, 1.0))
     tokens = world.every_sequence(V, T)[:, :-1]
     assert inverted.score(tokens).isfinite().all()
     torch.testing.assert_close(inverted.score(tokens).exp(), data.score(tokens).exp(), rtol=0, atol=1e-4)
@@ -103,11 +95,11 @@ def test_weights_of_the_exact_mediator_turn_samples_into_data() -> None:
 
 def test_extrapolation_goes_from_the_generator_through_the_mediator_towards_the_data() -> None:
     data, generator = random_model(0), random_model(1, scale=0.5)
-    mediator, tokens = MixtureModel(data, generator), world.every_sequence(V, T)
+    mediator, tokens = Mixture(data, generator), world.every_sequence(V, T)
     log_p = world.log_probabilities(data, tokens)
 
     def at(lam: float) -> Tensor:
-        return world.log_probabilities(ExtrapolatedModel(generator, mediator, lam=lam), tokens)
+        return world.log_probabilities(Extrapolated(generator, mediator, lam=lam), tokens)
 
     torch.testing.assert_close(at(0), world.log_probabilities(generator, tokens), rtol=0, atol=1e-5)
     torch.testing.assert_close(at(1), world.log_probabilities(mediator, tokens), rtol=0, atol=1e-5)
@@ -129,7 +121,7 @@ def test_with_the_prefix_term_the_gradient_is_that_of_the_divergence_and_without
     log_p, log_g = (world.log_probabilities(model, tokens) for model in (data, generator))
     true = gradient(world.jensen_shannon(log_p, log_g), generator)
     conditional_g = generator.score(tokens[:, :-1])
-    conditional_m = MixtureModel(data, generator).score(tokens[:, :-1]).detach()
+    conditional_m = Mixture(data, generator).score(tokens[:, :-1]).detach()
     paid = (conditional_g.exp() * (conditional_g - conditional_m)).sum(-1)  # [V^T, T]
     weights = log_g.exp().detach()
     dropped = gradient((weights * paid.sum(1)).sum() / 2, generator)

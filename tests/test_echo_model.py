@@ -14,12 +14,12 @@ from frugal.readout import (
     EchoRows,
     KeptRows,
     RidgeReadout,
-    RidgeStatistics,
     SoftmaxReadout,
     TrainingPlan,
     train_readout,
 )
 from frugal.reservoir import DeepReservoir, Reservoir
+from frugal.ridge import RidgeStatistics
 from models import TEXTS, echo_model, random_gpt2
 
 V, D, N = 273, 24, 20  # of echo_model: vocabulary, feature, echo

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, softplus
 
 from frugal.errors import InputError, UnavailableError
-from frugal.readout.forward_forward import (
+from frugal.forward_forward import (
     ALPHABET,
     ForwardForwardClassifier,
     ForwardForwardNet,
@@ -27,7 +27,7 @@ from frugal.readout.forward_forward import (
     read_mnist,
     stratified_split,
 )
-from frugal.readout.forward_forward.net import scaled, uniform_wrong, wrong_candidates
+from frugal.forward_forward.net import scaled, uniform_wrong, wrong_candidates
 
 MNIST = Path(__file__).parents[2] / "shared" / "data" / "mnist-t10k"
 

@@ -8,25 +8,20 @@ import torch
 from torch import Tensor
 
 from frugal.errors import InputError
-from frugal.readout import (
-    EchoLanguageModel,
+from frugal.forward_forward import (
     ForwardForwardReadout,
     FoundationNegatives,
     HardNegatives,
-    KeptRows,
     MixedNegatives,
     Negatives,
-    RidgeStatistics,
     SelfGenerated,
-    SoftmaxReadout,
     TextNegatives,
-    TrainingPlan,
     UniformNegatives,
-    score_rows,
     train_forward_forward,
-    train_readout,
 )
-from frugal.readout.forward_forward.negatives import Batch
+from frugal.forward_forward.negatives import Batch
+from frugal.readout import EchoLanguageModel, KeptRows, SoftmaxReadout, TrainingPlan, score_rows, train_readout
+from frugal.ridge import RidgeStatistics
 from models import echo_model
 
 WIDTH, V = 44, 273  # of echo_model: [feature; state], vocabulary

@@ -14,7 +14,8 @@ from frugal.errors import InputError, UnavailableError
 from frugal.lab import shards
 from frugal.lab.shards import collect_shards, cut
 from frugal.lab.sweep.pool import Pool, Site
-from frugal.readout import RidgeReadout, RidgeStatistics
+from frugal.readout import RidgeReadout
+from frugal.ridge import RidgeStatistics
 from models import TEXTS, echo_model
 
 DOCUMENTS = [text[begin : begin + 20] for text in TEXTS for begin in range(0, len(text), 20)]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import frugal.memory.folder
+import frugal.memory.store.folder
 from frugal.errors import InputError, UnavailableError
 from frugal.memory import AssociativeMemory
 
@@ -142,7 +142,7 @@ def indexed(folder: Path, kind: str) -> AssociativeMemory:
 @pytest.mark.parametrize("kind", ["ivf", "graph"])
 def test_an_index_comes_back_with_its_memory(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     memory = indexed(tmp_path, kind)
-    monkeypatch.delattr("frugal.memory.search.build")  # it is not built anew
+    monkeypatch.delattr("frugal.memory.store.search.build")  # it is not built anew
     again = AssociativeMemory.load(tmp_path)
     for mine, its in zip(again.search(vectors(9, seed=3)), memory.search(vectors(9, seed=3)), strict=True):
         assert np.array_equal(mine, its)
@@ -187,14 +187,14 @@ def test_a_snapshot_that_is_interrupted_leaves_the_state_before_or_after(
         target = {"safetensors": "save_file", "manifest": "write_text", "journal": "_sync", "pointer": "appearing"}
         with monkeypatch.context() as patch:
             if step == "pointer":
-                appearing = frugal.memory.folder.appearing
+                appearing = frugal.memory.store.folder.appearing
                 patch.setattr(
-                    frugal.memory.folder,
+                    frugal.memory.store.folder,
                     "appearing",
                     lambda path: stop() if path.name == "CURRENT" else appearing(path),
                 )
             else:
-                patch.setattr(frugal.memory.folder, target.get(step, "_remove_other_generations"), stop)
+                patch.setattr(frugal.memory.store.folder, target.get(step, "_remove_other_generations"), stop)
             with pytest.raises(KeyboardInterrupt):
                 memory.checkpoint()
         assert state_of(AssociativeMemory.load(tmp_path)) == expected
@@ -208,10 +208,10 @@ def test_a_snapshot_that_is_interrupted_leaves_the_state_before_or_after(
 KILLS = """
 import os, random, signal, sys, time
 import numpy as np
-import frugal.memory.folder
+import frugal.memory.store.folder
 from frugal.memory import AssociativeMemory
 
-frugal.memory.folder.LONG_JOURNAL = 20_000
+frugal.memory.store.folder.LONG_JOURNAL = 20_000
 folder, kills = sys.argv[1], int(sys.argv[2])
 chance = random.Random(0)
 
@@ -312,7 +312,7 @@ def test_readers_keep_up_with_a_writer_that_makes_snapshots(tmp_path: Path) -> N
 
 
 def test_a_long_journal_becomes_a_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frugal.memory.folder, "LONG_JOURNAL", 2000)
+    monkeypatch.setattr(frugal.memory.store.folder, "LONG_JOURNAL", 2000)
     with attached(tmp_path) as memory:
         for seed in range(40):
             memory.add(vectors(4, seed), np.arange(4))

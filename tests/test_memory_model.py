@@ -14,7 +14,7 @@ from frugal.corpora import encode_documents
 from frugal.errors import InputError, UnavailableError
 from frugal.evaluate import evaluate
 from frugal.generate import Sampling, generate
-from frugal.memory import MemoryGPT, MemoryPlan, TextMemory, train_memory, validate
+from frugal.memory import Datastore, MemoryGPT, MemoryPlan, train_memory, validate
 from frugal.memory.reading import Entries, Reader
 from frugal.memory.training import memory_loss
 from frugal.readout import EchoLanguageModel
@@ -232,7 +232,7 @@ def test_validation_measures_what_a_count_by_hand_gives() -> None:
 
 
 def test_a_model_elsewhere_may_have_an_index_on_the_processor() -> None:
-    memory = TextMemory.empty(4, 10, index="flat", device="cuda")
+    memory = Datastore.empty(4, 10, index="flat", device="cuda")
     memory.remember(torch.arange(3), torch.eye(4)[:2], torch.arange(2))
     assert memory.search(torch.eye(4)[1:2], 1).tokens.tolist() == [[2]]
 

@@ -10,11 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import frugal.memory.index
-import frugal.memory.search
+import frugal.memory.store.index
+import frugal.memory.store.search
 from frugal.errors import InputError
 from frugal.memory import AssociativeMemory
-from frugal.memory.checks import check_settings
+from frugal.memory.store.checks import check_settings
 
 DIM = 4
 KINDS = ("exact", "flat", "ivf", "compressed", "graph", "auto")
@@ -26,11 +26,11 @@ POLICIES = ("fifo", "lru", "least_hit", "strength")
 def indexes_from_a_few_entries_on() -> Any:
     """So that a test's few entries are enough for clusters, codes, and for "auto" to decide."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(frugal.memory.index, "POINTS_PER_CLUSTER", 2)
-        patch.setattr(frugal.memory.index, "CODES", 16)
-        patch.setattr(frugal.memory.search, "SMALL_NAMESPACE", 5)
-        patch.setattr(frugal.memory.search, "AUTO_FROM", 40)
-        patch.setattr(frugal.memory.search, "AUTO_SAMPLES", 16)
+        patch.setattr(frugal.memory.store.index, "POINTS_PER_CLUSTER", 2)
+        patch.setattr(frugal.memory.store.index, "CODES", 16)
+        patch.setattr(frugal.memory.store.search, "SMALL_NAMESPACE", 5)
+        patch.setattr(frugal.memory.store.search, "AUTO_FROM", 40)
+        patch.setattr(frugal.memory.store.search, "AUTO_SAMPLES", 16)
         yield
 
 

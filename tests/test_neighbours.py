@@ -13,13 +13,13 @@ from frugal.corpora import encode_documents
 from frugal.errors import InputError
 from frugal.evaluate import evaluate
 from frugal.generate import Sampling, generate
-from frugal.memory import Mixture, NearestNeighbourLM, TextMemory
+from frugal.memory import Datastore, Interpolation, NearestNeighbourLM
 from frugal.memory.mixture import Neighbours, Trace
 from models import TEXTS, Recurrent, Table, characters, neighbour_model
 
 
 def recurrent(*weights: float) -> NearestNeighbourLM:
-    return NearestNeighbourLM(Recurrent(characters()), mixture=Mixture.constant(weights, (5.0, 5.0), (512, 128)))
+    return NearestNeighbourLM(Recurrent(characters()), mixture=Interpolation.constant(weights, (5.0, 5.0), (512, 128)))
 
 
 def made_trace(tokens: int = 60, known: float = 0.5, seed: int = 0) -> Trace:
@@ -36,13 +36,13 @@ def made_trace(tokens: int = 60, known: float = 0.5, seed: int = 0) -> Trace:
     return Trace(own, torch.full((tokens,), 1.6), targets, (Neighbours(ids, similarity, values),))
 
 
-def mean_nats(mixture: Mixture, trace: Trace) -> float:
+def mean_nats(mixture: Interpolation, trace: Trace) -> float:
     return -mixture.log_probabilities(trace).mean().item()
 
 
 def test_with_no_weight_the_scores_are_the_models_own() -> None:
     model = neighbour_model()
-    model.mixture = Mixture.constant((0.0, 0.0), (5.0, 5.0), (8, 8))
+    model.mixture = Interpolation.constant((0.0, 0.0), (5.0, 5.0), (8, 8))
     tokens = encode_documents(model.tokenizer, TEXTS)[0].unsqueeze(0)
     assert torch.equal(model.score(tokens), model.model.score(tokens))
 
@@ -72,7 +72,9 @@ def test_remembering_helps_the_same_text_and_forgetting_undoes_it() -> None:
 
 
 def test_a_needle_is_found_then_replaced_then_forgotten() -> None:
-    model = NearestNeighbourLM(Recurrent(characters()), mixture=Mixture.constant((0.0, 0.95), (40.0, 40.0), (1, 1)))
+    model = NearestNeighbourLM(
+        Recurrent(characters()), mixture=Interpolation.constant((0.0, 0.95), (40.0, 40.0), (1, 1))
+    )
     likeliest = Sampling(max_tokens=3, temperature=0)
     unaware = generate(model, "the cat sat on the", likeliest)
     answers = []
@@ -125,27 +127,27 @@ def test_a_model_with_a_limited_context_is_refused() -> None:
 @settings(max_examples=5)
 def test_the_constant_weight_is_the_best_there_is(known: float, seed: int) -> None:
     trace = made_trace(known=known, seed=seed)
-    fitted = Mixture.fit([trace], adaptive=False)
+    fitted = Interpolation.fit([trace], adaptive=False)
     for weight in torch.linspace(0, 0.99, 12).tolist():
-        other = Mixture.constant([weight], fitted.thetas, fitted.counts)
+        other = Interpolation.constant([weight], fitted.thetas, fitted.counts)
         assert mean_nats(fitted, trace) <= mean_nats(other, trace) + 1e-4
 
 
 def test_adaptive_weights_learn_when_to_trust_a_neighbour() -> None:
     fit, held_out = made_trace(300, seed=1), made_trace(300, seed=2)
-    constant, adaptive = (mean_nats(Mixture.fit([fit], adaptive=a), held_out) for a in (False, True))
+    constant, adaptive = (mean_nats(Interpolation.fit([fit], adaptive=a), held_out) for a in (False, True))
     assert adaptive < constant - 0.05
 
 
 def test_shuffled_values_gain_nothing_and_an_oracle_bounds_the_gain() -> None:
     trace = made_trace(300)
     own = -trace.own.mean().item()
-    mixture = Mixture.fit([trace])
+    mixture = Interpolation.fit([trace])
     (source,) = trace.sources
     shuffled = trace._replace(sources=(source.with_shuffled_values(),))
     oracle = trace._replace(sources=(source.with_oracle_values(trace.targets),))
     assert mean_nats(mixture, oracle) < mean_nats(mixture, trace) < own < mean_nats(mixture, shuffled)
-    retuned = Mixture.fit([shuffled], adaptive=False)
+    retuned = Interpolation.fit([shuffled], adaptive=False)
     assert mean_nats(retuned, shuffled) == pytest.approx(own, abs=0.05)
 
 
@@ -167,7 +169,7 @@ def nearest_by_hand(keys: Tensor, query: Tensor, k: int) -> list[int]:
 
 def test_the_memorys_neighbours_are_those_found_by_hand() -> None:
     generator = torch.Generator().manual_seed(0)
-    memory = TextMemory.empty(6, 100)
+    memory = Datastore.empty(6, 100)
     keys, tokens = torch.randn(30, 6, generator=generator), torch.arange(31)
     memory.remember(tokens, keys, torch.arange(30))
     queries = torch.randn(5, 6, generator=generator)

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from frugal.errors import InputError
-from frugal.optimizers import OptimizerName, SparseLion, make_optimizer
 from frugal.piecewise import PiecewisePolynomial
 from frugal.training import fit
+from frugal.training.optimizers import OptimizerName, SparseLion, make_optimizer
 
 
 def steps_of(optimizer_of: object, gradients: list[torch.Tensor]) -> torch.Tensor:

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from frugal.optimizers import SparseLion
 from frugal.piecewise import (
     BasisConvolution,
     FixedRotation,
@@ -29,6 +28,7 @@ from frugal.piecewise import (
     smoothed,
     to_high_order_layers,
 )
+from frugal.training.optimizers import SparseLion
 
 
 @pytest.fixture(scope="module")

@@ -7,21 +7,11 @@ import pytest
 import torch
 
 from frugal.baselines import NGram
+from frugal.combine import Ensemble
 from frugal.corpora import encode_documents
 from frugal.errors import InputError
 from frugal.evaluate import evaluate
-from frugal.piecewise import (
-    START,
-    Automaton,
-    Ensemble,
-    Recipe,
-    Windows,
-    evolve,
-    preset,
-    shape_at,
-    train,
-    trial_nats,
-)
+from frugal.piecewise import START, Automaton, Recipe, Windows, evolve, preset, shape_at, train, trial_nats
 from frugal.piecewise.mlp import MLPShape
 from models import TEXTS, Uniform, characters, ensemble
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from frugal.errors import InputError, UnavailableError
-from frugal.readout import RidgePath, RidgeReadout, RidgeStatistics, SquareRootPath, SquareRootStatistics
+from frugal.readout import RidgeReadout
+from frugal.ridge import RidgePath, RidgeStatistics, SquareRootPath, SquareRootStatistics
 
 ALPHAS = (1e-6, 1e-3, 0.1, 3.0)
 

@@ -11,12 +11,12 @@ from frugal.readout import (
     EpochScore,
     KeptRows,
     RidgeReadout,
-    RidgeStatistics,
     SoftmaxReadout,
     TrainingPlan,
     score_rows,
     train_readout,
 )
+from frugal.ridge import RidgeStatistics
 from models import echo_model
 
 WIDTH, V, D = 44, 273, 24  # of echo_model: [feature; state], vocabulary, feature

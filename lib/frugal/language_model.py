@@ -5,7 +5,10 @@ real token is predicted too and every byte of a text is paid for by every model.
 """
 
 import json
+import pkgutil
 from abc import ABC, abstractmethod
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -13,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+import frugal
 from frugal.corpora.tokenizers import Tokenizer, load_tokenizer
 from frugal.errors import InputError, UnavailableError
 from frugal.files import appearing
@@ -59,14 +63,19 @@ class LanguageModel(ABC):
         The state passed in stays valid: a stream can be continued from it in two ways.
         """
 
-    @abstractmethod
     def save(self, folder: Path) -> None:
-        """Write the model to a folder: weights, configuration, tokeniser, card."""
+        """Write the model to a folder: weights, configuration, tokeniser, card.
+
+        Raises:
+            InputError: the model has nothing of its own to save.
+        """
+        name = type(self).__name__
+        raise InputError(f"{folder}: the {name} has nothing learned of its own to save; save the models it is made of")
 
     @classmethod
-    @abstractmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path, *, device: str = "cpu") -> Self:
         """Read a model that `save` wrote."""
+        raise InputError(f"{folder}: a {cls.__name__} is never saved; load the models it is made of and combine them")
 
     def feed(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Take T >= 1 tokens per stream, [B, T]; give the logits after the last, [B, V], and the new state."""
@@ -133,6 +142,54 @@ def gather_targets(log_probabilities: Tensor, targets: Tensor) -> TargetScores:
     return TargetScores(chosen.squeeze(-1), ahead.sum(-1))
 
 
+def class_name(kind: type) -> str:
+    """What a saved model's configuration calls a class: "frugal.room:Class"."""
+    return f"{'.'.join(kind.__module__.split('.')[:2])}:{kind.__name__}"
+
+
+def class_named(name: str) -> Any:
+    """The class that `class_name` called so; only rooms of this library are looked into.
+
+    Earlier versions saved the bare name, which is looked for in the public names of all rooms.
+
+    Raises:
+        InputError: there is no such class.
+    """
+    room, _, kind = name.rpartition(":")
+    rooms = [room] if room else [f"frugal.{found.name}" for found in pkgutil.iter_modules(frugal.__path__)]
+    for room in rooms:
+        if room.startswith("frugal.") and room.isprintable() and find_spec(room):
+            found = getattr(import_module(room), kind, None)
+            if isinstance(found, type):
+                return found
+    raise InputError(f"{name!r} is no class of this library: the folder was saved by another version, or is damaged")
+
+
+def load_model(folder: Path | str, *, device: str = "cpu") -> LanguageModel:
+    """Read a language model of any family from the folder that it was saved to.
+
+    Raises:
+        InputError: the folder does not hold a language model of this library.
+        UnavailableError: a file is missing or damaged.
+    """
+    folder = Path(folder)
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except Exception as error:
+        raise UnavailableError(f"{folder} cannot be read as a saved model ({error}): save the model again") from error
+    name = config.get("class") if isinstance(config, dict) else None
+    kind = class_named(name) if isinstance(name, str) else None
+    if kind is None or not issubclass(kind, LanguageModel):
+        raise InputError(f"{folder} does not hold a language model of this library: its config.json names {name}")
+    return kind.load(folder, device=device)
+
+
+def check_on_cpu(kind: type, device: str) -> None:
+    """Refuse to load a model of this kind onto any other device."""
+    if device not in ("auto", "cpu"):
+        raise InputError(f"device={device!r}: a {kind.__name__} runs on the CPU; leave the device out")
+
+
 class HasTokenizer(Protocol):
     """What can be saved: a model of characters or tokens, whether it predicts the next or not."""
 
@@ -144,12 +201,12 @@ def save_model(
 ) -> None:
     """Write `model.safetensors`, `config.json`, the tokeniser's files and `card.md`; the folder appears whole.
 
-    `config` holds plain values only; the model's class name is added, so that `read_model` can check it.
+    `config` holds plain values only; the model's class is added, so that `load_model` finds it.
     """
     with appearing(folder) as temporary:
         temporary.mkdir()
         save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary / "model.safetensors")
-        settings = {"class": type(model).__name__, **config}
+        settings = {"class": class_name(type(model)), **config}
         (temporary / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         (temporary / "card.md").write_text(card.rstrip() + "\n", encoding="utf-8")
         model.tokenizer.save(temporary)
@@ -167,6 +224,7 @@ def read_model(folder: Path, kind: type[HasTokenizer]) -> tuple[dict[str, Tensor
         weights = load_file(folder / "model.safetensors")
     except Exception as error:
         raise UnavailableError(f"{folder} cannot be read as a saved model ({error}): save the model again") from error
-    if config.pop("class", None) != kind.__name__:
-        raise InputError(f"{folder} does not hold a {kind.__name__}: load it with the class named in its config.json")
+    name = str(config.pop("class", None))
+    if name.rpartition(":")[2] != kind.__name__:
+        raise InputError(f"{folder} holds a {name}, not a {kind.__name__}: load it with `load_model`")
     return weights, config, load_tokenizer(folder)

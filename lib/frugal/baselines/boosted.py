@@ -11,7 +11,7 @@ from torch import Tensor
 
 from frugal.corpora import Document, Tokenizer, encode_documents
 from frugal.errors import InputError, UnavailableError
-from frugal.language_model import LanguageModel, read_model, save_model
+from frugal.language_model import LanguageModel, check_on_cpu, read_model, save_model
 
 # Share of the uniform distribution that is mixed in, so that a character never seen in training is not impossible.
 UNIFORM = 1e-3
@@ -94,9 +94,10 @@ class BoostedTrees(LanguageModel):
         save_model(folder, self, {"trees": trees, "classes": self.classes}, {"features": self.features}, card)
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path, *, device: str = "cpu") -> Self:
         import lightgbm
 
+        check_on_cpu(cls, device)
         weights, config, tokenizer = read_model(folder, cls)
         model = cls(config["features"], tokenizer)
         model.classes = weights["classes"]

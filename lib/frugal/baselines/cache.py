@@ -9,7 +9,6 @@ It learns nothing, so a memory or an echo that gains less than this cache has no
 """
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -115,13 +114,6 @@ class ContinuousCache(LanguageModel):
         last = past.shape[1] - 1
         logits = [self._mixture(row, words, last, last + 1)[0] for row, words in zip(past, seen, strict=True)]
         return torch.stack(logits), CacheState(model_state, past, seen)
-
-    def save(self, folder: Path) -> None:
-        raise InputError("a ContinuousCache has nothing learned to save: save its model and build the cache again")
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        raise InputError("a ContinuousCache is never saved: load its model and build the cache again")
 
     def _hidden(self, tokens: Tensor) -> Tensor:
         """The model's hidden states [B, T, d], from half-overlapping windows where T exceeds its context."""

@@ -20,7 +20,15 @@ from torch import Tensor
 
 from frugal.corpora import Document, Tokenizer, encode_documents
 from frugal.errors import InputError
-from frugal.language_model import LOGITS_AT_ONCE, LanguageModel, TargetScores, gather_targets, read_model, save_model
+from frugal.language_model import (
+    LOGITS_AT_ONCE,
+    LanguageModel,
+    TargetScores,
+    check_on_cpu,
+    gather_targets,
+    read_model,
+    save_model,
+)
 
 Integers = NDArray[np.int64]
 ABSENT = -1  # node of a sequence that the training text does not hold
@@ -107,7 +115,8 @@ class NGram(LanguageModel):
         save_model(folder, self, weights, {"order": self.order}, card)
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path, *, device: str = "cpu") -> Self:
+        check_on_cpu(cls, device)
         weights, config, tokenizer = read_model(folder, cls)
         model = cls(config["order"], tokenizer)
         orders = range(1, model.order + 1)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from frugal.corpora import Tokenizer
 from frugal.errors import InputError
-from frugal.language_model import HiddenStateModel, read_model, save_model
+from frugal.language_model import HiddenStateModel, check_on_cpu, read_model, save_model
 
 # A logit so low that its probability is zero, and yet finite, so that zero times it is zero and not NaN.
 NEVER = -1e4
@@ -77,7 +77,8 @@ class LSTMLanguageModel(nn.Module, HiddenStateModel):
         save_model(folder, self, self.state_dict(), self.settings, card)
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path, *, device: str = "cpu") -> Self:
+        check_on_cpu(cls, device)
         weights, config, tokenizer = read_model(folder, cls)
         model = cls(tokenizer, **config)
         model.load_state_dict(weights)

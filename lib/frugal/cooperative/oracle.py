@@ -12,7 +12,7 @@ from torch import Tensor
 
 from frugal.cooperative import world
 from frugal.cooperative.lstm import LSTMLanguageModel
-from frugal.cooperative.pair import draw
+from frugal.cooperative.samples import draw
 from frugal.errors import InputError
 from frugal.language_model import LOGITS_AT_ONCE, LanguageModel
 

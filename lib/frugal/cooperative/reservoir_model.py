@@ -14,10 +14,11 @@ from torch.nn.functional import one_hot
 
 from frugal.corpora import Tokenizer
 from frugal.errors import InputError
-from frugal.language_model import HiddenStateModel, read_model, save_model
-from frugal.readout import RidgeStatistics, SoftmaxReadout
+from frugal.language_model import HiddenStateModel, check_on_cpu, read_model, save_model
+from frugal.readout import SoftmaxReadout
 from frugal.readout.base import part
 from frugal.reservoir import Reservoir
+from frugal.ridge import RidgeStatistics
 
 
 class ReservoirLanguageModel(HiddenStateModel):
@@ -77,7 +78,8 @@ class ReservoirLanguageModel(HiddenStateModel):
         save_model(folder, self, weights, config, card)
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path, *, device: str = "cpu") -> Self:
+        check_on_cpu(cls, device)
         weights, config, tokenizer = read_model(folder, cls)
         readout = SoftmaxReadout(**config["readout"])
         readout.load_state_dict(part(weights, "readout."))

@@ -17,7 +17,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from frugal.cooperative.pair import Pair
+from frugal.combine.pair import Pair
 from frugal.cooperative.training import Plan, SequenceTrainer, check_rate
 from frugal.errors import InputError
 from frugal.language_model import LanguageModel

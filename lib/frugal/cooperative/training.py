@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from tqdm.auto import tqdm
 
-from frugal.cooperative.pair import Samples, draw, trained_part
+from frugal.cooperative.samples import Samples, draw, trained_part
 from frugal.errors import InputError, UnavailableError
 from frugal.files import appearing
 from frugal.language_model import LanguageModel

@@ -1,7 +1,6 @@
-"""Text out of any language model: sampling, streams, chat, and guidance by a text."""
+"""Text out of any language model: sampling, streams and chat."""
 
 from frugal.generate.chat import CHAT_SAMPLING, ChatSession
-from frugal.generate.guide import GuidedModel
 from frugal.generate.sampling import Sampling, generate, generate_batch, stream
 
-__all__ = ["CHAT_SAMPLING", "ChatSession", "GuidedModel", "Sampling", "generate", "generate_batch", "stream"]
+__all__ = ["CHAT_SAMPLING", "ChatSession", "Sampling", "generate", "generate_batch", "stream"]

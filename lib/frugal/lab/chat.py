@@ -56,10 +56,10 @@ class _Settings:
     def __init__(self, session: "ChatSession") -> None:
         import ipywidgets
 
-        from frugal.generate import GuidedModel
+        from frugal.combine import Guided
 
         model, guide, weight = session.model, "", 0.5
-        if isinstance(model, GuidedModel):
+        if isinstance(model, Guided):
             guide, weight, model = model.tokenizer.decode(model.guide[1:]).strip(), model.weight, model.model
         self.model, self.guided_by = model, (guide, weight)
         self.temperature = ipywidgets.FloatSlider(description="Temperature", min=0, max=2, step=0.05)
@@ -85,7 +85,7 @@ class _Settings:
 
     def apply(self, session: "ChatSession") -> None:
         """Let a session answer as the controls say."""
-        from frugal.generate import GuidedModel
+        from frugal.combine import Guided
 
         session.sampling = replace(
             session.sampling,
@@ -97,7 +97,7 @@ class _Settings:
         )
         guide, weight = wanted = (self.guide.value.strip(), self.weight.value)
         if wanted != self.guided_by:
-            session.change_model(GuidedModel(self.model, guide, weight=weight) if guide else self.model)
+            session.change_model(Guided(self.model, guide, weight=weight) if guide else self.model)
             self.guided_by = wanted
 
 

@@ -167,15 +167,16 @@ def chat(
     """
     if load is not None and (system is not None or markers):
         raise click.UsageError("--system and --markers are part of a saved conversation: leave them out with --load")
-    from frugal.generate import CHAT_SAMPLING, ChatSession, GuidedModel
-    from frugal.lab.terminal import converse, load_model
+    from frugal.combine import Guided
+    from frugal.generate import CHAT_SAMPLING, ChatSession
+    from frugal.lab.terminal import converse, model_called
 
     given = {name: value for name, value in sampling.items() if value not in (None, ())}
     chosen = replace(CHAT_SAMPLING, **given)  # before the model is loaded, so that a wrong value is refused at once
     click.echo(f"loading {model}", err=True)
-    speaker = load_model(model, device)
+    speaker = model_called(model, device)
     if guide is not None:
-        speaker = GuidedModel(speaker, guide, weight=guide_weight)
+        speaker = Guided(speaker, guide, weight=guide_weight)
     if load is None:
         session = ChatSession(speaker, sampling=chosen, system=system, markers=markers)
     else:

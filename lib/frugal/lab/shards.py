@@ -20,7 +20,8 @@ from frugal.errors import InputError, UnavailableError
 from frugal.files import write_text
 from frugal.lab.sweep.pool import Pool, Site, worker_pool
 from frugal.lab.sweep.runs import library_hash
-from frugal.readout import EchoLanguageModel, RidgeStatistics
+from frugal.readout import EchoLanguageModel
+from frugal.ridge import RidgeStatistics
 
 ATTEMPTS = 3  # at a shard, whose worker may be killed
 POLL_SECONDS = 1.0

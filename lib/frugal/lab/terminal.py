@@ -4,8 +4,6 @@ import contextlib
 import dataclasses
 import json
 import sys
-from importlib import import_module
-from inspect import signature
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ import click
 
 from frugal.errors import FrugalError, InputError
 from frugal.generate import ChatSession, Sampling
-from frugal.language_model import LanguageModel
+from frugal.language_model import LanguageModel, load_model
 
 PROMPT = "> "
 HELP = """/reset              forget the conversation
@@ -35,37 +33,18 @@ KINDS: dict[str, type[int] | type[float] | type[str]] = {
 }
 
 
-# Where the models that can be loaded from their folder alone are defined.
-HOMES = {
-    "EchoLanguageModel": "frugal.readout",
-    "NGram": "frugal.baselines",
-    "BoostedTrees": "frugal.baselines",
-    "PiecewiseLM": "frugal.piecewise",
-    "MemoryGPT": "frugal.memory",
-    "NearestNeighbourLM": "frugal.memory",
-}
-
-
-def load_model(name: str, device: str = "cpu") -> LanguageModel:
+def model_called(name: str, device: str = "cpu") -> LanguageModel:
     """A model by packaged name, hub id, Hugging Face folder, or folder that a model of this library was saved to.
 
     Raises:
-        InputError: there is no such model, or it is of a class that cannot be loaded from its folder alone.
+        InputError: there is no such model.
         UnavailableError: the model cannot be fetched, or its files are damaged.
     """
-    kind = _saved_class(Path(name))
-    if kind is None:
-        from frugal.foundation import load_foundation
+    if _saved_here(Path(name)):
+        return load_model(name, device=device)
+    from frugal.foundation import load_foundation
 
-        return load_foundation(name, device=device)
-    if kind not in HOMES:
-        raise InputError(f"{name} holds a {kind}: only {', '.join(HOMES)} or a Hugging Face model can chat")
-    model = getattr(import_module(HOMES[kind]), kind)
-    if device == "cpu":
-        return model.load(Path(name))
-    if "device" not in signature(model.load).parameters:
-        raise InputError(f"device={device!r}: a {kind} runs on the CPU; leave the device out")
-    return model.load(Path(name), device=device)
+    return load_foundation(name, device=device)
 
 
 def converse(session: ChatSession, save_to: Path | None = None) -> None:
@@ -158,10 +137,10 @@ def _folder(words: list[str]) -> Path:
     return Path(" ".join(words)).expanduser()
 
 
-def _saved_class(folder: Path) -> str | None:
-    """The class that a model of this library has in its config.json."""
+def _saved_here(folder: Path) -> bool:
+    """Whether a model of this library was saved to the folder: its config.json names a class."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
-    return config.get("class") if isinstance(config, dict) else None
+        return False
+    return isinstance(config, dict) and "class" in config

@@ -68,7 +68,7 @@ class Trace(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Mixture:
+class Interpolation:
     """Inverse temperature and number of neighbours of each source, and the weights.
 
     `gate` [sources, features] are the logits of the sources' weights against the model's, which is 0; the features
@@ -81,7 +81,7 @@ class Mixture:
     gate: Tensor
 
     @classmethod
-    def constant(cls, weights: Sequence[float], thetas: Sequence[float], counts: Sequence[int]) -> "Mixture":
+    def constant(cls, weights: Sequence[float], thetas: Sequence[float], counts: Sequence[int]) -> "Interpolation":
         """The same weights everywhere; 0 leaves a source out."""
         shares = torch.tensor([1 - sum(weights), *weights], dtype=torch.float64)
         logits = shares.log()
@@ -110,7 +110,7 @@ class Mixture:
         return torch.stack([trace.own.exp(), *columns], 1)
 
     @classmethod
-    def fit(cls, traces: Sequence[Trace], *, adaptive: bool = True) -> "Mixture":
+    def fit(cls, traces: Sequence[Trace], *, adaptive: bool = True) -> "Interpolation":
         """The mixture that predicts validation documents best.
 
         Theta and k of each source are searched with that source alone beside the model, its weight found by
@@ -168,7 +168,7 @@ def _masked(weights: Tensor, found: Tensor) -> Tensor:
     return present / present.sum(1, keepdim=True)
 
 
-def _adapt(mixture: Mixture, traces: Sequence[Trace], given: Tensor, found: Tensor) -> Tensor:
+def _adapt(mixture: Interpolation, traces: Sequence[Trace], given: Tensor, found: Tensor) -> Tensor:
     """The gate with weights that depend on the features; a source that was left out stays out."""
     features = torch.cat([gate_features(trace.entropy, trace.sources) for trace in traces])
     deviation, mean = torch.std_mean(features, 0)

@@ -14,9 +14,9 @@ from frugal.files import appearing
 from frugal.foundation import Foundation, load_foundation
 from frugal.foundation.loading import PACKAGED
 from frugal.language_model import LanguageModel, TargetScores, gather_targets, read_model, save_model
+from frugal.memory.datastore import Datastore
 from frugal.memory.network import MemoryNetwork, Read, WindowOutput
 from frugal.memory.reading import Entries
-from frugal.memory.texts import TextMemory
 from frugal.memory.writing import Write
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class MemoryGPT(LanguageModel):
         self.memory_size, self.dim = memory_size, dim
         self._change: Callable[[Entries], Entries] | None = None
         metric = "l2" if faithful else "cosine"
-        self.memory = TextMemory.empty(dim, memory_size, metric=metric, seed=seed, device=str(self.device), **index)
+        self.memory = Datastore.empty(dim, memory_size, metric=metric, seed=seed, device=str(self.device), **index)
 
     def steps(self, tokens: Tensor, entries: Entries | None = None) -> Iterator[Step]:
         """Read streams [B, T] window by window; `entries` are what they have written earlier, by default nothing."""
@@ -240,10 +240,10 @@ class MemoryGPT(LanguageModel):
         foundation = foundation or load_foundation(own if own.is_dir() else name, device=device)
         model = cls(foundation, **config)
         model.network.load_state_dict(weights)
-        model.memory = TextMemory.load(folder)
+        model.memory = Datastore.load(folder)
         return model
 
-    def with_memory(self, memory: TextMemory) -> "MemoryGPT":
+    def with_memory(self, memory: Datastore) -> "MemoryGPT":
         """The same model, weights and all, with another kept memory."""
         other = copy.copy(self)
         other.memory = memory
@@ -251,7 +251,7 @@ class MemoryGPT(LanguageModel):
 
     def without_memory(self) -> "MemoryGPT":
         """The same model with nothing in its kept memory."""
-        return self.with_memory(TextMemory.empty(self.dim, 1, metric=self.memory.store.metric))
+        return self.with_memory(Datastore.empty(self.dim, 1, metric=self.memory.store.metric))
 
     def altered(self, change: Callable[[Entries], Entries]) -> "MemoryGPT":
         """The same model reading other entries than it wrote: for controls, such as `Entries.shuffled`."""

@@ -20,8 +20,8 @@ from frugal.language_model import (
     read_model,
     save_model,
 )
-from frugal.memory.mixture import Mixture, Neighbours, Trace
-from frugal.memory.texts import TextMemory
+from frugal.memory.datastore import Datastore
+from frugal.memory.mixture import Interpolation, Neighbours, Trace
 from frugal.readout import EchoLanguageModel
 
 # Neighbours looked up in the document and in the memory; a mixture may use fewer.
@@ -52,7 +52,7 @@ class NearestNeighbourLM(LanguageModel):
     Args:
         model: takes streams of any length, such as `EchoLanguageModel(foundation, context=512)`.
         memory: texts that are kept beyond a document; by default an empty one.
-        mixture: weights, inverse temperatures, numbers of neighbours; see `Mixture.fit`.
+        mixture: weights, inverse temperatures, numbers of neighbours; see `Interpolation.fit`.
 
     Raises:
         InputError: a model with a limited context, or a memory of another width.
@@ -61,16 +61,16 @@ class NearestNeighbourLM(LanguageModel):
     context_length = None
 
     def __init__(
-        self, model: HiddenStateModel, memory: TextMemory | None = None, mixture: Mixture | None = None
+        self, model: HiddenStateModel, memory: Datastore | None = None, mixture: Interpolation | None = None
     ) -> None:
         if model.context_length is not None:
             raise InputError(
                 f"the model takes {model.context_length} tokens at once: give one for streams of any length, such as "
                 "EchoLanguageModel(foundation, context=512)"
             )
-        self.model, self.mixture = model, mixture or Mixture.constant((0.1, 0.1), (20.0, 20.0), (512, 128))
+        self.model, self.mixture = model, mixture or Interpolation.constant((0.1, 0.1), (20.0, 20.0), (512, 128))
         self.tokenizer, self.vocabulary_size, self.device = model.tokenizer, model.vocabulary_size, model.device
-        self.memory = memory or TextMemory.empty(self._width(), USUAL_CAPACITY)
+        self.memory = memory or Datastore.empty(self._width(), USUAL_CAPACITY)
 
     @torch.inference_mode()
     def remember(self, text: Document | str) -> int:
@@ -161,11 +161,12 @@ class NearestNeighbourLM(LanguageModel):
             self.memory.save(temporary)
 
     @classmethod
-    def load(cls, folder: Path, *, model: EchoLanguageModel | None = None) -> Self:
+    def load(cls, folder: Path, *, model: EchoLanguageModel | None = None, device: str = "cpu") -> Self:
         """Read what `save` wrote; the model inside can be given where it is loaded already."""
         weights, config, _ = read_model(folder, cls)
-        mixture = Mixture(tuple(config["thetas"]), tuple(config["counts"]), weights["gate"])
-        return cls(model or EchoLanguageModel.load(folder / "model"), TextMemory.load(folder), mixture)
+        mixture = Interpolation(tuple(config["thetas"]), tuple(config["counts"]), weights["gate"])
+        model = EchoLanguageModel.load(folder / "model", device=device) if model is None else model
+        return cls(model, Datastore.load(folder), mixture)
 
     def _width(self) -> int:
         token = torch.zeros(1, dtype=torch.int64, device=self.device)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from frugal.errors import InputError
+from frugal.memory.datastore import Datastore
 from frugal.memory.reading import Entries, Reader, Reading
-from frugal.memory.texts import TextMemory
 from frugal.memory.writing import Write, Writer
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class MemoryNetwork(nn.Module):
         self,
         inputs: Tensor,
         entries: Entries | None = None,
-        kept: TextMemory | None = None,
+        kept: Datastore | None = None,
         *,
         memory_input: Tensor | None = None,
         cache: "DynamicCache | None" = None,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, pad
 
-from frugal.memory.texts import TextMemory
+from frugal.memory.datastore import Datastore
 
 
 class Entries(NamedTuple):
@@ -80,7 +80,7 @@ class Reader(nn.Module):
         nn.init.constant_(self.nothing.bias, 0.0 if faithful else 1.2)  # a cosine never reaches this
         nn.init.eye_(self.query.weight)  # similar contexts, as long as nothing else is learned
 
-    def forward(self, inputs: Tensor, entries: Entries | None, kept: TextMemory | None) -> Reading:
+    def forward(self, inputs: Tensor, entries: Entries | None, kept: Datastore | None) -> Reading:
         """Read for inputs [B, T, E]."""
         inputs = inputs.float()
         queries = inputs if self.faithful else normalize(self.query(inputs), dim=-1)  # [B, T, D]
@@ -119,7 +119,7 @@ class Reader(nn.Module):
         tokens, strength = (column.gather(1, flat).view_as(columns) for column in (entries.tokens, entries.strength))
         return vectors, tokens, strength, columns, torch.full_like(columns, -1)
 
-    def _from_kept(self, queries: Tensor, kept: TextMemory) -> tuple[Tensor, ...]:
+    def _from_kept(self, queries: Tensor, kept: Datastore) -> tuple[Tensor, ...]:
         B, T, _ = queries.shape
         found = kept.search(queries.flatten(0, 1), self.k)
         ids, tokens = (column.view(B, T, -1) for column in (found.ids, found.tokens))

@@ -3,7 +3,6 @@
 from frugal.piecewise.automaton import Automaton
 from frugal.piecewise.basis import Basis, FourierBasis, PiecewiseBasis, TensorProductBasis
 from frugal.piecewise.convolution import BasisConvolution
-from frugal.piecewise.ensemble import Ensemble
 from frugal.piecewise.exchange import from_high_order_layers, to_high_order_layers
 from frugal.piecewise.language_model import PiecewiseLM
 from frugal.piecewise.layers import (
@@ -35,7 +34,6 @@ __all__ = [
     "Batches",
     "Ceiling",
     "CharacterNetwork",
-    "Ensemble",
     "EpochScore",
     "FixedRotation",
     "Fourier",

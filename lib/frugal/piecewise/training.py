@@ -14,12 +14,12 @@ from torch.optim.lr_scheduler import ExponentialLR, ReduceLROnPlateau
 from tqdm.auto import tqdm
 
 from frugal.errors import InputError
-from frugal.optimizers import OptimizerName, make_optimizer
 from frugal.piecewise.mamba import Mamba
 from frugal.piecewise.networks import CODES_AT_ONCE, CharacterNetwork
 from frugal.piecewise.transformer import Transformer
 from frugal.piecewise.windows import Batches, Windows
 from frugal.training import fit
+from frugal.training.optimizers import OptimizerName, make_optimizer
 
 NO_GRADIENT = 1e-30
 """Size below which the gradient of a logit is made zero. What a network knows by heart has probabilities so near to 0

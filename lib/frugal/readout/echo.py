@@ -18,22 +18,19 @@ from frugal.language_model import (
     LOGITS_AT_ONCE,
     HiddenStateModel,
     TargetScores,
+    class_name,
+    class_named,
     gather_targets,
     read_model,
     save_model,
 )
 from frugal.readout.base import Readout, part
 from frugal.readout.encoder import Drive, EchoEncoder, EchoState, Reset
-from frugal.readout.forward_forward.readout import ForwardForwardReadout
 from frugal.readout.ridge import RidgeReadout
 from frugal.readout.rows import EchoRows
-from frugal.readout.softmax import SoftmaxReadout
 from frugal.reservoir import DeepReservoir, Reservoir
 
 Join = Literal["foundation", "replace", "concat", "residual"]
-READOUTS: dict[str, type[Readout]] = {
-    kind.__name__: kind for kind in (RidgeReadout, SoftmaxReadout, ForwardForwardReadout)
-}
 RESERVOIRS: dict[str, type[Reservoir | DeepReservoir]] = {"Reservoir": Reservoir, "DeepReservoir": DeepReservoir}
 
 
@@ -182,7 +179,7 @@ class EchoLanguageModel(HiddenStateModel):
             "reset": self.encoder.reset,
             "foundation": self.foundation.name,
             "foundation_fingerprint": self.foundation.fingerprint,
-            "readout": readout and {"class": type(readout).__name__, **readout.settings()},
+            "readout": readout and {"class": class_name(type(readout)), **readout.settings()},
             "reservoir": reservoir and {"class": type(reservoir).__name__, **reservoir.config()},
         }
         parts = {"readout": readout, "reservoir": reservoir}
@@ -225,7 +222,7 @@ class EchoLanguageModel(HiddenStateModel):
             reservoir = kind.from_saved(settings, part(weights, "reservoir.")).to(foundation.device)
         readout, settings = None, config["readout"]
         if settings is not None:
-            readout = READOUTS[settings.pop("class")](**settings)
+            readout = class_named(settings.pop("class"))(**settings)
             readout.load_state_dict(part(weights, "readout."))
         settings = {name: config[name] for name in ("join", "drive", "context", "stride", "prefix", "reset")}
         return cls(foundation, reservoir, readout, **settings)

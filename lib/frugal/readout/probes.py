@@ -14,7 +14,7 @@ from torch import Tensor
 from frugal.corpora import Document, Tokenizer, encode_documents
 from frugal.errors import InputError
 from frugal.readout.ridge import RidgeReadout
-from frugal.readout.statistics import RidgeStatistics
+from frugal.ridge.statistics import RidgeStatistics
 
 Labelled = list[tuple[Tensor, Tensor]]
 

@@ -12,9 +12,9 @@ from torch.nn.functional import cross_entropy, linear
 from frugal.errors import InputError
 from frugal.language_model import LOGITS_AT_ONCE
 from frugal.readout.base import Readout
-from frugal.readout.ridge_path import RidgePath
-from frugal.readout.square_root import SquareRootPath, SquareRootStatistics
-from frugal.readout.statistics import RidgeStatistics
+from frugal.ridge.path import RidgePath
+from frugal.ridge.square_root import SquareRootPath, SquareRootStatistics
+from frugal.ridge.statistics import RidgeStatistics
 
 ALPHAS = tuple(10.0**exponent for exponent in range(-9, 2))
 SMALLEST_CONDITION = 1e-14

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from frugal.errors import InputError
 from frugal.readout.base import Readout
 from frugal.readout.ridge import RidgeReadout
-from frugal.readout.statistics import RidgeStatistics
+from frugal.ridge.statistics import RidgeStatistics
 
 SHRINKAGE = 1e-4
 

@@ -1,0 +1,80 @@
+"""Sampling directed by the mediator: M is about (P + G) / 2, so generator and mediator together know more of P than G.
+
+Three ways, in rising faithfulness: `Extrapolated` goes beyond the mediator in log-probabilities,
+`Inverted` solves the mixture for P token by token, `reweighted` solves it for whole sequences.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from frugal.combine.mixture import TwoModels
+from frugal.errors import InputError
+from frugal.language_model import LanguageModel
+
+# Part of the mediator's probability left to a token that the inversion rules out: its logarithm stays finite.
+RULED_OUT = 1e-6
+
+
+class Extrapolated(TwoModels):
+    """log p = log G + lam (log M - log G) - log Z: the generator at lam 0, the mediator at 1, about the data at 2.
+
+    Where G is near P, log M - log G is about half of log P - log G, hence 2. Classifier-free guidance has this form.
+    """
+
+    def __init__(self, generator: LanguageModel, mediator: LanguageModel, *, lam: float = 2.0) -> None:
+        if not 0 <= lam <= 10:
+            raise InputError(f"lam={lam}: must lie in 0 to 10; 0 is the generator, 1 the mediator, 2 about the data")
+        super().__init__(generator, mediator)
+        self.lam = lam
+
+    def combine(self, log_first: Tensor, log_second: Tensor, log_ratio: Tensor) -> Tensor:
+        return torch.lerp(log_first, log_second, self.lam).log_softmax(-1)
+
+
+class Inverted(TwoModels):
+    """The mixture solved for the data, token by token.
+
+        a(s) = P(s) / (P(s) + G(s)) = 1 - G(s) / (2 M(s)),    P(v | s) = (M(v | s) - (1 - a) G(v | s)) / a
+
+    With the exact mediator this is P. A learned one errs, and small a would blow its errors up: a is kept within
+    bounds, what would be negative is set to about nothing, and the rest is normalised.
+
+    Args:
+        bounds: lowest and highest a; (0.1, 0.9) suits a learned mediator.
+    """
+
+    def __init__(
+        self, generator: LanguageModel, mediator: LanguageModel, *, bounds: tuple[float, float] = (0.1, 0.9)
+    ) -> None:
+        if not 0 < bounds[0] <= bounds[1] <= 1:
+            raise InputError(f"bounds={bounds}: must be two numbers in (0, 1], the lower one first, such as (0.1, 0.9)")
+        super().__init__(generator, mediator)
+        self.bounds = bounds
+
+    def combine(self, log_first: Tensor, log_second: Tensor, log_ratio: Tensor) -> Tensor:
+        alpha = (1 - log_ratio.exp() / 2).clamp(*self.bounds).unsqueeze(-1)
+        mediator = log_second.exp()
+        data = ((mediator - (1 - alpha) * log_first.exp()) / alpha).maximum(RULED_OUT * mediator)
+        return (data / data.sum(-1, keepdim=True)).clamp_min(torch.finfo(data.dtype).tiny).log()
+
+
+def reweighted(log_generator: Tensor, log_mediator: Tensor) -> Tensor:
+    """Weights [n], of mean 1, that make sequences drawn from the generator stand for the data.
+
+        P(s) / G(s) = 2 M(s) / G(s) - 1, where that is positive
+
+    Args:
+        log_generator: log G(s) of each sequence, [n].
+        log_mediator: log M(s), [n].
+
+    Raises:
+        InputError: the mediator finds no sequence likely enough to keep.
+    """
+    weights = (math.log(2) + log_mediator - log_generator).exp().sub(1).clamp_min(0)
+    if not weights.sum() > 0:
+        raise InputError(
+            "all weights are zero: the mediator thinks that none of the sequences could be data; draw more"
+        )
+    return weights / weights.mean()

@@ -1,0 +1,127 @@
+"""Many small models, one per source, mixed: sources come and go, and no other model has to be trained again."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from frugal.corpora import Document, encode_documents
+from frugal.errors import InputError
+from frugal.language_model import LanguageModel
+
+EM_ROUNDS = 100
+
+
+class EnsembleState(NamedTuple):
+    """Of each stream: the experts' states, their evidence [B, K], and what they expect next, [B, K, V]."""
+
+    experts: list[Any]
+    evidence: Tensor
+    expected: Tensor | None
+
+
+class Ensemble(LanguageModel):
+    """The mixture of its experts' predictions, p(x) = sum_k w_k p_k(x).
+
+    The weights of a stream are w_k ~ prior_k exp(e_k), where the evidence for an expert is what it said of the tokens
+    so far: e_k <- memory e_k + log p_k(x). With memory=1 they are the posterior probabilities of Bayes' rule, had one
+    of the experts written the text; below 1 older tokens count less, so that a text may go from one source to
+    another; with memory=0 the prior is all there is.
+
+    Args:
+        experts: models with the same tokens, by name.
+        prior: their weights before any token, in any scale; equal by default.
+        memory: 0 to 1.
+
+    Raises:
+        InputError: there are no experts, or they do not have the same tokens.
+    """
+
+    def __init__(
+        self, experts: Mapping[str, LanguageModel], prior: Mapping[str, float] | None = None, *, memory: float = 0.9
+    ) -> None:
+        if not experts:
+            raise InputError("experts={}: a mixture needs at least one model")
+        if not 0 <= memory <= 1:
+            raise InputError(f"memory={memory}: must be from 0, fixed weights, to 1, nothing is forgotten")
+        weights = dict.fromkeys(experts, 1.0) if prior is None else dict(prior)
+        if weights.keys() != experts.keys() or min(weights.values()) <= 0:
+            raise InputError(f"prior={weights}: needs a positive weight for each of {', '.join(experts)}")
+        first, *others = experts.values()
+        probe = "".join(map(chr, range(32, 127)))
+        for other in others:
+            same = torch.equal(first.tokenizer.encode(probe), other.tokenizer.encode(probe))
+            if not same or first.vocabulary_size != other.vocabulary_size:
+                raise InputError("experts: do not have the same tokens; give all of them one tokeniser")
+        total = sum(weights.values())
+        self.experts = dict(experts)
+        self.prior = {name: weights[name] / total for name in experts}
+        self.memory = memory
+        self.tokenizer, self.vocabulary_size, self.device = first.tokenizer, first.vocabulary_size, first.device
+        self.context_length = min((e.context_length for e in experts.values() if e.context_length), default=None)
+
+    def with_expert(self, name: str, expert: LanguageModel) -> Self:
+        """A mixture with one more expert, whose weight is that of an average one."""
+        return type(self)(
+            {**self.experts, name: expert}, {**self.prior, name: 1 / len(self.experts)}, memory=self.memory
+        )
+
+    def without_expert(self, name: str) -> Self:
+        """A mixture without that expert; the others keep their proportions."""
+        if name not in self.experts:
+            raise InputError(f"expert={name!r}: is not among {', '.join(self.experts)}")
+        kept = {other: expert for other, expert in self.experts.items() if other != name}
+        return type(self)(kept, {other: self.prior[other] for other in kept}, memory=self.memory)
+
+    def with_learned_prior(self, documents: Iterable[Document | str]) -> Self:
+        """A mixture whose prior, with fixed weights, predicts these documents best; found by expectation-maximisation.
+
+        No expert is trained; give documents that none of them was trained on.
+        """
+        said = torch.cat([self._said(tokens[None])[0] for tokens in encode_documents(self.tokenizer, documents)])
+        weights = torch.full((len(self.experts),), 1 / len(self.experts), dtype=torch.float64)
+        for _ in range(EM_ROUNDS):
+            weights = (weights.log() + said.double()).softmax(-1).mean(0).clamp(min=1e-6)
+        prior = dict(zip(self.experts, weights.tolist(), strict=True))
+        return type(self)(self.experts, prior, memory=self.memory)
+
+    def weights(self, tokens: Tensor) -> Tensor:
+        """The experts' weights [B, T, K]: row t is for the token after tokens 0..t."""
+        return self._log_weights(self._said(tokens)).exp()
+
+    def score(self, tokens: Tensor) -> Tensor:
+        expected = torch.stack([expert.score(tokens) for expert in self.experts.values()], dim=2)  # [B, T, K, V]
+        said = expected[:, :-1].gather(3, tokens[:, 1:, None, None].expand(-1, -1, expected.shape[2], 1)).squeeze(3)
+        return torch.logsumexp(expected + self._log_weights(said).unsqueeze(3), dim=2)
+
+    def start(self, batch_size: int) -> EnsembleState:
+        evidence = torch.zeros(batch_size, len(self.experts), device=self.device)
+        return EnsembleState([expert.start(batch_size) for expert in self.experts.values()], evidence, None)
+
+    def step(self, tokens: Tensor, state: EnsembleState) -> tuple[Tensor, EnsembleState]:
+        evidence = state.evidence
+        if state.expected is not None:
+            said = state.expected.gather(2, tokens[:, None, None].expand(-1, evidence.shape[1], 1)).squeeze(2)
+            evidence = self.memory * evidence + said
+        pairs = zip(self.experts.values(), state.experts, strict=True)
+        logits, states = zip(*(expert.step(tokens, before) for expert, before in pairs), strict=True)
+        expected = torch.stack([row.log_softmax(-1) for row in logits], dim=1)
+        weights = self._posterior(evidence)
+        return torch.logsumexp(expected + weights.unsqueeze(2), dim=1), EnsembleState([*states], evidence, expected)
+
+    def _said(self, tokens: Tensor) -> Tensor:
+        """Log-probability [B, T - 1, K] that each expert gave each token but the first."""
+        return torch.stack([expert.target_log_probabilities(tokens) for expert in self.experts.values()], dim=2)
+
+    def _log_weights(self, said: Tensor) -> Tensor:
+        """Logarithms of the weights [B, T, K], from what the experts said of tokens 1..T-1, [B, T - 1, K]."""
+        evidence = [torch.zeros(len(said), len(self.experts), device=said.device)]  # none before the first
+        for row in said.unbind(1):
+            evidence.append(self.memory * evidence[-1] + row)
+        return self._posterior(torch.stack(evidence, 1))
+
+    def _posterior(self, evidence: Tensor) -> Tensor:
+        if self.memory == 0:
+            evidence = torch.zeros_like(evidence)
+        return (torch.tensor([*self.prior.values()], device=evidence.device).log() + evidence).log_softmax(-1)

@@ -1,0 +1,80 @@
+"""Guide text: a language model that leans towards what it would say after reading another text first.
+
+    log p(w | tokens) = (1 - weight) * log p(w | tokens) + weight * log p(w | guide, tokens) - log Z
+
+A guided model is a language model like any other, so whatever takes one can be guided; other ways to steer, such as
+through an echo's state, can wrap a model in the same way.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from frugal.errors import InputError
+from frugal.language_model import LanguageModel
+
+
+class GuidedState(NamedTuple):
+    """States of the model's two streams: with the tokens alone, and with the guide read before them."""
+
+    alone: Any
+    guided: Any
+
+
+class Guided(LanguageModel):
+    """A model mixed, in log-probabilities, with itself after reading a guide text. Each token costs twice.
+
+    In the guided stream a line end stands for the start of a document, so that the guide is not forgotten there.
+    A model with a limited context forgets it when it slides out of view.
+
+    Args:
+        model: any language model.
+        guide: the text to be read first.
+        weight: of the guided stream, 0 to 1; 0 is the model itself.
+    """
+
+    def __init__(self, model: LanguageModel, guide: str, *, weight: float = 0.5) -> None:
+        if not guide.strip():
+            raise InputError(f"guide={guide!r}: must hold some text; leave the guide out to have none")
+        if not 0 <= weight <= 1:
+            raise InputError(f"weight={weight}: must be from 0 to 1; typical values lie in 0.2 to 0.8")
+        self.model, self.weight = model, weight
+        self.tokenizer, self.vocabulary_size, self.device = model.tokenizer, model.vocabulary_size, model.device
+        text = self.tokenizer.encode(f"{guide.rstrip()}\n").to(self.device)
+        self.line_end = text[-1]
+        self.guide = torch.cat([text.new_tensor([self.tokenizer.start_id]), text])  # [G]
+        if model.context_length is not None:
+            self.context_length = model.context_length - len(self.guide)
+            if self.context_length < 1:
+                raise InputError(
+                    f"the guide has {len(text)} tokens: must have fewer than the model's context of "
+                    f"{model.context_length}; shorten it"
+                )
+
+    def score(self, tokens: Tensor) -> Tensor:
+        guide = self.guide.expand(len(tokens), -1)
+        guided = self.model.score(torch.cat([guide, self._guided(tokens)], 1))[:, len(self.guide) :]
+        return self._mixture(self.model.score(tokens), guided)
+
+    def start(self, batch_size: int) -> GuidedState:
+        start = self.model.start(batch_size)
+        _, guided = self.model.feed(self.guide.expand(batch_size, -1), start)
+        return GuidedState(start, guided)
+
+    def step(self, tokens: Tensor, state: GuidedState) -> tuple[Tensor, GuidedState]:
+        return self.feed(tokens.unsqueeze(1), state)
+
+    def feed(self, tokens: Tensor, state: GuidedState) -> tuple[Tensor, GuidedState]:
+        logits, alone = self.model.feed(tokens, state.alone)
+        guided_logits, guided = self.model.feed(self._guided(tokens), state.guided)
+        return self._mixture(logits, guided_logits), GuidedState(alone, guided)
+
+    def _guided(self, tokens: Tensor) -> Tensor:
+        return tokens.where(tokens != self.tokenizer.start_id, self.line_end)
+
+    def _mixture(self, logits: Tensor, guided: Tensor) -> Tensor:
+        """Log-probabilities [.., V] of two rows of logits [.., V]."""
+        lowest = torch.finfo(logits.dtype).min  # zero times minus infinity would be no number
+        alone, guided = (row.log_softmax(-1).clamp_min(lowest) for row in (logits, guided))
+        return ((1 - self.weight) * alone + self.weight * guided).log_softmax(-1)

@@ -1,0 +1,67 @@
+"""The sequence-level mixture of two language models: what a mediator converges to, known exactly.
+
+    M(s) = (P(s) + G(s)) / 2,    M(v | s) = a(s) P(v | s) + (1 - a(s)) G(v | s),    a(s) = P(s) / (P(s) + G(s))
+
+Mixing sequences is not mixing next-token distributions with equal weights: the weight a(s) is the probability that the
+beginning s came from P, and it moves as s grows.
+"""
+
+from abc import abstractmethod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from frugal.combine.pair import Pair
+from frugal.language_model import LanguageModel
+
+
+class RatioState(NamedTuple):
+    """State of two models side by side, and how much likelier the first has found what was read."""
+
+    pair: Any
+    log_ratio: Tensor  # [B]; 0 at the start
+    last: tuple[Tensor, Tensor] | None  # log-probabilities [B, V] of the next token by both; None at the start
+
+
+class TwoModels(LanguageModel):
+    """A language model made of two others, which decide token by token with the likelihood ratio of what was read.
+
+    Nothing in it is learned: save the two models instead.
+    """
+
+    def __init__(self, first: LanguageModel, second: LanguageModel) -> None:
+        self.pair = Pair(first, second)
+        self.tokenizer, self.vocabulary_size, self.device = first.tokenizer, first.vocabulary_size, first.device
+        limits = [model.context_length for model in (first, second) if model.context_length is not None]
+        self.context_length = min(limits, default=None)
+
+    @abstractmethod
+    def combine(self, log_first: Tensor, log_second: Tensor, log_ratio: Tensor) -> Tensor:
+        """Log-probabilities [.., V] from those of the two models and the log of their ratio so far, [..]."""
+
+    def score(self, tokens: Tensor) -> Tensor:
+        first, second = self.pair.scores(tokens)
+        gains = (first - second)[:, :-1].gather(-1, tokens[:, 1:, None]).squeeze(-1)  # [B, T-1]
+        log_ratio = torch.nn.functional.pad(gains.cumsum(1), (1, 0))
+        return self.combine(first, second, log_ratio)
+
+    def start(self, batch_size: int) -> RatioState:
+        return RatioState(self.pair.start(batch_size), torch.zeros(batch_size, device=self.device), None)
+
+    def step(self, tokens: Tensor, state: RatioState) -> tuple[Tensor, RatioState]:
+        log_ratio = state.log_ratio
+        if state.last is not None:
+            first, second = state.last
+            log_ratio = log_ratio + (first - second).gather(-1, tokens.unsqueeze(1)).squeeze(1)
+        first, second, inner = self.pair.step(tokens, state.pair)
+        return self.combine(first, second, log_ratio), RatioState(inner, log_ratio, (first, second))
+
+
+class Mixture(TwoModels):
+    """Half the sequences of one model and half of another: for data P and generator G the perfect mediator."""
+
+    def combine(self, log_first: Tensor, log_second: Tensor, log_ratio: Tensor) -> Tensor:
+        from_first, from_second = logsigmoid(log_ratio).unsqueeze(-1), logsigmoid(-log_ratio).unsqueeze(-1)
+        return torch.logaddexp(from_first + log_first, from_second + log_second)

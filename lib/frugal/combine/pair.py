@@ -1,0 +1,83 @@
+"""Two models side by side, such as generator and mediator: scored and stepped together.
+
+Where both are readouts on one frozen trunk (two echo language models with one foundation and one reservoir), the trunk
+runs once for both, so that sampling with the two costs one state update per token.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from frugal.errors import InputError
+from frugal.language_model import HiddenStateModel, LanguageModel
+
+PROBE_LENGTH = 128  # past the windows and resets that trunks may differ in
+
+
+class Pair:
+    """Two language models over one vocabulary.
+
+    Attributes:
+        shared: both have the same hidden states, which no training changes.
+    """
+
+    def __init__(self, generator: LanguageModel, mediator: LanguageModel) -> None:
+        if generator is mediator:
+            raise InputError("generator and mediator are one model: give two, the mediator best larger")
+        sizes = generator.vocabulary_size, mediator.vocabulary_size
+        starts = generator.tokenizer.start_id, mediator.tokenizer.start_id
+        if sizes[0] != sizes[1] or starts[0] != starts[1] or generator.device != mediator.device:
+            raise InputError(
+                f"generator and mediator differ in vocabulary ({sizes[0]} and {sizes[1]} tokens), start token or "
+                "device: build both with one tokeniser on one device"
+            )
+        self.generator, self.mediator = generator, mediator
+        self.shared = share_hidden_states(generator, mediator)
+
+    def hidden(self, tokens: Tensor) -> Tensor:
+        """Shared hidden states [B, T, d] of tokens [B, T]."""
+        assert isinstance(self.generator, HiddenStateModel)
+        return self.generator.hidden(tokens)
+
+    def score(self, model: LanguageModel, tokens: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """Log-probabilities [B, T, V] by one of the two of what follows tokens [B, T].
+
+        `hidden` are the tokens' hidden states, for models that share them.
+        """
+        if hidden is None:
+            return model.score(tokens)
+        assert isinstance(model, HiddenStateModel)
+        return model.head(hidden).float().log_softmax(-1)
+
+    def scores(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities [B, T, V] by both."""
+        hidden = self.hidden(tokens) if self.shared else None
+        return self.score(self.generator, tokens, hidden), self.score(self.mediator, tokens, hidden)
+
+    def start(self, batch_size: int) -> Any:
+        if self.shared:
+            return self.generator.start(batch_size)
+        return self.generator.start(batch_size), self.mediator.start(batch_size)
+
+    def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Tensor, Any]:
+        """Take one token per stream, [B]: log-probabilities [B, V] of the next by both, and the new state."""
+        if not self.shared:
+            generator, mediator = state
+            log_g, generator = self.generator.step(tokens, generator)
+            log_m, mediator = self.mediator.step(tokens, mediator)
+            return log_g.log_softmax(-1), log_m.log_softmax(-1), (generator, mediator)
+        assert isinstance(self.generator, HiddenStateModel)
+        hidden, state = self.generator.hidden_step(tokens, state)
+        return self.score(self.generator, tokens, hidden), self.score(self.mediator, tokens, hidden), state
+
+
+def share_hidden_states(first: LanguageModel, second: LanguageModel) -> bool:
+    """Whether two models have the same frozen trunk, as a few random tokens show."""
+    if not (isinstance(first, HiddenStateModel) and isinstance(second, HiddenStateModel)):
+        return False
+    seeded = torch.Generator().manual_seed(0)
+    length = min(PROBE_LENGTH, *(model.context_length or PROBE_LENGTH for model in (first, second)))
+    tokens = torch.randint(first.tokenizer.vocabulary_size, (1, length), generator=seeded).to(first.device)
+    hidden = first.hidden(tokens), second.hidden(tokens)
+    return torch.equal(*hidden) and not any(rows.requires_grad for rows in hidden)

@@ -1,0 +1,35 @@
+"""A model at another temperature: the baseline that every claim about sample quality has to beat."""
+
+from typing import Any
+
+from torch import Tensor
+
+from frugal.errors import InputError
+from frugal.language_model import LanguageModel
+
+
+class Tempered(LanguageModel):
+    """p(w | tokens) ~ p(w | tokens)^(1 / temperature), token by token.
+
+    Below 1 samples get better and more alike; above 1 the reverse. Sweeping it draws the curve of quality against
+    diversity that one trained model already offers.
+
+    Caccia et al., "Language GANs Falling Short", ICLR 2020, arXiv 1811.02549.
+    """
+
+    def __init__(self, model: LanguageModel, temperature: float) -> None:
+        if not temperature > 0:
+            raise InputError(f"temperature={temperature}: must be positive; typical values lie in 0.5 to 1.2")
+        self.model, self.temperature = model, temperature
+        self.tokenizer, self.vocabulary_size, self.device = model.tokenizer, model.vocabulary_size, model.device
+        self.context_length = model.context_length
+
+    def score(self, tokens: Tensor) -> Tensor:
+        return (self.model.score(tokens) / self.temperature).log_softmax(-1)
+
+    def start(self, batch_size: int) -> Any:
+        return self.model.start(batch_size)
+
+    def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        logits, state = self.model.step(tokens, state)
+        return logits / self.temperature, state

@@ -1,0 +1,213 @@
+"""Forward-forward classifiers of images: the label laid over the image, or no label and a linear read-out."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
+
+from frugal.errors import InputError
+from frugal.forward_forward.images import mask_hybrids
+from frugal.forward_forward.net import ForwardForwardNet, Goodness, uniform_wrong, wrong_candidates
+from frugal.forward_forward.optimizer import net_optimizer, set_rates
+
+IMAGES_AT_ONCE = 512
+
+AfterEpoch = Callable[[int, Tensor], None]
+
+
+@dataclass(frozen=True)
+class ImageTraining:
+    """How a classifier is trained.
+
+    Attributes:
+        epochs, batch_size: passes over the images, and images per step.
+        learning_rate: AdamW's highest; it rises over the first tenth and falls to nothing over the last fifth.
+        noise: standard deviation of what is added to every pixel at every step; pixels lie in 0 to 1.
+        seed: of the order of the images, of the noise and of the negatives.
+    """
+
+    epochs: int = 60
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    noise: float = 0.15
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 1:
+            raise InputError(f"epochs={self.epochs}, batch_size={self.batch_size}: must be at least 1")
+        if not self.learning_rate > 0:
+            raise InputError(f"learning_rate={self.learning_rate}: must be positive; typical values: 1e-4 to 1e-2")
+        if not self.noise >= 0:
+            raise InputError(f"noise={self.noise}: must not be negative; typical values: 0 to 0.3")
+
+
+class ImageClassifier(ABC):
+    """What the classifiers share: going through the images, the schedule, the prediction.
+
+    Attributes:
+        classes: number of labels; training: how it is trained.
+    """
+
+    def __init__(self, classes: int, training: ImageTraining | None) -> None:
+        self.classes, self.training = classes, training or ImageTraining()
+
+    def fit(self, images: Tensor, labels: Tensor, after_epoch: AfterEpoch | None = None) -> Self:
+        """Learn from images [n, pixels] and labels [n]; `after_epoch(epoch, losses [L])` is told the layers' losses.
+
+        Raises:
+            InputError: images or labels of a wrong shape, labels out of range, pixels that are not finite.
+        """
+        self._check(images, labels)
+        plan = self.training
+        random = torch.Generator().manual_seed(plan.seed)
+        optimizer = self._optimizer()
+        for epoch in range(plan.epochs):
+            losses = []
+            batches = torch.randperm(len(images), generator=random).split(plan.batch_size)
+            for step, places in enumerate(batches):
+                set_rates(optimizer, (epoch + (step + 0.5) / len(batches)) / plan.epochs)
+                losses.append(self._set_gradients(images[places], labels[places], random))
+                optimizer.step()
+            if after_epoch is not None:
+                after_epoch(epoch + 1, torch.stack(losses).mean(0))
+        return self
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> Tensor:
+        """Labels [n] of images [n, pixels]."""
+        return torch.cat([self._scores(piece).argmax(-1) for piece in images.split(IMAGES_AT_ONCE)])
+
+    def error(self, images: Tensor, labels: Tensor) -> float:
+        """Share of the images that get a wrong label."""
+        return (self.predict(images) != labels).double().mean().item()
+
+    @abstractmethod
+    def _optimizer(self) -> Optimizer:
+        """Of all that is trained, at its highest learning rates."""
+
+    @abstractmethod
+    def _set_gradients(self, images: Tensor, labels: Tensor, random: torch.Generator) -> Tensor:
+        """Gradients for one batch; the layers' losses [L]."""
+
+    @abstractmethod
+    def _scores(self, images: Tensor) -> Tensor:
+        """How well every label fits, [n, classes]."""
+
+    def _noisy(self, images: Tensor, random: torch.Generator) -> Tensor:
+        return images + self.training.noise * torch.randn(images.shape, generator=random)
+
+    def _check(self, images: Tensor, labels: Tensor) -> None:
+        if images.ndim != 2 or labels.shape != (len(images),) or not len(images):
+            raise InputError(f"images {tuple(images.shape)}, labels {tuple(labels.shape)}: must be [n, pixels] and [n]")
+        if not 0 <= int(labels.min()) <= int(labels.max()) < self.classes:
+            raise InputError(f"labels {int(labels.min())} to {int(labels.max())}: must lie in 0 to {self.classes - 1}")
+        if not images.isfinite().all():
+            raise InputError("images: some pixels are not finite; check the file they were read from")
+
+
+class ForwardForwardClassifier(ImageClassifier):
+    """Real data is an image with its label, other data the same image with a wrong one.
+
+    `negatives` says how wrong labels are drawn: all equally likely ("uniform"), or as likely as the head thinks them
+    ("hard"), which teaches the layers what the net still confuses. The label of an image is the one with most goodness
+    or, with `read_by="softmax"`, the likeliest for the head, in one pass; the attribute may be changed at any time.
+    """
+
+    def __init__(
+        self,
+        pixels: int,
+        classes: int = 10,
+        hidden: Sequence[int] = (500, 500),
+        *,
+        goodness: Goodness | None = None,
+        peer: float = 0.0,
+        negatives: Literal["uniform", "hard"] = "hard",
+        read_by: Literal["goodness", "softmax"] = "goodness",
+        training: ImageTraining | None = None,
+    ) -> None:
+        super().__init__(classes, training)
+        if negatives not in ("uniform", "hard"):
+            raise InputError(f"negatives={negatives!r}: must be 'uniform' or 'hard'")
+        if read_by not in ("goodness", "softmax"):
+            raise InputError(f"read_by={read_by!r}: must be 'goodness' or 'softmax'")
+        seed = self.training.seed
+        self.net = ForwardForwardNet(pixels, hidden, classes, goodness=goodness, peer=peer, seed=seed)
+        self.negatives, self.read_by = negatives, read_by
+
+    def _optimizer(self) -> Optimizer:
+        return net_optimizer(self.net, self.training.learning_rate)
+
+    def _set_gradients(self, images: Tensor, labels: Tensor, random: torch.Generator) -> Tensor:
+        seen = self._noisy(images, random)
+        probabilities = self.net.set_head_gradient(seen, labels)
+        if self.negatives == "hard":
+            wrong = wrong_candidates(probabilities, labels, random)
+        else:
+            wrong = uniform_wrong(self.classes, labels, random)
+        return self.net.set_gradients(seen, labels, wrong)
+
+    def _scores(self, images: Tensor) -> Tensor:
+        return self.net.head_logits(images) if self.read_by == "softmax" else self.net.candidate_logits(images).sum(0)
+
+
+class UnsupervisedForwardForward(ImageClassifier):
+    """Real data is an image, other data a hybrid of two; only the linear read-out ever sees a label.
+
+    `shape` is the images' (height, width), `blurs` how smooth the masks of the hybrids are.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        classes: int = 10,
+        hidden: Sequence[int] = (500, 500),
+        *,
+        goodness: Goodness | None = None,
+        peer: float = 0.03,
+        blurs: int = 2,
+        training: ImageTraining | None = None,
+    ) -> None:
+        super().__init__(classes, training)
+        pixels, seed = shape[0] * shape[1], self.training.seed
+        self.net = ForwardForwardNet(pixels, hidden, classes, candidates=False, goodness=goodness, peer=peer, seed=seed)
+        self.shape, self.blurs = shape, blurs
+
+    def _optimizer(self) -> Optimizer:
+        return net_optimizer(self.net, self.training.learning_rate)
+
+    def _set_gradients(self, images: Tensor, labels: Tensor, random: torch.Generator) -> Tensor:
+        partners = images[torch.randperm(len(images), generator=random)]
+        hybrids = self._noisy(mask_hybrids(images, partners, self.shape, random, self.blurs), random)
+        seen = self._noisy(images, random)
+        self.net.set_head_gradient(seen, labels)
+        return self.net.set_gradients(seen, None, None, hybrids)
+
+    def _scores(self, images: Tensor) -> Tensor:
+        return self.net.head_logits(images)
+
+
+class BackpropClassifier(ImageClassifier):
+    """The same layers and head, trained by the head's error alone, which goes back through all of them: the control."""
+
+    def __init__(
+        self, pixels: int, classes: int = 10, hidden: Sequence[int] = (500, 500), training: ImageTraining | None = None
+    ) -> None:
+        super().__init__(classes, training)
+        self.net = ForwardForwardNet(pixels, hidden, classes, candidates=False, seed=self.training.seed)
+
+    def _optimizer(self) -> Optimizer:
+        return net_optimizer(self.net, self.training.learning_rate)
+
+    def _set_gradients(self, images: Tensor, labels: Tensor, random: torch.Generator) -> Tensor:
+        self.net.zero_grad()
+        loss = cross_entropy(self.net.head_logits(self._noisy(images, random)), labels)
+        loss.backward()
+        return loss.detach().unsqueeze(0)
+
+    def _scores(self, images: Tensor) -> Tensor:
+        return self.net.head_logits(images)

@@ -1,0 +1,161 @@
+"""Where the wrong data of a forward-forward readout comes from."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from frugal.errors import InputError
+from frugal.forward_forward.net import uniform_wrong, wrong_candidates
+from frugal.foundation import Foundation
+from frugal.generate.sampling import Sampling, chooser
+from frugal.readout.echo import EchoLanguageModel
+from frugal.readout.rows import KeptRows
+
+
+class Batch(NamedTuple):
+    """Real data: hidden states [n, d + N], the tokens that follow [n], and the model's own guesses at them [n, V]."""
+
+    hidden: Tensor
+    targets: Tensor
+    guesses: Tensor
+
+
+class Negatives(ABC):
+    """A source of pairs of a hidden state and a token that does not belong to it."""
+
+    def begin_epoch(self) -> None:  # noqa: B027  # most sources gather nothing
+        """Forget what was gathered, so that a training that is gone on with draws as one that never stopped."""
+
+    @abstractmethod
+    def draw(self, batch: Batch, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Hidden states [n, d + N] and tokens [n]; the states are `batch.hidden` itself where they are the same."""
+
+
+class UniformNegatives(Negatives):
+    """The state with any other token, all equally likely."""
+
+    def draw(self, batch: Batch, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        return batch.hidden, uniform_wrong(batch.guesses.shape[1], batch.targets, random)
+
+
+class HardNegatives(Negatives):
+    """The state with one of the readout's own guesses, the right token left out."""
+
+    def draw(self, batch: Batch, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        return batch.hidden, wrong_candidates(batch.guesses, batch.targets, random)
+
+
+class FoundationNegatives(Negatives):
+    """The state with a token that the foundation thinks likely, the right one left out.
+
+    With a residual readout and a temperature of 1 this is where goodness means most: it is what the truth is likelier
+    than the foundation says.
+    """
+
+    def __init__(self, foundation: Foundation, temperature: float = 1.0) -> None:
+        if not temperature > 0:
+            raise InputError(f"temperature={temperature}: must be positive; typical values lie in 0.7 to 1.5")
+        self.foundation, self.temperature = foundation, temperature
+
+    def draw(self, batch: Batch, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        logits = self.foundation.logits(batch.hidden[:, : self.foundation.hidden_size])
+        return batch.hidden, wrong_candidates((logits / self.temperature).softmax(-1), batch.targets, random)
+
+
+class TextNegatives(Negatives):
+    """What follows in another text: `rows` are its hidden states and next tokens.
+
+    Either whole windows, a state of the other text with the token that follows it there, or the other text's tokens
+    after the real states.
+    """
+
+    def __init__(self, rows: KeptRows, windows: bool = True) -> None:
+        self.rows, self.windows = rows, windows
+
+    def draw(self, batch: Batch, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        places = torch.randint(self.rows.count, (len(batch.targets),), generator=random)
+        tokens = self.rows.targets[places]
+        return (self.rows.inputs[places] if self.windows else batch.hidden), tokens
+
+
+class SelfGenerated(Negatives):
+    """What the model writes when nothing is read to it: every so many steps it sleeps, and its dreams are kept.
+
+    Args:
+        model: the model that is trained.
+        every: training steps from one sleep to the next.
+        streams, length: texts written at once, from the start of a document, and tokens of each.
+        temperature: of the sampling.
+    """
+
+    def __init__(
+        self,
+        model: EchoLanguageModel,
+        *,
+        every: int = 200,
+        streams: int = 16,
+        length: int = 64,
+        temperature: float = 1.0,
+    ) -> None:
+        for name, value in (("every", every), ("streams", streams), ("length", length)):
+            if value < 1:
+                raise InputError(f"{name}={value}: must be at least 1")
+        if not temperature > 0:
+            raise InputError(f"temperature={temperature}: must be positive; typical values lie in 0.7 to 1.5")
+        self.model, self.every, self.streams, self.length = model, every, streams, length
+        self.temperature, self.steps = temperature, 0
+
+    def begin_epoch(self) -> None:
+        self.steps = 0
+
+    def draw(self, batch: Batch, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        if self.steps % self.every == 0:
+            self.dreams = self._sleep(int(torch.randint(2**31, (), generator=random)))
+        self.steps += 1
+        places = torch.randint(self.dreams.count, (len(batch.targets),), generator=random)
+        return self.dreams.inputs[places], self.dreams.targets[places]
+
+    @torch.no_grad()
+    def _sleep(self, seed: int) -> KeptRows:
+        """States and the tokens that were drawn after them."""
+        model, inputs, targets = self.model, [], []
+        choose = chooser(model.tokenizer, Sampling(temperature=self.temperature, seed=seed))
+        tokens = torch.full((self.streams,), model.tokenizer.start_id, device=model.device)
+        state = model.start(self.streams)
+        for _ in range(self.length):
+            hidden, state = model.hidden_step(tokens, state)
+            tokens = choose(tokens.unsqueeze(1), model.head(hidden).float())
+            inputs.append(hidden)
+            targets.append(tokens)
+        return KeptRows(torch.cat(inputs), torch.cat(targets))
+
+
+class MixedNegatives(Negatives):
+    """Several sources, each for its share of every batch."""
+
+    def __init__(self, sources: Sequence[tuple[float, Negatives]]) -> None:
+        """Take (share, source) pairs; the shares are relative to their sum."""
+        if not sources or min(share for share, _ in sources) <= 0:
+            raise InputError("sources: must be (share, source) pairs with positive shares; leave out what is not used")
+        self.sources = list(sources)
+
+    def begin_epoch(self) -> None:
+        for _, source in self.sources:
+            source.begin_epoch()
+
+    def draw(self, batch: Batch, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        shares = torch.tensor([share for share, _ in self.sources])
+        ends = (shares.cumsum(0) / shares.sum() * len(batch.targets)).round().long()
+        hidden, tokens = batch.hidden, torch.empty_like(batch.targets)
+        for begin, end, (_, source) in zip([0, *ends[:-1]], ends, self.sources, strict=True):
+            part = Batch(*(values[begin:end] for values in batch))
+            if not len(part.targets):
+                continue
+            states, tokens[begin:end] = source.draw(part, random)
+            if states is not part.hidden:
+                hidden = hidden.clone() if hidden is batch.hidden else hidden
+                hidden[begin:end] = states
+        return hidden, tokens

@@ -1,0 +1,165 @@
+"""The paper's test on sequences: predict the next character from what layers make of the last ten (section 4.2).
+
+Real data is a window of ten characters out of a book, other data a window that ends in, or consists of, what the net
+predicts. The head reads the activities of real windows and gives the next character. The test asks what the layers
+have learned for it: they are compared with layers that stay random and with layers trained by backpropagation.
+"""
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, one_hot
+
+from frugal.errors import InputError
+from frugal.forward_forward.net import ForwardForwardNet, Goodness
+from frugal.forward_forward.optimizer import net_optimizer, set_rates
+
+ALPHABET = " abcdefghijklmnopqrstuvwxyz,;."  # 30 symbols, as in the paper
+WINDOW = 10
+
+Method = Literal["random", "teacher-forced", "self-generated", "backprop"]
+
+
+@dataclass(frozen=True)
+class SequenceResult:
+    """Bits per character on held-out text and share of characters guessed, after training by one method."""
+
+    method: Method
+    bits_per_character: float
+    accuracy: float
+    seconds: float
+
+
+class SequenceExperiment:
+    """Nets of one size on windows of one text, trained in four ways.
+
+    "random"          the hidden layers stay as they are; only the head learns, as it does in the others
+    "teacher-forced"  other data: real windows whose last character is the net's prediction of it
+    "self-generated"  other data: windows of texts that the net wrote, anew every few epochs, while it slept
+    "backprop"        no other data: the head's error goes back through all layers
+
+    Attributes:
+        windows, following: of the training text, one-hot [n, 10 * 30] and next characters [n].
+    """
+
+    def __init__(
+        self,
+        train: str,
+        test: str,
+        *,
+        hidden: tuple[int, ...] = (300, 300, 300),
+        epochs: int = 10,
+        batch_size: int = 128,
+        learning_rate: float = 1e-3,
+        goodness: Goodness | None = None,
+        sleep_every: int = 2,
+        seed: int = 0,
+    ) -> None:
+        """Cut the texts into windows.
+
+        Args:
+            train, test: texts; characters outside the alphabet become spaces, of which one is kept of several.
+            hidden: widths of the layers; 2000 three times in the paper.
+            epochs, batch_size, learning_rate: of the training; the same for all methods.
+            goodness: of the layers.
+            sleep_every: epochs from one sleep to the next, for "self-generated".
+            seed: of weights, order and draws.
+        """
+        if epochs < 1 or batch_size < 1 or sleep_every < 1:
+            raise InputError(f"epochs={epochs}, batch_size={batch_size}, sleep_every={sleep_every}: must be at least 1")
+        self.characters = encode_alphabet(train)
+        self.windows, self.following = _windows(self.characters)
+        self.test_windows, self.test_following = _windows(encode_alphabet(test))
+        self.hidden, self.epochs, self.batch_size, self.learning_rate = hidden, epochs, batch_size, learning_rate
+        self.goodness, self.sleep_every, self.seed = goodness, sleep_every, seed
+
+    def run(self, method: Method) -> SequenceResult:
+        """Train a net and score it on the test text."""
+        if method not in get_args(Method):
+            raise InputError(f"method={method!r}: must be one of {', '.join(map(repr, get_args(Method)))}")
+        began = time.perf_counter()
+        net = ForwardForwardNet(
+            self.windows.shape[1],
+            self.hidden,
+            len(ALPHABET),
+            candidates=False,
+            goodness=self.goodness,
+            peer=0.03,
+            seed=self.seed,
+        )
+        self._train(net, method)
+        seconds = time.perf_counter() - began
+        with torch.no_grad():
+            logits = torch.cat([net.head_logits(piece) for piece in self.test_windows.split(4096)])
+        nats = cross_entropy(logits, self.test_following).item()
+        accuracy = (logits.argmax(-1) == self.test_following).double().mean().item()
+        return SequenceResult(method, nats / math.log(2), accuracy, seconds)
+
+    def _train(self, net: ForwardForwardNet, method: Method) -> None:
+        random = torch.Generator().manual_seed(self.seed)
+        optimizer = net_optimizer(net, self.learning_rate, head_rate=3.0, head_decay=0.0)
+        dreams = self.windows
+        for epoch in range(self.epochs):
+            if method == "self-generated" and epoch % self.sleep_every == 0:
+                dreams = self._dream(net, random)
+            order = torch.randperm(len(self.windows), generator=random).split(self.batch_size)
+            for step, places in enumerate(order):
+                set_rates(optimizer, (epoch + (step + 0.5) / len(order)) / self.epochs)
+                self._set_gradients(net, method, places, dreams, random)
+                optimizer.step()
+
+    def _set_gradients(
+        self, net: ForwardForwardNet, method: Method, places: Tensor, dreams: Tensor, random: torch.Generator
+    ) -> None:
+        windows, following = self.windows[places], self.following[places]
+        if method == "backprop":
+            net.zero_grad()
+            cross_entropy(net.head_logits(windows), following).backward()
+            return
+        probabilities = net.set_head_gradient(windows, following)
+        if method == "teacher-forced":
+            # The window one later, real and with the prediction in the place of its last character.
+            guesses = torch.multinomial(probabilities, 1, generator=random).squeeze(1)
+            real, other = (_shifted(windows, last) for last in (following, guesses))
+            net.set_gradients(real, None, None, other)
+        elif method == "self-generated":
+            net.set_gradients(windows, None, None, dreams[torch.randint(len(dreams), places.shape, generator=random)])
+
+    @torch.no_grad()
+    def _dream(self, net: ForwardForwardNet, random: torch.Generator, streams: int = 256, length: int = 90) -> Tensor:
+        """Windows of texts that the net writes, each after ten characters of the book."""
+        begins = torch.randint(len(self.windows), (streams,), generator=random)
+        windows, dreams = self.windows[begins], []
+        for _ in range(length):
+            probabilities = net.head_logits(windows).softmax(-1)
+            windows = _shifted(windows, torch.multinomial(probabilities, 1, generator=random).squeeze(1))
+            dreams.append(windows)
+        return torch.cat(dreams)
+
+
+def clean_alphabet(text: str) -> str:
+    """The text in the alphabet's 30 symbols: small letters, other characters as spaces, no two spaces in a row."""
+    return " ".join("".join(c if c in ALPHABET else " " for c in text.lower()).split())
+
+
+def encode_alphabet(text: str) -> Tensor:
+    """Places in the alphabet, int64 [T], of the text's characters, cleaned first."""
+    cleaned = clean_alphabet(text)
+    if len(cleaned) <= WINDOW:
+        raise InputError(f"text: has {len(cleaned)} characters of the alphabet; at least {WINDOW + 1} are needed")
+    return torch.tensor([ALPHABET.index(character) for character in cleaned])
+
+
+def _windows(characters: Tensor) -> tuple[Tensor, Tensor]:
+    """One-hot windows [n, WINDOW * 30], and the character after each [n]."""
+    windows = characters[:-1].unfold(0, WINDOW, 1)
+    return one_hot(windows, len(ALPHABET)).flatten(1).float(), characters[WINDOW:]
+
+
+def _shifted(windows: Tensor, last: Tensor) -> Tensor:
+    """Windows one character later, with the given last characters [n]."""
+    return torch.cat([windows[:, len(ALPHABET) :], one_hot(last, len(ALPHABET)).to(windows)], 1)

@@ -1,0 +1,49 @@
+"""Whether a memory's settings make sense."""
+
+from frugal.errors import InputError
+from frugal.memory.store.eviction import POLICIES
+from frugal.memory.store.search import KINDS
+
+METRICS = ("l2", "inner_product", "cosine")
+
+
+def check_settings(
+    *,
+    dim: int,
+    capacity: int,
+    index: str,
+    metric: str,
+    num_clusters: int | None,
+    m: int,
+    ef_construction: int,
+    ef_search: int,
+    nprobe: int,
+    eviction: str,
+    novelty_distance: float | None,
+    merge_distance: float | None,
+    seed: int,
+    device: str,
+) -> None:
+    """Refuse what an `AssociativeMemory` cannot be made of.
+
+    Raises:
+        InputError: a value is outside its range, or does not go with another.
+    """
+    counts = {"dim": dim, "capacity": capacity, "num_clusters": 1 if num_clusters is None else num_clusters, "m": m}
+    counts |= {"ef_construction": ef_construction, "ef_search": ef_search, "nprobe": nprobe}
+    for name, count in counts.items():
+        if not isinstance(count, int) or count < 1:
+            raise InputError(f"{name}={count}: must be a positive whole number")
+    for name, value, known in (("index", index, KINDS), ("metric", metric, METRICS), ("eviction", eviction, POLICIES)):
+        if value not in known:
+            raise InputError(f"{name}={value!r}: unknown; choose one of {', '.join(known)}")
+    if index == "compressed" and dim % m:
+        raise InputError(f"m={m}: must divide dim={dim}; each of m bytes codes an equal part of a vector")
+    if device != "cpu" and index not in ("exact", "auto"):
+        raise InputError(f"device={device!r} with index={index!r}: only exact search runs there; use index='exact'")
+    if metric == "inner_product" and not (novelty_distance is None and merge_distance is None):
+        raise InputError(
+            "metric='inner_product': not a distance between entries; novelty and merging need l2 or cosine"
+        )
+    if not isinstance(seed, int) or seed < 0:
+        raise InputError(f"seed={seed}: must be a whole number, not negative")
