@@ -30,7 +30,7 @@ class Uniform(LanguageModel):
         self.tokenizer = tokenizer
         self.vocabulary_size = tokenizer.vocabulary_size
 
-    def score(self, tokens: Tensor) -> Tensor:
+    def log_probabilities(self, tokens: Tensor) -> Tensor:
         return torch.full((*tokens.shape, self.vocabulary_size), -math.log(self.vocabulary_size))
 
     def start(self, batch_size: int) -> None:
@@ -55,7 +55,7 @@ class Table(Uniform):
         self.table = table
         self.context_length = context_length
 
-    def score(self, tokens: Tensor) -> Tensor:
+    def log_probabilities(self, tokens: Tensor) -> Tensor:
         return self.table[tokens]
 
     def step(self, tokens: Tensor, state: None) -> tuple[Tensor, None]:
@@ -65,7 +65,7 @@ class Table(Uniform):
 class Recurrent(Uniform, HiddenStateModel):
     """A random recurrent net: its prediction depends on everything before, so that any leak shows."""
 
-    score = HiddenStateModel.score
+    log_probabilities = HiddenStateModel.log_probabilities
     step = HiddenStateModel.step
 
     def __init__(self, tokenizer: Tokenizer, width: int = 16) -> None:

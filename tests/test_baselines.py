@@ -66,7 +66,7 @@ def test_the_ngram_is_kneser_ney_by_loops(texts: list[str], order: int) -> None:
         tokens = torch.tensor(
             [[tokenizer.start_id] * max(1, len(history) - len(known)) + tokenizer.encode(known).tolist()]
         )
-        given_probabilities = model.score(tokens)[0, -1].exp()
+        given_probabilities = model.log_probabilities(tokens)[0, -1].exp()
         for character, probability in expected.items():
             assert given_probabilities[tokenizer.encode(character)].item() == pytest.approx(probability, rel=1e-4)
 
@@ -104,10 +104,10 @@ def test_the_cache_is_its_formula() -> None:
     hidden = torch.nn.functional.normalize(model.hidden(tokens)[0], dim=-1)
     t = 20
     similar = torch.exp(theta * hidden[:t] @ hidden[t])
-    expected = (1 - weight) * model.score(tokens)[0, t].exp()
+    expected = (1 - weight) * model.log_probabilities(tokens)[0, t].exp()
     for i in range(t):
         expected[tokens[0, i + 1]] += weight * similar[i] / similar.sum()
-    torch.testing.assert_close(cache.score(tokens)[0, t].exp(), expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(cache.log_probabilities(tokens)[0, t].exp(), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_the_cache_makes_a_repeated_text_cheaper() -> None:

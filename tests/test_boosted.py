@@ -23,20 +23,22 @@ def test_they_learn(trees: BoostedTrees) -> None:
 def test_their_probabilities_are_not_flattened_a_second_time(trees: BoostedTrees) -> None:
     """A sure prediction stays sure: what follows "th" here is always "e"."""
     tokens = trees.tokenizer.encode("the cat sat on th")[None]
-    expected = trees.score(tokens)[0, -1].exp()
+    expected = trees.log_probabilities(tokens)[0, -1].exp()
     assert trees.tokenizer.decode(expected.argmax()[None]) == "e"
     assert expected.max() > 0.3  # a second softmax would leave 0.1
 
 
 def test_a_character_never_seen_is_not_impossible(trees: BoostedTrees) -> None:
-    scores = trees.score(torch.tensor([[trees.tokenizer.start_id]]))
+    scores = trees.log_probabilities(torch.tensor([[trees.tokenizer.start_id]]))
     assert scores.isfinite().all()
 
 
 def test_they_come_back_from_their_folder(trees: BoostedTrees, tmp_path: Path) -> None:
     trees.save(tmp_path / "trees")
     tokens = trees.tokenizer.encode(TEXTS[1])[None]
-    torch.testing.assert_close(BoostedTrees.load(tmp_path / "trees").score(tokens), trees.score(tokens))
+    torch.testing.assert_close(
+        BoostedTrees.load(tmp_path / "trees").log_probabilities(tokens), trees.log_probabilities(tokens)
+    )
 
 
 def test_damaged_trees_are_refused(trees: BoostedTrees, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,6 +50,6 @@ def test_damaged_trees_are_refused(trees: BoostedTrees, tmp_path: Path, monkeypa
 
 def test_trees_that_are_not_grown_are_refused() -> None:
     with pytest.raises(InputError, match="call fit first"):
-        BoostedTrees(3, characters()).score(torch.zeros(1, 1, dtype=torch.int64))
+        BoostedTrees(3, characters()).log_probabilities(torch.zeros(1, 1, dtype=torch.int64))
     with pytest.raises(InputError, match="text is empty"):
         BoostedTrees(3, characters()).fit([])

@@ -46,8 +46,8 @@ class Watched(LanguageModel):
         self.logits: list[Tensor] = []
         self.steps = 0
 
-    def score(self, tokens: Tensor) -> Tensor:
-        return self.model.score(tokens)
+    def log_probabilities(self, tokens: Tensor) -> Tensor:
+        return self.model.log_probabilities(tokens)
 
     def start(self, batch_size: int) -> Any:
         return self.model.start(batch_size)
@@ -350,29 +350,31 @@ def test_a_guided_model_scores_as_it_steps(name: str) -> None:
     for t in range(tokens.shape[1]):
         logits, state = model.step(tokens[:, t], state)
         rows.append(logits.log_softmax(-1))
-    torch.testing.assert_close(torch.stack(rows, 1), model.score(tokens), rtol=0, atol=1e-4)
-    torch.testing.assert_close(model.score(tokens).exp().sum(-1), torch.ones(tokens.shape))
+    torch.testing.assert_close(torch.stack(rows, 1), model.log_probabilities(tokens), rtol=0, atol=1e-4)
+    torch.testing.assert_close(model.log_probabilities(tokens).exp().sum(-1), torch.ones(tokens.shape))
 
 
 def test_the_weight_leads_from_the_model_alone_to_the_model_after_the_guide() -> None:
     model = Recurrent(CharTokenizer("acet \n"))
-    alone, half, guided = (Guided(model, "tea", weight=weight).score(some_tokens(model)) for weight in (0, 0.5, 1))
-    torch.testing.assert_close(alone, model.score(some_tokens(model)))
+    alone, half, guided = (
+        Guided(model, "tea", weight=weight).log_probabilities(some_tokens(model)) for weight in (0, 0.5, 1)
+    )
+    torch.testing.assert_close(alone, model.log_probabilities(some_tokens(model)))
     start = torch.tensor([model.tokenizer.start_id])
     read = torch.cat([start, model.tokenizer.encode("tea\n\na cat")])[None]
-    torch.testing.assert_close(guided, model.score(read)[:, -6:])
+    torch.testing.assert_close(guided, model.log_probabilities(read)[:, -6:])
     torch.testing.assert_close(half, ((alone + guided) / 2).log_softmax(-1))
 
 
 def test_impossible_tokens_of_a_guided_model_stay_impossible() -> None:
     class Certain(Uniform):
-        def score(self, tokens: Tensor) -> Tensor:
+        def log_probabilities(self, tokens: Tensor) -> Tensor:
             row = torch.full((self.vocabulary_size,), -torch.inf)
             row[0] = 0
             return row.expand(*tokens.shape, -1)
 
     model = Guided(Certain(characters()), "the cat", weight=1)
-    assert (model.score(some_tokens(model)).exp()[..., 0] == 1).all()
+    assert (model.log_probabilities(some_tokens(model)).exp()[..., 0] == 1).all()
 
 
 def test_a_guide_must_fit_into_the_context() -> None:

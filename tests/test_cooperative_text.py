@@ -42,7 +42,9 @@ def test_a_saved_reservoir_model_predicts_the_same(tmp_path: Path) -> None:
     model = reservoir_model()
     tokens = text_windows(model.tokenizer, TEXTS, 12)
     model.save(tmp_path / "model", notes="Trained on nothing.")
-    torch.testing.assert_close(ReservoirLanguageModel.load(tmp_path / "model").score(tokens), model.score(tokens))
+    torch.testing.assert_close(
+        ReservoirLanguageModel.load(tmp_path / "model").log_probabilities(tokens), model.log_probabilities(tokens)
+    )
 
 
 def test_a_reservoir_model_of_unfitting_parts_is_refused() -> None:
@@ -71,10 +73,10 @@ def test_two_readouts_on_one_reservoir_learn_a_text_together() -> None:
 
 def test_tempering_sharpens_and_blunts() -> None:
     model, tokens = lstm(), text_windows(characters(), TEXTS, 12)
-    assert torch.allclose(Tempered(model, 1.0).score(tokens), model.score(tokens), atol=1e-6)
+    assert torch.allclose(Tempered(model, 1.0).log_probabilities(tokens), model.log_probabilities(tokens), atol=1e-6)
     entropies = [
         -(rows.exp() * rows).sum(-1).mean().item()
-        for rows in (Tempered(model, temperature).score(tokens) for temperature in (0.5, 1.0, 2.0))
+        for rows in (Tempered(model, temperature).log_probabilities(tokens) for temperature in (0.5, 1.0, 2.0))
     ]
     assert entropies == sorted(entropies)
     with pytest.raises(InputError, match=r"temperature=0.0: must be positive"):

@@ -145,7 +145,7 @@ def test_what_cannot_be_trained_on_or_together_is_refused() -> None:
 def test_samples_follow_the_model() -> None:
     drawn = draw(ORACLE.model, 4000, 2, generator=torch.Generator().manual_seed(0))
     frequencies = torch.bincount(drawn.tokens[:, 1], minlength=6) / 4000
-    expected = ORACLE.model.score(torch.tensor([[4]]))[0, 0].exp()
+    expected = ORACLE.model.log_probabilities(torch.tensor([[4]]))[0, 0].exp()
     torch.testing.assert_close(frequencies, expected, rtol=0, atol=0.03)
     assert drawn.hidden is not None
     torch.testing.assert_close(drawn.hidden, ORACLE.model.hidden(drawn.tokens[:, :-1]), rtol=0, atol=1e-5)
@@ -194,12 +194,12 @@ def test_two_readouts_on_one_reservoir_are_trained_as_if_they_were_apart_and_sav
         training = CooperativeTrainer(generator, mediator, tokens, tokens, replace(PLAN, steps=2))
         training.pair.shared = shared
         training.train()
-        ends.append(torch.cat([generator.score(tokens[:3]), mediator.score(tokens[:3])]))
+        ends.append(torch.cat([generator.log_probabilities(tokens[:3]), mediator.log_probabilities(tokens[:3])]))
         if shared:
             generator.save(tmp_path / "generator")
     torch.testing.assert_close(*ends, rtol=0, atol=1e-4)
     again = EchoLanguageModel.load(tmp_path / "generator")
-    torch.testing.assert_close(again.score(tokens[:3]), ends[0][:3], rtol=0, atol=1e-5)
+    torch.testing.assert_close(again.log_probabilities(tokens[:3]), ends[0][:3], rtol=0, atol=1e-5)
 
 
 def test_the_oracle_gives_itself_a_perfect_score_and_an_untrained_model_a_bad_one() -> None:
@@ -235,7 +235,7 @@ def test_steering_draws_states_towards_the_mean_state_of_the_guide() -> None:
     states = model.hidden(tokens)
     for weight in (0.0, 0.3, 1.0):
         expected = model.head(states + weight * (states[:, 1:].mean(1, keepdim=True) - states)).log_softmax(-1)
-        torch.testing.assert_close(Steered(model, guide, weight=weight).score(tokens), expected)
+        torch.testing.assert_close(Steered(model, guide, weight=weight).log_probabilities(tokens), expected)
     for bad, message in (({"weight": 2.0}, "weight=2.0"), ({"guide": " "}, "guide=' '")):
         with pytest.raises(InputError, match=message):
             Steered(model, **{"guide": guide, **bad})  # type: ignore[arg-type]

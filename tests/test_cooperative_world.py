@@ -81,8 +81,10 @@ def test_inverting_the_exact_mediator_gives_the_data_back_at_every_beginning() -
     data, generator = random_model(0), random_model(1)
     inverted = Inverted(generator, Mixture(data, generator), bounds=(1e-9, 1.0))
     tokens = world.every_sequence(V, T)[:, :-1]
-    assert inverted.score(tokens).isfinite().all()
-    torch.testing.assert_close(inverted.score(tokens).exp(), data.score(tokens).exp(), rtol=0, atol=1e-4)
+    assert inverted.log_probabilities(tokens).isfinite().all()
+    torch.testing.assert_close(
+        inverted.log_probabilities(tokens).exp(), data.log_probabilities(tokens).exp(), rtol=0, atol=1e-4
+    )
 
 
 def test_weights_of_the_exact_mediator_turn_samples_into_data() -> None:
@@ -120,8 +122,8 @@ def test_with_the_prefix_term_the_gradient_is_that_of_the_divergence_and_without
     tokens = world.every_sequence(V, T)
     log_p, log_g = (world.log_probabilities(model, tokens) for model in (data, generator))
     true = gradient(world.jensen_shannon(log_p, log_g), generator)
-    conditional_g = generator.score(tokens[:, :-1])
-    conditional_m = Mixture(data, generator).score(tokens[:, :-1]).detach()
+    conditional_g = generator.log_probabilities(tokens[:, :-1])
+    conditional_m = Mixture(data, generator).log_probabilities(tokens[:, :-1]).detach()
     paid = (conditional_g.exp() * (conditional_g - conditional_m)).sum(-1)  # [V^T, T]
     weights = log_g.exp().detach()
     dropped = gradient((weights * paid.sum(1)).sum() / 2, generator)

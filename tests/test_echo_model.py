@@ -125,7 +125,7 @@ def test_a_document_border_resets_the_echo_of_its_stream_alone_unless_told_not_t
 def test_a_long_document_is_scored_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     model = echo_model("residual", SoftmaxReadout(D + N, V))
     tokens = some_tokens(300)
-    expected = model.score(tokens[:, :-1]).gather(2, tokens[:, 1:].unsqueeze(2)).squeeze(2)
+    expected = model.log_probabilities(tokens[:, :-1]).gather(2, tokens[:, 1:].unsqueeze(2)).squeeze(2)
     largest = 0
     head = model.head
 
@@ -190,7 +190,7 @@ def test_a_saved_model_comes_back_as_it_was(tmp_path: Path, name: str) -> None:
         EchoLanguageModel.load(tmp_path / "model"),
         EchoLanguageModel.load(tmp_path / "model", foundation=model.foundation),
     ):
-        torch.testing.assert_close(loaded.score(tokens), model.score(tokens), rtol=0, atol=1e-5)
+        torch.testing.assert_close(loaded.log_probabilities(tokens), model.log_probabilities(tokens), rtol=0, atol=1e-5)
         torch.testing.assert_close(stepped(loaded, tokens), stepped(model, tokens), rtol=0, atol=1e-5)
 
 

@@ -77,7 +77,9 @@ def test_windows_score_every_token_once_whatever_their_size(context: int, stride
 def test_a_prediction_looks_back_no_further_than_the_context() -> None:
     model = Recurrent(characters())
     tokens = torch.tensor([model.tokenizer.start_id, *model.tokenizer.encode(TEXTS[0])])
-    by_hand = [model.score(tokens[None, at : at + 1])[0, 0, tokens[at + 1]].item() for at in range(len(tokens) - 1)]
+    by_hand = [
+        model.log_probabilities(tokens[None, at : at + 1])[0, 0, tokens[at + 1]].item() for at in range(len(tokens) - 1)
+    ]
     assert evaluate(model, TEXTS[0], context=1).nats == pytest.approx(-sum(by_hand), rel=1e-5)
 
 

@@ -28,7 +28,9 @@ def test_the_future_never_changes_a_score(model: LanguageModel, tokens: Tensor) 
     changed = tokens.clone()
     changed[:, 8:] = tokens[:, 8:].flip(1)
     assert not torch.equal(changed, tokens)
-    torch.testing.assert_close(model.score(changed)[:, :8], model.score(tokens)[:, :8], rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        model.log_probabilities(changed)[:, :8], model.log_probabilities(tokens)[:, :8], rtol=0, atol=1e-5
+    )
 
 
 def test_stepping_gives_the_distributions_that_score_gives(model: LanguageModel, tokens: Tensor) -> None:
@@ -36,14 +38,14 @@ def test_stepping_gives_the_distributions_that_score_gives(model: LanguageModel,
     for t in range(tokens.shape[1]):
         logits, state = model.step(tokens[:, t], state)
         rows.append(logits.log_softmax(-1))
-    torch.testing.assert_close(torch.stack(rows, 1), model.score(tokens), rtol=0, atol=1e-4)
+    torch.testing.assert_close(torch.stack(rows, 1), model.log_probabilities(tokens), rtol=0, atol=1e-4)
 
 
 def test_feeding_is_stepping(model: LanguageModel, tokens: Tensor) -> None:
     logits, state = model.feed(tokens[:, :9], model.start(len(tokens)))
-    torch.testing.assert_close(logits.log_softmax(-1), model.score(tokens)[:, 8], rtol=0, atol=1e-4)
+    torch.testing.assert_close(logits.log_softmax(-1), model.log_probabilities(tokens)[:, 8], rtol=0, atol=1e-4)
     logits, _ = model.feed(tokens[:, 9:], state)
-    torch.testing.assert_close(logits.log_softmax(-1), model.score(tokens)[:, -1], rtol=0, atol=1e-4)
+    torch.testing.assert_close(logits.log_softmax(-1), model.log_probabilities(tokens)[:, -1], rtol=0, atol=1e-4)
 
 
 def test_a_state_can_be_continued_in_two_ways(model: LanguageModel, tokens: Tensor) -> None:
@@ -55,13 +57,13 @@ def test_a_state_can_be_continued_in_two_ways(model: LanguageModel, tokens: Tens
 
 
 def test_probabilities_sum_to_one(model: LanguageModel, tokens: Tensor) -> None:
-    scores = model.score(tokens)
+    scores = model.log_probabilities(tokens)
     assert scores.shape == (*tokens.shape, model.vocabulary_size)
     torch.testing.assert_close(scores.exp().sum(-1), torch.ones(tokens.shape), rtol=0, atol=1e-5)
 
 
 def test_target_scores_are_those_of_score(model: LanguageModel, tokens: Tensor) -> None:
-    expected = gather_targets(model.score(tokens)[:, :-1], tokens[:, 1:])
+    expected = gather_targets(model.log_probabilities(tokens)[:, :-1], tokens[:, 1:])
     given = model.target_scores(tokens)
     torch.testing.assert_close(given.log_probabilities, expected.log_probabilities, rtol=0, atol=1e-4)
     assert (given.ranks == expected.ranks).float().mean() > 0.9  # ties may break either way

@@ -205,7 +205,7 @@ def test_it_is_saved_with_its_model(tmp_path: Path, predict: str) -> None:
     model.save(tmp_path / "model")
     again = EchoLanguageModel.load(tmp_path / "model", foundation=model.foundation)
     tokens = torch.randint(1, V - 3, (1, 9), generator=torch.Generator().manual_seed(0))
-    assert torch.equal(again.score(tokens), model.score(tokens))
+    assert torch.equal(again.log_probabilities(tokens), model.log_probabilities(tokens))
     assert again.readout.settings() == model.readout.settings()  # type: ignore[union-attr]
 
 

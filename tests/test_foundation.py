@@ -91,12 +91,14 @@ def test_the_future_does_not_change_the_score(foundation: Foundation) -> None:
     tokens = some_tokens(foundation, 1, 10)
     changed = tokens.clone()
     changed[0, 6:] = 5
-    torch.testing.assert_close(foundation.score(tokens)[:, :6], foundation.score(changed)[:, :6])
+    torch.testing.assert_close(
+        foundation.log_probabilities(tokens)[:, :6], foundation.log_probabilities(changed)[:, :6]
+    )
 
 
 def test_steps_and_feeding_agree_with_the_score(foundation: Foundation) -> None:
     tokens = some_tokens(foundation, 2, CONTEXT)
-    scores = foundation.score(tokens)
+    scores = foundation.log_probabilities(tokens)
     fed, state = foundation.feed(tokens[:, :5], foundation.start(2))
     torch.testing.assert_close(fed.log_softmax(-1), scores[:, 4])
     for t in range(5, CONTEXT):
@@ -121,7 +123,9 @@ def test_past_the_limit_the_last_half_is_encoded_anew(gpt2: Foundation, length: 
         stepped, state = gpt2.step(tokens[:, t], state)
     in_view = state.tokens.shape[1]
     assert CONTEXT // 2 <= in_view <= CONTEXT
-    torch.testing.assert_close(stepped.log_softmax(-1), gpt2.score(tokens[:, -in_view:])[:, -1], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        stepped.log_softmax(-1), gpt2.log_probabilities(tokens[:, -in_view:])[:, -1], atol=1e-4, rtol=1e-4
+    )
     fed, fed_state = gpt2.feed(tokens, gpt2.start(1))
     assert torch.equal(fed_state.tokens, state.tokens)
     torch.testing.assert_close(fed, stepped, atol=1e-4, rtol=1e-4)
@@ -129,7 +133,7 @@ def test_past_the_limit_the_last_half_is_encoded_anew(gpt2: Foundation, length: 
 
 def test_more_tokens_than_the_context_at_once_are_refused(gpt2: Foundation) -> None:
     with pytest.raises(InputError, match="context_length=16"):
-        gpt2.score(some_tokens(gpt2, 1, CONTEXT + 1))
+        gpt2.log_probabilities(some_tokens(gpt2, 1, CONTEXT + 1))
 
 
 def test_the_context_can_be_shortened_but_not_stretched(folders: dict[str, Path]) -> None:
@@ -167,7 +171,7 @@ def test_a_saved_model_comes_back_the_same(foundation: Foundation, tmp_path: Pat
     foundation.save(tmp_path / "copy")
     copy = Foundation.load(tmp_path / "copy", dtype="float32")
     tokens = some_tokens(foundation, 1, 8)
-    assert torch.equal(copy.score(tokens), foundation.score(tokens))
+    assert torch.equal(copy.log_probabilities(tokens), foundation.log_probabilities(tokens))
     assert copy.fingerprint == foundation.fingerprint
     assert (tmp_path / "copy" / "card.md").is_file()
 
@@ -175,7 +179,7 @@ def test_a_saved_model_comes_back_the_same(foundation: Foundation, tmp_path: Pat
 def test_bfloat16_is_used_where_asked_for(folders: dict[str, Path]) -> None:
     model = load_foundation(folders["llama"], dtype="bfloat16")
     assert model.dtype == model.hidden(torch.tensor([[1, 2]])).dtype == torch.bfloat16
-    assert model.score(torch.tensor([[1, 2]])).dtype == torch.float32
+    assert model.log_probabilities(torch.tensor([[1, 2]])).dtype == torch.float32
 
 
 def test_the_choice_of_precision_is_made_once_per_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

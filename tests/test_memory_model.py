@@ -33,13 +33,15 @@ def tokens_of(model: MemoryGPT, text: str = LONG) -> Tensor:
 def test_with_a_closed_gate_the_logits_are_the_gpts_own(read: str) -> None:
     model = memory_gpt(read=read, gate=0.0)
     tokens = tokens_of(model)[:, :6]
-    assert torch.equal(model.score(tokens), model.foundation.score(tokens))
+    assert torch.equal(model.log_probabilities(tokens), model.foundation.log_probabilities(tokens))
 
 
 def test_with_a_closed_gate_a_long_text_scores_as_in_plain_windows() -> None:
     model = memory_gpt(gate=0.0)
     plain = EchoLanguageModel(model.foundation, context=6)
-    torch.testing.assert_close(model.score(tokens_of(model)), plain.score(tokens_of(model)), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        model.log_probabilities(tokens_of(model)), plain.log_probabilities(tokens_of(model)), rtol=0, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("read", ["concat", "attention"])
@@ -257,7 +259,7 @@ def test_working_memory_is_read_only_when_asked() -> None:
     vectors = model.foundation.model.get_input_embeddings()(tokens)
     unread = model.work(vectors)
     assert torch.equal(unread, model.work(tokens))
-    torch.testing.assert_close(unread.log_softmax(-1), model.foundation.score(tokens), rtol=0, atol=1e-5)
+    torch.testing.assert_close(unread.log_softmax(-1), model.foundation.log_probabilities(tokens), rtol=0, atol=1e-5)
     assert not torch.equal(model.work(vectors, memory_input=vectors), unread)
 
 
@@ -266,7 +268,7 @@ def test_a_saved_model_comes_back_with_its_memory(read: str, tmp_path: Path) -> 
     model = memory_gpt(read=read, train_base=read == "concat")
     model.save(tmp_path / "model", notes="a test")
     again = MemoryGPT.load(tmp_path / "model")
-    assert torch.equal(again.score(tokens_of(model)), model.score(tokens_of(model)))
+    assert torch.equal(again.log_probabilities(tokens_of(model)), model.log_probabilities(tokens_of(model)))
     assert again.forget(TEXTS[1]) > 0
 
 

@@ -44,14 +44,14 @@ def test_with_no_weight_the_scores_are_the_models_own() -> None:
     model = neighbour_model()
     model.mixture = Interpolation.constant((0.0, 0.0), (5.0, 5.0), (8, 8))
     tokens = encode_documents(model.tokenizer, TEXTS)[0].unsqueeze(0)
-    assert torch.equal(model.score(tokens), model.model.score(tokens))
+    assert torch.equal(model.log_probabilities(tokens), model.model.log_probabilities(tokens))
 
 
 def test_looking_only_into_the_document_it_is_a_continuous_cache() -> None:
     model = recurrent(0.3, 0.0)
     cache = ContinuousCache(model.model, weight=0.3, theta=5.0)
     tokens = encode_documents(model.tokenizer, TEXTS)[0].unsqueeze(0)
-    torch.testing.assert_close(model.score(tokens), cache.score(tokens), rtol=0, atol=1e-5)
+    torch.testing.assert_close(model.log_probabilities(tokens), cache.log_probabilities(tokens), rtol=0, atol=1e-5)
 
 
 def test_traces_give_what_evaluate_gives() -> None:
@@ -112,7 +112,7 @@ def test_a_memory_of_texts_survives_being_saved(tmp_path: Path) -> None:
     model.save(tmp_path / "model")
     again = NearestNeighbourLM.load(tmp_path / "model")
     tokens = encode_documents(model.tokenizer, TEXTS)[2].unsqueeze(0)
-    torch.testing.assert_close(again.score(tokens), model.score(tokens), rtol=0, atol=1e-6)
+    torch.testing.assert_close(again.log_probabilities(tokens), model.log_probabilities(tokens), rtol=0, atol=1e-6)
     assert again.forget(TEXTS[1]) == len(model.memory)
 
 

@@ -170,7 +170,7 @@ def test_a_model_comes_back_from_its_folder(name: str, tmp_path: Path) -> None:
     model.save(tmp_path / "model")
     again = PiecewiseLM.load(tmp_path / "model")
     tokens = torch.arange(12).reshape(2, 6)
-    assert torch.equal(again.score(tokens), model.score(tokens))
+    assert torch.equal(again.log_probabilities(tokens), model.log_probabilities(tokens))
     greedy = Sampling(max_tokens=5, temperature=0)
     assert generate(again, "the c", greedy) == generate(model, "the c", greedy)
 
@@ -188,7 +188,7 @@ def test_a_small_piece_at_a_time_gives_the_same_scores(monkeypatch: pytest.Monke
 def test_every_layer_kind_makes_a_network() -> None:
     for kind in get_args(LayerKind):
         model = piecewise("small", kind=kind, features=3, normalise="maxabs")
-        assert model.score(torch.zeros(1, 2, dtype=torch.int64)).isfinite().all()
+        assert model.log_probabilities(torch.zeros(1, 2, dtype=torch.int64)).isfinite().all()
 
 
 def test_unknown_names_are_refused_with_a_hint() -> None:

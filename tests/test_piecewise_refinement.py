@@ -88,7 +88,7 @@ def test_a_whole_model_predicts_the_same_with_finer_links(
     assert finer.parameters > model.parameters
     assert finer.shape == replace(model.shape, **changes)
     tokens = model.tokenizer.encode(TEXTS[0])[None]
-    torch.testing.assert_close(finer.score(tokens), model.score(tokens), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(finer.log_probabilities(tokens), model.log_probabilities(tokens), rtol=1e-3, atol=1e-3)
 
 
 def test_refining_changes_nothing_but_the_links_of_a_model() -> None:

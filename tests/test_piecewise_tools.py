@@ -26,7 +26,7 @@ def sources(memory: float = 1.0) -> Ensemble:
 def test_with_one_expert_the_mixture_is_that_expert() -> None:
     expert = NGram(3, characters()).fit(TEXTS)
     tokens = expert.tokenizer.encode(TEXTS[0])[None]
-    torch.testing.assert_close(Ensemble({"only": expert}).score(tokens), expert.score(tokens))
+    torch.testing.assert_close(Ensemble({"only": expert}).log_probabilities(tokens), expert.log_probabilities(tokens))
 
 
 def test_with_full_memory_the_weights_are_bayes_rule() -> None:
@@ -61,7 +61,7 @@ def test_experts_come_and_go_without_the_others_noticing() -> None:
     assert list(more.prior.values()) == pytest.approx([1 / 3] * 3)
     less = more.without_expert("nothing")
     tokens = mixed.tokenizer.encode(TEXTS[1])[None]
-    torch.testing.assert_close(less.score(tokens), mixed.score(tokens))
+    torch.testing.assert_close(less.log_probabilities(tokens), mixed.log_probabilities(tokens))
 
 
 def test_mixtures_that_cannot_be_are_refused() -> None:

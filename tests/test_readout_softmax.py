@@ -90,7 +90,7 @@ def test_low_rank_and_tied_readouts_have_the_weights_they_promise() -> None:
 def test_a_residual_starts_as_the_foundation_exactly(readout: SoftmaxReadout) -> None:
     foundation, residual = echo_model(), untrained("residual", readout)
     tokens = torch.randint(V - 3, (2, 15), generator=torch.Generator().manual_seed(3))
-    assert torch.equal(residual.score(tokens), foundation.score(tokens))
+    assert torch.equal(residual.log_probabilities(tokens), foundation.log_probabilities(tokens))
 
 
 def test_a_residual_never_ends_worse_than_it_began() -> None:

@@ -38,7 +38,7 @@ class LanguageModel(ABC):
     Attributes:
         tokenizer: turns text into this model's tokens.
         vocabulary_size: width V of the logits; may exceed the tokeniser's own size.
-        context_length: most tokens that `score` takes at once; None where there is no limit, because the
+        context_length: most tokens that `log_probabilities` takes at once; None where there is no limit, because the
             state is all the model keeps of the past.
         device: where the model computes and where it expects its tokens.
     """
@@ -49,7 +49,7 @@ class LanguageModel(ABC):
     device: torch.device = torch.device("cpu")
 
     @abstractmethod
-    def score(self, tokens: Tensor) -> Tensor:
+    def log_probabilities(self, tokens: Tensor) -> Tensor:
         """Log-probabilities [B, T, V]: row t is the distribution of token t + 1 given tokens 0..t."""
 
     @abstractmethod
@@ -88,7 +88,7 @@ class LanguageModel(ABC):
         inputs, targets = tokens[:, :-1], tokens[:, 1:]
         rows = max(1, LOGITS_AT_ONCE // max(1, inputs.shape[1] * self.vocabulary_size))
         pieces = [
-            gather_targets(self.score(inputs[at : at + rows]), targets[at : at + rows])
+            gather_targets(self.log_probabilities(inputs[at : at + rows]), targets[at : at + rows])
             for at in range(0, len(tokens), rows)
         ]
         return TargetScores(*(torch.cat(column) for column in zip(*pieces, strict=True)))
@@ -113,7 +113,7 @@ class HiddenStateModel(LanguageModel):
     def hidden_step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
         """As `step`, but gives the hidden state [B, d] instead of the logits."""
 
-    def score(self, tokens: Tensor) -> Tensor:
+    def log_probabilities(self, tokens: Tensor) -> Tensor:
         return self.head(self.hidden(tokens)).float().log_softmax(-1)
 
     def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:

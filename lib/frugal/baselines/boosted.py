@@ -73,7 +73,7 @@ class BoostedTrees(LanguageModel):
         self.booster = lightgbm.train(settings, data, rounds)
         return self
 
-    def score(self, tokens: Tensor) -> Tensor:
+    def log_probabilities(self, tokens: Tensor) -> Tensor:
         windows = self._windows(tokens).flatten(0, 1).numpy()
         parts = [
             self._log_probabilities(windows[at : at + WINDOWS_AT_ONCE])

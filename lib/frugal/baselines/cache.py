@@ -79,7 +79,7 @@ class ContinuousCache(LanguageModel):
         best = int(nats.argmin())
         return cls(model, weight=weights[best % len(weights)], theta=thetas[best // len(weights)], context=context)
 
-    def score(self, tokens: Tensor) -> Tensor:
+    def log_probabilities(self, tokens: Tensor) -> Tensor:
         rows = [
             self._mixture(hidden, row[1:], 0, len(row))
             for row, hidden in zip(tokens, self._hidden(tokens), strict=True)

@@ -82,7 +82,7 @@ class NGram(LanguageModel):
         self._set_counts(keys, all_counts)
         return self
 
-    def score(self, tokens: Tensor) -> Tensor:
+    def log_probabilities(self, tokens: Tensor) -> Tensor:
         padding = torch.full((len(tokens), self.order - 1), self.tokenizer.start_id, dtype=tokens.dtype)
         padded = torch.cat([padding, tokens], 1)
         histories = padded.unfold(1, self.order, 1)[..., 1:]  # [B, T, order - 1], the tokens before each target
@@ -104,7 +104,9 @@ class NGram(LanguageModel):
             history = min(begin, max(0, begin - self.order + 2))
             inputs = tokens[:, history : min(begin + length, tokens.shape[1] - 1)]
             pieces.append(
-                gather_targets(self.score(inputs)[:, begin - history :], tokens[:, begin + 1 : begin + length + 1])
+                gather_targets(
+                    self.log_probabilities(inputs)[:, begin - history :], tokens[:, begin + 1 : begin + length + 1]
+                )
             )
         return TargetScores(*(torch.cat(column, 1) for column in zip(*pieces, strict=True)))
 

@@ -90,8 +90,10 @@ class Ensemble(LanguageModel):
         """The experts' weights [B, T, K]: row t is for the token after tokens 0..t."""
         return self._log_weights(self._said(tokens)).exp()
 
-    def score(self, tokens: Tensor) -> Tensor:
-        expected = torch.stack([expert.score(tokens) for expert in self.experts.values()], dim=2)  # [B, T, K, V]
+    def log_probabilities(self, tokens: Tensor) -> Tensor:
+        expected = torch.stack(
+            [expert.log_probabilities(tokens) for expert in self.experts.values()], dim=2
+        )  # [B, T, K, V]
         said = expected[:, :-1].gather(3, tokens[:, 1:, None, None].expand(-1, -1, expected.shape[2], 1)).squeeze(3)
         return torch.logsumexp(expected + self._log_weights(said).unsqueeze(3), dim=2)
 

@@ -52,10 +52,10 @@ class Guided(LanguageModel):
                     f"{model.context_length}; shorten it"
                 )
 
-    def score(self, tokens: Tensor) -> Tensor:
+    def log_probabilities(self, tokens: Tensor) -> Tensor:
         guide = self.guide.expand(len(tokens), -1)
-        guided = self.model.score(torch.cat([guide, self._guided(tokens)], 1))[:, len(self.guide) :]
-        return self._mixture(self.model.score(tokens), guided)
+        guided = self.model.log_probabilities(torch.cat([guide, self._guided(tokens)], 1))[:, len(self.guide) :]
+        return self._mixture(self.model.log_probabilities(tokens), guided)
 
     def start(self, batch_size: int) -> GuidedState:
         start = self.model.start(batch_size)

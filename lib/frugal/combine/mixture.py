@@ -41,7 +41,7 @@ class TwoModels(LanguageModel):
     def combine(self, log_first: Tensor, log_second: Tensor, log_ratio: Tensor) -> Tensor:
         """Log-probabilities [.., V] from those of the two models and the log of their ratio so far, [..]."""
 
-    def score(self, tokens: Tensor) -> Tensor:
+    def log_probabilities(self, tokens: Tensor) -> Tensor:
         first, second = self.pair.scores(tokens)
         gains = (first - second)[:, :-1].gather(-1, tokens[:, 1:, None]).squeeze(-1)  # [B, T-1]
         log_ratio = torch.nn.functional.pad(gains.cumsum(1), (1, 0))

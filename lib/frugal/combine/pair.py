@@ -40,20 +40,22 @@ class Pair:
         assert isinstance(self.generator, HiddenStateModel)
         return self.generator.hidden(tokens)
 
-    def score(self, model: LanguageModel, tokens: Tensor, hidden: Tensor | None = None) -> Tensor:
+    def log_probabilities(self, model: LanguageModel, tokens: Tensor, hidden: Tensor | None = None) -> Tensor:
         """Log-probabilities [B, T, V] by one of the two of what follows tokens [B, T].
 
         `hidden` are the tokens' hidden states, for models that share them.
         """
         if hidden is None:
-            return model.score(tokens)
+            return model.log_probabilities(tokens)
         assert isinstance(model, HiddenStateModel)
         return model.head(hidden).float().log_softmax(-1)
 
     def scores(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities [B, T, V] by both."""
         hidden = self.hidden(tokens) if self.shared else None
-        return self.score(self.generator, tokens, hidden), self.score(self.mediator, tokens, hidden)
+        return self.log_probabilities(self.generator, tokens, hidden), self.log_probabilities(
+            self.mediator, tokens, hidden
+        )
 
     def start(self, batch_size: int) -> Any:
         if self.shared:
@@ -69,7 +71,11 @@ class Pair:
             return log_g.log_softmax(-1), log_m.log_softmax(-1), (generator, mediator)
         assert isinstance(self.generator, HiddenStateModel)
         hidden, state = self.generator.hidden_step(tokens, state)
-        return self.score(self.generator, tokens, hidden), self.score(self.mediator, tokens, hidden), state
+        return (
+            self.log_probabilities(self.generator, tokens, hidden),
+            self.log_probabilities(self.mediator, tokens, hidden),
+            state,
+        )
 
 
 def share_hidden_states(first: LanguageModel, second: LanguageModel) -> bool:

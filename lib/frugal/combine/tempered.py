@@ -24,8 +24,8 @@ class Tempered(LanguageModel):
         self.tokenizer, self.vocabulary_size, self.device = model.tokenizer, model.vocabulary_size, model.device
         self.context_length = model.context_length
 
-    def score(self, tokens: Tensor) -> Tensor:
-        return (self.model.score(tokens) / self.temperature).log_softmax(-1)
+    def log_probabilities(self, tokens: Tensor) -> Tensor:
+        return (self.model.log_probabilities(tokens) / self.temperature).log_softmax(-1)
 
     def start(self, batch_size: int) -> Any:
         return self.model.start(batch_size)

@@ -123,7 +123,7 @@ class Totals:
 
     @staticmethod
     def _of(oracle: LanguageModel, generator: LanguageModel, tokens: Tensor) -> tuple[Tensor, ...]:
-        p, g = oracle.score(tokens[:, :-1]), generator.score(tokens[:, :-1])  # [n, T, V]
+        p, g = oracle.log_probabilities(tokens[:, :-1]), generator.log_probabilities(tokens[:, :-1])  # [n, T, V]
         m = world.mixture(p, g)
         divergences = (p.exp() * (p - m) + g.exp() * (g - m)).sum(-1) / 2
         chosen_p, chosen_g, chosen_m = (rows.gather(-1, tokens[:, 1:, None]).squeeze(-1) for rows in (p, g, m))

@@ -30,11 +30,11 @@ class ScheduledSamplingTrainer(SequenceTrainer):
         tokens = self.batch(self.plan.batch_size)
         inputs = tokens[:, :-1].clone()
         with torch.no_grad():
-            predicted = self.generator.score(inputs[:, :-1]).exp().flatten(0, 1)
+            predicted = self.generator.log_probabilities(inputs[:, :-1]).exp().flatten(0, 1)
         guesses = torch.multinomial(predicted.cpu(), 1, generator=self.random).view_as(inputs[:, 1:])
         guessed = torch.rand(guesses.shape, generator=self.random) < self.most * done
         inputs[:, 1:] = torch.where(guessed.to(inputs.device), guesses.to(inputs.device), inputs[:, 1:])
-        scores = self.generator.score(inputs)
+        scores = self.generator.log_probabilities(inputs)
         return {"generator": -scores.gather(-1, tokens[:, 1:, None]).mean()}
 
 

@@ -87,10 +87,10 @@ class CooperativeTrainer(SequenceTrainer):
         hidden = None
         if self.pair.shared and samples.hidden is not None:  # known for the samples
             hidden = torch.cat([samples.hidden, self.pair.hidden(data[:, :-1])])
-        log_m = self.pair.score(self.mediator, tokens[:, :-1], hidden)
+        log_m = self.pair.log_probabilities(self.mediator, tokens[:, :-1], hidden)
         followed = slice(half if self.plan.beginnings == "own" else None)
         hidden = hidden if hidden is None else hidden[followed]
-        log_g = self.pair.score(self.generator, tokens[followed, :-1], hidden)
+        log_g = self.pair.log_probabilities(self.generator, tokens[followed, :-1], hidden)
         return {
             "generator": self.generator_loss(log_g, log_m[followed].detach(), tokens[followed]),
             "mediator": -log_m.gather(-1, tokens[:, 1:, None]).mean(),

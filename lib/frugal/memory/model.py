@@ -157,7 +157,7 @@ class MemoryGPT(LanguageModel):
         deleted = self.network.writer.deleted_columns(output.hidden, output.reading, entries.tokens.shape[1])
         return entries.without(deleted).joined(self._written(step, tokens), self.memory_size)
 
-    def score(self, tokens: Tensor) -> Tensor:
+    def log_probabilities(self, tokens: Tensor) -> Tensor:
         return torch.cat([step.output.logits.log_softmax(-1) for step in self.steps(tokens)], 1)
 
     def target_scores(self, tokens: Tensor) -> TargetScores:

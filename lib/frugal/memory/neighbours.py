@@ -106,7 +106,7 @@ class NearestNeighbourLM(LanguageModel):
                 self._remember(tokens, keys)
         return traces
 
-    def score(self, tokens: Tensor) -> Tensor:
+    def log_probabilities(self, tokens: Tensor) -> Tensor:
         rows = [
             self._mixture(hidden, keys, row[1:], 0)
             for row, hidden, keys in zip(tokens, *self._hidden_and_keys(tokens), strict=True)

@@ -43,7 +43,7 @@ class PiecewiseLM(LanguageModel):
         """How many weights the network has."""
         return sum(weight.numel() for weight in self.network.parameters())
 
-    def score(self, tokens: Tensor) -> Tensor:
+    def log_probabilities(self, tokens: Tensor) -> Tensor:
         return torch.cat([logits for logits, _ in self._pieces(tokens)], dim=1)
 
     def start(self, batch_size: int) -> Any:
