@@ -8,14 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from frugal.combine import Guided, Steered
+from frugal.combine import Guided, Pair, Steered
 from frugal.cooperative import (
     CooperativePlan,
     CooperativeTrainer,
     LikelihoodTrainer,
     LSTMLanguageModel,
     Oracle,
-    Pair,
     Plan,
     ReinforceTrainer,
     ScheduledSamplingTrainer,
