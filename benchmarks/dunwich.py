@@ -17,8 +17,8 @@ import click
 import torch
 
 from frugal.corpora import CharTokenizer
+from frugal.device import processor
 from frugal.files import write_text
-from frugal.machine import processor
 from frugal.piecewise import EpochScore, PiecewiseLM, Recipe, Windows, ceiling, memorised, preset, train
 from frugal.training import seed_everything
 

@@ -21,8 +21,8 @@ import click
 import torch
 from torch import Tensor, nn
 
+from frugal.device import processor
 from frugal.files import write_text
-from frugal.machine import processor
 from frugal.piecewise import PiecewisePolynomial
 
 try:

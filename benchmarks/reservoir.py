@@ -22,8 +22,8 @@ import click
 import numpy as np
 import torch
 
+from frugal.device import processor
 from frugal.files import write_text
-from frugal.machine import processor
 from frugal.reservoir import Reservoir
 
 STEPS = 10_000

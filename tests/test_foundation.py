@@ -12,7 +12,6 @@ from torch import Tensor
 from frugal.corpora import BytePairTokenizer, Turn, load_tokenizer
 from frugal.errors import InputError, UnavailableError
 from frugal.foundation import Foundation, load_foundation, loading
-from frugal.foundation.precision import choose_dtype
 
 TEXT = "The frozen model reads; the small model learns. 12 texts, 34 tests. " * 20
 CONTEXT = 16
@@ -180,15 +179,6 @@ def test_bfloat16_is_used_where_asked_for(folders: dict[str, Path]) -> None:
     model = load_foundation(folders["llama"], dtype="bfloat16")
     assert model.dtype == model.hidden(torch.tensor([[1, 2]])).dtype == torch.bfloat16
     assert model.log_probabilities(torch.tensor([[1, 2]])).dtype == torch.float32
-
-
-def test_the_choice_of_precision_is_made_once_per_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = {torch.float32: 1.0, torch.bfloat16: 0.5}
-    monkeypatch.setattr("frugal.foundation.precision._trial", lambda dtype, width: seconds[dtype])
-    assert choose_dtype("auto", torch.device("cpu"), 64) == torch.bfloat16
-    seconds[torch.bfloat16] = 2.0
-    assert choose_dtype("auto", torch.device("cpu"), 64) == torch.bfloat16
-    assert choose_dtype("auto", torch.device("cpu"), 128) == torch.float32
 
 
 @pytest.mark.parametrize("setting", [{"dtype": "float8"}, {"device": "tpu"}])

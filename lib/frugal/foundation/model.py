@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from frugal.corpora import Tokenizer, Window, strided_windows
+from frugal.device import DType, choose_device, choose_dtype
 from frugal.errors import InputError, UnavailableError
 from frugal.files import appearing, data_folder
 from frugal.foundation.features import collect_features
-from frugal.foundation.precision import DType, choose_device, choose_dtype
 from frugal.foundation.tokenizer import PretrainedTokenizer
 from frugal.language_model import HiddenStateModel
 

@@ -146,7 +146,7 @@ def sweep(definition: Path, site: Path | None, workers: int | None, reports: Pat
 @click.option("--repetition-penalty", type=float, help="Above 1, tokens that occurred become less likely.")
 @click.option("--stop", multiple=True, metavar="TEXT", help="End answers before this text; may be given repeatedly.")
 @click.option("--seed", type=int, help="Makes the conversation reproducible.")
-@click.option("--device", default="cpu", show_default=True, help="Where the model computes: cpu, cuda or auto.")
+@click.option("--device", default="cpu", show_default=True, help="Where the model computes: cpu, cuda, mps or auto.")
 @click.option("--load", type=click.Path(path_type=Path), metavar="FOLDER", help="Go on with a saved conversation.")
 @click.option("--save", type=click.Path(path_type=Path), metavar="FOLDER", help="Save the conversation as it grows.")
 def chat(

@@ -10,8 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from frugal.device import processor
 from frugal.files import CHECKOUT
-from frugal.machine import processor
 
 PACKAGES = (
     "frugal",

@@ -4,8 +4,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from frugal.device import choose_device
 from frugal.errors import InputError
-from frugal.foundation.precision import choose_device
 from frugal.memory.store.arrays import (
     Array,
     Integers,
@@ -57,7 +57,7 @@ class AssociativeMemory(ReadableMemory):
         merge_distance: a vector that has an entry this near with an equal value strengthens that entry instead of being
             written; the entry's id is returned.
         seed: of everything random: forgetting, clustering.
-        device: where "exact" and "auto" compute: "cpu", "cuda", or "auto" for CUDA where there is one.
+        device: where "exact" and "auto" compute: "cpu", "cuda", "mps" or "auto".
 
     Raises:
         InputError: a value outside its range.
