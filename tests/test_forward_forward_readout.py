@@ -152,10 +152,10 @@ def test_a_residual_starts_as_the_foundation_at_worst_and_does_not_end_worse() -
 def test_only_the_readout_is_trained() -> None:
     model = model_with()
     before = {name: values.clone() for name, values in model.reservoir.state_dict().items()}  # type: ignore[union-attr]
-    fingerprint = model.foundation.fingerprint
+    fingerprint = model.foundation.exact_fingerprint
     train_forward_forward(model, some_rows(), some_rows(40, seed=1), UniformNegatives(), PLAN)
-    model.foundation.__dict__.pop("fingerprint")
-    assert model.foundation.fingerprint == fingerprint
+    model.foundation.__dict__.pop("exact_fingerprint")
+    assert model.foundation.exact_fingerprint == fingerprint
     for name, values in model.reservoir.state_dict().items():  # type: ignore[union-attr]
         assert torch.equal(values, before[name])
 

@@ -1,5 +1,6 @@
 """Foundation models of each supported architecture, tiny and randomly initialised; folders, names, the hub."""
 
+import json
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,8 +11,9 @@ import transformers
 from torch import Tensor
 
 from frugal.corpora import BytePairTokenizer, Turn, load_tokenizer
+from frugal.device import DType
 from frugal.errors import InputError, UnavailableError
-from frugal.foundation import Foundation, load_foundation, loading
+from frugal.foundation import Foundation, load_foundation, loading, save_on_foundation, saved_foundation
 
 TEXT = "The frozen model reads; the small model learns. 12 texts, 34 tests. " * 20
 CONTEXT = 16
@@ -179,6 +181,60 @@ def test_bfloat16_is_used_where_asked_for(folders: dict[str, Path]) -> None:
     model = load_foundation(folders["llama"], dtype="bfloat16")
     assert model.dtype == model.hidden(torch.tensor([[1, 2]])).dtype == torch.bfloat16
     assert model.log_probabilities(torch.tensor([[1, 2]])).dtype == torch.float32
+
+
+def test_the_fingerprint_is_the_same_in_either_number_format(folders: dict[str, Path], tmp_path: Path) -> None:
+    one, other = (load_foundation(folders["gpt2"], dtype=dtype) for dtype in ("float32", "bfloat16"))
+    assert one.fingerprint == other.fingerprint
+    assert one.exact_fingerprint != other.exact_fingerprint  # their features differ
+    other.save(tmp_path / "rounded")
+    assert load_foundation(tmp_path / "rounded", dtype="float32").fingerprint == one.fingerprint
+    one.model.transformer.wte.weight[0, 0] *= 1.01
+    del one.__dict__["fingerprint"]
+    assert one.fingerprint != other.fingerprint
+
+
+class Made:
+    """A model of which only its place on a foundation is of interest."""
+
+    def __init__(self, foundation: Foundation) -> None:
+        self.foundation, self.tokenizer = foundation, foundation.tokenizer
+
+    def save_in(self, folder: Path, **config: str) -> Path:
+        save_on_foundation(folder, self, {}, {}, "# Made")
+        path = folder / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | config))
+        return folder
+
+
+def foundation_in(folder: Path, given: Foundation | None = None) -> Foundation:
+    config = json.loads((folder / "config.json").read_text())
+    found = saved_foundation(folder, config, given, "cpu")
+    assert config.keys() == {"class"}
+    return found
+
+
+@pytest.mark.parametrize("now", ["float32", "bfloat16"])
+@pytest.mark.parametrize("then", ["float32", "bfloat16"])
+def test_a_saved_model_finds_its_foundation_in_either_number_format(
+    folders: dict[str, Path], tmp_path: Path, then: DType, now: DType
+) -> None:
+    trained_on, here = (load_foundation(folders["gpt2"], dtype=dtype) for dtype in (then, now))
+    earlier = {"foundation_fingerprint": trained_on.exact_fingerprint}  # as earlier versions wrote it
+    for config in ({}, earlier):
+        folder = Made(trained_on).save_in(tmp_path / "model", **config)
+        assert foundation_in(folder, here) is here
+        assert foundation_in(folder).fingerprint == here.fingerprint
+
+
+def test_a_saved_model_refuses_another_foundation(folders: dict[str, Path], gpt2: Foundation, tmp_path: Path) -> None:
+    folder = Made(gpt2).save_in(tmp_path / "model")
+    with pytest.raises(InputError, match="trained on another foundation"):
+        foundation_in(folder, load_foundation(folders["cerebras"], dtype="bfloat16"))
+    unnamed = load_foundation(folders["cerebras"], dtype="bfloat16")
+    unnamed.name = "made by hand"
+    with pytest.raises(InputError, match="trained on another foundation"):
+        foundation_in(folder, unnamed)
 
 
 @pytest.mark.parametrize("setting", [{"dtype": "float8"}, {"device": "tpu"}])

@@ -173,12 +173,24 @@ class Foundation(HiddenStateModel):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Tells apart models that give different hidden states: a digest of weights and configuration."""
+        """Tells models apart: a digest of the configuration and of the weights, rounded to bfloat16.
+
+        So it is the same whether the model is stored or computed in float32 or bfloat16.
+        """
+        return self._digest(torch.bfloat16)
+
+    @cached_property
+    def exact_fingerprint(self) -> str:
+        """Tells apart models that give different hidden states: as `fingerprint`, of the weights computed with."""
+        return self._digest(None)
+
+    def _digest(self, dtype: torch.dtype | None) -> str:
         settings = self.model.config.to_dict()
         settings = {name: value for name, value in settings.items() if name not in INCIDENTAL_SETTINGS}
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
         for name, weight in sorted(self.model.base_model.state_dict().items()):
             digest.update(name.encode())
+            weight = weight.to(dtype) if dtype is not None and weight.is_floating_point() else weight
             digest.update(weight.contiguous().cpu().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()
 
@@ -252,7 +264,7 @@ class Foundation(HiddenStateModel):
         return self.hidden(tokens.to(self.device)).float().cpu().numpy()
 
     def _feature_key(self, tokens: Tensor, lengths: list[int], context: int, stride: int) -> str:
-        settings = [self.fingerprint, str(self.dtype), lengths, context, stride]
+        settings = [self.exact_fingerprint, str(self.dtype), lengths, context, stride]
         return hashlib.sha256(json.dumps(settings).encode() + tokens.numpy().tobytes()).hexdigest()[:32]
 
     def _check_form(self) -> None:

@@ -11,9 +11,8 @@ from torch import Tensor
 from frugal.corpora import Document, encode_documents, strided_windows
 from frugal.errors import InputError
 from frugal.files import appearing
-from frugal.foundation import Foundation, load_foundation
-from frugal.foundation.loading import PACKAGED
-from frugal.language_model import LanguageModel, TargetScores, gather_targets, read_model, save_model
+from frugal.foundation import Foundation, save_on_foundation, saved_foundation
+from frugal.language_model import LanguageModel, TargetScores, gather_targets, read_model
 from frugal.memory.datastore import Datastore
 from frugal.memory.network import MemoryNetwork, Read, WindowOutput
 from frugal.memory.reading import Entries
@@ -224,21 +223,16 @@ class MemoryGPT(LanguageModel):
 
     def save(self, folder: Path, notes: str = "") -> None:
         """Write the model with a snapshot of its kept memory; a packaged foundation is named, others saved along."""
-        config = {**self.settings, "foundation": self.foundation.name}
         card = f"# Memory GPT\n\n{self.foundation.name} with a memory: {self.settings}.\n\n{notes}"
         with appearing(folder) as temporary:
-            save_model(temporary, self, self.network.state_dict(), config, card)
+            save_on_foundation(temporary, self, self.network.state_dict(), self.settings, card)
             self.memory.save(temporary)
-            if self.foundation.name not in PACKAGED:
-                self.foundation.save(temporary / "foundation")
 
     @classmethod
     def load(cls, folder: Path, *, foundation: Foundation | None = None, device: str = "cpu") -> Self:
         """Read a model that `save` wrote; its foundation can be given where it is loaded already."""
         weights, config, _ = read_model(folder, cls)
-        name, own = config.pop("foundation"), folder / "foundation"
-        foundation = foundation or load_foundation(own if own.is_dir() else name, device=device)
-        model = cls(foundation, **config)
+        model = cls(saved_foundation(folder, config, foundation, device), **config)
         model.network.load_state_dict(weights)
         model.memory = Datastore.load(folder)
         return model

@@ -12,8 +12,7 @@ from torch import Tensor
 from frugal.corpora import Document, encode_documents
 from frugal.errors import InputError, UnavailableError
 from frugal.files import appearing
-from frugal.foundation import Foundation, load_foundation
-from frugal.foundation.loading import PACKAGED
+from frugal.foundation import Foundation, save_on_foundation, saved_foundation
 from frugal.language_model import (
     LOGITS_AT_ONCE,
     HiddenStateModel,
@@ -22,7 +21,6 @@ from frugal.language_model import (
     class_named,
     gather_targets,
     read_model,
-    save_model,
 )
 from frugal.readout.base import Readout, part
 from frugal.readout.encoder import Drive, EchoEncoder, EchoState, Reset
@@ -177,8 +175,6 @@ class EchoLanguageModel(HiddenStateModel):
             "stride": windowed.stride,
             "prefix": windowed.text,
             "reset": self.encoder.reset,
-            "foundation": self.foundation.name,
-            "foundation_fingerprint": self.foundation.fingerprint,
             "readout": readout and {"class": class_name(type(readout)), **readout.settings()},
             "reservoir": reservoir and {"class": type(reservoir).__name__, **reservoir.config()},
         }
@@ -189,10 +185,8 @@ class EchoLanguageModel(HiddenStateModel):
             if module is not None
             for name, values in module.state_dict().items()
         }
-        with appearing(folder) as temporary:
-            save_model(temporary, self, weights, config, f"# Echo language model\n\n{self._summary()}\n\n{notes}")
-            if self.foundation.name not in PACKAGED:
-                self.foundation.save(temporary / "foundation")
+        card = f"# Echo language model\n\n{self._summary()}\n\n{notes}"
+        save_on_foundation(folder, self, weights, config, card)
 
     @classmethod
     def load(cls, folder: Path, *, foundation: Foundation | None = None, device: str = "cpu") -> Self:
@@ -208,14 +202,7 @@ class EchoLanguageModel(HiddenStateModel):
             UnavailableError: a file is missing or damaged.
         """
         weights, config, _ = read_model(folder, cls)
-        if foundation is None:
-            saved = folder / "foundation"
-            foundation = load_foundation(saved if saved.is_dir() else config["foundation"], device=device)
-        if foundation.fingerprint != config["foundation_fingerprint"]:
-            raise InputError(
-                f"{folder} was trained on another foundation ({config['foundation']}) than {foundation.name}: its "
-                "readout means nothing there"
-            )
+        foundation = saved_foundation(folder, config, foundation, device)
         reservoir, settings = None, config["reservoir"]
         if settings is not None:
             kind = RESERVOIRS[settings.pop("class")]
