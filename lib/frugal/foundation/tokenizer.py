@@ -29,6 +29,8 @@ class PretrainedTokenizer(Tokenizer):
 
     def __init__(self, pretrained: "PreTrainedTokenizerBase") -> None:
         vocabulary = pretrained.get_vocab()
+        if not pretrained.encode("a", add_special_tokens=False):  # what transformers makes where no files are
+            raise InputError("the model has no tokeniser: put its tokenizer.json into its folder")
         start = END_OF_TEXT if END_OF_TEXT in vocabulary else pretrained.bos_token or pretrained.eos_token
         if start is None:
             raise InputError("the tokeniser has no bos or eos token to start documents with: add one to its folder")
