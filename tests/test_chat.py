@@ -19,7 +19,7 @@ from frugal.foundation import Foundation, PretrainedTokenizer
 from frugal.generate import ChatSession, Sampling, stream
 from frugal.lab import chat, cli, terminal
 from frugal.language_model import LanguageModel
-from models import EVERY_MODEL, Recurrent, Uniform, byte_pairs, characters, echo_model
+from models import EVERY_MODEL, ROUNDING, Recurrent, Uniform, byte_pairs, characters, echo_model
 
 GREEDY = Sampling(temperature=0, max_tokens=40)
 SHORT = Sampling(max_tokens=12, seed=0)
@@ -135,7 +135,7 @@ def test_a_loaded_conversation_goes_on_as_the_original_would(name: str, tmp_path
     loaded = ChatSession.load(tmp_path, Watched(model))
     assert loaded.turns == original.turns
     assert say(loaded, "and the dog?") == say(original, "and the dog?")
-    torch.testing.assert_close(loaded.model.logits[-1], original.model.logits[-1], rtol=0, atol=1e-4)
+    torch.testing.assert_close(loaded.model.logits[-1], original.model.logits[-1], rtol=0, atol=ROUNDING)
 
 
 def test_another_model_reads_the_conversation_when_it_answers_next(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_the_echo_is_carried_from_turn_to_turn() -> None:
     whole = session._prompt([*session.turns[:-2], Turn("user", "and the dog?")])
     logits, _ = model.model.feed(whole.unsqueeze(0), model.model.start(1))
     assert model.fed[-1] < len(whole) / 2
-    torch.testing.assert_close(model.logits[-1], logits, rtol=0, atol=1e-4)
+    torch.testing.assert_close(model.logits[-1], logits, rtol=0, atol=ROUNDING)
 
 
 def test_a_reply_that_nobody_iterates_further_stays_as_far_as_it_came(tmp_path: Path) -> None:
@@ -350,7 +350,7 @@ def test_a_guided_model_scores_as_it_steps(name: str) -> None:
     for t in range(tokens.shape[1]):
         logits, state = model.step(tokens[:, t], state)
         rows.append(logits.log_softmax(-1))
-    torch.testing.assert_close(torch.stack(rows, 1), model.log_probabilities(tokens), rtol=0, atol=1e-4)
+    torch.testing.assert_close(torch.stack(rows, 1), model.log_probabilities(tokens), rtol=0, atol=ROUNDING)
     torch.testing.assert_close(model.log_probabilities(tokens).exp().sum(-1), torch.ones(tokens.shape))
 
 

@@ -1,7 +1,7 @@
 """The trainers: what they log, resume and refuse; two readouts on one reservoir; the oracle's scores."""
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +24,7 @@ from frugal.cooperative import (
 from frugal.errors import InputError, UnavailableError
 from frugal.language_model import LanguageModel
 from frugal.readout import EchoLanguageModel, SoftmaxReadout
-from models import Recurrent, Uniform, characters, echo_model
+from models import Recurrent, Uniform, characters, echo_model, set_everywhere
 
 ORACLE = Oracle(4, 6, 8, seed=1)
 DATA = ORACLE.sequences(300, seed=0)
@@ -220,6 +220,13 @@ def test_where_the_world_cannot_be_listed_the_divergence_is_that_of_samples() ->
     sampled = large.compare(learner, 4000)
     assert (listed.exact, sampled.exact) == (True, False)
     assert sampled.jsd == pytest.approx(listed.jsd, abs=0.02)
+
+
+def test_scores_of_a_few_sequences_at_a_time_are_those_of_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = ORACLE.learner(8)
+    whole = ORACLE.compare(learner, 20)
+    set_everywhere(monkeypatch, "LOGITS_AT_ONCE", 1)
+    assert asdict(ORACLE.compare(learner, 20)) == pytest.approx(asdict(whole), abs=1e-5)
 
 
 def test_an_oracle_depends_on_its_seed_alone_and_never_draws_what_ends_a_sequence() -> None:

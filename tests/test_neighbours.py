@@ -15,7 +15,7 @@ from frugal.evaluate import evaluate
 from frugal.generate import Sampling, generate
 from frugal.memory import Datastore, Interpolation, NearestNeighbourLM
 from frugal.memory.mixture import Neighbours, Trace
-from models import TEXTS, Recurrent, Table, characters, neighbour_model
+from models import ROUNDING, TEXTS, Recurrent, Table, characters, neighbour_model, set_everywhere
 
 
 def recurrent(*weights: float) -> NearestNeighbourLM:
@@ -58,6 +58,18 @@ def test_traces_give_what_evaluate_gives() -> None:
     model = neighbour_model()
     nats = [-model.mixture.log_probabilities(trace).sum().item() for trace in model.traces(TEXTS)]
     assert nats == pytest.approx([document.nats for document in evaluate(model, TEXTS).documents], rel=1e-3)
+
+
+def test_a_document_is_traced_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = neighbour_model()
+    (whole,) = model.traces(TEXTS[:1])
+    set_everywhere(monkeypatch, "LOGITS_AT_ONCE", 2 * len(whole.own))  # two rows of the document, no two of logits
+    (traced,) = model.traces(TEXTS[:1])
+    torch.testing.assert_close((traced.own, traced.entropy), (whole.own, whole.entropy), rtol=0, atol=ROUNDING)
+    for source, expected in zip(traced.sources, whole.sources, strict=True):
+        torch.testing.assert_close(source.similarity, expected.similarity, rtol=0, atol=1e-5)
+    log_probabilities = (model.mixture.log_probabilities(trace) for trace in (traced, whole))
+    torch.testing.assert_close(*log_probabilities, rtol=0, atol=ROUNDING)
 
 
 def test_remembering_helps_the_same_text_and_forgetting_undoes_it() -> None:

@@ -208,6 +208,14 @@ def test_a_run_without_prospects_is_asked_to_stop(tmp_path: Path) -> None:
     assert (run.progress / STOP).exists()
 
 
+def test_a_run_that_was_stopped_early_is_pruned_and_neither_failed_nor_run_again(tmp_path: Path) -> None:
+    driver = finished(a_sweep(tmp_path), tmp_path, Worker("stopped"))
+    states = [row["state"] for row in table(tmp_path)]
+    assert (states.count("pruned"), states.count("complete")) == (1, 5)
+    assert driver.summary().startswith("5 done, 0 failed")
+    assert not Driver(a_sweep(tmp_path), tmp_path).more()
+
+
 def test_progress_is_reported_inside_sweeps_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report_progress(0, 1.5)
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
