@@ -1,13 +1,15 @@
 # Every target builds the environment in .venv when it is missing or older than what defines it.
-#   PYTHON=python3.12 make setup            another interpreter
-#   TORCH_ARGS="--index-url URL" make setup another source for torch, such as a CUDA or CPU wheel index
+#   PYTHON=PATH make setup                  another interpreter
+#   TORCH_ARGS="--index-url URL" make setup another source for torch, such as the wheel index of a CUDA version
 #   PROFILE=smoke make reports              sizes of the notebook runs: smoke, default or full
 SHELL := bash
 .DEFAULT_GOAL := help
-PYTHON ?= python3.11
+PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11
 PROFILE ?= default
 BIN := .venv/bin
 READY := .venv/.ready
+PIP := $(BIN)/python -m pip install -c constraints.txt
+CPU_WHEELS := https://download.pytorch.org/whl/cpu
 NOTEBOOKS := $(filter-out notebooks/00_start_here.ipynb,$(sort $(wildcard notebooks/*.ipynb)))
 
 .PHONY: help setup reports gallery test test-lab lint format lab bench clean
@@ -17,10 +19,24 @@ help:  ## show this list
 
 setup: $(READY)  ## build the environment in .venv
 
+# The first name that is one of the supported versions, can make an environment, and runs: a name on the path may be a
+# shim that does not. Torch comes first and alone, because an index of its builds has other versions of what it needs.
+# Without an NVIDIA driver that is the CPU build, which the common registry does not have for Linux.
+# mwparserfromhell has no wheel for Python 3.14 yet; WITH_EXTENSION=0 makes it one without a compiler.
 $(READY): pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
-	$(if $(TORCH_ARGS),$(BIN)/python -m pip install -c constraints.txt $(TORCH_ARGS) torch)
-	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	@for python in $(PYTHON); do \
+	    "$$python" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null || continue; \
+	    echo "Python: $$python"; exec "$$python" -m venv .venv; \
+	done; \
+	echo >&2 "No Python 3.11 to 3.14 with venv was found as: $(PYTHON). Install one (Debian: apt install python3-venv) or name it: PYTHON=PATH make setup"; \
+	exit 1
+ifdef TORCH_ARGS
+	$(PIP) --no-deps $(TORCH_ARGS) torch
+else ifeq ($(shell uname; ls -d /proc/driver/nvidia 2>/dev/null; command -v nvidia-smi),Linux)
+	$(PIP) --no-deps --index-url $(CPU_WHEELS) --timeout 10 --retries 0 torch 2>/dev/null || \
+	    echo "The CPU build of torch is not to be had from $(CPU_WHEELS): the registry's build follows, which may bring CUDA (4 GB more)."
+endif
+	WITH_EXTENSION=0 $(PIP) -e '.[dev]'
 	@touch $@
 
 reports: $(READY)  ## run every notebook and write reports/index.html (the main job)

@@ -1,12 +1,15 @@
 """pyproject.toml is the truth about the environment; everything else that names a version agrees with it."""
 
+import os
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 from rattler import MatchSpec, VersionSpec
@@ -21,6 +24,7 @@ CONSTRAINTS = {
         line.split("==") for line in (CHECKOUT / "constraints.txt").read_text().splitlines() if not line.startswith("#")
     )
 }
+PYTHONS = [text.rsplit(maxsplit=1)[1] for text in PROJECT["classifiers"] if "Python :: 3." in text]
 CONDA = yaml.safe_load((CHECKOUT / "environment.yml").read_text())["dependencies"]
 PYPI_NAME = {"pytorch-cpu": "torch", "matplotlib-base": "matplotlib"}  # where conda-forge calls it otherwise
 
@@ -48,7 +52,7 @@ def test_each_conda_line_is_a_valid_specification_that_agrees(text: str) -> None
     if name == "pip":
         return
     if name == "python":
-        assert Version(str(spec.version).strip("=*.")) in Requirement(f"python{PROJECT['requires-python']}").specifier
+        assert set(str(spec.version).split(",")) == set(PROJECT["requires-python"].split(","))
         return
     name = PYPI_NAME.get(name, name)
     requirement = next(requirement for requirement in REQUIREMENTS if requirement.name == name)
@@ -73,3 +77,102 @@ def test_git_keeps_the_library_and_leaves_out_what_is_fetched_or_made() -> None:
     assert not ignored("lib/frugal/new.py")
     assert ignored("data/texts/wikipedia.txt")
     assert ignored("reports/index.html")
+
+
+def test_every_statement_of_the_supported_pythons_agrees() -> None:
+    required = SpecifierSet(PROJECT["requires-python"])
+    assert [f"3.{minor}" for minor in range(30) if f"3.{minor}" in required] == PYTHONS
+    assert (CHECKOUT / ".python-version").read_text().split() == PYTHONS
+    tried = next(line for line in (CHECKOUT / "Makefile").read_text().splitlines() if line.startswith("PYTHON ?="))
+    assert tried.split()[2:] == ["python3", *(f"python{version}" for version in reversed(PYTHONS))]
+
+
+PYTHON_THAT_ONLY_WRITES_DOWN = f"""#!/bin/bash
+echo "$(basename "$0") $*" >>calls
+case "$*" in
+    -c*) exec {sys.executable} "$@" ;;
+    "-m venv .venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+    *"$REFUSED"*) echo "ERROR: no such thing" >&2; exit 1 ;;
+esac
+"""
+
+
+class Machine:
+    """A checkout whose Makefile finds only what is put on the path here."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.commands = folder / "commands"
+        self.commands.mkdir()
+        for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+            (folder / name).write_bytes((CHECKOUT / name).read_bytes())
+        for name in ("python3", *(f"python{version}" for version in PYTHONS)):
+            self.put(name, "#!/bin/bash\necho 'a shim of another version' >&2; exit 127\n")
+
+    def put(self, name: str, text: str) -> None:
+        (self.commands / name).write_text(text)
+        (self.commands / name).chmod(0o755)
+
+    def setup(self, refused: str = "nothing", **variables: str) -> subprocess.CompletedProcess[str]:
+        path = f"{self.commands}{os.pathsep}{os.environ['PATH']}"
+        inherited = {name: os.environ[name] for name in os.environ.keys() - {"PYTHON", "TORCH_ARGS", "MAKEFLAGS"}}
+        environment = inherited | {"PATH": path, "REFUSED": refused} | variables
+        return subprocess.run(
+            ["make", "setup"], cwd=self.folder, env=environment, capture_output=True, text=True, check=False
+        )
+
+    def installations(self) -> list[str]:
+        return [line for line in (self.folder / "calls").read_text().splitlines() if " -m pip install " in line]
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def test_setup_takes_the_newest_python_that_runs(machine: Machine) -> None:
+    machine.put("python3.11", PYTHON_THAT_ONLY_WRITES_DOWN)
+    machine.put("python3.12", PYTHON_THAT_ONLY_WRITES_DOWN)
+    assert "Python: python3.12\n" in machine.setup().stdout
+    assert (machine.folder / ".venv/.ready").exists()
+
+
+def test_setup_takes_python3_before_all_others_and_the_named_one_before_that(machine: Machine) -> None:
+    for name in ("python3", "python3.13", "python3.12"):
+        machine.put(name, PYTHON_THAT_ONLY_WRITES_DOWN)
+    assert "Python: python3\n" in machine.setup().stdout
+    (machine.folder / ".venv/.ready").unlink()
+    assert "Python: python3.12\n" in machine.setup(PYTHON="python3.12").stdout
+
+
+def test_setup_without_a_python_says_what_it_looked_for(machine: Machine) -> None:
+    outcome = machine.setup()
+    assert outcome.returncode != 0
+    assert f"No Python {PYTHONS[0]} to {PYTHONS[-1]} with venv was found as: python3 python3.14" in outcome.stderr
+    assert "a shim" not in outcome.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the registry has CPU builds")
+def test_setup_tries_the_cpu_build_of_torch_and_goes_on_without_it(machine: Machine) -> None:
+    machine.put("python3", PYTHON_THAT_ONLY_WRITES_DOWN)
+    outcome = machine.setup(refused="pytorch.org")
+    assert outcome.returncode == 0
+    assert "The CPU build of torch is not to be had" in outcome.stdout
+    assert "ERROR" not in outcome.stderr
+    torch, rest = machine.installations()
+    assert "--no-deps --index-url https://download.pytorch.org/whl/cpu" in torch
+    assert rest.endswith("-c constraints.txt -e .[dev]")
+
+
+def test_setup_leaves_the_build_of_torch_to_the_registry_where_there_is_a_driver(machine: Machine) -> None:
+    machine.put("python3", PYTHON_THAT_ONLY_WRITES_DOWN)
+    machine.put("nvidia-smi", "#!/bin/bash\n")
+    assert machine.setup().returncode == 0
+    assert len(machine.installations()) == 1
+
+
+def test_setup_takes_torch_from_where_it_is_told(machine: Machine) -> None:
+    machine.put("python3", PYTHON_THAT_ONLY_WRITES_DOWN)
+    outcome = machine.setup(TORCH_ARGS="--index-url https://example.org/cu130", refused="example.org")
+    assert outcome.returncode != 0
+    assert machine.installations()[-1].endswith("--no-deps --index-url https://example.org/cu130 torch")
