@@ -22,7 +22,8 @@ setup: $(READY)  ## build the environment in .venv
 # The first name that is one of the supported versions, can make an environment, and runs: a name on the path may be a
 # shim that does not. Torch comes first and alone, because an index of its builds has other versions of what it needs.
 # Without an NVIDIA driver that is the CPU build, which the common registry does not have for Linux.
-# mwparserfromhell has no wheel for Python 3.14 yet; WITH_EXTENSION=0 makes it one without a compiler.
+# mwparserfromhell has no wheel for Python 3.14 yet; WITH_EXTENSION=0 builds one without a compiler.
+$(READY): export WITH_EXTENSION := 0
 $(READY): pyproject.toml constraints.txt
 	@for python in $(PYTHON); do \
 	    "$$python" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null || continue; \
@@ -36,7 +37,7 @@ else ifeq ($(shell uname; ls -d /proc/driver/nvidia 2>/dev/null; command -v nvid
 	$(PIP) --no-deps --index-url $(CPU_WHEELS) --timeout 10 --retries 0 torch 2>/dev/null || \
 	    echo "The CPU build of torch is not to be had from $(CPU_WHEELS): the registry's build follows, which may bring CUDA (4 GB more)."
 endif
-	WITH_EXTENSION=0 $(PIP) -e '.[dev]'
+	$(PIP) -e '.[dev]'
 	@touch $@
 
 reports: $(READY)  ## run every notebook and write reports/index.html (the main job)
@@ -45,8 +46,11 @@ reports: $(READY)  ## run every notebook and write reports/index.html (the main 
 gallery: $(READY)  ## write docs/gallery from the newest finished runs at default size
 	$(BIN)/frugal gallery
 
+# One process a core, each with one thread, and at least 4 GB of memory for each.
+PROCESSES = $$($(BIN)/python -c 'import os, psutil; print(max(1, min(os.cpu_count(), psutil.virtual_memory().total >> 32)))')
+
 test: lint  ## check style and types, then run all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup
 
 test-lab: $(READY)  ## run every notebook at its smallest in JupyterLab, by a real browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m every_notebook_in_lab tests/test_jupyterlab.py
