@@ -93,6 +93,7 @@ case "$*" in
     -c*) exec {sys.executable} "$@" ;;
     "-m venv .venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
     *"$REFUSED"*) echo "ERROR: no such thing" >&2; exit 1 ;;
+    *" uv") cp "$0" .venv/bin/uv ;;
 esac
 """
 
@@ -122,7 +123,7 @@ class Machine:
         )
 
     def installations(self) -> list[str]:
-        return [line for line in (self.folder / "calls").read_text().splitlines() if " -m pip install " in line]
+        return [line for line in (self.folder / "calls").read_text().splitlines() if "pip install " in line]
 
 
 @pytest.fixture
@@ -159,16 +160,23 @@ def test_setup_tries_the_cpu_build_of_torch_and_goes_on_without_it(machine: Mach
     assert outcome.returncode == 0
     assert "The CPU build of torch is not to be had" in outcome.stdout
     assert "ERROR" not in outcome.stderr
-    torch, rest = machine.installations()
+    torch, _, rest = machine.installations()
     assert "--no-deps --index-url https://download.pytorch.org/whl/cpu" in torch
-    assert rest.endswith("-c constraints.txt -e .[dev]")
+    assert rest == "uv pip install --python .venv/bin/python -c constraints.txt -e .[dev]"
+
+
+@pytest.mark.parametrize("refused", [" uv", "--python .venv"], ids=["uv cannot be had", "uv fails"])
+def test_setup_without_uv_is_done_by_pip(machine: Machine, refused: str) -> None:
+    machine.put("python3", PYTHON_THAT_ONLY_WRITES_DOWN)
+    assert machine.setup(refused).returncode == 0
+    assert machine.installations()[-1] == "python -m pip install -c constraints.txt -e .[dev]"
 
 
 def test_setup_leaves_the_build_of_torch_to_the_registry_where_there_is_a_driver(machine: Machine) -> None:
     machine.put("python3", PYTHON_THAT_ONLY_WRITES_DOWN)
     machine.put("nvidia-smi", "#!/bin/bash\n")
     assert machine.setup().returncode == 0
-    assert len(machine.installations()) == 1
+    assert not any(line.endswith(" torch") for line in machine.installations())
 
 
 def test_setup_takes_torch_from_where_it_is_told(machine: Machine) -> None:
