@@ -25,6 +25,7 @@ CONSTRAINTS = {
     )
 }
 PYTHONS = [text.rsplit(maxsplit=1)[1] for text in PROJECT["classifiers"] if "Python :: 3." in text]
+WORKFLOW = CHECKOUT / ".github/workflows/test.yml"
 CONDA = yaml.safe_load((CHECKOUT / "environment.yml").read_text())["dependencies"]
 PYPI_NAME = {"pytorch-cpu": "torch", "matplotlib-base": "matplotlib"}  # where conda-forge calls it otherwise
 
@@ -85,6 +86,17 @@ def test_every_statement_of_the_supported_pythons_agrees() -> None:
     assert (CHECKOUT / ".python-version").read_text().split() == PYTHONS
     tried = next(line for line in (CHECKOUT / "Makefile").read_text().splitlines() if line.startswith("PYTHON ?="))
     assert tried.split()[2:] == ["python3", *(f"python{version}" for version in reversed(PYTHONS))]
+    workflow = yaml.safe_load(WORKFLOW.read_text())
+    assert workflow["jobs"]["everything"]["strategy"]["matrix"]["python"] == [PYTHONS[0], PYTHONS[-1]]
+
+
+def test_the_workflow_is_valid_and_the_tests_that_it_names_exist() -> None:
+    check = [Path(sys.executable).with_name("check-jsonschema"), "--builtin-schema", "vendor.github-workflows"]
+    outcome = subprocess.run([*check, WORKFLOW], capture_output=True, text=True, check=False)
+    assert outcome.returncode == 0, outcome.stdout
+    named = [word for word in WORKFLOW.read_text().split() if word.startswith("tests/")]
+    assert named
+    assert all(any(CHECKOUT.glob(pattern)) for pattern in named)
 
 
 PYTHON_THAT_ONLY_WRITES_DOWN = f"""#!/bin/bash
