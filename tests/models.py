@@ -15,7 +15,7 @@ from frugal.combine import Ensemble, Extrapolated, Guided, Inverted, Mixture, St
 from frugal.cooperative import LSTMLanguageModel, ReservoirLanguageModel
 from frugal.corpora import BytePairTokenizer, CharTokenizer, Tokenizer
 from frugal.forward_forward import ForwardForwardReadout
-from frugal.foundation import Foundation
+from frugal.foundation import Foundation, WindowedFoundation
 from frugal.language_model import HiddenStateModel, LanguageModel
 from frugal.memory import Interpolation, MemoryGPT, NearestNeighbourLM
 from frugal.piecewise import PiecewiseLM, preset
@@ -230,7 +230,9 @@ EVERY_MODEL: dict[str, Callable[[], LanguageModel]] = {
     "recurrent net": lambda: Recurrent(characters()),
     "guided": lambda: Guided(Recurrent(characters()), TEXTS[1], weight=0.4),
     "continuous cache": lambda: ContinuousCache(Recurrent(characters()), weight=0.3, theta=5.0),
-    "foundation in windows": lambda: echo_model(),
+    "foundation in windows": lambda: WindowedFoundation(random_gpt2(), context=6),
+    "foundation after a prefix": lambda: WindowedFoundation(random_gpt2(), context=6, stride=6, prefix="a mat."),
+    "echo, not read": lambda: echo_model(),
     "echo, ridge readout": lambda: echo_model("replace", RidgeReadout(20, 273)),
     "echo of tokens": lambda: echo_model("concat", SoftmaxReadout(44, 273), drive="tokens", stride=2),
     "echo, residual": lambda: echo_model("residual", SoftmaxReadout(44, 273), stride=6, reset="never"),

@@ -131,14 +131,14 @@ def test_a_long_document_is_scored_in_pieces(monkeypatch: pytest.MonkeyPatch) ->
 
     def watched(hidden: Tensor) -> Tensor:
         nonlocal largest
-        largest = max(largest, hidden.shape[0] * hidden.shape[1])
+        largest = max(largest, hidden.shape[:-1].numel())
         return head(hidden)
 
     monkeypatch.setattr(model, "head", watched)
-    monkeypatch.setattr("frugal.readout.windowed.TOKENS_AT_ONCE", 24)
+    monkeypatch.setattr("frugal.foundation.windowed.TOKENS_AT_ONCE", 24)
     torch.testing.assert_close(model.target_log_probabilities(tokens), expected, rtol=0, atol=1e-4)
     assert largest <= 24
-    monkeypatch.setattr("frugal.readout.echo.LOGITS_AT_ONCE", 4 * V)
+    monkeypatch.setattr("frugal.language_model.LOGITS_AT_ONCE", 4 * V)
     largest = 0
     torch.testing.assert_close(model.target_log_probabilities(tokens), expected, rtol=0, atol=1e-4)
     assert largest <= 4

@@ -7,6 +7,7 @@ real token is predicted too and every byte of a text is paid for by every model.
 import json
 import pkgutil
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -120,16 +121,23 @@ class HiddenStateModel(LanguageModel):
         hidden, state = self.hidden_step(tokens, state)
         return self.head(hidden).float(), state
 
+    def hidden_pieces(self, tokens: Tensor) -> Iterator[Tensor]:
+        """As `hidden`, in pieces [B, n, d]: more than one where the model can read long rows piece by piece."""
+        yield self.hidden(tokens)
+
     def target_scores(self, tokens: Tensor) -> TargetScores:
-        hidden = self.hidden(tokens[:, :-1]).flatten(0, 1)  # [B*(T-1), d]
-        targets = tokens[:, 1:].flatten()
-        rows = max(1, LOGITS_AT_ONCE // self.vocabulary_size)
-        pieces = [
-            gather_targets(self.head(hidden[at : at + rows]).float().log_softmax(-1), targets[at : at + rows])
-            for at in range(0, len(targets), rows)
-        ]
-        shape = (len(tokens), tokens.shape[1] - 1)
-        return TargetScores(*(torch.cat(column).view(shape) for column in zip(*pieces, strict=True)))
+        begin, scores = 1, []
+        for hidden in self.hidden_pieces(tokens[:, :-1]):
+            scores.append(self._scores(hidden, tokens[:, begin : begin + hidden.shape[1]]))
+            begin += hidden.shape[1]
+        return TargetScores(*(torch.cat(column, 1) for column in zip(*scores, strict=True)))
+
+    def _scores(self, hidden: Tensor, targets: Tensor) -> TargetScores:
+        """Scores of targets [B, n] by hidden states [B, n, d]."""
+        at_once = max(1, LOGITS_AT_ONCE // self.vocabulary_size)
+        rows = zip(hidden.flatten(0, 1).split(at_once), targets.flatten().split(at_once), strict=True)
+        pieces = [gather_targets(self.head(x).float().log_softmax(-1), y) for x, y in rows]
+        return TargetScores(*(torch.cat(column).view(targets.shape) for column in zip(*pieces, strict=True)))
 
 
 def gather_targets(log_probabilities: Tensor, targets: Tensor) -> TargetScores:

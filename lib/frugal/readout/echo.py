@@ -1,7 +1,7 @@
 """The echo language model: a frozen GPT with a short view, an echo state beyond it, a trained readout."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, Self, get_args
 
@@ -14,12 +14,9 @@ from frugal.errors import InputError, UnavailableError
 from frugal.files import appearing
 from frugal.foundation import Foundation, save_on_foundation, saved_foundation
 from frugal.language_model import (
-    LOGITS_AT_ONCE,
     HiddenStateModel,
-    TargetScores,
     class_name,
     class_named,
-    gather_targets,
     read_model,
 )
 from frugal.readout.base import Readout, part
@@ -106,8 +103,11 @@ class EchoLanguageModel(HiddenStateModel):
         return slice(self.encoder.feature_size if self.join == "replace" else 0, None)
 
     def hidden(self, tokens: Tensor) -> Tensor:
-        pieces = self.encoder.pieces(tokens, self.encoder.start(len(tokens)))
-        return torch.cat([hidden for hidden, _ in pieces], 1)
+        return torch.cat(list(self.hidden_pieces(tokens)), 1)
+
+    def hidden_pieces(self, tokens: Tensor) -> Iterator[Tensor]:
+        for hidden, _ in self.encoder.pieces(tokens, self.encoder.start(len(tokens))):
+            yield hidden
 
     def head(self, hidden: Tensor) -> Tensor:
         features = hidden[..., : self.encoder.feature_size]
@@ -117,18 +117,6 @@ class EchoLanguageModel(HiddenStateModel):
         if self.readout.tied:
             return self.foundation.logits(features + outputs if self.join == "residual" else outputs)
         return self.foundation.logits(features) + outputs if self.join == "residual" else outputs
-
-    def target_scores(self, tokens: Tensor) -> TargetScores:
-        """As the protocol's, in bounded memory for rows of any length."""
-        inputs, targets, begin = tokens[:, :-1], tokens[:, 1:], 0
-        scores: list[TargetScores] = []
-        rows = max(1, LOGITS_AT_ONCE // (len(tokens) * self.vocabulary_size))
-        for hidden, _ in self.encoder.pieces(inputs, self.encoder.start(len(tokens))):
-            for piece in hidden.split(rows, dim=1):
-                end = begin + piece.shape[1]
-                scores.append(gather_targets(self.head(piece).float().log_softmax(-1), targets[:, begin:end]))
-                begin = end
-        return TargetScores(*(torch.cat(column, 1) for column in zip(*scores, strict=True)))
 
     def start(self, batch_size: int) -> EchoState:
         return self.encoder.start(batch_size)

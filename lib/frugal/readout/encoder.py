@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from frugal.errors import InputError
-from frugal.foundation import Foundation
-from frugal.readout.windowed import WindowedFoundation, WindowState
+from frugal.foundation import Foundation, WindowedFoundation
+from frugal.foundation.windowed import WindowState
 from frugal.reservoir import DeepReservoir, Reservoir
 
 Drive = Literal["features", "tokens"]
@@ -82,7 +82,7 @@ class EchoEncoder:
 
     def step(self, tokens: Tensor, state: EchoState) -> tuple[Tensor, EchoState]:
         """Hidden states [B, d + N] of one more token [B] per stream, and the new state."""
-        features, window = self.windowed.step(tokens, state.window)
+        features, window = self.windowed.hidden_step(tokens, state.window)
         tokens = tokens.unsqueeze(1)
         hidden, echo = self.join(tokens, features.float().unsqueeze(1), self.resets(tokens, state.position), state.echo)
         return hidden[:, 0], EchoState(state.position + 1, window, echo)

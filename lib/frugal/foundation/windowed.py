@@ -1,4 +1,4 @@
-"""A foundation model that reads streams of any length through short windows.
+"""A foundation that reads streams of any length through short windows.
 
 Token t's feature is defined by the stream's beginning alone: `strided_windows(length, context, stride)` says which
 window answers for it. A stepped stream therefore gives the features of a text that is known as a whole, and both give
@@ -6,9 +6,11 @@ those of `Foundation.features(tokens, context=, stride=)`, which are cached. Pas
 between `context - stride` and `context - 1` tokens before its own.
 """
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -16,7 +18,9 @@ from torch import Tensor
 
 from frugal.corpora import Window, encode_documents, strided_windows
 from frugal.errors import InputError
-from frugal.foundation import Foundation
+from frugal.foundation.model import Foundation
+from frugal.foundation.saving import save_on_foundation, saved_foundation
+from frugal.language_model import HiddenStateModel, read_model
 
 TOKENS_AT_ONCE = 4096
 
@@ -28,8 +32,8 @@ class WindowState(NamedTuple):
     inner: Any
 
 
-class WindowedFoundation:
-    """Features of streams.
+class WindowedFoundation(HiddenStateModel):
+    """The foundation's own predictions for streams of any length, each made in a short window.
 
     Args:
         foundation: the frozen model.
@@ -37,7 +41,17 @@ class WindowedFoundation:
         stride: how far windows advance; by default about half the context, which costs two encodings of each token
             and is how the foundation itself goes on when its context is full.
         prefix: text that the foundation reads before each window, beside the tokens of `context`.
+
+    Raises:
+        InputError: the context does not fit the foundation, or the stride not the context.
+
+    >>> from frugal.foundation import load_foundation
+    >>> gpt = WindowedFoundation(load_foundation("tiny-gpt2"), context=64)
+    >>> gpt.log_probabilities(torch.zeros(1, 1000, dtype=torch.int64)).shape
+    torch.Size([1, 1000, 4096])
     """
+
+    context_length = None
 
     def __init__(self, foundation: Foundation, context: int, stride: int | None = None, prefix: str = "") -> None:
         tokenizer = foundation.tokenizer
@@ -48,19 +62,49 @@ class WindowedFoundation:
             beside = f" beside a prefix of {len(self.prefix)} tokens" if prefix else ""
             raise InputError(f"context={context}: must lie in 2 to {room}, the context of {foundation.name}{beside}")
         self.foundation, self.context, self.text = foundation, context, prefix
+        self.tokenizer, self.device = tokenizer, foundation.device
+        self.vocabulary_size = foundation.vocabulary_size
         self.stride = context + 1 - context // 2 if stride is None else stride
         strided_windows(0, context, self.stride)  # checks the stride
 
-    def start(self, batch_size: int) -> WindowState:
-        """The state of streams before their first token."""
-        return self.resume(torch.empty(batch_size, 0, dtype=torch.int64, device=self.foundation.device))
+    def hidden(self, tokens: Tensor) -> Tensor:
+        return torch.cat(list(self.hidden_pieces(tokens)), 1)
 
-    def step(self, tokens: Tensor, state: WindowState) -> tuple[Tensor, WindowState]:
-        """Features [B, d] of one more token [B] per stream, and the new state."""
+    def hidden_pieces(self, tokens: Tensor) -> Iterator[Tensor]:
+        return self.pieces(tokens, self.start(len(tokens)))
+
+    def head(self, hidden: Tensor) -> Tensor:
+        return self.foundation.logits(hidden)
+
+    def start(self, batch_size: int) -> WindowState:
+        return self.resume(torch.empty(batch_size, 0, dtype=torch.int64, device=self.device))
+
+    def hidden_step(self, tokens: Tensor, state: WindowState) -> tuple[Tensor, WindowState]:
         if state.tokens.shape[1] == self.context:
             state = self.resume(state.tokens[:, self.stride :])
         feature, inner = self.foundation.hidden_step(tokens, state.inner)
         return feature, WindowState(torch.cat([state.tokens, tokens.unsqueeze(1)], 1), inner)
+
+    def feed(self, tokens: Tensor, state: WindowState) -> tuple[Tensor, WindowState]:
+        [hidden] = deque(self.pieces(tokens, state), maxlen=1)
+        return self.head(hidden[:, -1]), self.after(tokens, state)
+
+    def save(self, folder: Path, notes: str = "") -> None:
+        """Write the settings to a folder; `notes` go on its card. A packaged foundation is named, any other saved."""
+        config = {"context": self.context, "stride": self.stride, "prefix": self.text}
+        card = f"# Foundation in windows\n\n{self.foundation.name}, {config}.\n\n{notes}"
+        save_on_foundation(folder, self, {}, config, card)
+
+    @classmethod
+    def load(cls, folder: Path, *, foundation: Foundation | None = None, device: str = "cpu") -> Self:
+        """Read what `save` wrote; the foundation can be given where it is loaded already.
+
+        Raises:
+            InputError: the folder holds another kind of model, or `foundation` is another one.
+            UnavailableError: a file is missing or damaged.
+        """
+        _, config, _ = read_model(folder, cls)
+        return cls(saved_foundation(folder, config, foundation, device), **config)
 
     def pieces(self, tokens: Tensor, state: WindowState) -> Iterator[Tensor]:
         """Features of T more tokens [B, T] per stream, in pieces [B, n, d] that bound the memory."""
@@ -83,7 +127,7 @@ class WindowedFoundation:
     def features(self, documents: Sequence[Tensor]) -> list[np.ndarray]:
         """Float16 features [T, d] of each document [T], from the cache on disk; with a prefix, computed every time."""
         if len(self.prefix):
-            return [self._features(tokens.to(self.foundation.device)) for tokens in documents]
+            return [self._features(tokens.to(self.device)) for tokens in documents]
         features = self.foundation.features(documents, context=self.context, stride=self.stride)
         assert isinstance(features, list)  # as it is for several documents
         return features
