@@ -11,7 +11,7 @@ from frugal.errors import InputError
 from frugal.foundation import Foundation, WindowedFoundation
 from frugal.language_model import load_model
 from frugal.readout import EchoLanguageModel
-from models import random_gpt2
+from models import random_gpt2, small_reservoir
 
 SETTINGS = [{}, {"stride": 6}, {"stride": 1}, {"stride": 2, "prefix": "a mat."}]
 
@@ -41,8 +41,9 @@ def test_each_window_is_read_as_the_foundation_reads_it_alone(gpt: Foundation, s
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
-def test_it_equals_an_echo_language_model_without_an_echo(gpt: Foundation, settings: dict) -> None:  # type: ignore[type-arg]
-    model, echo = WindowedFoundation(gpt, 6, **settings), EchoLanguageModel(gpt, context=6, **settings)
+def test_it_equals_an_echo_language_model_whose_echo_is_not_read(gpt: Foundation, settings: dict) -> None:  # type: ignore[type-arg]
+    model = WindowedFoundation(gpt, 6, **settings)
+    echo = EchoLanguageModel(gpt, small_reservoir(), context=6, **settings)
     tokens = some_tokens(40)
     assert torch.equal(model.log_probabilities(tokens), echo.log_probabilities(tokens))
     assert torch.equal(model.target_log_probabilities(tokens), echo.target_log_probabilities(tokens))
