@@ -8,7 +8,7 @@ from frugal.errors import InputError, UnavailableError
 
 if TYPE_CHECKING:
     from gguf import GGUFReader
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 # How a text is cut before byte pairs are merged: GGUF's names of two ways (llama.cpp, src/llama-vocab.cpp).
 CUT_AS_GPT2 = ("gpt-2", "mpt", "olmo", "jais", "phi-2", "roberta-bpe", "trillion", "exaone4", "granite-docling")
@@ -55,7 +55,7 @@ def read_header(path: Path) -> "GGUFReader":
     return reader
 
 
-def forget_gguf(model: "PreTrainedModel") -> None:
+def forget_gguf(model: Any) -> None:
     """Make an expanded model an ordinary one, which can be saved and has an ordinary configuration."""
     if getattr(model, "hf_quantizer", None) is not None:
         model.hf_quantizer.remove_quantization_config(model)

@@ -229,7 +229,7 @@ class Foundation(HiddenStateModel):
         computed_in = choose_dtype(dtype, where, config.hidden_size)
         try:
             with quiet_transformers():
-                model, info = AutoModelForCausalLM.from_pretrained(
+                loaded: Any = AutoModelForCausalLM.from_pretrained(
                     folder,
                     config=config,
                     dtype=computed_in,
@@ -244,6 +244,7 @@ class Foundation(HiddenStateModel):
                 f"{file or folder} cannot be read as a causal language model ({_first_line(error)}): "
                 "check or replace its files"
             ) from error
+        model, info = loaded
         _check_weights(file or folder, info)
         if header is not None:
             forget_gguf(model)
