@@ -10,8 +10,9 @@ from torch import Tensor
 from frugal.errors import InputError
 from frugal.foundation import Foundation, WindowedFoundation
 from frugal.language_model import load_model
+from frugal.memory import NearestNeighbourLM
 from frugal.readout import EchoLanguageModel
-from models import random_gpt2, small_reservoir
+from models import TEXTS, random_gpt2, small_reservoir
 
 SETTINGS = [{}, {"stride": 6}, {"stride": 1}, {"stride": 2, "prefix": "a mat."}]
 
@@ -90,6 +91,17 @@ def test_a_saved_one_comes_back_with_its_foundation(gpt: Foundation, tmp_path: P
     assert (tmp_path / "saved" / "card.md").read_text().endswith("For a test.\n")
     with pytest.raises(InputError, match="another foundation"):
         WindowedFoundation.load(tmp_path / "saved", foundation=random_gpt2(seed=1))
+
+
+def test_a_nearest_neighbour_model_takes_it_in(gpt: Foundation, tmp_path: Path) -> None:
+    model, tokens = NearestNeighbourLM(WindowedFoundation(gpt, 6)), some_tokens(30)
+    model.remember_all(TEXTS)
+    assert list((tmp_path / "data" / "features").glob("*/features.npy"))  # read from disk the next time
+    model.save(tmp_path / "saved")
+    loaded = load_model(tmp_path / "saved")
+    assert isinstance(loaded, NearestNeighbourLM)
+    assert isinstance(loaded.model, WindowedFoundation)
+    torch.testing.assert_close(loaded.log_probabilities(tokens), model.log_probabilities(tokens))
 
 
 @pytest.mark.parametrize(

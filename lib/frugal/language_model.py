@@ -7,7 +7,7 @@ real token is predicted too and every byte of a text is paid for by every model.
 import json
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -124,6 +124,11 @@ class HiddenStateModel(LanguageModel):
     def hidden_pieces(self, tokens: Tensor) -> Iterator[Tensor]:
         """As `hidden`, in pieces [B, n, d]: more than one where the model can read long rows piece by piece."""
         yield self.hidden(tokens)
+
+    def document_hidden(self, documents: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Hidden states [T, d] before tokens 1..T of each document [1 + T]; from disk where they are kept there."""
+        for tokens in documents:
+            yield self.hidden(tokens[None, :-1].to(self.device))[0]
 
     def target_scores(self, tokens: Tensor) -> TargetScores:
         begin, scores = 1, []

@@ -57,8 +57,9 @@ def read_header(path: Path) -> "GGUFReader":
 
 def forget_gguf(model: Any) -> None:
     """Make an expanded model an ordinary one, which can be saved and has an ordinary configuration."""
-    if getattr(model, "hf_quantizer", None) is not None:
-        model.hf_quantizer.remove_quantization_config(model)
+    reader: Any = getattr(model, "hf_quantizer", None)
+    if reader is not None:
+        reader.remove_quantization_config(model)
     for name in ADDED_SETTINGS:
         vars(model.config).pop(name, None)
 

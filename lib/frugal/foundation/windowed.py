@@ -73,6 +73,10 @@ class WindowedFoundation(HiddenStateModel):
     def hidden_pieces(self, tokens: Tensor) -> Iterator[Tensor]:
         return self.pieces(tokens, self.start(len(tokens)))
 
+    def document_hidden(self, documents: Sequence[Tensor]) -> Iterator[Tensor]:
+        for features in self.features(documents):
+            yield torch.from_numpy(features[:-1].astype(np.float32)).to(self.device)
+
     def head(self, hidden: Tensor) -> Tensor:
         return self.foundation.logits(hidden)
 

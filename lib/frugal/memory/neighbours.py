@@ -17,12 +17,12 @@ from frugal.language_model import (
     LanguageModel,
     TargetScores,
     gather_targets,
+    load_model,
     read_model,
     save_model,
 )
 from frugal.memory.datastore import Datastore
 from frugal.memory.mixture import Interpolation, Neighbours, Trace
-from frugal.readout import EchoLanguageModel
 
 # Neighbours looked up in the document and in the memory; a mixture may use fewer.
 DOCUMENT = 512
@@ -50,7 +50,7 @@ class NearestNeighbourLM(LanguageModel):
     Nothing is trained but the mixture, a handful of numbers.
 
     Args:
-        model: takes streams of any length, such as `EchoLanguageModel(foundation, context=512)`.
+        model: takes streams of any length, such as `WindowedFoundation(foundation, context=512)`.
         memory: texts that are kept beyond a document; by default an empty one.
         mixture: weights, inverse temperatures, numbers of neighbours; see `Interpolation.fit`.
 
@@ -66,7 +66,7 @@ class NearestNeighbourLM(LanguageModel):
         if model.context_length is not None:
             raise InputError(
                 f"the model takes {model.context_length} tokens at once: give one for streams of any length, such as "
-                "EchoLanguageModel(foundation, context=512)"
+                "WindowedFoundation(foundation, context=512)"
             )
         self.model, self.mixture = model, mixture or Interpolation.constant((0.1, 0.1), (20.0, 20.0), (512, 128))
         self.tokenizer, self.vocabulary_size, self.device = model.tokenizer, model.vocabulary_size, model.device
@@ -149,10 +149,8 @@ class NearestNeighbourLM(LanguageModel):
         """Write the model, its mixture and its memory to a folder; `notes` go on its card.
 
         Raises:
-            InputError: the model inside is not an EchoLanguageModel.
+            InputError: the model inside has nothing to save.
         """
-        if not isinstance(self.model, EchoLanguageModel):
-            raise InputError(f"a {type(self.model).__name__} inside: only an EchoLanguageModel can be saved along")
         config = {"thetas": self.mixture.thetas, "counts": self.mixture.counts}
         card = f"# Nearest-neighbour language model\n\nA memory of {len(self.memory)} entries.\n\n{notes}"
         with appearing(folder) as temporary:
@@ -161,12 +159,12 @@ class NearestNeighbourLM(LanguageModel):
             self.memory.save(temporary)
 
     @classmethod
-    def load(cls, folder: Path, *, model: EchoLanguageModel | None = None, device: str = "cpu") -> Self:
+    def load(cls, folder: Path, *, model: HiddenStateModel | None = None, device: str = "cpu") -> Self:
         """Read what `save` wrote; the model inside can be given where it is loaded already."""
         weights, config, _ = read_model(folder, cls)
         mixture = Interpolation(tuple(config["thetas"]), tuple(config["counts"]), weights["gate"])
-        model = EchoLanguageModel.load(folder / "model", device=device) if model is None else model
-        return cls(model, Datastore.load(folder), mixture)
+        inside: Any = load_model(folder / "model", device=device) if model is None else model
+        return cls(inside, Datastore.load(folder), mixture)
 
     def _width(self) -> int:
         token = torch.zeros(1, dtype=torch.int64, device=self.device)
@@ -177,15 +175,9 @@ class NearestNeighbourLM(LanguageModel):
         return hidden, normalize(hidden.float(), dim=-1)
 
     def _read(self, documents: Iterable[Document | str]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Tokens [1 + T] and hidden states [T, d] of each document; an echo language model's features are cached."""
-        documents = list(documents)
+        """Tokens [1 + T] and hidden states [T, d] of each document."""
         encoded = encode_documents(self.tokenizer, documents)
-        if not isinstance(self.model, EchoLanguageModel):
-            for tokens in encoded:
-                yield tokens, self.model.hidden(tokens[None, :-1].to(self.device))[0]
-            return
-        hidden = torch.cat([rows for rows, _ in self.model.rows(documents)])
-        yield from zip(encoded, hidden.split([len(tokens) - 1 for tokens in encoded]), strict=True)
+        yield from zip(encoded, self.model.document_hidden(encoded), strict=True)
 
     def _remember(self, tokens: Tensor, keys: Tensor) -> int:
         return self.memory.remember(tokens, keys, torch.arange(len(keys)))

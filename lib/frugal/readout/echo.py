@@ -1,7 +1,7 @@
 """The echo language model: a frozen GPT with a short view, an echo state beyond it, a trained readout."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, Self, get_args
 
@@ -108,6 +108,10 @@ class EchoLanguageModel(HiddenStateModel):
     def hidden_pieces(self, tokens: Tensor) -> Iterator[Tensor]:
         for hidden, _ in self.encoder.pieces(tokens, self.encoder.start(len(tokens))):
             yield hidden
+
+    def document_hidden(self, documents: Sequence[Tensor]) -> Iterator[Tensor]:
+        hidden = torch.cat([rows for rows, _ in EchoRows(self.encoder, documents)])
+        yield from hidden.split([len(tokens) - 1 for tokens in documents])
 
     def head(self, hidden: Tensor) -> Tensor:
         features = hidden[..., : self.encoder.feature_size]
