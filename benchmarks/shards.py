@@ -22,6 +22,8 @@ from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import torch
+
 from frugal.corpora import Document, load_corpus
 from frugal.files import data_folder
 from frugal.foundation import load_foundation
@@ -123,8 +125,10 @@ def summary(tokens: int, shards: int, seconds: dict[str, float], walls: dict[int
 
 
 def difference(some: RidgeStatistics, others: RidgeStatistics) -> float:
-    """The largest difference of an entry of a sum, relative to the sum's largest entry."""
-    pairs = ((values, getattr(others, name)) for name, values in vars(some).items())
+    """The largest difference of an entry of a sum about zero, relative to the sum's largest entry."""
+    both = [each.about(torch.zeros_like(each.origin), torch.zeros_like(each.target_origin)) for each in (some, others)]
+    sums = ([each.inputs, each.gram, each.targets, each.squares, each.cross(slice(None))] for each in both)
+    pairs = zip(*sums, strict=True)
     return max(float((a - b).abs().max() / a.abs().max()) for a, b in pairs)
 
 

@@ -3,13 +3,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch import Tensor
 
 from frugal.errors import InputError, UnavailableError
 from frugal.readout import RidgeReadout
-from frugal.ridge import RidgePath, RidgeStatistics, SquareRootPath, SquareRootStatistics
+from frugal.readout.ridge import ALPHAS as DEFAULT_ALPHAS
+from frugal.ridge import LinearMap, RidgePath, RidgeStatistics
 
 ALPHAS = (1e-6, 1e-3, 0.1, 3.0)
 
@@ -36,12 +38,6 @@ def statistics_of(inputs: Tensor, targets: Tensor, K: int) -> RidgeStatistics:
     return RidgeStatistics.collect([(inputs, targets)], K)
 
 
-def square_root_of(inputs: Tensor, values: Tensor) -> SquareRootStatistics:
-    statistics = SquareRootStatistics(inputs.shape[1], values.shape[1])
-    statistics.add(inputs, values)
-    return statistics
-
-
 def closed_form(inputs: Tensor, values: Tensor, alpha: float) -> tuple[np.ndarray, np.ndarray]:
     """Weights [K, D] and bias [K] as an augmented least-squares problem, by numpy."""
     X, Y = inputs.numpy(), values.numpy()
@@ -62,14 +58,136 @@ def residual_and_freedom(inputs: Tensor, values: Tensor, alpha: float) -> tuple[
     return ((values.numpy() - inputs.numpy() @ weight.T - bias) ** 2).sum(), 1 + np.trace(hat)
 
 
+def assert_same(some: RidgeStatistics, others: RidgeStatistics) -> None:
+    """Whether two have seen the same rows; their origins may differ."""
+    for name in ("count", "mean", "target_mean", "covariance", "target_sums"):
+        torch.testing.assert_close(getattr(some, name), getattr(others, name), rtol=1e-9, atol=1e-9)
+    found, expected = (each.about(others.mean, others.target_mean) for each in (some, others))
+    torch.testing.assert_close(found.squares, expected.squares, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(found.cross(slice(None)), expected.cross(slice(None)), rtol=1e-9, atol=1e-9)
+
+
+@st.composite
+def any_rows(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
+    """Inputs of any scale, offset, rank and number type, and values or tokens."""
+    n, D = draw(st.integers(3, 60)), draw(st.integers(1, 12))
+    kind = draw(
+        st.sampled_from([torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int32, torch.uint8])
+    )
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    rank = draw(st.integers(1, D))
+    X = random.standard_normal((n, rank)) @ random.standard_normal((rank, D)) / np.sqrt(rank)
+    if kind in (torch.uint8, torch.float16):
+        X = 30 * X + 100
+    else:
+        one_scale = 10 ** draw(st.floats(-3, 5))
+        scales = one_scale if draw(st.booleans()) else 10 ** random.uniform(-3, 5, D)
+        X = (X + random.standard_normal(D) * 10 ** draw(st.floats(-1, 5))) * scales
+    X = np.clip(X, 0, 255) if kind == torch.uint8 else np.clip(X, -2e9, 2e9)
+    inputs = torch.from_numpy(X).to(kind)
+    if draw(st.booleans()):
+        return inputs, torch.from_numpy(random.integers(0, 3, n).astype(draw(st.sampled_from(["int64", "uint8"]))))
+    Y = random.standard_normal((n, 2)) + (X - X.mean(0)) / (1e-9 + X.std()) @ random.standard_normal((D, 2))
+    return inputs, torch.from_numpy((Y + draw(st.sampled_from([0, 1e5]))) * 10 ** draw(st.floats(-3, 5)))
+
+
+@given(rows=any_rows(), alpha=st.sampled_from(DEFAULT_ALPHAS), cuts=st.lists(st.integers(0, 60), max_size=3))
+@settings(max_examples=200, deadline=None)
+def test_predictions_are_those_of_centred_least_squares_at_all_scales_ranks_and_types(
+    rows: tuple[Tensor, Tensor], alpha: float, cuts: list[int]
+) -> None:
+    inputs, targets = rows
+    values = targets if targets.is_floating_point() else one_hot(targets.long(), 3)
+    statistics = RidgeStatistics.empty(inputs.shape[1], values.shape[1])
+    for x, y in zip(inputs.tensor_split(sorted(cuts)), targets.tensor_split(sorted(cuts)), strict=True):
+        statistics.add(x, y)
+    exact = inputs.double()
+    assume((exact.numpy().std(0) > 1e-12 * exact.abs().amax(0).numpy()).any())
+    weight, _ = closed_form(exact, values, alpha)
+    expected = (exact.numpy() - exact.numpy().mean(0)) @ weight.T + values.numpy().mean(0)
+    weight, bias = RidgePath(statistics).solve(alpha, torch.float64)
+    spread = (
+        np.abs(expected - values.numpy().mean(0)).max() + 1e-3 * np.abs(values.numpy() - values.numpy().mean(0)).max()
+    )
+    np.testing.assert_allclose(exact @ weight.T + bias, expected, rtol=1e-13, atol=1e-6 * spread)
+
+
+@given(
+    n=st.integers(3, 80),
+    D=st.integers(1, 40),
+    offset=st.sampled_from([0.0, 30.0, 1e5]),
+    scale=st.sampled_from([1e-3, 1.0, 1e5]),
+    noise=st.sampled_from([0.0, 0.1, 3.0]),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=150, deadline=None)
+def test_generalised_cross_validation_takes_no_residual_that_is_rounding(
+    n: int, D: int, offset: float, scale: float, noise: float, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    X = scale * (random.standard_normal((n, D)) + offset)
+    Y = (X - X.mean(0)) @ random.standard_normal((D, 2)) / scale + noise * random.standard_normal((n, 2)) + offset
+    found = RidgePath(statistics_of(torch.from_numpy(X), torch.from_numpy(Y), 2)).generalised_cross_validation(
+        DEFAULT_ALPHAS
+    )
+    left, values, _ = np.linalg.svd(X - X.mean(0), full_matrices=False)
+    rank = min(n - 1, D)
+    left, values = left[:, :rank], values[:rank]
+    centred = Y - Y.mean(0)
+    outside = centred - left @ (left.T @ centred) if rank < n - 1 else 0 * centred
+    for alpha, score in zip(DEFAULT_ALPHAS, found.tolist(), strict=True):
+        kept = alpha * (values**2).sum() / D / (values**2 + alpha * (values**2).sum() / D)
+        residual = (outside**2).sum() + ((kept[:, None] * (left.T @ centred)) ** 2).sum()
+        freedom = n - 1 - rank + kept.sum()
+        # Without noise, what nothing explains is rounding where the rows leave any; the score may not fall below it.
+        rounding = 1e-12 * n * (centred**2).sum() * (values[0] / values[-1]) ** 2 if noise == 0 and rank < n - 1 else 0
+        assert score == pytest.approx(n * residual / freedom**2, rel=1e-4, abs=n * rounding / freedom**2)
+        assert rank == n - 1 or score * freedom**2 / n > 1e-16 * (centred**2).sum()
+
+
+def test_a_few_rows_far_from_all_the_others_cost_no_digits() -> None:
+    inputs, values = some_rows(n=5000)
+    inputs[:3] += 1e7  # the first origin; the others vary by 1
+    pieces = RidgeStatistics.collect(zip(inputs.split(3), values.split(3), strict=True), 4)
+    last = RidgeStatistics.collect(zip(inputs.flip(0).split(70), values.flip(0).split(70), strict=True), 4)
+    centred = inputs - inputs.mean(0)
+    for statistics in (pieces, last):
+        torch.testing.assert_close(statistics.covariance, centred.T @ centred / 5000, rtol=1e-12, atol=0)
+        cross = statistics.about(statistics.mean, statistics.target_mean).cross(slice(None))
+        torch.testing.assert_close(cross, values.T @ centred, rtol=1e-7, atol=0)
+
+
+def test_no_row_is_changed_and_no_graph_kept() -> None:
+    inputs, values = some_rows()
+    inputs.requires_grad_()
+    before = inputs.detach().clone(), values.clone()
+    statistics = statistics_of(inputs, values, 4)
+    statistics.add(inputs, values)
+    assert torch.equal(inputs, before[0])
+    assert torch.equal(values, before[1])
+    assert not any(tensor.requires_grad for tensor in vars(statistics).values())
+    assert not RidgeReadout.fit(statistics).weight.requires_grad
+
+
+def test_penalties_may_be_an_array_or_one_number() -> None:
+    statistics = statistics_of(*some_tokens(), 9)
+    for alphas in (np.logspace(-3, 1, 5), torch.logspace(-3, 1, 5), 1e-3):
+        assert RidgeReadout.fit(statistics, alphas=alphas).alpha > 9e-4
+
+
+def test_of_penalties_with_equal_scores_the_larger_is_taken() -> None:
+    inputs, _ = some_rows()
+    constant = torch.ones(90, 1, dtype=torch.float64)  # every penalty fits it exactly
+    assert RidgeReadout.fit(statistics_of(inputs, constant, 1), alphas=ALPHAS).alpha == 3
+
+
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_each_penalty_of_one_eigendecomposition_is_the_direct_solution(alpha: float) -> None:
     inputs, values = some_rows()
     weight, bias = closed_form(inputs, values, alpha)
-    for path in (RidgePath(statistics_of(inputs, values, 4)), SquareRootPath(square_root_of(inputs, values))):
-        given_weight, given_bias = path.solve(alpha, torch.float64)
-        np.testing.assert_allclose(given_weight, weight, rtol=0, atol=1e-8)
-        np.testing.assert_allclose(given_bias, bias, rtol=0, atol=1e-8)
+    given_weight, given_bias = RidgePath(statistics_of(inputs, values, 4)).solve(alpha, torch.float64)
+    np.testing.assert_allclose(given_weight, weight, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(given_bias, bias, rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)
@@ -92,17 +210,8 @@ def test_merged_shards_and_any_pieces_give_the_statistics_of_one_pass(cuts: list
     for some_inputs, some_targets in zip(inputs.tensor_split(cuts), targets.tensor_split(cuts), strict=True):
         pieces.add(some_inputs, some_targets)
         merged = merged.merge(statistics_of(some_inputs, some_targets, K))
-    for name, expected in vars(whole).items():
-        torch.testing.assert_close(getattr(merged, name), expected, rtol=1e-12, atol=1e-10)
-        torch.testing.assert_close(getattr(pieces, name), expected, rtol=1e-12, atol=1e-10)
-
-
-def test_merged_triangles_give_the_solution_of_one_pass() -> None:
-    inputs, values = some_rows()
-    shards = [square_root_of(inputs[:30], values[:30]), square_root_of(inputs[30:], values[30:])]
-    merged = SquareRootPath(shards[0].merge(shards[1])).solve(0.1, torch.float64)
-    whole = SquareRootPath(square_root_of(inputs, values)).solve(0.1, torch.float64)
-    torch.testing.assert_close(merged, whole, rtol=1e-10, atol=1e-10)
+    assert_same(pieces, whole)
+    assert_same(merged, whole)
 
 
 def test_float32_states_lose_nothing_that_matters() -> None:
@@ -114,23 +223,20 @@ def test_float32_states_lose_nothing_that_matters() -> None:
 
 def test_generalised_cross_validation_is_its_formula() -> None:
     inputs, values = some_rows()
-    for path in (RidgePath(statistics_of(inputs, values, 4)), SquareRootPath(square_root_of(inputs, values))):
-        for alpha, score in zip(ALPHAS, path.generalised_cross_validation(ALPHAS), strict=True):
-            residual, freedom = residual_and_freedom(inputs, values, alpha)
-            assert score.item() == pytest.approx(90 * residual / (90 - freedom) ** 2, rel=1e-8)
+    path = RidgePath(statistics_of(inputs, values, 4))
+    for alpha, score in zip(ALPHAS, path.generalised_cross_validation(ALPHAS), strict=True):
+        residual, freedom = residual_and_freedom(inputs, values, alpha)
+        assert score.item() == pytest.approx(90 * residual / (90 - freedom) ** 2, rel=1e-8)
 
 
 def test_validation_errors_come_out_of_statistics_alone() -> None:
     (inputs, values), (others, their_values) = some_rows(), some_rows(n=40, seed=5)
-    gram = RidgePath(statistics_of(inputs, values, 4))
-    root = SquareRootPath(square_root_of(inputs, values))
-    by_gram = gram.validation_errors(statistics_of(others, their_values, 4), ALPHAS)
-    by_root = root.validation_errors(square_root_of(others, their_values), ALPHAS)
-    for alpha, first, second in zip(ALPHAS, by_gram, by_root, strict=True):
+    path = RidgePath(statistics_of(inputs, values, 4))
+    errors = path.validation_errors(statistics_of(others, their_values, 4), ALPHAS)
+    for alpha, found in zip(ALPHAS, errors, strict=True):
         weight, bias = closed_form(inputs, values, alpha)
         error = ((their_values.numpy() - others.numpy() @ weight.T - bias) ** 2).sum() / 40
-        assert first.item() == pytest.approx(error, rel=1e-8)
-        assert second.item() == pytest.approx(error, rel=1e-8)
+        assert found.item() == pytest.approx(error, rel=1e-8)
 
 
 def test_the_penalty_with_the_least_validation_error_is_taken() -> None:
@@ -153,22 +259,51 @@ def test_the_same_alpha_means_the_same_for_scaled_inputs_and_repeated_text() -> 
 
 def test_selected_columns_are_as_if_collected_alone() -> None:
     inputs, tokens = some_tokens()
-    selected = statistics_of(inputs, tokens, 9).select(slice(2, 5))
+    whole = statistics_of(inputs, tokens, 9)
+    selected = whole.select(slice(2, 5))
     alone = statistics_of(inputs[:, 2:5], tokens, 9)
-    for name, expected in vars(alone).items():
-        torch.testing.assert_close(getattr(selected, name), expected)
+    assert_same(selected, alone)
+    selected.add(inputs[:, 2:5], tokens)
+    assert_same(whole, statistics_of(inputs, tokens, 9))
 
 
-def test_the_triangular_path_bears_a_condition_that_ruins_the_gram_matrix() -> None:
+def test_rows_in_memory_bear_a_condition_that_ruins_the_gram_matrix() -> None:
     scales = torch.logspace(0, -9, 7, dtype=torch.float64)
     inputs, mixing = some_rows(n=200)[0], torch.linalg.qr(some_rows(n=7)[0]).Q
     inputs = (inputs - 3) * scales @ mixing
     truth = mixing.T @ (1 / scales).unsqueeze(1)
     values = inputs @ truth
-    weight, _ = SquareRootPath(square_root_of(inputs, values)).solve(1e-25, torch.float64)
-    np.testing.assert_allclose(weight.T, truth, rtol=1e-4)
+    np.testing.assert_allclose(LinearMap.fit(inputs, values, ridge=1e-25).weights, truth, rtol=1e-4)
     ruined, _ = RidgePath(statistics_of(inputs, values, 1)).solve(1e-25, torch.float64)
     assert not torch.allclose(ruined.T, truth, rtol=0.1)
+
+
+@pytest.mark.parametrize("ridge", [0.0, 1e-6, 3.0])
+@pytest.mark.parametrize("n", [4, 90])
+def test_rows_in_memory_give_the_least_squares_solution(ridge: float, n: int) -> None:
+    inputs, values = some_rows(n)
+    fitted = LinearMap.fit(inputs.float(), values, ridge)
+    X, Y = inputs.float().double().numpy(), values.numpy()
+    rows = np.vstack([X - X.mean(0), np.sqrt(ridge) * np.eye(7)])
+    weights = np.linalg.lstsq(rows, np.vstack([Y - Y.mean(0), np.zeros((7, 4))]), rcond=None)[0]
+    np.testing.assert_allclose(fitted(inputs.float()), (X - X.mean(0)) @ weights + Y.mean(0), rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "targets", "ridge", "message"),
+    [
+        (torch.ones(3, 2), torch.ones(4, 1), 0.0, "must be"),
+        (torch.ones(0, 2), torch.ones(0, 1), 0.0, "n > 0"),
+        (torch.ones(3, 2), torch.ones(3, 1), -1.0, "must not be negative"),
+        (torch.ones(3, 2), torch.full((3, 1), torch.nan), 0.0, "targets: hold NaN"),
+        (torch.full((3, 2), torch.inf), torch.ones(3, 1), 0.0, "inputs: hold NaN or infinity"),
+    ],
+)
+def test_rows_in_memory_that_cannot_be_fitted_are_refused(
+    inputs: Tensor, targets: Tensor, ridge: float, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        LinearMap.fit(inputs, targets, ridge)
 
 
 def test_a_bad_condition_is_warned_of() -> None:
@@ -190,6 +325,11 @@ def test_calibration_gives_probabilities_that_beat_the_frequencies() -> None:
     assert nats < torch.nn.functional.cross_entropy(readout.frequency.log().expand(150, -1), tokens[450:]) - 0.5
     assert (logits.softmax(-1) > 0).all()
     assert torch.equal(logits.argmax(-1), readout.values(inputs[450:]).argmax(-1))
+    before = readout.floor.item(), readout.power.item()
+    for rows in ([], [(torch.full((1, 5), torch.nan), tokens[:1])]):
+        with pytest.raises(InputError, match="needs at least one, and no NaN"):
+            readout.calibrate(rows)
+    assert (readout.floor.item(), readout.power.item()) == before
 
 
 def test_statistics_come_back_from_a_file(tmp_path: Path) -> None:
@@ -198,8 +338,29 @@ def test_statistics_come_back_from_a_file(tmp_path: Path) -> None:
     for name, values in vars(RidgeStatistics.load(tmp_path / "shard.safetensors")).items():
         assert torch.equal(values, getattr(statistics, name))
     (tmp_path / "torn").write_bytes(b"half")
-    with pytest.raises(UnavailableError, match="collect them again"):
-        RidgeStatistics.load(tmp_path / "torn")
+    save_file({**vars(statistics), "gram": statistics.gram[:3]}, tmp_path / "cut")
+    for damaged in ("torn", "cut", "missing"):
+        with pytest.raises(UnavailableError, match="collect them again"):
+            RidgeStatistics.load(tmp_path / damaged)
+
+
+@pytest.mark.parametrize("tokens", [True, False])
+def test_files_of_sums_about_zero_can_be_read_and_added_to(tmp_path: Path, tokens: bool) -> None:
+    inputs, targets = some_tokens() if tokens else some_rows()
+    values = one_hot(targets, 9) if tokens else targets
+    old = {
+        "count": torch.tensor(90.0, dtype=torch.float64),
+        "inputs": inputs.sum(0),
+        "gram": inputs.T @ inputs,
+        "cross": values.T @ inputs,
+        "targets": values.sum(0),
+        "squares": values.square().sum(),
+    }
+    save_file(old, tmp_path / "old")
+    read = RidgeStatistics.load(tmp_path / "old")
+    assert_same(read, statistics_of(inputs, targets, values.shape[1]))
+    read.add(inputs, targets)
+    assert_same(read, statistics_of(inputs.repeat(2, 1), torch.cat([targets, targets]), values.shape[1]))
 
 
 def test_unusable_rows_are_refused_and_change_nothing() -> None:
@@ -211,11 +372,15 @@ def test_unusable_rows_are_refused_and_change_nothing() -> None:
         (inputs[:, :6], tokens, r"must be \[n, 7\]"),
         (inputs, tokens[:5], "one for each input"),
         (inputs, tokens + 5, "must lie in 0 to 8"),
-        (broken, tokens, "NaN or infinity"),
+        (broken, tokens, "NaN, infinity"),
+        (1e80 * inputs, tokens, "too large"),
+        (inputs, torch.full((90, 9), torch.inf), "targets: hold NaN, infinity"),
+        (inputs, None, "must have targets"),
     ):
         with pytest.raises(InputError, match=message):
             statistics.add(rows, targets)
-    assert torch.equal(statistics.gram, statistics_of(inputs, tokens, 9).gram)
+    for name, values in vars(statistics_of(inputs, tokens, 9)).items():
+        assert torch.equal(getattr(statistics, name), values)
     with pytest.raises(InputError, match="must be of the same model"):
         statistics.merge(RidgeStatistics.empty(7, 8))
 
@@ -223,11 +388,16 @@ def test_unusable_rows_are_refused_and_change_nothing() -> None:
 def test_what_cannot_be_fitted_is_refused() -> None:
     with pytest.raises(InputError, match="needs at least 2"):
         RidgeReadout.fit(RidgeStatistics.empty(3, 4))
-    with pytest.raises(InputError, match="do not vary"):
-        RidgeReadout.fit(statistics_of(torch.ones(5, 3), torch.arange(5), 5))
-    with pytest.raises(InputError, match="must be positive"):
-        RidgeReadout.fit(statistics_of(*some_tokens(), 9), alphas=[0.0])
-    with pytest.raises(InputError, match="use RidgeStatistics for a vocabulary"):
-        SquareRootStatistics(10, 50_000)
+    for constant in (1.0, 0.1, 1e5 / 3):
+        inputs = torch.full((5, 3), constant, dtype=torch.float64)
+        with pytest.raises(InputError, match="do not vary"):
+            RidgeReadout.fit(statistics_of(inputs, torch.arange(5), 5))
+    for alphas in ([0.0], [], [-1.0, 1.0], torch.tensor([torch.nan]), torch.inf):
+        with pytest.raises(InputError, match="must be positive"):
+            RidgeReadout.fit(statistics_of(*some_tokens(), 9), alphas=alphas)
+    with pytest.raises(InputError, match="without targets"):
+        RidgeReadout.fit(RidgeStatistics.of_inputs([some_tokens()[0]]))
+    with pytest.raises(InputError, match="of as many inputs and outputs"):
+        RidgeReadout.fit(statistics_of(*some_tokens(), 9), validation=RidgeStatistics.empty(7, 9))
     with pytest.raises(InputError, match="must hold at least one piece"):
         RidgeStatistics.collect([], 5)

@@ -65,8 +65,7 @@ class ReservoirLanguageModel(HiddenStateModel):
     def whiten(self, tokens: Tensor, shrinkage: float = 0.01) -> Self:
         """Whiten the readout by the states of tokens [B, T], such as some training data; do so before training."""
         states = self.hidden(tokens).flatten(0, 1)
-        rows = [(states, torch.zeros(len(states), dtype=torch.int64))]  # targets play no part
-        self.readout.whiten(RidgeStatistics.collect(rows, 1), shrinkage)
+        self.readout.whiten(RidgeStatistics.of_inputs([states]), shrinkage)
         return self
 
     def save(self, folder: Path, notes: str = "") -> None:

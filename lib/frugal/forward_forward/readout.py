@@ -102,7 +102,7 @@ class ForwardForwardReadout(Readout):
         mean, whitening = whitening_map(statistics, self.input_size, shrinkage)
         self.mean.copy_(mean)
         self.whitening.copy_(whitening)
-        counts = statistics.targets.clamp_min(0) + 0.5
+        counts = statistics.target_sums.clamp_min(0) + 0.5
         self.log_frequency.copy_((counts / counts.sum()).log())
         return self
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from itertools import product
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
@@ -13,7 +14,6 @@ from frugal.errors import InputError
 from frugal.language_model import LOGITS_AT_ONCE
 from frugal.readout.base import Readout
 from frugal.ridge.path import RidgePath
-from frugal.ridge.square_root import SquareRootPath, SquareRootStatistics
 from frugal.ridge.statistics import RidgeStatistics
 
 ALPHAS = tuple(10.0**exponent for exponent in range(-9, 2))
@@ -67,38 +67,39 @@ class RidgeReadout(Readout):
     @classmethod
     def fit(
         cls,
-        statistics: RidgeStatistics | SquareRootStatistics,
+        statistics: RidgeStatistics,
         *,
-        alphas: Sequence[float] = ALPHAS,
-        validation: RidgeStatistics | SquareRootStatistics | None = None,
+        alphas: Sequence[float] | np.ndarray | Tensor | float = ALPHAS,
+        validation: RidgeStatistics | None = None,
         dtype: str = "float32",
     ) -> Self:
         """Solve for the best of the penalties `alphas`, each in units of the inputs' mean eigenvalue.
 
         The best has the least squared error on `validation` or, without it, the least generalised cross-validation
-        score, which needs no other data. The solution is computed in float64 and kept in `dtype`.
+        score, which needs no other data; of equal ones the larger penalty. The solution is computed in float64 and kept
+        in `dtype`.
 
         Raises:
             InputError: too few rows, inputs that do not vary, or a penalty that is not positive.
         """
-        if not alphas or not all(alpha > 0 for alpha in alphas):
-            raise InputError(f"alphas={tuple(alphas)}: must be positive; typical values lie in 1e-9 to 10")
-        if validation is not None and type(validation) is not type(statistics):
-            raise InputError(f"validation: must be {type(statistics).__name__}, as the training statistics are")
-        path = RidgePath(statistics) if isinstance(statistics, RidgeStatistics) else SquareRootPath(statistics)
+        penalties = [float(alpha) for alpha in np.ravel(alphas)]
+        if not penalties or not all(0 < alpha < np.inf for alpha in penalties):
+            raise InputError(f"alphas={alphas}: must be positive; typical values lie in 1e-9 to 10")
+        path = RidgePath(statistics)
         if validation is None:
-            errors = path.generalised_cross_validation(alphas)
+            errors = path.generalised_cross_validation(penalties)
         else:
-            errors = path.validation_errors(validation, alphas)  # type: ignore[arg-type]  # the kind was checked
-        alpha = float(alphas[int(errors.nan_to_num(torch.inf).argmin())])
+            errors = path.validation_errors(validation, penalties)
+        alpha = -min(zip(errors.tolist(), (-alpha for alpha in penalties), strict=True))[1]
         if path.condition(alpha) < SMALLEST_CONDITION:
             warnings.warn(
                 f"alpha={alpha:g}: the system's reciprocal condition number is {path.condition(alpha):.0e}, so its "
-                "solution may be noise; take larger alphas, or SquareRootStatistics, which bear twice the digits",
+                "solution may be noise; take larger alphas, or fit rows in memory by frugal.ridge.LinearMap, which "
+                "bears twice the digits",
                 stacklevel=2,
             )
         weight, bias = path.solve(alpha, DTYPES[dtype])
-        counts = statistics.targets.clamp_min(0) if isinstance(statistics, RidgeStatistics) else torch.zeros_like(bias)
+        counts = statistics.target_sums.clamp_min(0)
         parts = {
             "weight": weight,
             "bias": bias,
@@ -124,15 +125,21 @@ class RidgeReadout(Readout):
         """Choose `floor` and `power` for the least negative log-likelihood on held-out rows (inputs, tokens).
 
         A few thousand rows are enough: only two numbers are fitted.
+
+        Raises:
+            InputError: no rows, or inputs that are not finite; the calibration stays as it was.
         """
         nats = torch.zeros(len(FLOORS), len(POWERS), dtype=torch.float64)
-        at_once = max(1, LOGITS_AT_ONCE // self.output_size)
+        rows_seen, at_once = 0, max(1, LOGITS_AT_ONCE // self.output_size)
         for inputs, targets in rows:
             for x, y in zip(inputs.split(at_once), targets.split(at_once), strict=True):
                 values = self.values(x)
                 for i, j in product(range(len(FLOORS)), range(len(POWERS))):
                     logits = self._logits(values, FLOORS[i], POWERS[j])
                     nats[i, j] += cross_entropy(logits, y, reduction="sum").cpu()
+                rows_seen += len(x)
+        if rows_seen == 0 or not torch.isfinite(nats).all():
+            raise InputError(f"{rows_seen} rows to calibrate on: needs at least one, and no NaN or infinity")
         i, j = divmod(int(nats.argmin()), len(POWERS))
         self.floor.fill_(FLOORS[i])
         self.power.fill_(POWERS[j])

@@ -69,10 +69,10 @@ class SoftmaxReadout(Readout):
         return (inputs - self.mean) @ self.whitening
 
     def whiten(self, statistics: RidgeStatistics, shrinkage: float = SHRINKAGE) -> Self:
-        """Set the whitening from the inputs' mean and Gram matrix; do so before training.
+        """Set the whitening from the inputs' mean and covariance; do so before training.
 
         Args:
-            statistics: of training rows; their targets play no part.
+            statistics: of training rows, with targets or without: `RidgeStatistics.of_inputs`.
             shrinkage: added to the variance of each direction, in units of the mean variance, so that rounding
                 errors are not blown up to unit size; larger values hold down the small directions.
         """
@@ -127,11 +127,9 @@ def whitening_map(statistics: RidgeStatistics, input_size: int, shrinkage: float
         )
     if not shrinkage > 0:
         raise InputError(f"shrinkage={shrinkage}: must be positive; typical values lie in 1e-4 to 1")
-    mean = statistics.inputs / statistics.count
-    covariance = statistics.gram / statistics.count - torch.outer(mean, mean)
-    variance, basis = torch.linalg.eigh(covariance)
+    variance, basis = torch.linalg.eigh(statistics.covariance)
     if not variance.mean() > 0:
         raise InputError("the inputs do not vary, so that they cannot be whitened: give longer or more texts")
     shrunk = variance.clamp_min(0) + shrinkage * variance.mean()
     # Symmetric (ZCA): of all whitening maps the one that changes the inputs least.
-    return mean, (basis * shrunk.rsqrt()) @ basis.T
+    return statistics.mean, (basis * shrunk.rsqrt()) @ basis.T

@@ -14,9 +14,8 @@ from torch import Tensor
 from frugal.errors import InputError
 from frugal.reservoir.collector import StateCollector
 from frugal.reservoir.tasks import double
+from frugal.ridge import LinearMap
 
-# Principal directions of the states below this share of the largest are rounding, not memory.
-NEGLIGIBLE = 1e-12
 # The search for one kind of product ends after so many lags in a row at which nothing was found.
 PATIENCE = 3
 TARGETS_AT_ONCE = 64
@@ -43,7 +42,7 @@ def memory_capacity(
 ) -> MemoryCapacity:
     """Linear memory capacity: how well each of the last 2 N inputs can be read from the state.
 
-    Inputs are uniform in [-1, 1]; the readout is fitted by singular value decomposition on one stretch and judged on
+    Inputs are uniform in [-1, 1]; the readout is fitted without a penalty on one stretch and judged on
     the next, and squared correlations below 4 / `test` count as none.
 
     Jaeger, "Short term memory in echo state networks", GMD report 152, 2002.
@@ -57,12 +56,8 @@ def memory_capacity(
     first, second = states[0, washout:].split((fit, test))
     delayed = np.lib.stride_tricks.sliding_window_view(noise, lags + 1)[washout - lags :, :lags]
     targets = torch.from_numpy(delayed[:, ::-1].copy())  # [T, lags], column k is the input k + 1 steps ago
-    mean = first.mean(dim=0)
-    left, values, right = torch.linalg.svd(first - mean, full_matrices=False)
-    kept = values > NEGLIGIBLE * values[0]
-    weights = right[kept].T @ ((left[:, kept].T @ targets[:fit]) / values[kept, None])
-    guesses = (second - mean) @ weights
-    by_lag = correlation(guesses, targets[fit:]).square()
+    readout = LinearMap.fit(first, targets[:fit], ridge=0.0)
+    by_lag = correlation(readout(second), targets[fit:]).square()
     return MemoryCapacity(by_lag, float(by_lag[by_lag > 4 / test].sum()), reservoir.size)
 
 

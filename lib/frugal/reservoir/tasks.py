@@ -1,8 +1,8 @@
 """The field's standard tasks, series and protocols spelled out, so that scores can be compared.
 
-A task takes a reservoir and drives it in float64; fitting is ridge regression of centred data by singular value
-decomposition, where `ridge` is added to the squared singular values, not scaled by the number of steps. `NRMSE` is
-the root mean squared error over the target's standard deviation. Series come from NumPy's PCG64 with `seed`.
+A task takes a reservoir and drives it in float64; the readout is a `LinearMap`, whose `ridge` is not scaled by the
+number of steps. `NRMSE` is the root mean squared error over the target's standard deviation. Series come from NumPy's
+PCG64 with `seed`.
 """
 
 import copy
@@ -16,6 +16,7 @@ from torch import Tensor
 from frugal.errors import InputError
 from frugal.reservoir.collector import StateCollector
 from frugal.reservoir.reservoir import Reservoir
+from frugal.ridge import LinearMap
 
 Collector = TypeVar("Collector", bound=StateCollector)
 
@@ -144,27 +145,6 @@ def score_lorenz(reservoir: Reservoir, *, ridge: float, seed: int = 0) -> Tensor
     off = (free - windows[:, given:]).square().mean(dim=2).sqrt() > 0.4  # [starts, ahead]
     valid = torch.where(off.any(dim=1), off.int().argmax(dim=1), ahead)
     return valid * dt * LYAPUNOV_LORENZ
-
-
-@dataclass(frozen=True)
-class LinearMap:
-    """y = (s - state_mean) weights + target_mean, in float64."""
-
-    weights: Tensor  # [N, K]
-    state_mean: Tensor  # [N]
-    target_mean: Tensor  # [K]
-
-    @classmethod
-    def fit(cls, states: Tensor, targets: Tensor, ridge: float) -> "LinearMap":
-        """Ridge regression of `targets` [T, K] on `states` [T, N]."""
-        state_mean, target_mean = states.mean(dim=0), targets.mean(dim=0)
-        left, values, right = torch.linalg.svd(states - state_mean, full_matrices=False)
-        damped = values / (values.square() + ridge)
-        weights = right.T @ (damped.unsqueeze(1) * (left.T @ (targets - target_mean)))
-        return cls(weights, state_mean, target_mean)
-
-    def __call__(self, states: Tensor) -> Tensor:
-        return (states - self.state_mean) @ self.weights + self.target_mean
 
 
 def free_run(reservoir: Reservoir, readout: LinearMap, state: Tensor, steps: int) -> Tensor:

@@ -9,43 +9,14 @@ inputs. In the eigenbasis, X'X = Q diag(l) Q', another `alpha` changes a diagona
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from frugal.errors import InputError
-from frugal.ridge.statistics import RidgeStatistics, add_gram
+from frugal.ridge.statistics import OUTPUTS_AT_ONCE, RidgeStatistics, add_gram
 
-OUTPUTS_AT_ONCE = 1024  # rows of Y'X
-
-
-class Moments(NamedTuple):
-    """Statistics about given means; the sums with the targets, Y'X [K, D], are made in pieces when they are needed."""
-
-    statistics: RidgeStatistics
-    input_mean: Tensor
-    target_mean: Tensor
-
-    @property
-    def gram(self) -> Tensor:
-        """Centred X'X [D, D]."""
-        n, total, mean = self.statistics.count, self.statistics.inputs, self.input_mean
-        crossed = torch.outer(total, mean)
-        return self.statistics.gram - crossed - crossed.T + n * torch.outer(mean, mean)
-
-    @property
-    def squares(self) -> Tensor:
-        """Sum of all squared centred targets, []."""
-        n, total, mean = self.statistics.count, self.statistics.targets, self.target_mean
-        return self.statistics.squares - 2 * total @ mean + n * mean @ mean
-
-    def cross(self, outputs: Tensor) -> Tensor:
-        """Rows `outputs` of the centred Y'X, [len(outputs), D]."""
-        n, targets, mean = self.statistics.count, self.statistics.targets[outputs], self.target_mean[outputs]
-        left = torch.stack([targets - n * mean, mean], 1)
-        right = torch.stack([self.input_mean, self.statistics.inputs])
-        return self.statistics.cross[outputs].addmm_(left, right, alpha=-1)
+EPS = torch.finfo(torch.float64).eps
 
 
 class RidgePath:
@@ -55,49 +26,79 @@ class RidgePath:
         input_mean: [D]; target_mean: [K].
         eigenvalues: of the centred Gram matrix, ascending, [D].
         basis: their eigenvectors as columns, [D, D].
+
+    Raises:
+        InputError: fewer than two rows, no targets, or inputs that do not vary.
+
+    Example:
+        >>> import torch
+        >>> inputs = torch.tensor([[1.0], [2.0], [3.0], [4.0]])
+        >>> path = RidgePath(RidgeStatistics.collect([(inputs, 2 * inputs + 1)], output_size=1))
+        >>> weight, bias = path.solve(alpha=1e-9, dtype=torch.float32)
+        >>> weight.tolist(), bias.tolist()
+        ([[2.0]], [1.0])
     """
 
     def __init__(self, statistics: RidgeStatistics) -> None:
-        n = statistics.count
+        n = int(statistics.count)
         if n < 2:
-            raise InputError(f"{int(n)} rows: ridge regression needs at least 2; collect statistics of some text first")
-        self.input_mean, self.target_mean = statistics.inputs / n, statistics.targets / n
-        self.moments = Moments(statistics, self.input_mean, self.target_mean)
-        eigenvalues, self.basis = torch.linalg.eigh(self.moments.gram)
+            raise InputError(f"{n} rows: ridge regression needs at least 2; collect statistics of some text first")
+        if len(statistics.targets) == 0:
+            raise InputError("statistics without targets: collect rows of inputs and targets to fit a readout")
+        self.input_mean, self.target_mean = statistics.mean, statistics.target_mean
+        self.moments = statistics.about(self.input_mean, self.target_mean)
+        eigenvalues, self.basis = torch.linalg.eigh(n * statistics.covariance)
         self.eigenvalues = eigenvalues.clamp_min(0)
         if not self.eigenvalues[-1] > 0:
             raise InputError("the inputs do not vary: a readout needs states that depend on the text")
-        cross_gram = torch.zeros_like(self.basis)
+        self.explained = torch.zeros_like(self.eigenvalues)  # diagonal of Q'X'Y Y'X Q
         for outputs in self._outputs():
-            add_gram(cross_gram, self.moments.cross(outputs))
-        self.cross_gram = self._in_basis(cross_gram)  # Q'X'Y Y'X Q: all that the errors need to know of K outputs
+            self.explained += (self.moments.cross(outputs) @ self.basis).square().sum(0)
 
     def condition(self, alpha: float) -> float:
         """Reciprocal condition number of the system that is solved; below about 1e-14 its solution is noise."""
-        penalty = alpha * self.eigenvalues.mean()
+        penalty = self._penalty(alpha)
         return float((self.eigenvalues[0] + penalty) / (self.eigenvalues[-1] + penalty))
 
     def generalised_cross_validation(self, alphas: Sequence[float]) -> Tensor:
-        """n * residual / (n - degrees of freedom)^2 for each penalty (Golub, Heath and Wahba 1979)."""
-        n = self.moments.statistics.count
-        explained, scores = self.cross_gram.diagonal(), []
+        """n * residual / (n - degrees of freedom)^2 for each penalty (Golub, Heath and Wahba 1979).
+
+        Of a direction's share of the targets' squares, e / l, a penalty leaves (penalty / (l + penalty))^2. What no
+        penalty explains is a difference that may cancel: it counts as nothing where the rows are too few to leave
+        anything, and else as no less than its rounding error, so that no penalty looks better than can be known.
+        """
+        n, largest = int(self.moments.statistics.count), self.eigenvalues[-1]
+        varying = int((self.eigenvalues > len(self.eigenvalues) * EPS * largest).sum())
+        rank = min(n - 1, varying)  # the mean takes one degree of freedom
+        eigenvalues = self.eigenvalues[-rank:]
+        shares = self.explained[-rank:] / eigenvalues
+        rounding = EPS * (self.moments.squares + (shares * largest / eigenvalues).sum())
+        unexplained = torch.zeros_like(largest)
+        if rank < n - 1:
+            unexplained = torch.maximum(self.moments.squares - shares.sum(), rounding)
+        scores = []
         for alpha in alphas:
-            inverse = self._inverse(alpha)
-            residual = self.moments.squares - ((2 - self.eigenvalues * inverse) * inverse * explained).sum()
-            freedom = 1 + (self.eigenvalues * inverse).sum()  # 1 for the means
-            scores.append(n * residual.clamp_min(0) / (n - freedom) ** 2)
+            left = self._penalty(alpha) / (eigenvalues + self._penalty(alpha))
+            residual = unexplained + (shares * left.square()).sum()
+            scores.append(n * residual / (n - 1 - rank + left.sum()) ** 2)
         return torch.stack(scores)
 
     def validation_errors(self, validation: RidgeStatistics, alphas: Sequence[float]) -> Tensor:
-        """Mean squared error on other rows for each penalty, from their statistics alone."""
-        others = Moments(validation, self.input_mean, self.target_mean)
-        both = torch.zeros_like(self.basis)
+        """Mean squared error on other rows for each penalty, from their statistics alone; not below its rounding."""
+        if validation.cross.shape != self.moments.statistics.cross.shape or not validation.count > 0:
+            raise InputError("validation: must hold rows, of as many inputs and outputs as the training statistics")
+        others = validation.about(self.input_mean, self.target_mean)
+        agreement, fitted = torch.zeros_like(self.eigenvalues), torch.zeros_like(self.basis)
         for outputs in self._outputs():
-            both += self.moments.cross(outputs).T @ others.cross(outputs)
-        agreement = self._in_basis(both).diagonal()
-        fitted = self.cross_gram * self._in_basis(others.gram)
-        inverses = [self._inverse(alpha) for alpha in alphas]
-        errors = [others.squares - 2 * inverse @ agreement + inverse @ fitted @ inverse for inverse in inverses]
+            ours = self.moments.cross(outputs) @ self.basis
+            agreement += (ours * (others.cross(outputs) @ self.basis)).sum(0)
+            add_gram(fitted, ours)
+        fitted *= self.basis.T @ others.gram @ self.basis
+        errors = []
+        for alpha in alphas:
+            inverse = self._inverse(alpha)
+            terms = torch.stack([others.squares, -2 * inverse @ agreement, inverse @ fitted @ inverse])
+            errors.append(torch.maximum(terms.sum(), EPS * terms.abs().sum()))
         return torch.stack(errors) / validation.count
 
     def solve(self, alpha: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -111,12 +112,13 @@ class RidgePath:
             bias[outputs] -= rows @ self.input_mean
         return weights, bias.to(dtype)
 
+    def _penalty(self, alpha: float) -> Tensor:
+        """What `alpha` adds to each eigenvalue."""
+        return alpha * self.eigenvalues.mean()
+
     def _inverse(self, alpha: float) -> Tensor:
         """Eigenvalues of the penalised Gram matrix's inverse, [D]."""
-        return 1 / (self.eigenvalues + alpha * self.eigenvalues.mean())
-
-    def _in_basis(self, matrix: Tensor) -> Tensor:
-        return self.basis.T @ matrix @ self.basis
+        return 1 / (self.eigenvalues + self._penalty(alpha))
 
     def _outputs(self) -> Iterator[Tensor]:
         """Indices of the outputs that occur, in pieces: most of a vocabulary does not, and its weights are zero."""

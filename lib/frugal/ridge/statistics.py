@@ -1,9 +1,16 @@
-"""What ridge regression needs to know of a corpus: sums that one pass collects and that shards add up."""
+"""What ridge regression needs to know of a corpus: sums that one pass collects and that shards add up.
+
+Sums of squares of numbers far from zero cancel when their means are taken off. So all sums here are about an origin
+close to the means, in float64. The origin moves to the means whenever the number of rows passes a power of two:
+moving it is exact algebra, and so rare that even the sums of a whole vocabulary can follow.
+
+Source: Chan, Golub and LeVeque, Algorithms for computing the sample variance, The American Statistician 37, 1983.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -12,24 +19,40 @@ from torch import Tensor
 from frugal.errors import InputError, UnavailableError
 from frugal.files import appearing
 
+OUTPUTS_AT_ONCE = 1024  # rows of Y'X
+LARGEST_SQUARE = 1e150  # its square is still a number
+ROUNDING = 8 * torch.finfo(torch.float64).eps  # a column that varies by less of its mean is constant
+
 
 @dataclass
 class RidgeStatistics:
-    """Sums over rows x [D] with targets y [K], all float64.
+    """Sums over rows x [D] with targets y [K] about the origins o [D] and p [K], all float64.
 
     Tokens are targets too: token k stands for the k-th unit vector of K = vocabulary size, which is never built,
-    so a row costs D additions beside its part in the Gram matrix, however large the vocabulary is.
+    so a row costs D additions beside its part in the Gram matrix, however large the vocabulary is. Their p is zero.
 
     Attributes:
         count: number of rows n, a tensor [].
-        inputs: sum of x, [D].
-        gram: sum of x x', [D, D].
-        cross: sum of y x', [K, D]; for tokens, row k sums the inputs that token k followed.
-        targets: sum of y, [K]; for tokens, how often each occurred.
-        squares: sum of |y|^2, a tensor [].
+        origin: o, [D]; target_origin: p, [K].
+        inputs: sum of x - o, [D].
+        gram: sum of (x - o)(x - o)', [D, D].
+        cross: sum of (y - p)(x - o)', [K, D].
+        targets: sum of y - p, [K].
+        squares: sum of |y - p|^2, a tensor [].
+
+    Example:
+        >>> import torch
+        >>> inputs = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 9.0]])
+        >>> first = RidgeStatistics.collect([(inputs[:2], torch.tensor([0, 1]))], output_size=2)
+        >>> second = RidgeStatistics.collect([(inputs[2:], torch.tensor([1]))], output_size=2)
+        >>> both = first.merge(second)
+        >>> both.mean.tolist(), both.target_sums.tolist()
+        ([3.0, 5.0], [1.0, 2.0])
     """
 
     count: Tensor
+    origin: Tensor
+    target_origin: Tensor
     inputs: Tensor
     gram: Tensor
     cross: Tensor
@@ -38,52 +61,88 @@ class RidgeStatistics:
 
     @classmethod
     def empty(cls, input_size: int, output_size: int, device: str | torch.device = "cpu") -> Self:
-        """No rows yet; `output_size` is the vocabulary's size or the number of values to predict."""
-        if input_size < 1 or output_size < 1:
-            raise InputError(f"input_size={input_size}, output_size={output_size}: must both be positive")
-        D, K = input_size, output_size
-        shapes: list[tuple[int, ...]] = [(), (D,), (D, D), (K, D), (K,), ()]
-        return cls(*(torch.zeros(shape, dtype=torch.float64, device=device) for shape in shapes))
+        """No rows yet; `output_size` is the vocabulary's size, the number of values to predict, or 0: no targets."""
+        if input_size < 1 or output_size < 0:
+            raise InputError(
+                f"input_size={input_size}, output_size={output_size}: must be positive, the latter 0 without targets"
+            )
+        return cls(
+            *(torch.zeros(shape, dtype=torch.float64, device=device) for shape in _shapes(input_size, output_size))
+        )
 
     @classmethod
     def collect(
         cls, rows: Iterable[tuple[Tensor, Tensor]], output_size: int, device: str | torch.device = "cpu"
     ) -> Self:
-        """One pass over pieces (inputs [n, D], targets [n] or [n, K])."""
-        statistics = None
-        for inputs, targets in rows:
-            statistics = statistics or cls.empty(inputs.shape[1], output_size, device)
-            statistics.add(inputs.to(device), targets.to(device))
-        if statistics is None:
-            raise InputError("rows: must hold at least one piece; give a text that is not empty")
-        return statistics
-
-    def add(self, inputs: Tensor, targets: Tensor) -> None:
-        """Take rows: inputs [n, D] and either tokens (integers [n]) or values [n, K].
-
-        With tokens, products are formed in the inputs' own precision, and float32 is enough. Values are often to be
-        fitted with penalties so small that float32 products would drown them: theirs are formed in float64.
+        """One pass over pieces (inputs [n, D], targets [n] or [n, K]).
 
         Raises:
-            InputError: shapes or tokens do not fit, or an input is not finite.
+            InputError: no pieces, or what `add` refuses.
         """
-        self._check_shapes(inputs, targets)
-        exact = inputs.double()
-        total = exact.sum(0)
-        if not torch.isfinite(total).all():
-            raise InputError("inputs: hold NaN or infinity; check the reservoir's spectral radius and input scale")
-        if targets.is_floating_point():
-            inputs, targets = exact, targets.double()
-            self.cross += targets.T @ inputs
-            self.targets += targets.sum(0)
-            self.squares += targets.square().sum()
-        else:
-            self.cross.index_add_(0, targets, exact)
-            self.targets += torch.bincount(targets, minlength=len(self.targets))
-            self.squares += len(targets)
-        self.count += len(inputs)
-        self.inputs += total
-        add_gram(self.gram, inputs)
+        return cls._collected(rows, output_size, device)
+
+    @classmethod
+    def of_inputs(cls, pieces: Iterable[Tensor], device: str | torch.device = "cpu") -> Self:
+        """One pass over inputs [n, D] that have no targets: their mean and covariance, to whiten by.
+
+        >>> import torch
+        >>> RidgeStatistics.of_inputs([torch.tensor([[1.0], [3.0]])]).covariance.tolist()
+        [[1.0]]
+        """
+        return cls._collected(((inputs, None) for inputs in pieces), 0, device)
+
+    def add(self, inputs: Tensor, targets: Tensor | None = None) -> None:
+        """Take rows: inputs [n, D] of any number type, and tokens (integers [n]) or values [n, K].
+
+        Raises:
+            InputError: shapes or tokens do not fit, a number is not finite or too large. The sums stay as they were.
+        """
+        x, y = self._checked(inputs, targets)
+        rows = len(x)
+        if rows == 0:
+            return
+        values, count = y.is_floating_point(), int(self.count)
+        origin = self.origin
+        target_origin = self.target_origin if values else torch.zeros_like(self.target_origin)
+        if count.bit_length() != (count + rows).bit_length():
+            origin = origin + (self.inputs + (x - origin).sum(0)) / (count + rows)
+            if values:
+                target_origin = target_origin + (self.targets + (y - target_origin).sum(0)) / (count + rows)
+        x = x - origin
+        _check_size(x, "inputs", "check the reservoir's spectral radius and input scale")
+        if values:
+            y = y - target_origin
+            _check_size(y, "targets", "leave out rows without a target")
+        if origin is not self.origin or not torch.equal(target_origin, self.target_origin):
+            self._move(origin, target_origin)
+        self._add(x, y)
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of the inputs, [D]."""
+        return self.origin + self.inputs / self.count.clamp_min(1)
+
+    @property
+    def target_mean(self) -> Tensor:
+        """Mean of the targets, [K]."""
+        return self.target_origin + self.targets / self.count.clamp_min(1)
+
+    @property
+    def target_sums(self) -> Tensor:
+        """Sum of the targets, [K]; for tokens, how often each occurred."""
+        return self.targets + self.count * self.target_origin
+
+    @property
+    def covariance(self) -> Tensor:
+        """Of the inputs, [D, D], over n; exactly 0 for columns that vary by rounding alone."""
+        mean = self.mean
+        covariance = self.about(mean, self.target_origin).gram / self.count.clamp_min(1)
+        varies = covariance.diagonal() > (ROUNDING * mean).square()
+        return torch.where(varies & varies.unsqueeze(1), covariance, 0.0)
+
+    def about(self, origin: Tensor, target_origin: Tensor) -> "Moments":
+        """These statistics about other origins."""
+        return Moments(self, origin, target_origin)
 
     def merge(self, other: Self) -> Self:
         """The statistics of both sets of rows together, as one pass over all of them would give."""
@@ -92,18 +151,29 @@ class RidgeStatistics:
                 f"shards with {tuple(self.cross.shape)} and {tuple(other.cross.shape)} outputs and inputs: "
                 "must be of the same model"
             )
-        return type(self)(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+        count = self.count + other.count
+        share = other.count / count.clamp_min(1)
+        origin = self.mean + share * (other.mean - self.mean)
+        target_origin = torch.zeros_like(self.target_origin)
+        if self.target_origin.any() or other.target_origin.any():  # not tokens alone
+            target_origin = self.target_mean + share * (other.target_mean - self.target_mean)
+        one, two = self.about(origin, target_origin), other.about(origin, target_origin)
+        cross = one.cross(slice(None))
+        for begin in range(0, len(cross), OUTPUTS_AT_ONCE):
+            outputs = slice(begin, begin + OUTPUTS_AT_ONCE)
+            cross[outputs] += two.cross(outputs)
+        sums = (one.inputs + two.inputs, one.gram + two.gram, cross, one.targets + two.targets)
+        return type(self)(count, origin, target_origin, *sums, one.squares + two.squares)
 
     def select(self, columns: slice) -> Self:
         """The statistics that a pass over these columns of the inputs would have given."""
-        return type(self)(
-            self.count,
-            self.inputs[columns],
-            self.gram[columns, columns],
-            self.cross[:, columns],
-            self.targets,
-            self.squares,
-        )
+        parts = {
+            "origin": self.origin[columns],
+            "inputs": self.inputs[columns],
+            "gram": self.gram[columns, columns],
+            "cross": self.cross[:, columns],
+        }
+        return type(self)(*(parts.get(field.name, getattr(self, field.name)).clone() for field in fields(self)))
 
     def save(self, path: Path) -> None:
         """Write one safetensors file, so that shards can be collected by different processes."""
@@ -113,23 +183,120 @@ class RidgeStatistics:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` wrote."""
+        """Read what `save` wrote, in earlier versions too: their sums were about zero.
+
+        Raises:
+            UnavailableError: the file is missing, damaged, or holds something else.
+        """
         try:
-            return cls(**load_file(path))
+            tensors = load_file(path)
+            tensors.setdefault("origin", torch.zeros_like(tensors["inputs"]))
+            tensors.setdefault("target_origin", torch.zeros_like(tensors["targets"]))
+            statistics = cls(**tensors)
+            K, D = statistics.cross.shape
+            for field, shape in zip(fields(cls), _shapes(D, K), strict=True):
+                values = getattr(statistics, field.name)
+                if values.shape != shape or values.dtype != torch.float64 or not torch.isfinite(values).all():
+                    raise ValueError(f"{field.name} is not {shape} finite numbers of float64")
+            return statistics
         except Exception as error:
             raise UnavailableError(
                 f"{path} holds no readable ridge statistics ({error}): collect them again"
             ) from error
 
-    def _check_shapes(self, inputs: Tensor, targets: Tensor) -> None:
+    @classmethod
+    def _collected(
+        cls, rows: Iterable[tuple[Tensor, Tensor | None]], output_size: int, device: str | torch.device
+    ) -> Self:
+        statistics = None
+        for inputs, targets in rows:
+            if statistics is None:
+                statistics = cls.empty(inputs.shape[-1] if inputs.ndim else 1, output_size, device)
+            statistics.add(inputs.to(device), None if targets is None else targets.to(device))
+        if statistics is None:
+            raise InputError("rows: must hold at least one piece; give a text that is not empty")
+        return statistics
+
+    def _checked(self, inputs: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Inputs in float64, and tokens in int64 or values in float64."""
         K, D = self.cross.shape
         if inputs.ndim != 2 or inputs.shape[1] != D:
             raise InputError(f"inputs of shape {tuple(inputs.shape)}: must be [n, {D}]")
-        expected = (len(inputs), K) if targets.is_floating_point() else (len(inputs),)
+        x = inputs.detach().double()
+        if targets is None and K == 0:
+            return x, x.new_zeros(len(x), 0)
+        if targets is None or K == 0:
+            raise InputError(f"statistics of {K} outputs: rows must have targets, and have none where there are none")
+        values = targets.is_floating_point()
+        expected = (len(inputs), K) if values else (len(inputs),)
         if targets.shape != expected:
             raise InputError(f"targets of shape {tuple(targets.shape)}: must be {expected}, one for each input")
-        if not targets.is_floating_point() and len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < K:
+        y = targets.detach().to(torch.float64 if values else torch.int64)
+        if not values and len(y) and not 0 <= int(y.min()) <= int(y.max()) < K:
             raise InputError(f"targets: tokens must lie in 0 to {K - 1}; use the model's own tokeniser")
+        return x, y
+
+    def _move(self, origin: Tensor, target_origin: Tensor) -> None:
+        """Take all sums about other origins."""
+        moved = self.about(origin, target_origin)
+        self.cross.addmm_(*moved.difference(slice(None)), alpha=-1)
+        self.inputs, self.gram, self.targets, self.squares = moved.inputs, moved.gram, moved.targets, moved.squares
+        self.origin, self.target_origin = origin, target_origin
+
+    def _add(self, x: Tensor, y: Tensor) -> None:
+        """Add rows, less their origins; y may be tokens."""
+        self.count += len(x)
+        self.inputs += x.sum(0)
+        add_gram(self.gram, x)
+        if y.is_floating_point():
+            self.cross.addmm_(y.T, x)
+            self.targets += y.sum(0)
+            self.squares += y.square().sum()
+        else:
+            self.cross.index_add_(0, y, x)
+            self.targets += torch.bincount(y, minlength=len(self.targets))
+            self.squares += len(y)
+
+
+class Moments(NamedTuple):
+    """Statistics about given origins; their part [K, D], which may be large, is made in pieces."""
+
+    statistics: RidgeStatistics
+    origin: Tensor
+    target_origin: Tensor
+
+    @property
+    def inputs(self) -> Tensor:
+        """Sum of x - o, [D]."""
+        return self.statistics.inputs - self.statistics.count * (self.origin - self.statistics.origin)
+
+    @property
+    def targets(self) -> Tensor:
+        """Sum of y - p, [K]."""
+        return self.statistics.targets - self.statistics.count * (self.target_origin - self.statistics.target_origin)
+
+    @property
+    def gram(self) -> Tensor:
+        """Sum of (x - o)(x - o)', [D, D]."""
+        n, step = self.statistics.count, self.origin - self.statistics.origin
+        crossed = torch.outer(self.statistics.inputs, step)
+        return self.statistics.gram - crossed - crossed.T + n * torch.outer(step, step)
+
+    @property
+    def squares(self) -> Tensor:
+        """Sum of |y - p|^2, []."""
+        n, step = self.statistics.count, self.target_origin - self.statistics.target_origin
+        return self.statistics.squares - 2 * self.statistics.targets @ step + n * step @ step
+
+    def cross(self, outputs: Tensor | slice) -> Tensor:
+        """Rows `outputs` of the sum of (y - p)(x - o)', [len(outputs), D]."""
+        return torch.addmm(self.statistics.cross[outputs], *self.difference(outputs), alpha=-1)
+
+    def difference(self, outputs: Tensor | slice) -> tuple[Tensor, Tensor]:
+        """Factors [len(outputs), 2] and [2, D] of what is taken off these rows."""
+        step = (self.target_origin - self.statistics.target_origin)[outputs]
+        left = torch.stack([self.statistics.targets[outputs], step], 1)
+        return left, torch.stack([self.origin - self.statistics.origin, self.inputs])
 
 
 def add_gram(gram: Tensor, rows: Tensor, blocks: int = 4) -> None:
@@ -138,6 +305,17 @@ def add_gram(gram: Tensor, rows: Tensor, blocks: int = 4) -> None:
     size = -(-D // blocks)
     for begin in range(0, D, size):
         end = min(begin + size, D)
-        block = (rows[:, begin:end].T @ rows[:, begin:]).double()  # [size, D - begin]
+        block = rows[:, begin:end].T @ rows[:, begin:]  # [size, D - begin]
         gram[begin:end, begin:] += block
         gram[end:, begin:end] += block[:, end - begin :].T
+
+
+def _shapes(D: int, K: int) -> list[tuple[int, ...]]:
+    """Of the fields, in their order."""
+    return [(), (D,), (K,), (D,), (D, D), (K, D), (K,), ()]
+
+
+def _check_size(values: Tensor, name: str, remedy: str) -> None:
+    """NaN, infinity and what overflows when it is squared twice all spoil one sum."""
+    if not values.square().sum() < LARGEST_SQUARE:
+        raise InputError(f"{name}: hold NaN, infinity or numbers too large to square; {remedy}")

@@ -1,0 +1,68 @@
+"""Ridge regression of rows that are all in memory, such as a time series.
+
+Singular values of the inputs bear twice the digits of their Gram matrix's eigenvalues, whose condition is the square.
+A reservoir of 1,000 units that is to continue a series freely, with a penalty of 1e-14, needs them.
+
+Source: Golub and Van Loan, Matrix Computations, sections 5.5 and 6.1.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from frugal.errors import InputError
+
+
+@dataclass(frozen=True)
+class LinearMap:
+    """y = (x - input_mean) weights + target_mean, in float64.
+
+    Attributes:
+        weights: [D, K].
+        input_mean: [D]; target_mean: [K].
+
+    Example:
+        >>> import torch
+        >>> inputs = torch.tensor([[1.0], [2.0], [4.0]])
+        >>> fitted = LinearMap.fit(inputs, 3 * inputs + 1, ridge=0.0)
+        >>> round(float(fitted(torch.tensor([[10.0]]))), 9)
+        31.0
+    """
+
+    weights: Tensor
+    input_mean: Tensor
+    target_mean: Tensor
+
+    @classmethod
+    def fit(cls, inputs: Tensor, targets: Tensor, ridge: float) -> Self:
+        """Least squares of `targets` [n, K] on `inputs` [n, D], both centred.
+
+        Args:
+            ridge: added to the squared singular values of the centred inputs, not scaled by the number of rows. With
+                0, directions in which the inputs vary by rounding alone are left out: the shortest solution.
+
+        Raises:
+            InputError: no rows, shapes that do not fit, NaN or infinity, or a negative penalty.
+        """
+        if inputs.ndim != 2 or targets.ndim != 2 or len(inputs) != len(targets) or len(inputs) == 0:
+            raise InputError(
+                f"inputs {tuple(inputs.shape)} and targets {tuple(targets.shape)}: must be [n, D] and [n, K], n > 0"
+            )
+        if not ridge >= 0:
+            raise InputError(f"ridge={ridge}: must not be negative; typical values lie in 1e-14 to 1")
+        inputs, targets = inputs.detach().double(), targets.detach().double()
+        for name, values in (("inputs", inputs), ("targets", targets)):
+            if not torch.isfinite(values).all():
+                raise InputError(f"{name}: hold NaN or infinity; leave these rows out, or check the reservoir's radius")
+        input_mean, target_mean = inputs.mean(0), targets.mean(0)
+        left, values, right = torch.linalg.svd(inputs - input_mean, full_matrices=False)
+        negligible = torch.finfo(torch.float64).eps * max(inputs.shape) * values[:1]
+        damped = torch.where(values > negligible, values / (values.square() + ridge), 0.0)
+        weights = right.T @ (damped.unsqueeze(1) * (left.T @ (targets - target_mean)))
+        return cls(weights, input_mean, target_mean)
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Predictions [.., K] for inputs [.., D]."""
+        return (inputs.double() - self.input_mean) @ self.weights + self.target_mean
