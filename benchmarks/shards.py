@@ -27,8 +27,8 @@ import torch
 from frugal.corpora import Document, load_corpus
 from frugal.files import data_folder
 from frugal.foundation import load_foundation
-from frugal.lab.shards import collect_shards
 from frugal.lab.sweep import Site
+from frugal.lab.sweep.shards import collect_shards
 from frugal.readout import EchoLanguageModel
 from frugal.reservoir import Reservoir
 from frugal.ridge import RidgeStatistics

@@ -31,8 +31,8 @@ from nbformat import write
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from frugal.files import write_text
-from frugal.lab.parameters import read_notebook
-from frugal.lab.recording import read_records
+from frugal.lab.pages.notebooks import read_notebook
+from frugal.lab.pages.records import read_records
 
 RESULTS = Path(__file__).parent / "results" / "sweep_kills.json"
 KINDS = ("driver", "pool", "worker", "kernel", "interchange")
@@ -154,7 +154,7 @@ class Round:
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-c", "from frugal.lab.cli import main; main()", "sweep", "toy.yaml"]
+        command = [sys.executable, "-c", "from frugal.lab.live.cli import main; main()", "sweep", "toy.yaml"]
         command += ["--reports", self.name, *(["--site", "pools.yaml"] if self.site == "pools" else ["--workers", "2"])]
         for process in others():
             self.left_over.setdefault(process, time.monotonic())
@@ -273,7 +273,7 @@ def kind_of(process: psutil.Process, driver: int) -> str | None:
         return "driver"
     try:
         command, parent = " ".join(process.cmdline()), process.parent()
-        if "ipykernel_launcher" in command or "frugal.lab.nursery" in command:
+        if "ipykernel_launcher" in command or "frugal.lab.run.nursery" in command:
             return "kernel"
         if "process_worker_pool.py" in command and "bash" not in command:
             return "pool"

@@ -24,8 +24,8 @@ import psutil
 from nbformat.v4 import new_code_cell, new_notebook
 
 from frugal.files import write_text
-from frugal.lab.provenance import machine, versions
-from frugal.lab.run import carry_out, plan_run
+from frugal.lab.run.execution import carry_out, plan_run
+from frugal.lab.run.provenance import machine, versions
 
 RESULTS = Path(__file__).parent / "results" / "warm_runs.json"
 NOTEBOOKS = {

@@ -7,8 +7,8 @@ import matplotlib
 import nbformat
 from nbformat import NotebookNode, v4
 
-from frugal.lab.figures import figure_output
-from frugal.lab.recording import bundle
+from frugal.lab.pages.figures import figure_output
+from frugal.lab.pages.records import bundle
 
 matplotlib.use("Agg")
 

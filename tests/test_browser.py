@@ -6,8 +6,8 @@ import pytest
 
 from browser import CHROMIUM, chromium
 from executed_notebooks import code, display, error, figure, notebook, recorded, save, stream, text
-from frugal.lab.index import write_index
-from frugal.lab.report import write_report
+from frugal.lab.pages.index import write_index
+from frugal.lab.pages.report import write_report
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
 

@@ -17,7 +17,8 @@ from frugal.corpora import CharTokenizer, Turn, dialogue_text
 from frugal.errors import InputError, UnavailableError
 from frugal.foundation import Foundation, PretrainedTokenizer
 from frugal.generate import ChatSession, Sampling, stream
-from frugal.lab import chat, cli, terminal
+from frugal.lab.live import cli, terminal
+from frugal.lab.live.conversation import _live, chat_widget, transcript
 from frugal.language_model import LanguageModel
 from models import EVERY_MODEL, ROUNDING, Recurrent, Uniform, byte_pairs, characters, echo_model
 
@@ -501,7 +502,7 @@ def test_bad_input_gives_one_sentence(parrot_folder: str, tmp_path: Path, words:
 
 
 def test_a_headless_run_shows_the_example_and_no_widget(capture_display: list[dict[str, str]]) -> None:
-    chat.chat_widget(ChatSession(parrot()), example=[Turn("user", "1 < 2?"), Turn("assistant", "yes")])
+    chat_widget(ChatSession(parrot()), example=[Turn("user", "1 < 2?"), Turn("assistant", "yes")])
     (shown,) = capture_display
     assert set(shown) == {"text/html", "text/plain"}
     assert "<strong>You:</strong> 1 &lt; 2?" in shown["text/html"]
@@ -516,7 +517,7 @@ def capture_display(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
 
 
 def widgets(session: ChatSession) -> tuple[Any, ...]:
-    conversation, problem, row, _ = chat._live(session).children
+    conversation, problem, row, _ = _live(session).children
     return (conversation, problem, *row.children)
 
 
@@ -535,16 +536,16 @@ def test_the_widget_streams_the_answer_and_resets() -> None:
     conversation.observe(lambda change: seen.append(change.new), "value")
     message.value = "hi"
     send.click()
-    assert conversation.value == chat.transcript(session.turns) == chat.transcript(TALK[:2])
+    assert conversation.value == transcript(session.turns) == transcript(TALK[:2])
     assert len(seen) > len("hello you")
     assert (message.value, message.disabled, problem.value) == ("", False, "")
     reset.click()
-    assert (session.turns, conversation.value) == ((), chat.transcript([]))
+    assert (session.turns, conversation.value) == ((), transcript([]))
 
 
 def test_the_widgets_settings_take_effect_with_the_next_message() -> None:
     session = ChatSession(parrot(), sampling=GREEDY)
-    box = chat._live(session)
+    box = _live(session)
     message, send, _ = box.children[2].children
     settings = settings_of(box)
 
@@ -571,7 +572,7 @@ def test_the_widgets_settings_take_effect_with_the_next_message() -> None:
 
 def test_the_widget_saves_and_loads_the_conversation(tmp_path: Path) -> None:
     session = ChatSession(Guided(parrot(), "hello", weight=0.1), sampling=GREEDY)
-    box = chat._live(session)
+    box = _live(session)
     conversation, problem, row, _ = box.children
     message, send, reset = row.children
     settings = settings_of(box)
@@ -587,11 +588,11 @@ def test_the_widget_saves_and_loads_the_conversation(tmp_path: Path) -> None:
     reset.click()
     settings["Temperature"].value = 1.5
     settings["Load"].click()
-    assert conversation.value == chat.transcript(said)
+    assert conversation.value == transcript(said)
     assert settings["Temperature"].value == 0
     message.value = "how are you?"
     send.click()
-    assert chat.transcript(said) != conversation.value
+    assert transcript(said) != conversation.value
     assert "how are you?" in conversation.value
 
 

@@ -12,7 +12,7 @@ import nbformat
 import pytest
 from click.testing import CliRunner, Result
 
-from frugal.lab import cli
+from frugal.lab.live import cli
 from made_notebooks import make_notebook
 
 
@@ -117,7 +117,7 @@ def test_an_interrupted_run_keeps_what_it_has_and_ends_its_kernel(tmp_path: Path
         "import time\npathlib.Path('busy').touch()\ntime.sleep(60)",
         "print('after')",
     )
-    command = [sys.executable, "-c", "from frugal.lab.cli import main; main()", "run", path, "--reports", tmp_path]
+    command = [sys.executable, "-c", "from frugal.lab.live.cli import main; main()", "run", path, "--reports", tmp_path]
     process = subprocess.Popen(
         list(map(str, command)), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from frugal.lab.parameters import read_notebook, read_parameters
+from frugal.lab.pages.notebooks import read_notebook
+from frugal.lab.run.parameters import read_parameters
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs" / "coming_from").glob("*.md"))

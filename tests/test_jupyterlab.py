@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page
 
 from browser import CHROMIUM, chromium, errors, jupyter_lab, lay_out, run_all, shut_down
 from executed_notebooks import save
-from frugal.lab.run import plan_run, with_parameters
+from frugal.lab.run.execution import plan_run, with_parameters
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
 

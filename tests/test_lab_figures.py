@@ -13,7 +13,7 @@ from PIL import Image
 
 from frugal.errors import InputError
 from frugal.lab import explore, show
-from frugal.lab.figures import COLOURS, INK, PAPER, RULE, THUMBNAIL_WIDTH, figure_output
+from frugal.lab.pages.figures import COLOURS, INK, PAPER, RULE, THUMBNAIL_WIDTH, figure_output
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -207,7 +207,7 @@ def test_a_slider_moved_back_shows_what_was_drawn_before(shown, monkeypatch):
         drawn.append(slope)
         return lines(), f"Slope {slope}.", "Two lines."
 
-    monkeypatch.setattr("frugal.lab.widgets.is_interactive", lambda: True)
+    monkeypatch.setattr("frugal.lab.live.widgets.is_interactive", lambda: True)
     monkeypatch.setattr(ipywidgets, "IntSlider", make_slider)
     explore(draw, slope=(1, 3))
     for value in (2, 3, 2):

@@ -4,7 +4,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from executed_notebooks import code, figure, notebook, recorded, save, text
-from frugal.lab.index import write_index
+from frugal.lab.pages.index import write_index
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import nbformat
 import pytest
 
 from frugal.lab import latest_records
-from frugal.lab.recording import bundle
+from frugal.lab.pages.records import bundle
 
 
 def write_run(reports: Path, notebook: str, run: str, status: str, **results: int | float) -> Path:

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from nbformat.v4 import new_code_cell, new_notebook
 
 from frugal.errors import InputError
-from frugal.lab.parameters import (
+from frugal.lab.pages.notebooks import read_notebook
+from frugal.lab.run.parameters import (
     ParameterType,
     check,
     parse_parameters,
     profile_values,
-    read_notebook,
     read_parameters,
     read_values_file,
     tabulate,

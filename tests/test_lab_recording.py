@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from frugal.errors import InputError
-from frugal.lab.recording import MIME_TYPE, MOST_ROWS, as_html, bundle, read_records, record, to_result
+from frugal.lab.pages.records import MIME_TYPE, MOST_ROWS, as_html, bundle, read_records, record, to_result
 
 
 def executed(*records: dict[str, Any]) -> nbformat.NotebookNode:

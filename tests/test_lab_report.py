@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from executed_notebooks import RUN, code, display, error, figure, notebook, recorded, save, stream, text
 from frugal.errors import InputError
-from frugal.lab.report import exporter, formula, readable_tables, report, write_report
+from frugal.lab.pages.report import exporter, formula, readable_tables, report, write_report
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 PAGE = "<h1>&amp;<script>alert(1)</script>"

@@ -15,9 +15,9 @@ from jupyter_client.channels import AsyncZMQSocketChannel
 from jupyter_client.kernelspec import KernelSpec
 
 from frugal.errors import InputError
-from frugal.lab import engine
-from frugal.lab.recording import read_records
-from frugal.lab.run import RunResult, run_notebook
+from frugal.lab.pages.records import read_records
+from frugal.lab.run import engine
+from frugal.lab.run.execution import RunResult, run_notebook
 from made_notebooks import make_notebook
 
 

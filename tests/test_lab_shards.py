@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from frugal.errors import InputError, UnavailableError
-from frugal.lab import shards
-from frugal.lab.shards import collect_shards, cut
+from frugal.lab.sweep import shards
 from frugal.lab.sweep.pool import Pool, Site
+from frugal.lab.sweep.shards import collect_shards, cut
 from frugal.readout import RidgeReadout
 from frugal.ridge import RidgeStatistics
 from models import TEXTS, echo_model

@@ -10,8 +10,9 @@ import pytest
 from bs4 import BeautifulSoup
 
 from frugal.lab import read_records
-from frugal.lab.parameters import read_notebook, read_parameters
-from frugal.lab.run import run_notebook
+from frugal.lab.pages.notebooks import read_notebook
+from frugal.lab.run.execution import run_notebook
+from frugal.lab.run.parameters import read_parameters
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 MINUTES = 10  # for a run that takes one on two idle cores, so that a busy machine is no failure

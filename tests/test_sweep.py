@@ -15,9 +15,9 @@ from filelock import FileLock
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from frugal.errors import InputError, UnavailableError
-from frugal.lab.progress import FOLDER_VARIABLE, STOP, RunStopped, read_progress, report_progress
-from frugal.lab.recording import bundle
-from frugal.lab.run import RunResult, run_notebook
+from frugal.lab.pages.records import bundle
+from frugal.lab.run.execution import RunResult, run_notebook
+from frugal.lab.run.progress import FOLDER_VARIABLE, STOP, RunStopped, read_progress, report_progress
 from frugal.lab.sweep import Site, Sweep, read_site, read_sweep, run_sweep
 from frugal.lab.sweep.driver import Driver
 from frugal.lab.sweep.pool import LOCAL, Pool, Submit
@@ -137,7 +137,7 @@ def test_an_attempt_that_was_given_up_leaves_nothing(tmp_path: Path, monkeypatch
         (folder / "status.json").write_text('{"status": "done"}')
         return RunResult(folder, "done", None, 0.0)
 
-    monkeypatch.setattr("frugal.lab.run.carry_out", carry_out)
+    monkeypatch.setattr("frugal.lab.run.execution.carry_out", carry_out)
     monkeypatch.setenv(FOLDER_VARIABLE, "")
     with pytest.raises(UnavailableError, match="given up"):
         execute_run(str(run.plan.path), run.plan.given, "default", None, False, str(run.folder), str(run.progress))
@@ -314,7 +314,13 @@ def test_a_sweep_on_two_pools_at_another_address_ends_in_a_report(tmp_path: Path
     address = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
     two_pools = "{init_blocks: 2, min_blocks: 2, max_blocks: 2}"
     (tmp_path / "site.yaml").write_text(f"options: {two_pools}\nworkers: 1\naddress: {address}")
-    command = [sys.executable, "-c", "from frugal.lab.cli import main; main()", "sweep", str(tmp_path / "toy.yaml")]
+    command = [
+        sys.executable,
+        "-c",
+        "from frugal.lab.live.cli import main; main()",
+        "sweep",
+        str(tmp_path / "toy.yaml"),
+    ]
     command += ["--reports", str(tmp_path / "reports"), "--site", str(tmp_path / "site.yaml")]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env={**os.environ})
     assert done.returncode == 0, done.stderr

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from frugal.lab.cli import find_notebook
-from frugal.lab.parameters import read_notebook
+from frugal.lab.live.cli import find_notebook
+from frugal.lab.pages.notebooks import read_notebook
 from frugal.lab.sweep import read_sweep
 
 SWEEPS = sorted((Path(__file__).parents[1] / "sweeps").glob("*.yaml"))

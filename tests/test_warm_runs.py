@@ -13,8 +13,8 @@ import nbformat
 import psutil
 import pytest
 
-from frugal.lab import engine, warm
-from frugal.lab.run import RunResult, carry_out, plan_run
+from frugal.lab.run import engine, warm
+from frugal.lab.run.execution import RunResult, carry_out, plan_run
 from made_notebooks import make_notebook
 from test_lab_run import cell_statuses, printed, status
 

@@ -1,23 +1,15 @@
 """The lab: running notebooks, recording their results, reading them again.
 
-The names are looked up when they are first used, so that `import frugal.lab` costs nothing.
+These are the names that notebooks use. What needs matplotlib is imported when it is first used, so that
+`import frugal.lab` costs next to nothing.
 """
 
-from importlib import import_module
 from typing import Any
 
-HOMES = {
-    "record": "recording",
-    "read_records": "recording",
-    "latest_records": "latest",
-    "show": "figures",
-    "use_style": "figures",
-    "COLOURS": "figures",
-    "explore": "widgets",
-    "chat_widget": "chat",
-    "median_seconds": "timing",
-    "report_progress": "progress",
-}
+from frugal.lab.pages.latest_runs import latest_records
+from frugal.lab.pages.records import read_records, record
+from frugal.lab.run.progress import report_progress
+from frugal.lab.run.timing import median_seconds
 
 __all__ = [
     "COLOURS",
@@ -34,6 +26,17 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in HOMES:
-        raise AttributeError(f"module 'frugal.lab' has no attribute {name!r}")
-    return getattr(import_module(f"frugal.lab.{HOMES[name]}"), name)
+    match name:
+        case "COLOURS" | "show" | "use_style":
+            from frugal.lab.pages import figures
+
+            return getattr(figures, name)
+        case "explore":
+            from frugal.lab.live.widgets import explore
+
+            return explore
+        case "chat_widget":
+            from frugal.lab.live.conversation import chat_widget
+
+            return chat_widget
+    raise AttributeError(f"module 'frugal.lab' has no attribute {name!r}")

@@ -1,4 +1,7 @@
-"""Sweeps: many runs of a notebook, chosen by Optuna and carried out by Parsl, here or on a cluster."""
+"""Sweeps: many runs of a notebook, chosen by Optuna and carried out by Parsl, here or on a cluster.
+
+Enters: what needs a pool of workers, such as `shards`, which adds up ridge statistics. One run belongs to `lab.run`.
+"""
 
 from frugal.lab.sweep.definition import Sweep, read_sweep
 from frugal.lab.sweep.driver import run_sweep

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 import yaml
 
 from frugal.errors import InputError
-from frugal.lab.parameters import Parameter, check
-from frugal.lab.run import Plan, plan_run
+from frugal.lab.run.execution import Plan, plan_run
+from frugal.lab.run.parameters import Parameter, check
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from frugal.errors import InputError, UnavailableError
 from frugal.files import write_text
-from frugal.lab.progress import STOP, read_progress
+from frugal.lab.run.progress import STOP, read_progress
 from frugal.lab.sweep.definition import Sweep
 from frugal.lab.sweep.pool import Pool, Site, Submit, worker_pool
 from frugal.lab.sweep.runs import FINISHED, Point, Run, finished_points, give_up, make_point

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from frugal.errors import UnavailableError
-from frugal.lab.run import carry_out, plan_run
+from frugal.lab.run.execution import carry_out, plan_run
 
 NOTEBOOK = Path(__file__).with_name("sweep_report.ipynb")
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import frugal
 from frugal.errors import InputError
-from frugal.lab.parameters import check, read_notebook
-from frugal.lab.recording import read_records
-from frugal.lab.run import Plan
+from frugal.lab.pages.notebooks import read_notebook
+from frugal.lab.pages.records import read_records
+from frugal.lab.run.execution import Plan
+from frugal.lab.run.parameters import check
 from frugal.lab.sweep.definition import Sweep
 
 # A run in one of these states is finished; one that was killed or interrupted is run again.

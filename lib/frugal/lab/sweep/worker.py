@@ -19,8 +19,8 @@ def execute_run(
     """
     from frugal.errors import UnavailableError
     from frugal.files import appearing
-    from frugal.lab.progress import FOLDER_VARIABLE
-    from frugal.lab.run import carry_out, plan_run
+    from frugal.lab.run.execution import carry_out, plan_run
+    from frugal.lab.run.progress import FOLDER_VARIABLE
 
     plan = plan_run(Path(path), given, profile)
     os.environ[FOLDER_VARIABLE] = progress

@@ -1,4 +1,4 @@
-"""A process that has done a notebook's first imports and forks a kernel for each run; `frugal.lab.warm` starts it.
+"""A process that has done a notebook's first imports and forks a kernel for each run; `frugal.lab.run.warm` starts it.
 
 It tells whether it is ready, then takes requests for kernels, and tells each kernel's number and later its exit code.
 It ends with the process that started it, and its kernels end with it. It is not ready, and runs then go without it,

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from frugal.errors import InputError
-from frugal.lab.figures import figure_html, figure_output, show
+from frugal.lab.pages.figures import figure_html, figure_output, show
 
 if TYPE_CHECKING:
     from ipywidgets import Widget

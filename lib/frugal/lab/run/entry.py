@@ -9,7 +9,7 @@ from typing import Any
 
 class LazyEngine:
     def __getattr__(self, name: str) -> Any:
-        from frugal.lab.engine import FrugalEngine
+        from frugal.lab.run.engine import FrugalEngine
 
         return getattr(FrugalEngine, name)
 

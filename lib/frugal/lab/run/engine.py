@@ -38,7 +38,7 @@ from papermill.log import logger
 from traitlets import Type
 
 from frugal.files import write_text
-from frugal.lab.warm import OPTIONS, ForkingProvisioner, Nursery, nursery_for
+from frugal.lab.run.warm import OPTIONS, ForkingProvisioner, Nursery, nursery_for
 
 POLL_SECONDS = 1.0
 GRACE_SECONDS = 10.0  # between asking a kernel that is over its limit to stop and killing it
@@ -241,7 +241,7 @@ class FrugalEngine(NBClientEngine):
         Args:
             run_timeout: seconds that the run as a whole may take.
             warm: whether the kernel may be forked from a process that has done the notebook's first imports, which
-                this process keeps for its next runs; see `frugal.lab.warm`. The other arguments are papermill's.
+                this process keeps for its next runs; see `frugal.lab.run.warm`. The other arguments are papermill's.
 
         Raises:
             RunTimeoutError: the run took longer.

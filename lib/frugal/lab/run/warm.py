@@ -19,7 +19,7 @@ from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning import LocalProvisioner
 from nbformat import NotebookNode
 
-from frugal.lab.progress import FOLDER_VARIABLE
+from frugal.lab.run.progress import FOLDER_VARIABLE
 
 OPTIONS = ["--HistoryManager.enabled=False"]  # no run writes its code to the user's history
 
@@ -70,7 +70,7 @@ class Nursery:
     def __init__(self, imports: list[str]) -> None:
         self.setting = (imports, os.getcwd(), surroundings())
         self.channel, theirs = Pipe()
-        command = [sys.executable, "-m", "frugal.lab.nursery"]
+        command = [sys.executable, "-m", "frugal.lab.run.nursery"]
         self.process = Popen(command, stdin=theirs.fileno(), stdout=DEVNULL, stderr=DEVNULL, start_new_session=True)
         theirs.close()
         self.ended: dict[int, int] = {}

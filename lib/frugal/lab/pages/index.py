@@ -11,9 +11,9 @@ from urllib.parse import quote
 from nbformat import NotebookNode
 
 from frugal.files import write_text
-from frugal.lab.parameters import read_notebook
-from frugal.lab.reading import Run, read_run, words
-from frugal.lab.recording import read_records, shown
+from frugal.lab.pages.notebooks import read_notebook
+from frugal.lab.pages.records import read_records, shown
+from frugal.lab.pages.run_facts import RunFacts, read_run, words
 
 TEMPLATE = Path(__file__).parent / "template"
 RESULTS_SHOWN = 6
@@ -27,7 +27,7 @@ class Entry:
     """
 
     number: int
-    run: Run
+    run: RunFacts
     notebook: str
     link: str
     results: dict[str, str]

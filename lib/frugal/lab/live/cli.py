@@ -15,7 +15,8 @@ import click
 
 from frugal.errors import FrugalError, InputError
 from frugal.files import CHECKOUT, reports_folder
-from frugal.lab.parameters import PROFILES, read_notebook, read_parameters, read_values_file, tabulate
+from frugal.lab.pages.notebooks import read_notebook
+from frugal.lab.run.parameters import PROFILES, read_parameters, read_values_file, tabulate
 
 
 class Commands(click.Group):
@@ -63,7 +64,7 @@ def run(
     NOTEBOOK is a path, or the beginning of a name in notebooks/, such as 01. A parameter given with -p has
     precedence over the file's, and that over the profile's.
     """
-    from frugal.lab.run import carry_out, plan_run
+    from frugal.lab.run.execution import carry_out, plan_run
 
     given = {**(read_values_file(values_file) if values_file else {}), **dict(pairs)}
     plans = [plan_run(find_notebook(name), given, profile) for name in notebooks]
@@ -95,7 +96,7 @@ def index(reports: Path | None) -> None:
 @click.option("--reports", type=click.Path(path_type=Path, file_okay=False), help="Where runs are [default: reports/].")
 def gallery(reports: Path | None) -> None:
     """Write docs/gallery, pages of the newest finished run of each notebook for readers of the repository."""
-    from frugal.lab.gallery import write_gallery
+    from frugal.lab.pages.gallery import write_gallery
 
     click.echo(f"gallery: {write_gallery(reports or reports_folder(), CHECKOUT / 'docs' / 'gallery')}")
 
@@ -169,7 +170,7 @@ def chat(
         raise click.UsageError("--system and --markers are part of a saved conversation: leave them out with --load")
     from frugal.combine import Guided
     from frugal.generate import CHAT_SAMPLING, ChatSession
-    from frugal.lab.terminal import converse, model_called
+    from frugal.lab.live.terminal import converse, model_called
 
     given = {name: value for name, value in sampling.items() if value not in (None, ())}
     chosen = replace(CHAT_SAMPLING, **given)  # before the model is loaded, so that a wrong value is refused at once
@@ -189,7 +190,7 @@ def chat(
 
 
 def rebuild_index(reports: Path) -> None:
-    from frugal.lab.index import write_index
+    from frugal.lab.pages.index import write_index
 
     click.echo(f"index: {write_index(reports)}")
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from nbformat import NotebookNode
 
+from frugal.lab.pages.notebooks import markdown_sources, plain, split_title
+
 # Shown in words and in colour, so that neither is needed to read it.
 STATUS_WORDS = {
     "done": "done",
@@ -26,7 +28,7 @@ STATUS_WORDS = {
 
 
 @dataclass(frozen=True)
-class Run:
+class RunFacts:
     """One run of a notebook; `facts` are the rest of what was recorded, as pairs of name and words."""
 
     title: str
@@ -54,14 +56,14 @@ class Run:
         return "" if self.seconds is None else duration_words(self.seconds)
 
 
-def read_run(notebook: NotebookNode, name: str) -> Run:
+def read_run(notebook: NotebookNode, name: str) -> RunFacts:
     """The facts of a run; `name` is the title of a notebook that has none."""
     run = recorded_run(notebook)
     title, text = split_title(next(iter(markdown_sources(notebook)), ""))
     error = run.get("error") or first_error(notebook)
     status = run.get("status") or ("failed" if error else "unknown")
     seconds = run.get("seconds")
-    return Run(
+    return RunFacts(
         title=title or str(run.get("notebook") or name),
         summary=first_sentence(text),
         status=status if status in STATUS_WORDS else "unknown",
@@ -125,31 +127,11 @@ def first_error(notebook: NotebookNode) -> str:
     return ""
 
 
-def markdown_sources(notebook: NotebookNode) -> list[str]:
-    return [cell.source for cell in notebook.cells if cell.cell_type == "markdown" and not is_papermill_banner(cell)]
-
-
-def is_papermill_banner(cell: NotebookNode) -> bool:
-    """Whether papermill put the cell there to point at an error."""
-    return "papermill-error-cell-tag" in cell.metadata.get("tags", [])
-
-
-def split_title(source: str) -> tuple[str, str]:
-    """The heading that a notebook's first text starts with, as plain text, and the rest."""
-    heading = re.match(r"\s*#[ \t]+(.+)", source)
-    return (plain(heading[1]), source[heading.end() :]) if heading else ("", source)
-
-
 def first_sentence(markdown: str) -> str:
     paragraph = markdown.strip().split("\n\n")[0]
     if paragraph.startswith(("#", "|", "```", "- ", "$$", "<")):
         return ""
     return re.split(r"(?<=[.!?])\s", plain(" ".join(paragraph.split())), maxsplit=1)[0]
-
-
-def plain(markdown: str) -> str:
-    """Markdown of one line without links, emphasis and the signs around formulas."""
-    return re.sub(r"\*+|`|\$", "", re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", markdown)).strip()
 
 
 def read_time(text: Any) -> datetime | None:

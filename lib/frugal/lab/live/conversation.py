@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from frugal.lab.widgets import is_interactive
+from frugal.lab.live.widgets import is_interactive
 
 if TYPE_CHECKING:
     from ipywidgets import VBox

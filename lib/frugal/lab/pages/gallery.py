@@ -14,9 +14,10 @@ from nbformat import NotebookNode
 
 from frugal.errors import InputError
 from frugal.files import appearing
-from frugal.lab.latest import latest_runs
-from frugal.lab.reading import Run, is_papermill_banner, read_run, split_title
-from frugal.lab.report import WIDGET, without_progress
+from frugal.lab.pages.latest_runs import latest_runs
+from frugal.lab.pages.notebooks import is_papermill_banner, split_title
+from frugal.lab.pages.report import WIDGET, without_progress
+from frugal.lab.pages.run_facts import RunFacts, read_run
 
 PROFILE = "default"
 NOTEBOOKS = "../../notebooks"  # as seen from docs/gallery
@@ -72,12 +73,12 @@ class Figures:
         self.first = self.first or str(image)
 
 
-def entry(name: str, run: Run, figures: Figures) -> str:
+def entry(name: str, run: RunFacts, figures: Figures) -> str:
     """A run in the list of all."""
     return "\n\n".join(filter(None, [f"## [{run.title}]({name}.md)", run.summary, figures.first]))
 
 
-def page(notebook: NotebookNode, run: Run, figures: Figures, names: set[str]) -> str:
+def page(notebook: NotebookNode, run: RunFacts, figures: Figures, names: set[str]) -> str:
     """A run's text, figures and results; its code stays in the notebook."""
     name = figures.name
     parts = [f"# {run.title}", f"[All pages](README.md) · [the notebook, with its code]({NOTEBOOKS}/{name}.ipynb)"]

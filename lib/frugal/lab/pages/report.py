@@ -19,8 +19,8 @@ from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from nbformat import NotebookNode
 
 from frugal.files import write_text
-from frugal.lab.parameters import read_notebook
-from frugal.lab.reading import is_papermill_banner, read_run, split_title, words
+from frugal.lab.pages.notebooks import is_papermill_banner, read_notebook, split_title
+from frugal.lab.pages.run_facts import read_run, words
 
 TEMPLATE = Path(__file__).parent / "template"
 WIDGET = "application/vnd.jupyter.widget-view+json"

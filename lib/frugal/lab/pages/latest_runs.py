@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from frugal.errors import InputError
 from frugal.files import reports_folder
-from frugal.lab.parameters import read_notebook
-from frugal.lab.recording import read_records
+from frugal.lab.pages.notebooks import read_notebook
+from frugal.lab.pages.records import read_records
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode

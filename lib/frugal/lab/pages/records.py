@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from frugal.errors import InputError
-from frugal.lab.parameters import read_notebook
+from frugal.lab.pages.notebooks import read_notebook
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode

@@ -53,29 +53,6 @@ class Parameter:
     profiles: dict[str, Any] = field(default_factory=dict)
 
 
-def read_notebook(path: Path) -> "NotebookNode":
-    """Read and validate a notebook file, as format 4.
-
-    Raises:
-        InputError: the file is missing, empty or not a notebook.
-    """
-    import nbformat  # takes a second or two: spared to the notebooks that import this room to record results
-
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); give the path of a notebook") from error
-    if not text.strip():
-        raise InputError(f"{path}: is empty; expected a notebook (.ipynb)")
-    try:
-        notebook = nbformat.reads(text, as_version=4)
-        nbformat.validate(notebook)
-    except Exception as error:  # nbformat raises errors of many kinds on text that is no notebook
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: is not a valid notebook ({reason[:200]}); save it again from JupyterLab") from error
-    return notebook
-
-
 def read_parameters(notebook: "NotebookNode") -> list[Parameter]:
     """The parameters that the notebook's one cell tagged `parameters` declares, in its order.
 

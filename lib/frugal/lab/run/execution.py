@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from frugal.errors import InputError
 from frugal.files import CHECKOUT, reports_folder, write_text
-from frugal.lab.parameters import Parameter, check, profile_values, read_notebook, read_parameters
-from frugal.lab.progress import RunStopped
-from frugal.lab.provenance import provenance
+from frugal.lab.pages.notebooks import read_notebook
+from frugal.lab.run.parameters import Parameter, check, profile_values, read_parameters
+from frugal.lab.run.progress import RunStopped
+from frugal.lab.run.provenance import provenance
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -198,7 +199,7 @@ def execute(
     plan: Plan, notebook: "NotebookNode", folder: Path, timeout: float | None, warm: bool
 ) -> tuple[str, str | None]:
     """Run the cells, changing the notebook in place; give the status and what went wrong."""
-    from frugal.lab.engine import FrugalEngine, RunTimeoutError
+    from frugal.lab.run.engine import FrugalEngine, RunTimeoutError
 
     try:
         FrugalEngine.execute_notebook(
@@ -255,7 +256,7 @@ def keep(folder: Path, notebook: "NotebookNode", about: dict[str, Any]) -> None:
     """Write the run's final notebook, status and report."""
     import nbformat
 
-    from frugal.lab.report import write_report
+    from frugal.lab.pages.report import write_report
 
     notebook.metadata["frugal"] = {"run": about}
     path = folder / "notebook.ipynb"
