@@ -3,13 +3,14 @@
 from typing import get_args
 
 import pytest
+import pytorch_optimizer
 import torch
 from torch import nn
 
 from frugal.errors import InputError
 from frugal.piecewise import PiecewisePolynomial
 from frugal.training import fit
-from frugal.training.optimizers import OptimizerName, SparseLion, make_optimizer
+from frugal.training.optimizers import Lion, OptimizerName, SparseLion, make_optimizer
 
 
 def steps_of(optimizer_of: object, gradients: list[torch.Tensor]) -> torch.Tensor:
@@ -21,11 +22,18 @@ def steps_of(optimizer_of: object, gradients: list[torch.Tensor]) -> torch.Tenso
     return weight.detach()
 
 
-def test_where_every_entry_has_a_gradient_sparse_lion_is_lion() -> None:
+def test_lion_is_that_of_pytorch_optimizer_and_sparse_lion_too_where_every_entry_has_a_gradient() -> None:
     torch.manual_seed(0)
     gradients = [torch.randn(20) for _ in range(6)]
-    ours = steps_of(lambda p: SparseLion(p, 0.01, weight_decay=0.1), gradients)
-    torch.testing.assert_close(ours, steps_of(lambda p: make_optimizer("lion", p, 0.01, 0.1), gradients))
+    peer = steps_of(lambda p: pytorch_optimizer.Lion(p, 0.01, weight_decay=0.1), gradients)
+    for kind in (Lion, SparseLion):
+        torch.testing.assert_close(steps_of(lambda p, kind=kind: kind(p, 0.01, weight_decay=0.1), gradients), peer)
+
+
+def test_lion_goes_on_moving_what_is_no_longer_touched() -> None:
+    gradients = [torch.ones(2), torch.tensor([1.0, 0.0])]
+    moved = torch.linspace(-1, 1, 2) - steps_of(lambda p: Lion(p, 0.1), gradients)
+    torch.testing.assert_close(moved, torch.tensor([0.2, 0.2]))
 
 
 def test_an_entry_sees_only_the_steps_that_touch_it() -> None:

@@ -4,6 +4,6 @@ What any model may be trained with enters here; what one family alone trains wit
 """
 
 from frugal.training.loop import fit, seed_everything, warm_up_and_decay
-from frugal.training.optimizers import OptimizerName, SparseLion, make_optimizer
+from frugal.training.optimizers import Lion, OptimizerName, SparseLion, make_optimizer
 
-__all__ = ["OptimizerName", "SparseLion", "fit", "make_optimizer", "seed_everything", "warm_up_and_decay"]
+__all__ = ["Lion", "OptimizerName", "SparseLion", "fit", "make_optimizer", "seed_everything", "warm_up_and_decay"]

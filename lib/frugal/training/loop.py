@@ -1,8 +1,4 @@
-"""Gradient training for all families: seeds, and one loop on Lightning Fabric.
-
-Fabric does devices, precision and clipping. Lightning's Trainer is not used: on an interrupt it leaves the process
-with `sys.exit`, having made the kernel deaf to further ones.
-"""
+"""Gradient training for all families: seeds, and one loop of steps."""
 
 import math
 import random
@@ -17,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from frugal.device import choose_device
 from frugal.errors import InputError
 
 # The cycle it warns of is cut: gradients are dropped before every step and after the last.
@@ -68,7 +65,7 @@ def fit(
     Args:
         model: is moved to `device` and left there.
         loss: `loss(model, batch)` gives the scalar to descend.
-        batches: such as a DataLoader; begun again whenever it ends.
+        batches: such as a DataLoader, of tensors or of tuples or lists of them; begun again whenever it ends.
         optimizer: of the model's parameters; its learning rate is the highest that `schedule` reaches.
         steps: budget in optimiser steps: the same seed gives the same model.
         seconds: budget in wall-clock time: the result depends on the machine.
@@ -76,7 +73,7 @@ def fit(
         clip: largest norm of the gradient; None leaves it as it is.
         accumulate: batches whose mean gradient makes one step.
         create_graph: let the gradient be differentiated again, which second-order optimisers need.
-        device: "cpu" or "cuda".
+        device: "cpu", "cuda", "mps" or "auto".
         title: what the progress bar says; empty for no bar.
 
     Returns:
@@ -85,8 +82,6 @@ def fit(
     Raises:
         InputError: no budget, no batches, or a loss that is not finite.
     """
-    from lightning.fabric import Fabric  # here, because it takes seconds to import
-
     if steps is None and seconds is None:
         raise InputError("steps=None, seconds=None: training needs a budget; give one of them")
     if steps is not None and steps < 1:
@@ -95,16 +90,16 @@ def fit(
         raise InputError("batches: can be gone through only once; give a DataLoader or a list")
     if next(iter(batches), None) is None:
         raise InputError("batches: there are none; give a text that fills at least one")
-    fabric = Fabric(accelerator=device, devices=1)
-    model, optimizer = fabric.setup(model.train(), optimizer)
+    place = choose_device(device)
+    model.to(place).train()
     rates = [group["lr"] for group in optimizer.param_groups]
     losses: list[float] = []
     begin = time.monotonic()
     stream = chain.from_iterable(repeat(batches))
 
     def descend(batch: Any) -> float:
-        value = loss(model, fabric.to_device(batch)) / accumulate
-        fabric.backward(value, create_graph=create_graph)
+        value = loss(model, _moved(batch, place)) / accumulate
+        value.backward(create_graph=create_graph)
         return value.item()
 
     with tqdm(desc=title, total=steps, unit=" steps", disable=not title) as bar:
@@ -123,9 +118,16 @@ def fit(
                 where = title or "training"
                 raise InputError(f"{where}: the loss is {losses[-1]} at step {len(losses)}; lower the learning rate")
             if clip is not None:  # a gradient that is not finite is left to the next loss to tell
-                fabric.clip_gradients(model, optimizer, max_norm=clip, error_if_nonfinite=False)
+                nn.utils.clip_grad_norm_(model.parameters(), clip)
             optimizer.step()
             bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
             bar.update()
     optimizer.zero_grad()
     return losses
+
+
+def _moved(batch: Any, device: torch.device) -> Any:
+    """A tensor, or a tuple or list of tensors, on this device."""
+    if isinstance(batch, (tuple, list)):
+        return [_moved(part, device) for part in batch]
+    return batch.to(device)

@@ -1,4 +1,4 @@
-"""Optimisers by name, and sparse Lion, which leaves alone what a batch does not touch."""
+"""Optimisers by name: Lion, and sparse Lion, which leaves alone what a batch does not touch."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, get_args
@@ -12,16 +12,15 @@ from frugal.errors import InputError
 OptimizerName = Literal["adam", "adamw", "lion", "sparse_lion", "adahessian"]
 
 
-class SparseLion(Optimizer):
-    """Lion on the entries whose gradient is not zero; weight and momentum of the others stay as they are.
-
-    A plain Lion goes on moving an entry by the whole learning rate for as long as it remembers a gradient. Where a
-    batch touches few of the weights, as in a piecewise layer, that is most of its motion. With gradient g, momentum m:
+class Lion(Optimizer):
+    """Moves every weight by the learning rate, in the direction of the sign alone. With gradient g, momentum m:
 
         w <- w (1 - lr decay) - lr sign(beta_1 m + (1 - beta_1) g),    m <- beta_2 m + (1 - beta_2) g.
 
-    Chen et al., "Symbolic discovery of optimization algorithms", 2023, algorithm 2, restricted to g != 0.
+    Chen et al., "Symbolic discovery of optimization algorithms", 2023, algorithm 2.
     """
+
+    sparse = False
 
     def __init__(
         self,
@@ -38,7 +37,7 @@ class SparseLion(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Move each touched weight once; give what `closure` gives, if there is one."""
+        """Move each weight that has a gradient once; give what `closure` gives, if there is one."""
         value = None
         if closure is not None:
             with torch.enable_grad():
@@ -51,12 +50,23 @@ class SparseLion(Optimizer):
                 if weight not in self.state:
                     self.state[weight]["momentum"] = torch.zeros_like(weight)
                 gradient, momentum = weight.grad, self.state[weight]["momentum"]
-                touched = gradient.sign().abs_()  # 1 or 0; quicker than a comparison
+                # 1 or 0; quicker than a comparison
+                touched = gradient.sign().abs_() if self.sparse else torch.ones_like(gradient)
                 if group["weight_decay"]:
                     weight.mul_(1 - rate * group["weight_decay"] * touched)
                 weight.addcmul_(momentum.lerp(gradient, 1 - beta_1).sign_(), touched, value=-rate)
                 momentum.addcmul_(gradient - momentum, touched, value=1 - beta_2)
         return value
+
+
+class SparseLion(Lion):
+    """Lion on the entries whose gradient is not zero; weight and momentum of the others stay as they are.
+
+    A plain Lion goes on moving an entry by the whole learning rate for as long as it remembers a gradient. Where a
+    batch touches few of the weights, as in a piecewise layer, that is most of its motion.
+    """
+
+    sparse = True
 
 
 def make_optimizer(
@@ -71,11 +81,9 @@ def make_optimizer(
         case "sparse_lion":
             return SparseLion(parameters, lr=learning_rate, weight_decay=weight_decay)
         case "lion":
-            from pytorch_optimizer import Lion  # here, because it takes seconds to import
-
             return Lion(parameters, lr=learning_rate, weight_decay=weight_decay)
         case "adahessian":
-            from pytorch_optimizer import AdaHessian
+            from pytorch_optimizer import AdaHessian  # here, because it takes seconds to import
 
             return AdaHessian(parameters, lr=learning_rate, weight_decay=weight_decay, eps=1e-4)
     raise InputError(f"optimizer={name!r}: must be one of {', '.join(get_args(OptimizerName))}")

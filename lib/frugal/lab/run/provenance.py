@@ -20,7 +20,6 @@ PACKAGES = (
     "tokenizers",
     "numpy",
     "faiss-cpu",
-    "lightning",
     "papermill",
     "nbclient",
     "ipykernel",
