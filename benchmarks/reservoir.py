@@ -24,7 +24,7 @@ import torch
 
 from frugal.device import processor
 from frugal.files import write_text
-from frugal.reservoir import Reservoir
+from frugal.reservoir import Reservoir, run_parallel
 
 STEPS = 10_000
 TOKENS = 32_000  # at most, over all streams
@@ -44,7 +44,7 @@ def ours(size: int, width: int, **settings: float) -> Contestant:
 
 def ours_in_lanes(size: int, width: int, **settings: float) -> Contestant:
     reservoir = Reservoir(width, size, leak=LEAK, spectral_radius=RADIUS, **settings)  # type: ignore[arg-type]
-    return lambda inputs: reservoir.run_parallel(torch.from_numpy(inputs[0]), 1e-4)
+    return lambda inputs: run_parallel(reservoir, torch.from_numpy(inputs[0]), 1e-4)
 
 
 def reservoirpy(size: int, width: int) -> Contestant:

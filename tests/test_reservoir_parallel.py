@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from frugal.errors import InputError
-from frugal.reservoir import DeepReservoir, Reservoir, diagnostics
+from frugal.reservoir import DeepReservoir, Reservoir, diagnostics, run_parallel
 from frugal.reservoir.topologies import TOPOLOGIES
 
 D = torch.float64
@@ -24,7 +24,7 @@ def test_lanes_give_the_sequential_states_within_the_tolerance(topology: str, to
     reservoir = Reservoir(2, 64, topology=topology, spectral_radius=0.8, leak=0.7)
     inputs = noise(4003, 2)
     start = 0.5 * noise(1, 64)
-    result = reservoir.run_parallel(inputs, tolerance, start, lanes=7)
+    result = run_parallel(reservoir, inputs, tolerance, start, lanes=7)
     states, state = reservoir.run(inputs[None], start)
     assert result.lanes == 7
     assert 0 < result.washout < 300
@@ -37,7 +37,7 @@ def test_lanes_give_the_sequential_states_within_the_tolerance(topology: str, to
 def test_a_stack_of_reservoirs_runs_in_lanes_too() -> None:
     deep = DeepReservoir([Reservoir(1, 32, spectral_radius=0.7), Reservoir(32, 32, spectral_radius=0.7)])
     inputs = noise(3000, 1)
-    result = deep.run_parallel(inputs, 1e-4, lanes=4)
+    result = run_parallel(deep, inputs, 1e-4, lanes=4)
     assert result.lanes == 4
     torch.testing.assert_close(result.states, deep.run(inputs[None])[0][0], rtol=1e-3, atol=1e-4)
 
@@ -46,7 +46,7 @@ def test_a_reservoir_that_does_not_forget_is_run_sequentially_and_says_so() -> N
     reservoir = Reservoir(1, 64, topology="orthogonal", spectral_radius=1.0, activation="identity", input_scale=0.1)
     inputs = noise(2000, 1)
     with pytest.warns(UserWarning, match="run sequentially: the reservoir does not forget"):
-        result = reservoir.run_parallel(inputs, lanes=8)
+        result = run_parallel(reservoir, inputs, lanes=8)
     assert result.lanes == 1
     assert "does not forget" in result.reason
     assert torch.equal(result.states, reservoir.run(inputs[None])[0][0])
@@ -57,7 +57,7 @@ def test_lanes_that_disagree_at_a_seam_are_not_used(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("frugal.reservoir.parallel.measured_washout", lambda *_: 2)
     reservoir = Reservoir(1, 64, leak=0.1)
     with pytest.warns(UserWarning, match="lanes disagree by"):
-        result = reservoir.run_parallel(noise(1000, 1), 1e-5, lanes=4)
+        result = run_parallel(reservoir, noise(1000, 1), 1e-5, lanes=4)
     assert result.lanes == 1
 
 
@@ -65,24 +65,24 @@ def test_lanes_that_disagree_at_a_seam_are_not_used(monkeypatch: pytest.MonkeyPa
 def test_a_short_stream_is_run_sequentially_without_ado(steps: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        result = Reservoir(1, 16, spectral_radius=0.3).run_parallel(noise(steps, 1), lanes=64)
+        result = run_parallel(Reservoir(1, 16, spectral_radius=0.3), noise(steps, 1), lanes=64)
     assert len(result.states) == steps
 
 
 def test_pieces_of_a_long_stream_continue_each_other() -> None:
     reservoir = Reservoir(1, 32, spectral_radius=0.7)
     inputs = noise(4000, 1)
-    first = reservoir.run_parallel(inputs[:2000], lanes=3)
-    second = reservoir.run_parallel(inputs[2000:], state=first.state, lanes=3)
+    first = run_parallel(reservoir, inputs[:2000], lanes=3)
+    second = run_parallel(reservoir, inputs[2000:], state=first.state, lanes=3)
     whole = reservoir.run(inputs[None])[0][0]
     torch.testing.assert_close(torch.cat((first.states, second.states)), whole, rtol=1e-3, atol=1e-4)
 
 
 def test_lanes_need_one_stream_and_a_positive_tolerance() -> None:
     with pytest.raises(InputError, match=r"one stream, \[T, d\]"):
-        Reservoir(1, 16).run_parallel(noise(1, 5, 1))
+        run_parallel(Reservoir(1, 16), noise(1, 5, 1))
     with pytest.raises(InputError, match="tolerance=0"):
-        Reservoir(1, 16).run_parallel(noise(5, 1), 0)
+        run_parallel(Reservoir(1, 16), noise(5, 1), 0)
 
 
 @pytest.mark.parametrize(("radius", "leak"), [(0.9, 1.0), (0.5, 0.5), (0.8, 0.1)])

@@ -31,7 +31,7 @@ class Readout(nn.Module, ABC):
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """The constructor's arguments, as plain values: with the weights they make the readout anew."""
+        """The constructor's arguments, as plain values: with the weights they make the readout again."""
 
 
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

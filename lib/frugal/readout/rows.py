@@ -71,7 +71,7 @@ class KeptRows(Rows):
             yield self.inputs[places], self.targets[places]
 
     def shuffle_columns(self, columns: slice, seed: int = 0) -> "KeptRows":
-        """The same rows with these columns taken from other rows: the control that shows what they are worth."""
+        """The same rows with these columns taken from other rows: the control that shows how much they gain."""
         inputs = self.inputs.clone()
         places = torch.randperm(self.count, generator=torch.Generator().manual_seed(seed))
         inputs[:, columns] = self.inputs[places, columns]

@@ -46,6 +46,17 @@ def memory_capacity(
     the next, and squared correlations below 4 / `test` count as none.
 
     Jaeger, "Short term memory in echo state networks", GMD report 152, 2002.
+
+    Args:
+        fit, test, washout: steps of each part.
+
+    Raises:
+        InputError: the reservoir does not take one input, or the washout is shorter than the lags.
+
+    >>> from frugal.reservoir import Reservoir
+    >>> ring = Reservoir(1, 20, topology="ring", spectral_radius=0.95, activation="identity")
+    >>> 18 < memory_capacity(ring, fit=2000, test=2000).total < 20
+    True
     """
     reservoir = double(reservoir, input_size=1)
     lags = 2 * reservoir.size
@@ -89,6 +100,17 @@ def information_processing_capacity(
     window: for each degree, the longest lag grows until nothing more is found.
 
     Dambre et al., "Information processing capacity of dynamical systems", Scientific Reports 2, 2012.
+
+    Args:
+        steps, washout: driven by noise; degree: highest of the products.
+
+    Raises:
+        InputError: the reservoir does not take one input.
+
+    >>> from frugal.reservoir import Reservoir
+    >>> line = Reservoir(1, 5, topology="ring", spectral_radius=0.5, activation="identity")
+    >>> information_processing_capacity(line, steps=5000, degree=2).rank
+    5
     """
     from scipy.stats import chi2
 

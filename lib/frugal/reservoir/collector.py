@@ -1,10 +1,10 @@
-"""What every reservoir and every stack of them can do: run, step, run in pieces or in lanes, save and load."""
+"""What every reservoir and every stack of them can do: run, step, run in pieces, save and load."""
 
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -13,9 +13,6 @@ from torch import Tensor, nn
 
 from frugal.errors import InputError, UnavailableError
 from frugal.files import appearing
-
-if TYPE_CHECKING:
-    from frugal.reservoir.parallel import ParallelStates
 
 
 class StateCollector(nn.Module, ABC):
@@ -85,14 +82,6 @@ class StateCollector(nn.Module, ABC):
         for piece in inputs.split(length, dim=1):
             states, state = self.run(piece, state)
             yield states, state
-
-    def run_parallel(
-        self, inputs: Tensor, tolerance: float = 1e-5, state: Tensor | None = None, lanes: int | None = None
-    ) -> "ParallelStates":
-        """Run one stream [T, d] cut into lanes that advance side by side; see `frugal.reservoir.parallel`."""
-        from frugal.reservoir.parallel import run_parallel
-
-        return run_parallel(self, inputs, tolerance, state, lanes)
 
     def save(self, folder: Path) -> None:
         """Write `model.safetensors` and `config.json`; the folder appears whole."""

@@ -23,6 +23,12 @@ class DeepReservoir(StateCollector):
 
     Raises:
         InputError: no layers, sizes that do not fit, or another `read_out`.
+
+    Example:
+        >>> import torch
+        >>> stack = DeepReservoir([Reservoir(2, 30), Reservoir(30, 20, seed=1)])
+        >>> stack.run(torch.rand(1, 5, 2))[0].shape
+        torch.Size([1, 5, 50])
     """
 
     def __init__(self, layers: Sequence[Reservoir], *, read_out: str = "all") -> None:

@@ -44,6 +44,10 @@ def forgetting(reservoir: StateCollector, inputs: Tensor, *, trials: int = 8, se
 
     Computed in float64. Jaeger 2001 calls the coming together the echo state property; a finite experiment can
     refute it for an input, and support it, not prove it.
+
+    >>> inputs = torch.rand(200, 1, generator=torch.Generator().manual_seed(0))
+    >>> forgetting(Reservoir(1, 30, spectral_radius=0.5), inputs).echo_state
+    True
     """
     reservoir = copy.deepcopy(reservoir).double()
     random = torch.Generator().manual_seed(seed)
@@ -70,6 +74,13 @@ def lyapunov_exponent(reservoir: StateCollector, inputs: Tensor, *, washout: int
 
     Negative: differences die out, the inputs decide the state; positive: chaos. Benettin's method in float64: a
     difference of 1e-8 is measured and set back to that length after each step.
+
+    Raises:
+        InputError: no more inputs than the washout.
+
+    >>> halving = Reservoir.from_matrices(0.5 * torch.eye(4), torch.ones(4, 1), activation="identity")
+    >>> round(lyapunov_exponent(halving, torch.zeros(150, 1)), 6), round(math.log(0.5), 6)
+    (-0.693147, -0.693147)
     """
     if len(inputs) <= washout:
         raise InputError(f"{len(inputs)} inputs: more than the washout of {washout} steps are needed")
@@ -92,7 +103,11 @@ def lyapunov_exponent(reservoir: StateCollector, inputs: Tensor, *, washout: int
 
 
 def effective_spectral_radius(reservoir: Reservoir) -> float:
-    """Largest eigenvalue modulus of the linearised step at rest, (1 - a) I + a f'(0) W, leaks and slope included."""
+    """Largest eigenvalue modulus of the linearised step at rest, (1 - a) I + a f'(0) W, leaks and slope included.
+
+    >>> round(effective_spectral_radius(Reservoir(1, 20, topology="ring", spectral_radius=0.8)), 6)
+    0.8
+    """
     leak = reservoir.leak.double().unsqueeze(1)  # [N, 1]
     W = reservoir.W.double()
     step = torch.diag(1 - leak[:, 0]) + leak * SLOPES[reservoir.activation] * W
@@ -118,6 +133,10 @@ def state_spectrum(states: Tensor) -> StateSpectrum:
     """Spectrum of `states` [T, N]; leave the washout away.
 
     Effective rank as in Roy and Vetterli, "The effective rank", EUSIPCO 2007, on variances.
+
+    >>> spectrum = state_spectrum(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]))
+    >>> spectrum.rank, round(spectrum.effective_rank, 6)
+    (2, 2.0)
     """
     centred = states.double() - states.double().mean(dim=0)
     values = torch.linalg.svdvals(centred) / math.sqrt(len(states))

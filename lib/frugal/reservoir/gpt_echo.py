@@ -25,6 +25,13 @@ def gpt_echo(
 
     Input weights are Xavier uniform, recurrent weights normal with standard deviation 1/sqrt(N) where they exist and
     then scaled to the spectral radius, the activation is GELU, and there is no bias.
+
+    Args:
+        input_size: width d of the inputs; size: units N of each layer.
+        connectivity: share of the recurrent weights that exist.
+
+    >>> gpt_echo(16, 64, layers=2).size
+    64
     """
     rng = np.random.default_rng(seed)
     widths = [input_size] + [size] * (layers - 1)
@@ -50,5 +57,8 @@ def normalise_over_time(features: Tensor) -> Tensor:
     """Divide each channel of `features` [B, T, d] by its length over the window, as the original does.
 
     The window's later tokens thereby change its earlier inputs: scores of a model that uses this are not causal.
+
+    >>> normalise_over_time(torch.tensor([[[3.0], [4.0]]])).flatten().tolist()
+    [0.6000000238418579, 0.800000011920929]
     """
     return features / features.norm(dim=1, keepdim=True)

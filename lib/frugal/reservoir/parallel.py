@@ -50,7 +50,11 @@ class ParallelStates:
 
 
 def run_parallel(
-    reservoir: StateCollector, inputs: Tensor, tolerance: float, state: Tensor | None, lanes: int | None
+    reservoir: StateCollector,
+    inputs: Tensor,
+    tolerance: float = 1e-5,
+    state: Tensor | None = None,
+    lanes: int | None = None,
 ) -> ParallelStates:
     """Run one stream `inputs` [T, d] in lanes, so that states are within `tolerance` of the sequential run's.
 
@@ -60,10 +64,20 @@ def run_parallel(
     `state` on.
 
     Args:
+        reservoir: or a stack of them.
+        state: [1, S] to go on from; zeros by default.
         lanes: how many; by default as many as this machine and the washout make worthwhile.
 
     Raises:
         InputError: the inputs are not one stream, or the tolerance is not positive.
+
+    Example:
+        >>> import torch
+        >>> from frugal.reservoir import Reservoir
+        >>> stream = torch.rand(4000, 1)
+        >>> fast = run_parallel(Reservoir(1, 50, spectral_radius=0.5), stream, lanes=4)
+        >>> fast.lanes, fast.states.shape, fast.seam_error <= 1e-5
+        (4, torch.Size([4000, 50]), True)
     """
     if inputs.ndim != 2:
         raise InputError(f"inputs of shape {list(inputs.shape)}: expected one stream, [T, d]")
@@ -78,7 +92,7 @@ def run_parallel(
     washout = measured_washout(reservoir, inputs, tolerance)
     if washout is None:
         reason = f"the reservoir does not forget to within {tolerance:g} in {longest_washout(inputs)} steps"
-        warnings.warn(f"run sequentially: {reason}", stacklevel=3)
+        warnings.warn(f"run sequentially: {reason}", stacklevel=2)
         return sequential(reservoir, inputs, state, reason)
     lanes = min(wanted, len(inputs) // (LANE_TO_WASHOUT * washout))
     if lanes < 2:
@@ -86,7 +100,7 @@ def run_parallel(
     result = in_lanes(reservoir, inputs, state, lanes, washout)
     if not result.seam_error <= tolerance:
         reason = f"lanes disagree by {result.seam_error:.1e} where they meet"
-        warnings.warn(f"run sequentially: {reason}, more than the tolerance {tolerance:g}", stacklevel=3)
+        warnings.warn(f"run sequentially: {reason}, more than the tolerance {tolerance:g}", stacklevel=2)
         return sequential(reservoir, inputs, state, reason)
     return result
 

@@ -42,8 +42,24 @@ class Reservoir(StateCollector):
         leak: a in (0, 1]; one number, or one for each unit: several time scales side by side.
         activation: f, one of "tanh", "gelu", "identity".
 
+        input_scale, bias_scale: bounds of the weights from the inputs and of the bias.
+        seed: of all weights.
+        dtype, device: of weights and states.
+
+    Attributes:
+        W_in: [N, d]; bias, leak: [N].
+        recurrence: what holds W and multiplies by it.
+
     Raises:
         InputError: a value outside its range.
+
+    Example:
+        >>> import torch
+        >>> reservoir = Reservoir(input_size=3, size=50, spectral_radius=0.8, leak=0.5, seed=1)
+        >>> states, state = reservoir.run(torch.rand(2, 100, 3))  # two streams of 100 steps
+        >>> states.shape, state.shape
+        (torch.Size([2, 100, 50]), torch.Size([2, 50]))
+        >>> later, _ = reservoir.run(torch.rand(2, 10, 3), state)  # they go on
     """
 
     W_in: Tensor
@@ -101,6 +117,15 @@ class Reservoir(StateCollector):
         """A reservoir of given weights W [N, N], W_in [N, d], bias [N], in the dtype and on the device of W.
 
         Zeros in W cost nothing where at least three quarters of its entries are zero.
+
+        Raises:
+            InputError: shapes that do not fit, or a value outside its range.
+
+        Example:
+            >>> import torch
+            >>> delay = Reservoir.from_matrices(torch.zeros(1, 1), torch.ones(1, 1), activation="identity")
+            >>> delay.run(torch.tensor([[[1.0], [2.0]]]))[0].tolist()
+            [[[1.0], [2.0]]]
         """
         if W.ndim != 2 or W.shape[0] != W.shape[1]:
             raise InputError(f"W of shape {list(W.shape)}: must be a square matrix [N, N]")

@@ -28,6 +28,9 @@ def mackey_glass(steps: int, seed: int = 0) -> Tensor:
 
     dx/dt = 0.2 x(t - 17) / (1 + x(t - 17)^10) - 0.1 x(t), fourth-order Runge-Kutta with step 0.1, the delayed value
     at half steps the mean of its neighbours, history 1.2 +- 0.1, 1000 time units dropped, every tenth point kept.
+
+    >>> round(mackey_glass(1).item(), 6)
+    0.067779
     """
     delay, dropped, every, h = 170, 10_000, 10, 0.1
     total = delay + 1 + dropped + every * steps
@@ -53,6 +56,10 @@ def narma10(steps: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
     y[t+1] = 0.3 y[t] + 0.05 y[t] (y[t] + .. + y[t-9]) + 1.5 u[t-9] u[t] + 0.1 with u uniform in [0, 0.5].
     Atiya and Parlos, IEEE Transactions on Neural Networks 11, 2000.
+
+    >>> inputs, targets = narma10(100)
+    >>> inputs.shape, targets.shape
+    (torch.Size([100]), torch.Size([100]))
     """
     dropped = 200
     u = np.random.default_rng(seed).uniform(0, 0.5, steps + dropped)
@@ -63,7 +70,11 @@ def narma10(steps: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def lorenz(steps: int, seed: int = 0, dt: float = 0.02) -> Tensor:
-    """The Lorenz system [steps, 3], fourth-order Runge-Kutta with step `dt`, 1000 steps dropped."""
+    """The Lorenz system [steps, 3], fourth-order Runge-Kutta with step `dt`, 1000 steps dropped.
+
+    >>> lorenz(5).shape
+    torch.Size([5, 3])
+    """
     dropped = 1000
     state = np.array([1.0, 1.0, 1.0]) + 0.1 * np.random.default_rng(seed).standard_normal(3)
     path = np.empty((dropped + steps, 3))
@@ -100,6 +111,15 @@ def score_mackey_glass(reservoir: Reservoir, *, ridge: float, fit: int = 2000, s
     steps apart, 84 steps of free run from each.
 
     Jaeger and Haas, "Harnessing nonlinearity", Science 304, 2004, whose 1000 units reached log10 NRMSE84 = -4.2.
+
+    Args:
+        ridge: penalty of `LinearMap.fit`.
+
+    Raises:
+        InputError: the reservoir does not take one input.
+
+    >>> score_mackey_glass(Reservoir(1, 50, spectral_radius=1.0, bias_scale=0.2), ridge=1e-9).one_step < 0.01
+    True
     """
     reservoir = double(reservoir, input_size=1)
     washout, starts, apart, ahead = 1000, 100, 100, 84
@@ -117,7 +137,17 @@ def score_mackey_glass(reservoir: Reservoir, *, ridge: float, fit: int = 2000, s
 
 
 def score_narma10(reservoir: Reservoir, *, ridge: float, seed: int = 0) -> float:
-    """NRMSE on the last 3000 of 8200 steps; washout 200, the next 2000 for fitting, 3000 left for validation."""
+    """NRMSE on the last 3000 of 8200 steps; washout 200, the next 2000 for fitting, 3000 left for validation.
+
+    Args:
+        ridge: penalty of `LinearMap.fit`.
+
+    Raises:
+        InputError: the reservoir does not take one input.
+
+    >>> score_narma10(Reservoir(1, 50, spectral_radius=0.7, input_scale=0.05, bias_scale=0.2), ridge=1e-12) < 0.5
+    True
+    """
     reservoir = double(reservoir, input_size=1)
     inputs, targets = narma10(8200, seed)
     states, _ = reservoir.run(inputs[None, :, None])
@@ -131,6 +161,15 @@ def score_lorenz(reservoir: Reservoir, *, ridge: float, seed: int = 0) -> Tensor
     Time step 0.02, each component standardised on the fitting part; washout 200, 5000 steps of fitting. Free runs of
     1000 steps start 500 steps apart, after 200 given steps; a prediction is valid until its root mean squared error
     over the components exceeds 0.4 standard deviations.
+
+    Args:
+        ridge: penalty of `LinearMap.fit`.
+
+    Raises:
+        InputError: the reservoir does not take three inputs.
+
+    >>> score_lorenz(Reservoir(3, 50, spectral_radius=0.6, input_scale=0.2, bias_scale=0.5), ridge=1e-9).shape
+    torch.Size([20])
     """
     reservoir = double(reservoir, input_size=3)
     washout, fit, starts, apart, given, ahead, dt = 200, 5000, 20, 500, 200, 1000, 0.02
