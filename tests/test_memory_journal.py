@@ -142,7 +142,7 @@ def indexed(folder: Path, kind: str) -> AssociativeMemory:
 @pytest.mark.parametrize("kind", ["ivf", "graph"])
 def test_an_index_comes_back_with_its_memory(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     memory = indexed(tmp_path, kind)
-    monkeypatch.delattr("frugal.memory.store.search.build")  # it is not built anew
+    monkeypatch.delattr("frugal.memory.store.search.build")  # it is not built again
     again = AssociativeMemory.load(tmp_path)
     for mine, its in zip(again.search(vectors(9, seed=3)), memory.search(vectors(9, seed=3)), strict=True):
         assert np.array_equal(mine, its)
@@ -150,7 +150,7 @@ def test_an_index_comes_back_with_its_memory(kind: str, tmp_path: Path, monkeypa
     assert (again.search(again.all_embeddings(), 1)[0][:, 0] == again.ids()).all()
 
 
-def test_a_damaged_index_is_built_anew(tmp_path: Path) -> None:
+def test_a_damaged_index_is_built_again(tmp_path: Path) -> None:
     memory = indexed(tmp_path, "ivf")
     path = next(tmp_path.glob("snapshot-*/index*"))
     for damaged in (path.read_bytes()[:-1] + b"?", b""):

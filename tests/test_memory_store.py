@@ -246,25 +246,25 @@ def test_auto_takes_lists_once_they_find_enough() -> None:
     assert memory.recall() >= 0.9
 
 
-def test_a_graph_is_built_anew_when_a_quarter_is_dead() -> None:
+def test_a_graph_is_built_again_when_a_quarter_is_dead() -> None:
     memory = AssociativeMemory(DIM, 100, index="graph")
     ids = memory.add(vectors(np.random.default_rng(0), 100))
     memory.search(np.ones((1, DIM), np.float32))
-    graph = memory._searcher._index
+    graph = memory._contents.searcher._index
     memory.remove(ids[:20])
     memory.search(np.ones((1, DIM), np.float32))
-    assert memory._searcher._index is graph
+    assert memory._contents.searcher._index is graph
     memory.remove(ids[20:30])
     memory.search(np.ones((1, DIM), np.float32))
-    assert memory._searcher._index is not graph
+    assert memory._contents.searcher._index is not graph
 
 
-def test_an_index_out_of_step_is_built_anew() -> None:
+def test_an_index_out_of_step_is_built_again() -> None:
     memory = AssociativeMemory(DIM, 100, index="ivf", num_clusters=2)
     ids = memory.add(vectors(np.random.default_rng(0), 50))
     memory.search(np.ones((1, DIM), np.float32))
-    memory._searcher._index.remove(ids[:1])  # behind the memory's back
-    with pytest.warns(UserWarning, match="building it anew"):
+    memory._contents.searcher._index.remove(ids[:1])  # behind the memory's back
+    with pytest.warns(UserWarning, match="building it again"):
         memory.remove(ids[:2])
     assert set(memory.search(np.ones((1, DIM), np.float32), 50)[0][0]) == {-1, *ids[2:].tolist()}
 

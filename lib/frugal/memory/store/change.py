@@ -1,13 +1,10 @@
 """One operation on a memory, as what it does to the entries: this is applied, and this is what the journal keeps."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from frugal.memory.store.table import Table
-
-Columns = Mapping[str, np.ndarray]
+from frugal.memory.store.table import Columns, Table
 
 
 def no_ids() -> np.ndarray:

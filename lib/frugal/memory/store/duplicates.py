@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from frugal.memory.store.arrays import unit
-from frugal.memory.store.exact import NONE, Rows, distances_to, exact_search
+from frugal.memory.store.exact import NONE, Searched, distances_to, exact_search
 from frugal.memory.store.search import Searcher
 from frugal.memory.store.table import Table
 
@@ -97,7 +97,7 @@ class Gate:
         if len(keys) < 2:
             return np.zeros(len(keys), bool)
         numbers = np.arange(len(keys))
-        rows = Rows(keys, numbers, numbers)
+        rows = Searched(keys, numbers, numbers)
         distances = exact_search(rows, keys, 2, metric, None, by_torch=False, device="cpu")[1][:, 1]  # [:, 0]: itself
         return self._merges(distances) | self._refuses(distances)
 

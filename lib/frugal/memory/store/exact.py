@@ -23,7 +23,7 @@ COMPARED_AT_ONCE = 2**16
 
 
 @dataclass(frozen=True)
-class Rows:
+class Searched:
     """What is searched: `keys` [n, d] with their `ids` [n] and `positions` [n]."""
 
     keys: np.ndarray
@@ -32,7 +32,7 @@ class Rows:
 
 
 def exact_search(
-    rows: Rows, queries: np.ndarray, k: int, metric: str, before: np.ndarray | None, *, by_torch: bool, device: str
+    rows: Searched, queries: np.ndarray, k: int, metric: str, before: np.ndarray | None, *, by_torch: bool, device: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Row numbers and distances [Q, k] of the nearest rows, nearest first; -1 and infinity where there are fewer.
 
@@ -111,7 +111,7 @@ def _by_faiss(keys: np.ndarray, queries: np.ndarray, k: int, metric: str) -> tup
 
 
 def _by_torch(
-    rows: Rows, queries: np.ndarray, k: int, metric: str, before: np.ndarray | None, device: str
+    rows: Searched, queries: np.ndarray, k: int, metric: str, before: np.ndarray | None, device: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """As `_by_faiss`, of the rows before each query's limit."""
     V = torch.from_numpy(rows.keys).to(device)
@@ -124,7 +124,7 @@ def _by_torch(
     return found, last + np.einsum("qd,qd->q", queries, queries)
 
 
-def _by_differences(rows: Rows, queries: np.ndarray, k: int, before: np.ndarray | None, device: str) -> np.ndarray:
+def _by_differences(rows: Searched, queries: np.ndarray, k: int, before: np.ndarray | None, device: str) -> np.ndarray:
     """The k nearest rows [Q, k] by |q - v|, without the shortcut."""
     V = torch.from_numpy(rows.keys).to(device)
 
@@ -136,7 +136,7 @@ def _by_differences(rows: Rows, queries: np.ndarray, k: int, before: np.ndarray 
 
 def _smallest(
     scores: Callable[[Tensor], Tensor],
-    rows: Rows,
+    rows: Searched,
     queries: np.ndarray,
     k: int,
     before: np.ndarray | None,

@@ -45,7 +45,7 @@ class Stored:
     journal_end: int
 
 
-class Writer:
+class FolderWriter:
     """The only writer of a folder, until it is closed.
 
     Raises:
@@ -78,7 +78,7 @@ class Writer:
     def snapshot(
         self, config: dict[str, Any], clock: int, columns: dict[str, np.ndarray], index: dict[str, np.ndarray]
     ) -> None:
-        """Write everything anew, with an empty journal. It is on the disk when this returns.
+        """Write everything again, with an empty journal. It is on the disk when this returns.
 
         Raises:
             UnavailableError: the disk is full or fails; what was there is kept.
@@ -199,7 +199,7 @@ def _read_index(path: Path, checksum: str | None) -> dict[str, np.ndarray]:
     if checksum is None:
         return {}
     if not path.is_file() or _sha256(path) != checksum:
-        warnings.warn(f"{path} is missing or damaged: the index is built anew from the entries", stacklevel=2)
+        warnings.warn(f"{path} is missing or damaged: the index is built again from the entries", stacklevel=2)
         return {}
     return load_file(path)
 

@@ -40,7 +40,7 @@ class IndexMismatchError(Exception):
 
 
 class Index(Protocol):
-    """`search` gives ids and FAISS's distances [Q, k], -1 where it finds fewer; `worn`: it should be built anew.
+    """`search` gives ids and FAISS's distances [Q, k], -1 where it finds fewer; `stale`: it should be built again.
 
     Distances are `exact` where an index holds the keys themselves.
     """
@@ -49,7 +49,7 @@ class Index(Protocol):
 
     def __len__(self) -> int: ...
     @property
-    def worn(self) -> bool: ...
+    def stale(self) -> bool: ...
     def add(self, ids: np.ndarray, keys: np.ndarray) -> None: ...
     def remove(self, ids: np.ndarray) -> None: ...
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]: ...
@@ -125,7 +125,7 @@ class InvertedLists:
         return self._index.nlist
 
     @property
-    def worn(self) -> bool:
+    def stale(self) -> bool:
         return self._added > RETRAIN_AFTER * self._trained_on
 
     def add(self, ids: np.ndarray, keys: np.ndarray) -> None:
@@ -177,7 +177,7 @@ class Graph:
         return len(self._node)
 
     @property
-    def worn(self) -> bool:
+    def stale(self) -> bool:
         return len(self._node) < (1 - LARGEST_DEAD_SHARE) * len(self._ids)
 
     def add(self, ids: np.ndarray, keys: np.ndarray) -> None:

@@ -1,5 +1,7 @@
 """An associative memory: vectors with small values, found by their neighbours."""
 
+import threading
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -16,20 +18,20 @@ from frugal.memory.store.arrays import (
     squared_norms,
     vectors_of,
 )
-from frugal.memory.store.change import no_ids
+from frugal.memory.store.change import Change, no_ids
 from frugal.memory.store.checks import check_settings
+from frugal.memory.store.contents import Contents
 from frugal.memory.store.duplicates import Gate
-from frugal.memory.store.entries import ReadableMemory
 from frugal.memory.store.eviction import POLICIES, strength
 from frugal.memory.store.exact import NONE
-from frugal.memory.store.index import IndexSettings
-from frugal.memory.store.search import Searcher
+from frugal.memory.store.files import Files
+from frugal.memory.store.folder import Stored, read
 from frugal.memory.store.table import Table
 
 RECALL_SAMPLES = 256
 
 
-class AssociativeMemory(ReadableMemory):
+class AssociativeMemory:
     """Up to `capacity` vectors of width `dim`, each with an id, a value, a namespace and a position.
 
     Ids are 64-bit, stay with their entry and are never given again. NumPy arrays and torch tensors go in; the same
@@ -38,7 +40,12 @@ class AssociativeMemory(ReadableMemory):
     that a query can be restricted to what was written before it. The capacity is that of all namespaces together.
 
     Distances are smaller for what is nearer: squared Euclidean ("l2"), 1 - cosine ("cosine"), or the negative inner
-    product ("inner_product"). They are exact for every index: an index only proposes.
+    product ("inner_product"). They are exact for every index, which only says what to compare.
+
+    A memory lives in main memory. `save` and `load` copy it to a folder and back. While it is attached to a folder
+    (`attach`, `open`), each change is in the folder's journal before it is made: whenever the process ends, killed or
+    not, the folder then holds every operation that has returned, and an operation is there as a whole or not at all.
+    After a power failure it is those that the disk had got: at least everything up to `checkpoint`.
 
     Args:
         dim: width of the vectors.
@@ -82,25 +89,123 @@ class AssociativeMemory(ReadableMemory):
         seed: int = 0,
         device: str = "cpu",
     ) -> None:
-        super().__init__()
-        self.config = {name: value for name, value in locals().items() if name not in ("self", "device", "__class__")}
+        config = {name: value for name, value in locals().items() if name not in ("self", "device")}
         device = choose_device(device).type
-        check_settings(**self.config, device=device)
+        check_settings(**config, device=device)
         self.dim, self.capacity, self.metric, self.eviction, self.seed = dim, capacity, metric, eviction, seed
-        self._table = Table(dim, capacity, metric)
-        settings = IndexSettings(num_clusters, m, ef_construction, ef_search, nprobe)
-        self._searcher = Searcher(self._table, index, metric, settings, seed, device)
+        self._lock = threading.RLock()
+        self._contents = Contents(config, device)
+        self._files = Files(self._contents)
         self._gate = Gate(novelty_distance, merge_distance)
 
+    def save(self, folder: Path | str) -> None:
+        """Write everything into `folder`, in place of a memory that it may hold."""
+        with self._lock:
+            self._files.save(Path(folder).resolve())
+
     @classmethod
-    def _made(cls, config: dict[str, Any], device: str) -> Self:
-        return cls(**config, device=device)
+    def load(cls, folder: Path | str, device: str = "cpu") -> Self:
+        """A copy in memory of what `folder` holds now, also while another process writes there.
+
+        Raises:
+            UnavailableError: it holds no memory, or something in it is damaged; it says what.
+        """
+        return cls._restored(read(Path(folder)), device)
+
+    @classmethod
+    def open(cls, folder: Path | str, device: str = "cpu") -> Self:
+        """The memory in `folder`, attached to it.
+
+        Raises:
+            UnavailableError: as for `load`, or another memory is attached to this folder.
+        """
+        writer, stored = Files.opened(Path(folder).resolve())
+        try:
+            memory = cls._restored(stored, device)
+        except BaseException:
+            writer.close()
+            raise
+        memory._files.go_on(writer)
+        return memory
+
+    def attach(self, folder: Path | str) -> None:
+        """Keep this memory in `folder` from now on: a snapshot, and a journal of every operation.
+
+        Raises:
+            InputError: it is attached already, or the folder holds a memory.
+            UnavailableError: another memory is attached to this folder.
+        """
+        with self._lock:
+            self._files.attach(Path(folder).resolve())
+
+    def checkpoint(self) -> None:
+        """Write a snapshot in place of the journal so far; it is on the disk when this returns."""
+        with self._lock:
+            self._files.checkpoint()
+
+    def close(self) -> None:
+        """Detach from the folder, where others can then write; the memory goes on without."""
+        with self._lock:
+            self._files.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return len(self._contents)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What the memory was made with, but for the device."""
+        return self._contents.config
+
+    @property
+    def clock(self) -> int:
+        """Writes so far: the id, and the position unless another is given, of the next entry."""
+        return self._contents.clock
 
     @property
     def index_in_use(self) -> str:
         """What the next search uses, in words."""
         with self._lock:
-            return self._searcher.in_use
+            return self._contents.searcher.in_use
+
+    def ids(self, namespace: int | None = None) -> np.ndarray:
+        """The ids of all entries, or of a namespace's, in ascending order."""
+        with self._lock:
+            ids = self._table["ids"]
+            return np.sort(ids if namespace is None else ids[self._table["namespaces"] == namespace])
+
+    def get(self, ids: Integers) -> Any:
+        """Vectors [.., dim] of entries; zeros where an id is -1, as a search gives it for no entry.
+
+        Raises:
+            InputError: an id that no entry has.
+        """
+        return self._column("vectors", ids)
+
+    def __getitem__(self, entry: int) -> Any:
+        return self.get([entry])[0]
+
+    def values(self, ids: Integers) -> Any:
+        """Values [.., *payload] of entries; zeros where an id is -1."""
+        return self._column("values", ids)
+
+    def positions(self, ids: Integers) -> Any:
+        """Positions [..] of entries; zeros where an id is -1."""
+        return self._column("positions", ids)
+
+    def namespaces(self, ids: Integers) -> Any:
+        """Namespaces [..] of entries; zeros where an id is -1."""
+        return self._column("namespaces", ids)
+
+    def all_embeddings(self) -> np.ndarray:
+        """All vectors [n, dim], in the order of `ids()`."""
+        with self._lock:
+            return self.get(self.ids())
 
     def add(
         self,
@@ -155,19 +260,19 @@ class AssociativeMemory(ReadableMemory):
         if values is not None:
             columns["values"] = payload_of(values, (len(rows),))
         with self._lock:
-            self._slots(wanted)
+            self._contents.slots(wanted)
             self._check_directions(rows)
             if values is not None:
                 self._check_values(columns["values"])
-            clock = self._clock + len(rows)
-            self._commit(clock, updated={"positions": np.arange(self._clock, clock)} | columns)
+            clock = self.clock + len(rows)
+            self._commit(clock, updated={"positions": np.arange(self.clock, clock)} | columns)
 
     def remove(self, ids: Integers) -> None:
         """Remove entries; an id that no entry has is refused before anything is changed."""
         wanted = np.unique(integers_of(ids, "ids"))
         with self._lock:
-            self._slots(wanted)
-            self._commit(self._clock, removed=wanted)
+            self._contents.slots(wanted)
+            self._commit(self.clock, removed=wanted)
 
     def search(
         self,
@@ -194,7 +299,7 @@ class AssociativeMemory(ReadableMemory):
         where = None if namespaces is None else one_for_each(namespaces, shape, "namespaces")
         limit = None if before is None else one_for_each(before, shape, "before")
         with self._lock:
-            slots, distances = self._searcher.nearest(rows, k, where, limit)
+            slots, distances = self._contents.searcher.nearest(rows, k, where, limit)
             if count_hits and self.eviction != "fifo":
                 self._strengthen(slots[slots != NONE])
             ids = self._table.ids_at(slots)
@@ -211,14 +316,14 @@ class AssociativeMemory(ReadableMemory):
                 rows = self._table["vectors"][drawn]
             else:
                 rows, _ = vectors_of(queries, self.dim, "queries", None)
-            return self._searcher.recall(rows, k)
+            return self._contents.searcher.recall(rows, k)
 
     def age(self, decay: float = 0.999) -> None:
         """Shrink every vector by the factor `decay`."""
         if not 0 < decay <= 1:
             raise InputError(f"decay={decay}: must lie in (0, 1]; 0.999 shrinks by a thousandth")
         with self._lock:
-            self._commit(self._clock, scale=decay)
+            self._commit(self.clock, scale=decay)
 
     def forget(self, fraction: float = 0.001) -> np.ndarray:
         """Remove a random `fraction` of the entries, rounded down; their ids."""
@@ -226,7 +331,7 @@ class AssociativeMemory(ReadableMemory):
             raise InputError(f"fraction={fraction}: must lie in 0 to 1")
         with self._lock:
             gone = np.sort(self._random().choice(self.ids(), int(fraction * len(self)), replace=False))
-            self._commit(self._clock, removed=gone)
+            self._commit(self.clock, removed=gone)
         return gone
 
     def collect_garbage(self, threshold: float = 1e-6) -> np.ndarray:
@@ -236,17 +341,34 @@ class AssociativeMemory(ReadableMemory):
         with self._lock:
             small = np.linalg.norm(self._table["vectors"], axis=1) < threshold
             gone = np.sort(self._table["ids"][small])
-            self._commit(self._clock, removed=gone)
+            self._commit(self.clock, removed=gone)
         return gone
 
     def refresh(self) -> None:
         """Remove all entries."""
         with self._lock:
-            self._commit(self._clock, removed=self.ids())
+            self._commit(self.clock, removed=self.ids())
+
+    @classmethod
+    def _restored(cls, stored: Stored, device: str) -> Self:
+        memory = cls(**stored.config, device=device)
+        memory._contents.take(stored)
+        return memory
+
+    @property
+    def _table(self) -> Table:
+        return self._contents.table
+
+    def _column(self, name: str, ids: Integers) -> Any:
+        with self._lock:
+            return like(ids)(self._contents.column(name, ids))
+
+    def _commit(self, clock: int, **what: Any) -> None:
+        self._files.commit(Change(clock, used=self._files.usage(), **what))
 
     def _random(self) -> np.random.Generator:
         """The same in each run, and another after each change."""
-        return np.random.default_rng([self.seed, self._clock, len(self)])
+        return np.random.default_rng([self.seed, self.clock, len(self)])
 
     def _write_new(self, columns: dict[str, np.ndarray]) -> np.ndarray:
         """Write rows that the gate lets in, and make room for them; ids of all."""
@@ -254,15 +376,20 @@ class AssociativeMemory(ReadableMemory):
         if count == 0:
             return np.full(0, NONE)
         if self._gate.is_open:
-            ids = np.arange(self._clock, self._clock + count)
+            ids = np.arange(self.clock, self.clock + count)
             self._insert(columns)
             return ids
         verdict = self._gate.judge(
-            columns["vectors"], columns["namespaces"], columns.get("values"), self._table, self._searcher, self.metric
+            columns["vectors"],
+            columns["namespaces"],
+            columns.get("values"),
+            self._table,
+            self._contents.searcher,
+            self.metric,
         )
         ids = verdict.entry.copy()
         new, merged = np.flatnonzero(verdict.new), verdict.row != NONE
-        ids[new] = np.arange(self._clock, self._clock + len(new))
+        ids[new] = np.arange(self.clock, self.clock + len(new))
         ids[merged] = ids[verdict.row[merged]]
         self._strengthen(self._table.slots(verdict.entry[verdict.entry != NONE]))
         stands_for = np.bincount(verdict.row[merged], minlength=count)
@@ -279,8 +406,8 @@ class AssociativeMemory(ReadableMemory):
         if (columns["namespaces"] == columns["namespaces"][:1]).all():
             columns["namespaces"] = columns["namespaces"][:1]
         evict = POLICIES[self.eviction]
-        removed = evict(self._table, excess, self._clock, self.capacity) if excess else no_ids()
-        self._commit(self._clock + count, removed=removed, added=columns)
+        removed = evict(self._table, excess, self.clock, self.capacity) if excess else no_ids()
+        self._commit(self.clock + count, removed=removed, added=columns)
 
     def _strengthen(self, slots: np.ndarray) -> None:
         """Note that entries were found, as often as they are named."""
@@ -289,11 +416,11 @@ class AssociativeMemory(ReadableMemory):
             slots,
             {
                 "hits": self._table["hits"][slots] + times,
-                "strength": strength(self._table, slots, self._clock, self.capacity) + times,
-                "used": np.full(len(slots), self._clock),
+                "strength": strength(self._table, slots, self.clock, self.capacity) + times,
+                "used": np.full(len(slots), self.clock),
             },
         )
-        self._note_use(self._table["ids"][slots])
+        self._files.note_use(self._table["ids"][slots])
 
     def _check_values(self, values: np.ndarray | None) -> None:
         if len(self) == 0:

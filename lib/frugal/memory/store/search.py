@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 
 from frugal.memory.store.arrays import unit
-from frugal.memory.store.change import Change, Columns
-from frugal.memory.store.exact import NONE, Rows, exact_search, from_faiss, ranked
+from frugal.memory.store.change import Change
+from frugal.memory.store.exact import NONE, Searched, exact_search, from_faiss, ranked
 from frugal.memory.store.index import (
     Graph,
     Index,
@@ -18,7 +18,7 @@ from frugal.memory.store.index import (
     restored,
     smallest_size,
 )
-from frugal.memory.store.table import Table
+from frugal.memory.store.table import Columns, Table
 
 KINDS = ("auto", "exact", "flat", "ivf", "compressed", "graph")
 # Namespaces up to this size are searched exactly: that is quicker than filtering what an index finds.
@@ -54,7 +54,7 @@ class Searcher:
         return self._kind == "exact" or self._device != "cpu"
 
     def reset(self) -> None:
-        """Drop the index; it is built anew when it is needed."""
+        """Drop the index; it is built again when it is needed."""
         self._index = None
 
     def index_arrays(self) -> dict[str, np.ndarray]:
@@ -81,7 +81,7 @@ class Searcher:
             if len(entered):
                 self._index.add(entered, self._table.keys[self._table.slots(entered)])
         except IndexMismatchError as error:
-            warnings.warn(f"{error}: building it anew from the entries", stacklevel=2)
+            warnings.warn(f"{error}: building it again from the entries", stacklevel=2)
             self.reset()
 
     def nearest(
@@ -151,7 +151,7 @@ class Searcher:
         if picked is not None and len(picked) == 0:
             return np.full((len(queries), k), NONE), np.full((len(queries), k), np.inf, np.float32)
         part = slice(None) if picked is None else picked
-        rows = Rows(self._table.keys[part], self._table["ids"][part], self._table["positions"][part])
+        rows = Searched(self._table.keys[part], self._table["ids"][part], self._table["positions"][part])
         found, distances = exact_search(
             rows, queries, k, self._metric, before, by_torch=self._by_torch, device=self._device
         )
@@ -159,7 +159,7 @@ class Searcher:
 
     def _prepare(self) -> None:
         """Build the index if it is due."""
-        if self._index is not None and self._index.worn:
+        if self._index is not None and self._index.stale:
             self.reset()
         if self._index is not None or self._kind in ("exact", "flat") or self._table.size < self._try_from:
             return

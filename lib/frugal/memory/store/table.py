@@ -16,7 +16,7 @@ COLUMNS = {
     "used": np.int64,
     "strength": np.float32,
 }
-Rows = Mapping[str, np.ndarray]
+Columns = Mapping[str, np.ndarray]
 # Room is made for this many numbers at first: memory that is not written to is not taken.
 FIRST_NUMBERS = 2**26
 FIRST_IDS = 2**16
@@ -65,7 +65,7 @@ class Table:
         """The `count` smallest ids, or as many as there are."""
         return self._directory.oldest(count)
 
-    def append(self, rows: Rows) -> None:
+    def append(self, rows: Columns) -> None:
         """Add rows whose ids are larger than any before. The first of an empty table say whether there are "values"."""
         count = len(rows["ids"])
         if self.size == 0:
@@ -78,7 +78,7 @@ class Table:
         self._directory.append(rows["ids"], np.arange(self.size, self.size + count))
         self.size += count
 
-    def overwrite(self, slots: np.ndarray, rows: Rows) -> None:
+    def overwrite(self, slots: np.ndarray, rows: Columns) -> None:
         """Put other contents into rows; their ids stay."""
         for name, values in self._with_unit(rows).items():
             if name != "ids":
@@ -88,7 +88,7 @@ class Table:
         """Multiply every vector."""
         self["vectors"][:] *= np.float32(factor)
 
-    def _with_unit(self, rows: Rows) -> Rows:
+    def _with_unit(self, rows: Columns) -> Columns:
         return {**rows, "unit": unit(rows["vectors"])} if self._unit_keys and "vectors" in rows else rows
 
     def remove(self, slots: np.ndarray) -> None:
