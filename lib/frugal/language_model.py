@@ -102,6 +102,14 @@ class LanguageModel(ABC):
 class HiddenStateModel(LanguageModel):
     """A language model that is a map from tokens to hidden states [.., d], then a head to logits [.., V]."""
 
+    @property
+    def trunk(self) -> tuple[Any, ...] | None:
+        """What a frozen model's hidden states depend on: models with equal trunks have equal hidden states.
+
+        None where training changes the hidden states.
+        """
+        return None
+
     @abstractmethod
     def hidden(self, tokens: Tensor) -> Tensor:
         """Hidden states [B, T, d]; row t depends on tokens 0..t only."""

@@ -45,6 +45,10 @@ class ReservoirLanguageModel(HiddenStateModel):
         self.tokenizer, self.vocabulary_size, self.device = tokenizer, V, reservoir.like.device
         self.reservoir, self.readout = reservoir, readout.to(self.device)
 
+    @property
+    def trunk(self) -> tuple[Reservoir]:
+        return (self.reservoir,)
+
     def hidden(self, tokens: Tensor) -> Tensor:
         return self.reservoir.run(self._inputs(tokens))[0]
 

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -101,6 +101,12 @@ class EchoLanguageModel(HiddenStateModel):
     def columns(self) -> slice:
         """Those of the hidden state that the readout takes: the echo's alone for "replace", else all."""
         return slice(self.encoder.feature_size if self.join == "replace" else 0, None)
+
+    @property
+    def trunk(self) -> tuple[Any, ...]:
+        encoder, windowed = self.encoder, self.encoder.windowed
+        reading = (windowed.context, windowed.stride, windowed.text)
+        return self.foundation, self.reservoir, encoder.drive, encoder.reset, *reading
 
     def hidden(self, tokens: Tensor) -> Tensor:
         return torch.cat(list(self.hidden_pieces(tokens)), 1)
