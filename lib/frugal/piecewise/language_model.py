@@ -74,6 +74,7 @@ class PiecewiseLM(LanguageModel):
         """
         try:
             finer = type(self)(replace(self.shape, **changes), self.tokenizer, device=self.device.type)
+            finer.network.to(next(self.network.parameters()).dtype)
             finer.network.load_state_dict(refined_weights(self.network, finer.network))
         except (AttributeError, RuntimeError, TypeError) as error:
             raise InputError(
