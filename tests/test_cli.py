@@ -109,22 +109,32 @@ def test_a_notebook_is_found_by_the_beginning_of_its_name(tmp_path: Path, monkey
     assert "03: no such notebook; notebooks/ holds: 01_text, 02_echo, 02_more" in frugal("parameters", "03").stderr
 
 
+def heeding_interrupts() -> None:
+    """Let a child heed Ctrl-C, which jobs in a shell's background, such as these tests may be, ignore and pass on."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_keeps_what_it_has_and_ends_its_kernel(tmp_path: Path, number: signal.Signals):
     path = make_notebook(
         tmp_path / "a.ipynb",
         "import os, pathlib\npathlib.Path('pid').write_text(str(os.getpid()))",
-        "import time\npathlib.Path('busy').touch()\ntime.sleep(60)",
+        "import time\npathlib.Path('busy').touch()\ntime.sleep(600)",
         "print('after')",
     )
     command = [sys.executable, "-c", "from frugal.lab.live.cli import main; main()", "run", path, "--reports", tmp_path]
     process = subprocess.Popen(
-        list(map(str, command)), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        list(map(str, command)),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heeding_interrupts,
     )
     while process.poll() is None and not (tmp_path / "busy").exists():
         time.sleep(0.05)
     process.send_signal(number)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=300)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     assert "a: interrupted" in output

@@ -16,7 +16,7 @@ import pytest
 from frugal.lab.run import engine, warm
 from frugal.lab.run.execution import RunResult, carry_out, plan_run
 from made_notebooks import make_notebook
-from test_lab_run import cell_statuses, printed, status
+from test_lab_run import cell_statuses, printed, status, strike_once_there
 
 
 @pytest.fixture(autouse=True)
@@ -133,10 +133,12 @@ def test_a_run_whose_nursery_is_killed_ends_and_the_next_one_finds_another(tmp_p
 
 
 def test_the_time_limit_ends_a_run_and_what_it_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(engine, "GRACE_SECONDS", 1.0)
+    strike_once_there(tmp_path / "busy", monkeypatch)
+    monkeypatch.setattr(engine, "GRACE_SECONDS", 3.0)
     start = "import subprocess, time; print(subprocess.Popen(['sleep', '600']).pid)"
-    stubborn = "while True:\n    try:\n        time.sleep(60)\n    except KeyboardInterrupt:\n        print('no')"
-    result = run(make_notebook(tmp_path / "a.ipynb", start, stubborn), timeout=3 / 60)
+    loop = "while True:\n    try:\n        time.sleep(60)\n    except KeyboardInterrupt:\n        print('no')"
+    path = make_notebook(tmp_path / "a.ipynb", start, f"open('{tmp_path}/busy', 'w').close()\n{loop}")
+    result = run(path, timeout=10)
     assert (status(result)["status"], cell_statuses(result)) == ("timeout", ["completed", "failed"])
     sleeper, answer = printed(result).split()
     assert answer == "no"
