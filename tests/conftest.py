@@ -45,8 +45,9 @@ class Progress:
     """
 
     def __init__(self, config: pytest.Config) -> None:
-        self.config, self.terminal = config, config.get_terminal_writer()
-        self.known: dict[str, float] = config.cache.get(KNOWN, {}) if config.cache else {}
+        self.terminal = config.get_terminal_writer()
+        self.cache = getattr(config, "cache", None)  # none under `-p no:cacheprovider`
+        self.known: dict[str, float] = self.cache.get(KNOWN, {}) if self.cache else {}
         self.left: dict[str, float] = {}
         self.seconds: dict[str, float] = {}
         self.total, self.begun, self.written = 0, time.monotonic(), 0.0
@@ -93,8 +94,8 @@ class Progress:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
         self.running = False
-        if self.config.cache:
-            self.config.cache.set(KNOWN, {**self.known, **self.seconds})
+        if self.cache:
+            self.cache.set(KNOWN, {**self.known, **self.seconds})
 
 
 def minutes(seconds: float) -> str:
