@@ -85,7 +85,8 @@ class Progress:
 
     def line(self, elapsed: float) -> str:
         left = sum(self.left.values())
-        remaining = f", about {minutes(elapsed * left / (self.work - left))} left" if 0 < left < self.work else ""
+        told = 0 < left < 0.95 * self.work  # of the first few tests one learns little
+        remaining = f", about {minutes(elapsed * left / (self.work - left))} left" if told else ""
         return f"{self.total - len(self.left)} of {self.total} tests, {minutes(elapsed)}{remaining}"
 
     def write(self, text: str) -> None:

@@ -56,10 +56,12 @@ def workers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Workers:
 
 
 def assert_same(some: RidgeStatistics, others: RidgeStatistics) -> None:
-    for name in ("count", "mean", "covariance", "target_sums"):
-        torch.testing.assert_close(getattr(some, name), getattr(others, name), rtol=1e-9, atol=1e-9)
-    found, expected = (each.about(others.mean, others.target_mean).cross(slice(None)) for each in (some, others))
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    """Equal up to a hundred steps of float32, the features' own: batches of other shapes may round them otherwise."""
+    pairs = [(getattr(some, name), getattr(others, name)) for name in ("mean", "covariance", "target_sums")]
+    pairs += [tuple(each.about(others.mean, others.target_mean).cross(slice(None)) for each in (some, others))]
+    for found, expected in pairs:
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+    assert some.count == others.count
 
 
 def test_the_sum_of_shards_is_that_of_one_pass_and_fits_the_same_readout(tmp_path: Path, workers: Workers) -> None:
@@ -68,7 +70,9 @@ def test_the_sum_of_shards_is_that_of_one_pass_and_fits_the_same_readout(tmp_pat
     whole = RidgeStatistics.collect(model.rows(DOCUMENTS), model.vocabulary_size)
     assert workers.calls == 3
     assert_same(merged, whole)
-    torch.testing.assert_close(RidgeReadout.fit(merged).weight, RidgeReadout.fit(whole).weight, rtol=1e-6, atol=1e-7)
+    # A penalty as large as the inputs' mean eigenvalue, so that solving does not make rounding larger.
+    found, expected = (RidgeReadout.fit(statistics, alphas=[1.0]).weight for statistics in (merged, whole))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
 
 
 def test_what_is_there_is_not_collected_again(tmp_path: Path, workers: Workers) -> None:
