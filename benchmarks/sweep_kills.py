@@ -273,7 +273,7 @@ def kind_of(process: psutil.Process, driver: int) -> str | None:
         return "driver"
     try:
         command, parent = " ".join(process.cmdline()), process.parent()
-        if "ipykernel_launcher" in command or "frugal.lab.run.nursery" in command:
+        if "ipykernel_launcher" in command or "multiprocessing.forkserver" in command:
             return "kernel"
         if "process_worker_pool.py" in command and "bash" not in command:
             return "pool"

@@ -4,7 +4,7 @@
     python benchmarks/warm_runs.py --runs 1   half a minute, nothing written
 
 Processor and wall seconds per run from the parameters to the notebook, and for ours the report, in a process that has
-done a run before; medians. For warm runs the first, which starts the nursery, is given by itself. One thread. Results
+done a run before; medians. For warm runs the first, which starts the fork server, is given by itself. One thread. Results
 go to benchmarks/results/warm_runs.json.
 """
 
@@ -84,7 +84,7 @@ def done(path: Path, warm: bool) -> None:
 
 
 def cost(run: Callable[[], object]) -> dict[str, float]:
-    """Seconds of this process, of its children that have ended, and of all that its nursery and its kernels use."""
+    """Seconds of this process, of its children that have ended, and of all that its fork server and its kernels use."""
     begun, before = time.monotonic(), processor_seconds()
     run()
     time.sleep(0.5)  # for the kernel to be reaped

@@ -38,7 +38,7 @@ from papermill.log import logger
 from traitlets import Type
 
 from frugal.files import write_text
-from frugal.lab.run.warm import OPTIONS, ForkingProvisioner, Nursery, nursery_for
+from frugal.lab.run.warm import OPTIONS, ForkingProvisioner, ForkServer, server_for
 
 POLL_SECONDS = 1.0
 GRACE_SECONDS = 10.0  # between asking a kernel that is over its limit to stop and killing it
@@ -134,13 +134,13 @@ class Client(PapermillNotebookClient):
         nb_man: NotebookExecutionManager,
         folder: Path,
         watch: KernelWatch,
-        nursery: Nursery | None,
+        server: ForkServer | None,
         **settings: Any,
     ) -> None:
         super().__init__(nb_man, **settings)
         self.connection_file = folder / "kernel.json"
         self.watch = watch
-        self.nursery = nursery
+        self.server = server
 
     def create_kernel_manager(self) -> AsyncKernelManager:
         self.km = ThisInterpreter(
@@ -149,9 +149,9 @@ class Client(PapermillNotebookClient):
             connection_file=str(self.connection_file),
             client_class=f"{PollingClient.__module__}.{PollingClient.__name__}",
         )
-        if self.nursery is not None:
+        if self.server is not None:
             about = {"kernel_id": "warm", "kernel_spec": self.km.kernel_spec, "parent": self.km}
-            self.km.provisioner = ForkingProvisioner(self.nursery, **about)
+            self.km.provisioner = ForkingProvisioner(self.server, **about)
         return self.km
 
     def start_new_kernel(self, **settings: Any) -> None:
@@ -248,14 +248,14 @@ class FrugalEngine(NBClientEngine):
             DeadKernelError: the kernel died.
             RuntimeError: the kernel did not start.
         """
-        nursery = nursery_for(nb_man.nb) if warm else None
+        server = server_for(nb_man.nb) if warm else None
         watch = KernelWatch(run_timeout)
         folder = Path(tempfile.mkdtemp(prefix="frugal-"))  # readable by this user only
         client = Client(
             nb_man,
             folder,
             watch,
-            nursery,
+            server,
             kernel_name=kernel_name,
             timeout=execution_timeout,
             startup_timeout=start_timeout,

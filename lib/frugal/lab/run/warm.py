@@ -1,20 +1,23 @@
 """Kernels without the wait: forked from a process that has done the notebook's first imports.
 
-Starting a kernel and importing the libraries takes longer than many a short run. Here one process per worker, the
-nursery, does what all runs of a notebook begin with, and each run gets a fork of it. A run is still a process of its
-own, and it begins with the state that its imports leave: only imports that stand before all other code are done ahead.
+Starting a kernel and importing the libraries takes longer than many a short run. Here one process per worker,
+multiprocessing's fork server, does what all runs of a notebook begin with, and each run gets a fork of it. A run is
+still a process of its own, and it begins with the state that its imports leave: only imports that stand before all
+other code are done ahead. A worker runs one notebook many times: its first warm run decides what is done ahead, and
+runs that differ from it in their imports, folder or environment get fresh kernels.
 """
 
 import ast
-import contextlib
+import json
 import os
 import signal
 import sys
-from multiprocessing import Pipe
-from subprocess import DEVNULL, Popen
+from multiprocessing import get_context, set_forkserver_preload
+from multiprocessing.context import ForkServerProcess
+from types import ModuleType
 from typing import Any
 
-from ipykernel_launcher import __file__ as LAUNCHER  # type: ignore[import-untyped]
+import psutil
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning import LocalProvisioner
 from nbformat import NotebookNode
@@ -60,68 +63,61 @@ def is_plain(statement: ast.stmt) -> bool:
     return True
 
 
-class Nursery:
-    """The process that kernels are forked from, as this process sees it.
+class ForkServer:
+    """The process that kernels are forked from, as this process, its worker, sees it.
 
     Attributes:
         problem: why it cannot be used, as a sentence; None if it can.
     """
 
     def __init__(self, imports: list[str]) -> None:
+        self.imports = imports
         self.setting = (imports, os.getcwd(), surroundings())
-        self.channel, theirs = Pipe()
-        command = [sys.executable, "-m", "frugal.lab.run.nursery"]
-        self.process = Popen(command, stdin=theirs.fileno(), stdout=DEVNULL, stderr=DEVNULL, start_new_session=True)
-        theirs.close()
-        self.ended: dict[int, int] = {}
+        ours, theirs = get_context().Pipe(duplex=False)
         try:
-            self.channel.send((imports, OPTIONS))
-            self.problem: str | None = self.channel.recv()
+            with ours, theirs:
+                self.fork("tell_problem", theirs)
+                theirs.close()
+                self.problem: str | None = ours.recv()
         except (EOFError, OSError):
             self.problem = "it ended by itself"
 
-    def start(self, arguments: list[str], folder: str, environment: dict[str, str]) -> int:
-        """Have a kernel forked; gives its process number.
+    def fork(self, work: str, *arguments: Any) -> ForkServerProcess:
+        """A fork that does a piece of work of `frugal.lab.run.preload`.
 
         Raises:
-            EOFError, OSError: the nursery is gone.
+            EOFError, OSError: the server is gone, and a new one ends by itself.
         """
-        self.channel.send({"arguments": arguments, "folder": folder, "environment": environment})
-        while True:
-            pid, code = self.channel.recv()
-            if code is None:
-                self.ended.pop(pid, None)  # of an earlier kernel: the system uses numbers again
-                return int(pid)
-            self.ended[pid] = code
+        from frugal.lab.run import preload
 
-    def exit_code(self, pid: int) -> int | None:
-        """Of a kernel, None while it runs; negative is a signal's number. No kernel outlives its nursery."""
+        process = get_context("forkserver").Process(target=getattr(preload, work), args=arguments)
+        set_forkserver_preload([preload.__name__])
+        os.environ[preload.VARIABLE] = json.dumps([self.imports, OPTIONS])  # for a server that is yet to be started
+        # Multiprocessing would import the script that this process runs into each fork: it shall find none.
+        script, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
         try:
-            while self.channel.poll():
-                ended, code = self.channel.recv()
-                self.ended[ended] = code
-        except (EOFError, OSError):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
-            self.ended.setdefault(pid, -signal.SIGKILL)
-        return self.ended.get(pid)
-
-    def close(self) -> None:
-        """End it, and with it what it has forked."""
-        self.channel.close()
-        self.process.wait()
+            process.start()
+        finally:
+            sys.modules["__main__"] = script
+            del os.environ[preload.VARIABLE]
+        return process
 
 
 class ForkedKernel:
-    """For a kernel of a nursery what `subprocess.Popen` is for a child of this process, as far as it is used."""
+    """For a forked kernel what `subprocess.Popen` is for a child of this process, as far as it is used."""
 
     stdin = stdout = stderr = None
 
-    def __init__(self, nursery: Nursery, pid: int) -> None:
-        self.nursery, self.pid = nursery, pid
+    def __init__(self, process: ForkServerProcess) -> None:
+        self.process, self.pid = process, int(process.pid or 0)
 
     def poll(self) -> int | None:
-        return self.nursery.exit_code(self.pid)
+        """Exit code, None while it runs; negative is a signal's number. No kernel outlives its server."""
+        code = self.process.exitcode
+        if code == 255 and psutil.pid_exists(self.pid):  # multiprocessing's word for a server that is gone
+            os.killpg(self.pid, signal.SIGKILL)
+            return -signal.SIGKILL
+        return code
 
     wait = poll  # it is only called once the kernel has ended
 
@@ -137,38 +133,37 @@ class ForkedKernel:
 
 
 class ForkingProvisioner(LocalProvisioner):
-    """Gets kernels from a nursery; from the system, as any other, should the nursery be gone."""
+    """Gets kernels from a fork server; from the system, as any other, should the server be gone."""
 
-    def __init__(self, nursery: Nursery, **settings: Any) -> None:
+    def __init__(self, server: ForkServer, **settings: Any) -> None:
         super().__init__(**settings)
-        self.nursery = nursery
+        self.server = server
 
     async def launch_kernel(self, cmd: list[str], **settings: Any) -> KernelConnectionInfo:
-        folder, environment = settings["cwd"], settings["env"]
         try:
-            self.pid = self.nursery.start([LAUNCHER, *cmd[3:]], folder, environment)
+            options = cmd[3:]  # what follows `python -m ipykernel_launcher`
+            forked = self.server.fork("become_kernel", options, settings["cwd"], settings["env"])
         except (EOFError, OSError):
             return await super().launch_kernel(cmd, **settings)
-        self.process: Any = ForkedKernel(self.nursery, self.pid)
-        self.pgid, self.cwd = self.pid, folder
+        self.process: Any = ForkedKernel(forked)
+        self.pid = self.pgid = self.process.pid
+        self.cwd = settings["cwd"]
         return self.connection_info
 
 
-_kept: Nursery | None = None
+_server: ForkServer | None = None
 
 
-def nursery_for(notebook: NotebookNode) -> Nursery | None:
-    """This process's nursery for the notebook, started if need be and kept for the next run; None if it cannot be."""
-    global _kept
+def server_for(notebook: NotebookNode) -> ForkServer | None:
+    """This process's fork server, started if need be and kept for the next run; None if the notebook cannot use it."""
+    global _server
     if sys.platform != "linux":  # elsewhere system libraries may not work after a fork
         return None
-    setting = (first_imports(notebook), os.getcwd(), surroundings())
-    if _kept is not None and (_kept.setting != setting or (not _kept.problem and _kept.process.poll() is not None)):
-        _kept.close()
-        _kept = None
-    if _kept is None:
-        _kept = Nursery(setting[0])
-    return None if _kept.problem else _kept
+    imports = first_imports(notebook)
+    if _server is None:
+        _server = ForkServer(imports)
+    same = _server.setting == (imports, os.getcwd(), surroundings())
+    return _server if same and _server.problem is None else None
 
 
 def surroundings() -> dict[str, str]:
