@@ -70,9 +70,11 @@ format: $(READY)  ## put code and notebooks into their form
 
 # Settings and layout are the project's, not the user's. Trust is given to the notebooks as git has them: they hold no
 # outputs (`make lint`), so nothing in them can act before it is run. A notebook changed since, or from elsewhere, is not.
+# One thread a kernel, as with `frugal run`: two that wait for each other are slower than one beside another process.
 lab: $(READY)  ## open JupyterLab on this machine only, with a token
 	comm -23 <(git ls-files 'notebooks/*.ipynb') <(git diff --name-only HEAD) | xargs -r $(BIN)/jupyter trust >/dev/null
 	[ -e .venv/workspaces ] || cp -r .jupyter/workspaces .venv
+	OMP_NUM_THREADS="$${OMP_NUM_THREADS:-1}" NUMBA_NUM_THREADS="$${NUMBA_NUM_THREADS:-$${OMP_NUM_THREADS:-1}}" \
 	JUPYTER_CONFIG_PATH="$(CURDIR)/.jupyter" JUPYTERLAB_WORKSPACES_DIR="$(CURDIR)/.venv/workspaces" \
 	$(BIN)/jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
 

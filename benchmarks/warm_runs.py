@@ -4,8 +4,8 @@
     python benchmarks/warm_runs.py --runs 1   half a minute, nothing written
 
 Processor and wall seconds per run from the parameters to the notebook, and for ours the report, in a process that has
-done a run before; medians. For warm runs the first, which starts the fork server, is given by itself. One thread. Results
-go to benchmarks/results/warm_runs.json.
+done a run before; medians. For warm runs the first, which starts the fork server, is given by itself. One thread.
+Results go to benchmarks/results/warm_runs.json.
 """
 
 import argparse

@@ -17,6 +17,7 @@ from frugal.errors import FrugalError, InputError
 from frugal.files import CHECKOUT, reports_folder
 from frugal.lab.pages.notebooks import read_notebook
 from frugal.lab.run.parameters import PROFILES, read_parameters, read_values_file, tabulate
+from frugal.lab.run.threads import ask_for_threads
 
 
 class Commands(click.Group):
@@ -50,6 +51,9 @@ def main() -> None:
 @click.option("-f", "--file", "values_file", type=click.Path(path_type=Path), help="YAML file of parameters.")
 @click.option("--profile", type=click.Choice(PROFILES), default="default", show_default=True, help="Size of the run.")
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="MINUTES", help="Limit for each run.")
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="That a run computes with [default: $OMP_NUM_THREADS, or 1]."
+)
 @click.option("--reports", type=click.Path(path_type=Path, file_okay=False), help="Where runs go [default: reports/].")
 def run(
     notebooks: tuple[str, ...],
@@ -57,6 +61,7 @@ def run(
     values_file: Path | None,
     profile: str,
     timeout: float | None,
+    threads: int | None,
     reports: Path | None,
 ) -> None:
     """Run notebooks, write a report of each and rebuild the index.
@@ -66,6 +71,8 @@ def run(
     """
     from frugal.lab.run.execution import carry_out, plan_run
 
+    if threads is not None:
+        ask_for_threads(threads)
     given = {**(read_values_file(values_file) if values_file else {}), **dict(pairs)}
     plans = [plan_run(find_notebook(name), given, profile) for name in notebooks]
     reports = reports or reports_folder()

@@ -6,6 +6,7 @@ It differs from papermill's own in this:
   an Output widget, which sends on the same socket, its wake-up is sometimes lost: the run then never ends.
 - Kernels are reached through files in a private folder, not through ports that runs started together compete for.
 - A kernel is this interpreter, whatever kernels are installed, and is ended with all processes of its group.
+- A kernel computes with one thread unless the environment says otherwise; see `frugal.lab.run.threads`.
 - A limit holds for the whole run. Papermill's holds for each cell.
 - A cell is "completed" only if it ran to its end; papermill says so of all cells when the kernel dies.
 - The notebook file is replaced whole at every save.
@@ -38,6 +39,7 @@ from papermill.log import logger
 from traitlets import Type
 
 from frugal.files import write_text
+from frugal.lab.run.threads import kernel_environment
 from frugal.lab.run.warm import OPTIONS, ForkingProvisioner, ForkServer, server_for
 
 POLL_SECONDS = 1.0
@@ -156,7 +158,7 @@ class Client(PapermillNotebookClient):
 
     def start_new_kernel(self, **settings: Any) -> None:
         # What cells print comes back in messages; here the kernel would only log its own interruption.
-        super().start_new_kernel(stdout=DEVNULL, stderr=DEVNULL, **settings)
+        super().start_new_kernel(stdout=DEVNULL, stderr=DEVNULL, env=kernel_environment(), **settings)
         provisioner: Any = self.km.provisioner
         self.watch.begin(provisioner.pid)
 

@@ -19,6 +19,7 @@ from frugal.lab.pages.notebooks import read_notebook
 from frugal.lab.run.parameters import Parameter, check, profile_values, read_parameters
 from frugal.lab.run.progress import RunStopped
 from frugal.lab.run.provenance import provenance
+from frugal.lab.run.threads import OPENMP, kernel_environment
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -192,6 +193,9 @@ def command(plan: Plan, timeout: float | None) -> str:
         words += ["--profile", plan.profile]
     if timeout is not None:
         words += ["--timeout", f"{timeout:g}"]
+    threads = kernel_environment()[OPENMP]
+    if threads != "1":
+        words += ["--threads", threads]
     return shlex.join(words)
 
 

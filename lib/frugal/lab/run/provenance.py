@@ -5,6 +5,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from frugal.device import processor
 from frugal.files import CHECKOUT
+from frugal.lab.run.threads import OPENMP, kernel_environment
 
 PACKAGES = (
     "frugal",
@@ -27,8 +29,11 @@ PACKAGES = (
 
 
 def provenance() -> dict[str, Any]:
-    """`commit`, `clean`, `versions` and `machine`, all plain values for JSON; None for what cannot be told."""
-    return {**git_state(CHECKOUT), "versions": versions(), "machine": machine()}
+    """Of a run that starts now: `commit`, `clean`, `versions` and `machine`, all plain values for JSON.
+
+    None stands for what cannot be told.
+    """
+    return {**git_state(CHECKOUT), "versions": versions(), "machine": machine(kernel_environment())}
 
 
 def git_state(folder: Path) -> dict[str, Any]:
@@ -50,8 +55,8 @@ def versions() -> dict[str, str]:
     return found
 
 
-def machine() -> dict[str, Any]:
-    """What the run had to compute with; `threads` is $OMP_NUM_THREADS, None where the libraries choose."""
+def machine(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """What there is to compute with; `threads` is $OMP_NUM_THREADS, None where the libraries choose."""
     import psutil
 
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
@@ -62,7 +67,7 @@ def machine() -> dict[str, Any]:
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "accelerators": accelerators.splitlines(),
         "system": platform.platform(),
-        "threads": os.environ.get("OMP_NUM_THREADS"),
+        "threads": environment.get(OPENMP),
     }
 
 

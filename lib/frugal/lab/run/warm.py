@@ -23,6 +23,7 @@ from jupyter_client.provisioning import LocalProvisioner
 from nbformat import NotebookNode
 
 from frugal.lab.run.progress import FOLDER_VARIABLE
+from frugal.lab.run.threads import kernel_environment
 
 OPTIONS = ["--HistoryManager.enabled=False"]  # no run writes its code to the user's history
 
@@ -92,14 +93,16 @@ class ForkServer:
 
         process = get_context("forkserver").Process(target=getattr(preload, work), args=arguments)
         set_forkserver_preload([preload.__name__])
-        os.environ[preload.VARIABLE] = json.dumps([self.imports, OPTIONS])  # for a server that is yet to be started
+        ours = dict(os.environ)  # what follows is for a server that is yet to be started
+        os.environ.update(kernel_environment(), **{preload.VARIABLE: json.dumps([self.imports, OPTIONS])})
         # Multiprocessing would import the script that this process runs into each fork: it shall find none.
         script, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
         try:
             process.start()
         finally:
             sys.modules["__main__"] = script
-            del os.environ[preload.VARIABLE]
+            os.environ.clear()
+            os.environ.update(ours)
         return process
 
 

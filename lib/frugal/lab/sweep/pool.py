@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from frugal.errors import InputError
+from frugal.lab.run.threads import OPENMP, kernel_environment
 
 # Of a function and its arguments, which must be plain values, since they may travel to another machine.
 Submit = Callable[..., "Future[Any]"]
@@ -60,7 +61,7 @@ def read_site(path: Path) -> Site:
     try:
         given = yaml.safe_load(path.read_text(encoding="utf-8"))
         site = Site(**{**given, "ports": tuple(given.get("ports", Site.ports))})
-        _provider(site, threads=1)
+        _provider(site)
     except InputError:
         raise
     except Exception as error:  # whatever a wrong file, entry or option leads to
@@ -81,7 +82,7 @@ def worker_pool(site: Site, logs: Path) -> Iterator[Pool]:
     workers = site.workers or cores
     # Parsl starts its own programs by name, also where the environment is not activated.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    provider = _provider(site, threads=max(1, cores // workers))
+    provider = _provider(site)
     executor = HighThroughputExecutor(
         label="runs",
         address=site.address or "127.0.0.1",
@@ -115,15 +116,14 @@ def _reachable(executor: Any) -> bool:
     return executor.interchange_proc is not None and executor.interchange_proc.poll() is None
 
 
-def _provider(site: Site, threads: int) -> Any:
+def _provider(site: Site) -> Any:
     from parsl import providers
 
     kind = getattr(providers, site.provider, None)
     if kind is None:
         known = ", ".join(name for name in dir(providers) if name.endswith("Provider"))
         raise InputError(f"provider={site.provider!r}: must be one of {known}")
-    # Runs side by side must not fight over cores.
-    settings = f"export OMP_NUM_THREADS={threads}; {site.options.get('worker_init', '')}"
+    settings = f"export {OPENMP}={kernel_environment()[OPENMP]}; {site.options.get('worker_init', '')}"
     if kind is providers.LocalProvider:
         settings += LOCAL.format(driver=os.getpid())
     return kind(**{"init_blocks": 1, "min_blocks": 1, "max_blocks": 1, **site.options, "worker_init": settings})
