@@ -214,7 +214,7 @@ def ensemble(memory: float) -> Ensemble:
         {
             "bigram": NGram(2, characters()).fit(TEXTS[:1]),
             "5-gram": NGram(5, characters()).fit(TEXTS[1:]),
-            "MLP": piecewise("large_single_layer", features=4, width=6),
+            "MLP": piecewise("large_single_layer", context_length=4, width=6),
         },
         {"bigram": 1, "5-gram": 2, "MLP": 0.5},
         memory=memory,
@@ -242,14 +242,16 @@ EVERY_MODEL: dict[str, Callable[[], LanguageModel]] = {
         "residual", ForwardForwardReadout(44, 273, hidden=(12, 8), predict="softmax")
     ),
     "echo, tied": lambda: echo_model("residual", SoftmaxReadout(44, 24, tied=True), stride=1),
-    "piecewise MLP": lambda: piecewise("small", features=5),
-    "piecewise MLP of constants": lambda: piecewise("piecewise_constant", features=4, width=8, segments=5),
-    "plain MLP, piecewise entry": lambda: piecewise("large_standard", features=4, width=16),
-    "plain MLP, embeddings": lambda: piecewise("low_order_mlp", features=4, width=16),
-    "piecewise convolutions": lambda: piecewise("tail_focus", features=9, **TINY_CONVOLUTIONS),
-    "dual convolution": lambda: piecewise("dual_convolution", features=5, width=6),
-    "piecewise transformer": lambda: piecewise("transformer", features=6, characters_per_feature=2, inner_width=8),
-    "transformer, piecewise entry": lambda: piecewise("high_order_input_transformer", features=5, inner_width=8),
+    "piecewise MLP": lambda: piecewise("small", context_length=5),
+    "piecewise MLP of constants": lambda: piecewise("piecewise_constant", context_length=4, width=8, segments=5),
+    "plain MLP, piecewise entry": lambda: piecewise("large_standard", context_length=4, width=16),
+    "plain MLP, embeddings": lambda: piecewise("low_order_mlp", context_length=4, width=16),
+    "piecewise convolutions": lambda: piecewise("tail_focus", context_length=9, **TINY_CONVOLUTIONS),
+    "dual convolution": lambda: piecewise("dual_convolution", context_length=5, width=6),
+    "piecewise transformer": lambda: piecewise(
+        "transformer", context_length=6, characters_per_position=2, inner_width=8
+    ),
+    "transformer, piecewise entry": lambda: piecewise("high_order_input_transformer", context_length=5, inner_width=8),
     "Mamba": lambda: piecewise("mamba", width=8, blocks=2, state=4),
     "piecewise Mamba": lambda: piecewise("piecewise_mamba", width=8, blocks=2, state=4),
     "nearest neighbours": neighbour_model,

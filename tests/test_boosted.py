@@ -41,6 +41,24 @@ def test_they_come_back_from_their_folder(trees: BoostedTrees, tmp_path: Path) -
     )
 
 
+def test_trees_of_an_earlier_version_come_back(trees: BoostedTrees, tmp_path: Path) -> None:
+    """They called the characters of context `features`."""
+    trees.save(tmp_path / "trees")
+    path = tmp_path / "trees" / "config.json"
+    path.write_text(path.read_text().replace('"context_length"', '"features"'))
+    tokens = trees.tokenizer.encode(TEXTS[1])[None]
+    again = BoostedTrees.load(tmp_path / "trees").log_probabilities(tokens)
+    torch.testing.assert_close(again, trees.log_probabilities(tokens))
+
+
+def test_their_context_does_not_limit_a_text(trees: BoostedTrees) -> None:
+    """A document is scored in one go, so that each token has its whole context."""
+    assert trees.context_length is None
+    tokens = trees.tokenizer.encode("the cat sat on the mat")[None]
+    last = trees.log_probabilities(tokens)[0, -1]
+    torch.testing.assert_close(trees.log_probabilities(tokens[:, -3:])[0, -1], last)
+
+
 def test_damaged_trees_are_refused(trees: BoostedTrees, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trees.booster, "model_to_string", lambda: "no trees at all")
     trees.save(tmp_path / "trees")

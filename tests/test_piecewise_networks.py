@@ -66,13 +66,13 @@ def test_hidden_layers_have_the_nodes_asked_for_unless_faithful() -> None:
     assert sum(p.numel() for p in asked.parameters() if p.dim() == 3) == 988_500
 
 
-def codes(rows: int, features: int) -> Tensor:
-    return torch.randint(0, 128, (rows, features), generator=torch.Generator().manual_seed(2))
+def codes(rows: int, length: int) -> Tensor:
+    return torch.randint(0, 128, (rows, length), generator=torch.Generator().manual_seed(2))
 
 
 def transformer(**changes: object) -> CharacterNetwork:
     torch.manual_seed(0)
-    return preset("high_order_input_transformer", features=6, **changes).build(128)
+    return preset("high_order_input_transformer", context_length=6, **changes).build(128)
 
 
 def test_the_transformer_sees_the_order_of_characters_and_not_the_place_in_the_batch() -> None:
@@ -128,8 +128,8 @@ def test_an_untrained_mamba_does_not_repeat_the_last_character_with_confidence()
 
 def test_fewer_segments_than_characters_let_neighbours_share_one() -> None:
     torch.manual_seed(0)
-    whole = preset("large_single_layer", width=6, features=3).build(128)
-    half = preset("large_single_layer", width=6, features=3, input_segments=64).build(128)
+    whole = preset("large_single_layer", width=6, context_length=3).build(128)
+    half = preset("large_single_layer", width=6, context_length=3, input_segments=64).build(128)
     layer = half.maps[0].layer  # type: ignore[index, union-attr]
     assert layer.weight.shape[1] == 65
     window = codes(4, 3)
@@ -176,6 +176,34 @@ def test_a_model_comes_back_from_its_folder(name: str, tmp_path: Path) -> None:
     assert generate(again, "the c", greedy) == generate(model, "the c", greedy)
 
 
+@pytest.mark.parametrize("name", ["piecewise MLP", "piecewise transformer"])
+def test_a_model_of_an_earlier_version_comes_back(name: str, tmp_path: Path) -> None:
+    """Its shape's fields had other names."""
+    model = cast(PiecewiseLM, EVERY_MODEL[name]())
+    model.save(tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    config = path.read_text().replace("context_length", "features")
+    path.write_text(config.replace("characters_per_position", "characters_per_feature"))
+    assert PiecewiseLM.load(tmp_path / "model").shape == model.shape
+
+
+def test_the_length_of_a_window_is_no_limit_on_a_text() -> None:
+    model = piecewise("small", context_length=5)
+    assert model.context_length is None
+    tokens = model.tokenizer.encode(TEXTS[0])[None, :20]
+    start = torch.full((1, 4), model.tokenizer.start_id)
+    windows = torch.cat([start, tokens], dim=1).unfold(1, 5, 1)[0]
+    expected = model.network(windows).log_softmax(-1)
+    torch.testing.assert_close(model.log_probabilities(tokens)[0], expected)
+
+
+def test_parameters_are_those_of_torch() -> None:
+    model = piecewise("small", context_length=5)
+    assert [*model.parameters()] == [*model.network.parameters()]
+    assert model.parameter_count == sum(weight.numel() for weight in model.parameters())
+    torch.optim.Adam(model.parameters())
+
+
 def test_a_small_piece_at_a_time_gives_the_same_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     for model in (piecewise("large_single_layer", width=10), piecewise("mamba", width=8, blocks=2)):
         tokens = model.tokenizer.encode(TEXTS[0])[None]
@@ -188,19 +216,19 @@ def test_a_small_piece_at_a_time_gives_the_same_scores(monkeypatch: pytest.Monke
 
 def test_every_layer_kind_makes_a_network() -> None:
     for kind in get_args(LayerKind):
-        model = piecewise("small", kind=kind, features=3, normalise="maxabs")
+        model = piecewise("small", kind=kind, context_length=3, normalise="maxabs")
         assert model.log_probabilities(torch.zeros(1, 2, dtype=torch.int64)).isfinite().all()
 
 
 def test_unknown_names_are_refused_with_a_hint() -> None:
     with pytest.raises(InputError, match="did you mean 'large_single_layer'"):
         preset("large_single_leyer")
-    with pytest.raises(InputError, match="widht=3: small has no such field; it has features, width"):
+    with pytest.raises(InputError, match="widht=3: small has no such field; it has context_length, width"):
         preset("small", widht=3)
     with pytest.raises(InputError, match="too few for these convolutions"):
-        preset("tail_focus", features=20)
-    with pytest.raises(InputError, match="multiple of characters_per_feature"):
-        preset("transformer", features=9, characters_per_feature=2)
+        preset("tail_focus", context_length=20)
+    with pytest.raises(InputError, match="multiple of characters_per_position"):
+        preset("transformer", context_length=9, characters_per_position=2)
     with pytest.raises(InputError, match="one value for each convolution"):
         preset("conv", **{**TINY_CONVOLUTIONS, "focus": (1,)})
 
@@ -212,7 +240,7 @@ def test_a_network_of_a_size_is_the_widest_that_fits(weights: int, name: str) ->
         with torch.device("meta"):
             return sum(values.numel() for values in shape.build(50).parameters())
 
-    chosen = preset_of_size(name, weights, 50, features=2)
+    chosen = preset_of_size(name, weights, 50, context_length=2)
     assert count(chosen) <= weights < count(replace(chosen, width=chosen.width + 1))  # type: ignore[attr-defined]
 
 

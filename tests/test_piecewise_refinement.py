@@ -76,8 +76,8 @@ def test_refinement_in_several_coordinates_keeps_the_function() -> None:
         ("large_single_layer", {"width": 6}, {"nodes": 3, "segments": 4}),
         ("small", {"width": 6, "nodes": 3}, {"nodes": 4, "segments": 16, "output_segments": 24}),
         ("large_single_layer", {"width": 6}, {"kind": "discontinuous", "segments": 6}),
-        ("tail_focus", {"features": 9, **TINY_CONVOLUTIONS}, {"nodes": 3, "segments": (6,)}),
-        ("dual_convolution", {"features": 4, "width": 5}, {"nodes": 4, "segments": 6}),
+        ("tail_focus", {"context_length": 9, **TINY_CONVOLUTIONS}, {"nodes": 3, "segments": (6,)}),
+        ("dual_convolution", {"context_length": 4, "width": 5}, {"nodes": 4, "segments": 6}),
     ],
 )
 def test_a_whole_model_predicts_the_same_with_finer_links(
@@ -85,7 +85,7 @@ def test_a_whole_model_predicts_the_same_with_finer_links(
 ) -> None:
     model = piecewise(name, **shape)
     finer = model.refined(**changes)
-    assert finer.parameters > model.parameters
+    assert finer.parameter_count > model.parameter_count
     assert finer.shape == replace(model.shape, **changes)
     tokens = model.tokenizer.encode(TEXTS[0])[None]
     torch.testing.assert_close(finer.log_probabilities(tokens), model.log_probabilities(tokens), rtol=1e-3, atol=1e-3)

@@ -81,7 +81,7 @@ def test_mixtures_that_cannot_be_are_refused() -> None:
 @pytest.fixture(scope="module")
 def automaton() -> Automaton:
     torch.manual_seed(0)
-    made = Automaton(preset("no_hidden_layer", features=10, width=30), characters())
+    made = Automaton(preset("no_hidden_layer", context_length=10, width=30), characters())
     windows = Windows.centred(made.tokenizer, TEXTS[:1], 10)
     train(made.network, windows, Recipe(epochs=80, learning_rate=0.01, batch_size=50), progress=False)
     return made
@@ -111,7 +111,7 @@ def test_an_automaton_comes_back_from_its_folder(automaton: Automaton, tmp_path:
 
 def test_an_automaton_needs_a_text_and_a_window() -> None:
     with pytest.raises(InputError, match="rounds=0"):
-        Automaton(preset("small", features=4), characters()).run("a", 0)
+        Automaton(preset("small", context_length=4), characters()).run("a", 0)
     with pytest.raises(InputError, match="needs a window network"):
         Automaton(preset("mamba"), characters())
 
@@ -134,8 +134,8 @@ def test_evolution_finds_the_bottom_of_a_bowl() -> None:
 
 
 def test_a_point_of_the_space_is_a_network_that_learns() -> None:
-    shape = shape_at(START, MLPShape(features=4))
-    assert shape == MLPShape(features=4, width=10, layers=1, kind="discontinuous", segments=8, output_segments=8)
+    shape = shape_at(START, MLPShape(context_length=4))
+    assert shape == MLPShape(context_length=4, width=10, layers=1, kind="discontinuous", segments=8, output_segments=8)
     torch.manual_seed(0)
     tokenizer = characters()
     windows = Windows.sequence(tokenizer, TEXTS, 4)

@@ -20,18 +20,18 @@ from frugal.training import fit
 from models import TEXTS, TINY_CONVOLUTIONS, characters, piecewise
 
 SMALLEST: dict[type[Shape], dict[str, Any]] = {
-    MLPShape: {"features": 4, "width": 5},
-    ConvolutionShape: {"features": 9, **TINY_CONVOLUTIONS},
-    DualConvolutionShape: {"features": 4, "width": 4},
-    TransformerShape: {"features": 4, "inner_width": 5, "output_width": 5},
-    MambaShape: {"features": 4, "width": 4, "blocks": 1, "state": 2},
+    MLPShape: {"context_length": 4, "width": 5},
+    ConvolutionShape: {"context_length": 9, **TINY_CONVOLUTIONS},
+    DualConvolutionShape: {"context_length": 4, "width": 4},
+    TransformerShape: {"context_length": 4, "inner_width": 5, "output_width": 5},
+    MambaShape: {"context_length": 4, "width": 4, "blocks": 1, "state": 2},
 }
 QUICK = Recipe(epochs=60, learning_rate=0.02, batch_size=20, schedule="constant")
 
 
 def model(name: str = "no_hidden_layer", **changes: object) -> tuple[PiecewiseLM, Windows]:
     torch.manual_seed(0)
-    made = PiecewiseLM(preset(name, **{"width": 20, "features": 6, **changes}), characters())
+    made = PiecewiseLM(preset(name, **{"width": 20, "context_length": 6, **changes}), characters())
     return made, Windows.for_network(made.network, made.tokenizer, TEXTS[:1])
 
 
@@ -74,7 +74,7 @@ def test_every_preset_trains_and_predicts_from_its_folder(name: str, faithful: b
 
 
 def test_mamba_learns_from_runs() -> None:
-    made, windows = model("mamba", width=8, blocks=1, state=4, features=12)
+    made, windows = model("mamba", width=8, blocks=1, state=4, context_length=12)
     scores = train(made.network, windows, replace(QUICK, epochs=100, optimizer="adam"), progress=False)
     assert scores[-1].nats < scores[0].nats / 2
     assert memorised(made.network, windows).accuracy == pytest.approx(scores[-1].accuracy, abs=0.1)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from frugal.corpora import CharTokenizer
 from frugal.errors import InputError
-from frugal.piecewise import Batches, Windows, as_numbers, ceiling
+from frugal.piecewise import Batches, Windows, as_numbers, bayes_limit
 from frugal.piecewise.windows import randomised
 
 LETTERS = CharTokenizer("abcdefghijklm")
@@ -80,21 +80,21 @@ def test_numbers_lie_in_the_middle_of_their_parts() -> None:
 
 
 @given(st.text("abc", min_size=1, max_size=60), st.integers(1, 3))
-def test_the_ceiling_is_that_of_a_table_of_all_contexts(text: str, features: int) -> None:
+def test_the_bayes_limit_is_that_of_a_table_of_all_contexts(text: str, length: int) -> None:
     tables: dict[str, Counter[str]] = defaultdict(Counter)
-    padded = "_" * features + text
-    for at in range(features, len(padded)):
-        tables[padded[at - features : at]][padded[at]] += 1
+    padded = "_" * length + text
+    for at in range(length, len(padded)):
+        tables[padded[at - length : at]][padded[at]] += 1
     right = sum(max(table.values()) for table in tables.values())
     nats = -sum(n * log(n / table.total()) for table in tables.values() for n in table.values())
-    found = ceiling(Windows.sequence(LETTERS, [text], features))
+    found = bayes_limit(Windows.sequence(LETTERS, [text], length))
     assert found == pytest.approx((right / len(text), nats / len(text)))
 
 
 @pytest.mark.skipif(not DUNWICH.exists(), reason="the text of The Dunwich Horror is not here")
 def test_sixteen_characters_of_context_cannot_tell_every_place_of_a_book() -> None:
     text = DUNWICH.read_bytes().decode("ascii", "ignore")
-    found = ceiling(Windows.sequence(CharTokenizer.ascii(), [text], 16))
+    found = bayes_limit(Windows.sequence(CharTokenizer.ascii(), [text], 16))
     assert found == pytest.approx((0.9962, 0.0059), abs=1e-4)
 
 

@@ -19,20 +19,21 @@ WINDOWS_AT_ONCE = 2**13
 
 
 class BoostedTrees(LanguageModel):
-    """Gradient-boosted trees, one per character and round, over windows of `features` characters.
+    """Gradient-boosted trees, one per character and round, over windows of `context_length` characters.
 
     Ke et al., "LightGBM: a highly efficient gradient boosting decision tree", 2017. Training and prediction are slow
     beside all else here: a round grows as many trees as there are characters.
 
     Args:
-        features: characters of context.
+        context_length: characters of context. A text may have any length, so that the attribute of this name, which
+            limits what is scored at once, stays None.
         tokenizer: one token per character.
     """
 
-    def __init__(self, features: int, tokenizer: Tokenizer) -> None:
-        if features < 1:
-            raise InputError(f"features={features}: must be at least 1; 8 to 128 are usual")
-        self.features, self.tokenizer = features, tokenizer
+    def __init__(self, context_length: int, tokenizer: Tokenizer) -> None:
+        if context_length < 1:
+            raise InputError(f"context_length={context_length}: must be at least 1; 8 to 128 are usual")
+        self.tokenizer, self.window_length = tokenizer, context_length
         self.vocabulary_size = tokenizer.vocabulary_size
         self.booster: Any = None
         self.classes = torch.empty(0, dtype=torch.int64)  # the tokens that the trees know
@@ -69,7 +70,7 @@ class BoostedTrees(LanguageModel):
             "seed": seed,
             "verbosity": -1,
         }
-        data = lightgbm.Dataset(windows, labels.numpy(), categorical_feature=[*range(self.features)])
+        data = lightgbm.Dataset(windows, labels.numpy(), categorical_feature=[*range(self.window_length)])
         self.booster = lightgbm.train(settings, data, rounds)
         return self
 
@@ -82,7 +83,7 @@ class BoostedTrees(LanguageModel):
         return torch.cat(parts).view(*tokens.shape, -1)
 
     def start(self, batch_size: int) -> Tensor:
-        return torch.full((batch_size, self.features), self.tokenizer.start_id)
+        return torch.full((batch_size, self.window_length), self.tokenizer.start_id)
 
     def step(self, tokens: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         state = torch.cat([state[:, 1:], tokens.unsqueeze(1)], dim=1)
@@ -90,8 +91,9 @@ class BoostedTrees(LanguageModel):
 
     def save(self, folder: Path) -> None:
         trees = torch.frombuffer(bytearray(self._trained().model_to_string().encode()), dtype=torch.uint8)
-        card = f"# Boosted trees\n\n{self.booster.num_trees():,} trees on {self.features} characters of context."
-        save_model(folder, self, {"trees": trees, "classes": self.classes}, {"features": self.features}, card)
+        card = f"# Boosted trees\n\n{self.booster.num_trees():,} trees on {self.window_length} characters of context."
+        config = {"context_length": self.window_length}
+        save_model(folder, self, {"trees": trees, "classes": self.classes}, config, card)
 
     @classmethod
     def load(cls, folder: Path, *, device: str = "cpu") -> Self:
@@ -99,7 +101,8 @@ class BoostedTrees(LanguageModel):
 
         check_on_cpu(cls, device)
         weights, config, tokenizer = read_model(folder, cls)
-        model = cls(config["features"], tokenizer)
+        # Earlier versions wrote `features`.
+        model = cls(config["context_length" if "context_length" in config else "features"], tokenizer)
         model.classes = weights["classes"]
         try:
             model.booster = lightgbm.Booster(model_str=weights["trees"].numpy().tobytes().decode())
@@ -108,9 +111,9 @@ class BoostedTrees(LanguageModel):
         return model
 
     def _windows(self, tokens: Tensor) -> Tensor:
-        """The window [B, T, features] that ends with each token; document starts stand before the first."""
-        padded = torch.nn.functional.pad(tokens, (self.features - 1, 0), value=self.tokenizer.start_id)
-        return padded.unfold(1, self.features, 1)
+        """The window [B, T, window_length] that ends with each token; document starts stand before the first."""
+        padded = torch.nn.functional.pad(tokens, (self.window_length - 1, 0), value=self.tokenizer.start_id)
+        return padded.unfold(1, self.window_length, 1)
 
     def _log_probabilities(self, windows: NDArray[np.int64]) -> Tensor:
         found = torch.from_numpy(self._trained().predict(windows)[:, : len(self.classes)]).float()

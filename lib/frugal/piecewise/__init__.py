@@ -21,7 +21,7 @@ from frugal.piecewise.presets import PRESETS, preset, preset_of_size, read_setti
 from frugal.piecewise.refinement import refined, smoothed
 from frugal.piecewise.search import SPACE, START, Trial, evolve, shape_at, trial_nats
 from frugal.piecewise.training import EpochScore, Memorised, Recipe, memorised, train
-from frugal.piecewise.windows import Batches, Ceiling, Windows, as_numbers, ceiling
+from frugal.piecewise.windows import Batches, BayesLimit, Windows, as_numbers, bayes_limit
 
 __all__ = [
     "PRESETS",
@@ -32,7 +32,7 @@ __all__ = [
     "BasisConvolution",
     "BasisLayer",
     "Batches",
-    "Ceiling",
+    "BayesLimit",
     "CharacterNetwork",
     "EpochScore",
     "FixedRotation",
@@ -54,7 +54,7 @@ __all__ = [
     "Trial",
     "Windows",
     "as_numbers",
-    "ceiling",
+    "bayes_limit",
     "evolve",
     "from_high_order_layers",
     "memorised",

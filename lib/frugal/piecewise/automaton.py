@@ -17,10 +17,10 @@ class Automaton:
     """A window network that sees both sides of a character, applied to all of a text at once, again and again.
 
     Like the stencil of a differential equation it fits a text of any length. Train its network on
-    `Windows.centred(...)` with the same number of features; it is no language model, for it sees what comes after.
+    `Windows.centred(...)` with the same `context_length`; it is not a language model, because it sees what follows.
 
     Args:
-        shape: of a window network, such as `preset("small", features=10)`.
+        shape: of a window network, such as `preset("small", context_length=10)`.
         tokenizer: one code per token: a `CharTokenizer`.
     """
 
@@ -29,7 +29,7 @@ class Automaton:
         self.network = shape.build(tokenizer.vocabulary_size)
         if self.network.predicts_all:
             raise InputError(f"shape={type(shape).__name__}: reads on and on; an automaton needs a window network")
-        self.left, self.right = (shape.features + 1) // 2, shape.features // 2
+        self.left, self.right = (shape.context_length + 1) // 2, shape.context_length // 2
 
     @torch.inference_mode()
     def run(self, text: str, rounds: int, *, top_k: int = 1, seed: int = 0) -> list[str]:

@@ -27,7 +27,7 @@ class ConvolutionShape(Shape):
         faithful: a focus of 0 means all positions, as in the original, instead of none.
     """
 
-    features: int = 10_000
+    context_length: int = 10_000
     channels: tuple[int, ...] = (10, 100, 100)
     kernel_sizes: tuple[int, ...] = (10, 10, 10)
     strides: tuple[int, ...] = (10, 10, 10)
@@ -50,13 +50,13 @@ class ConvolutionShape(Shape):
             )
         if self.lengths[-1] < 1:
             raise InputError(
-                f"features={self.features}: too few for these convolutions; their levels are {self.lengths}"
+                f"context_length={self.context_length}: too few for these convolutions; their levels are {self.lengths}"
             )
 
     @property
     def lengths(self) -> list[int]:
         """Positions of every level, the window first."""
-        lengths = [self.features]
+        lengths = [self.context_length]
         for kernel_size, stride in zip(self.kernel_sizes, self.strides, strict=True):
             lengths.append((lengths[-1] - kernel_size) // stride + 1)
         return lengths
@@ -80,7 +80,7 @@ class FocusedConvolution(WindowNetwork):
 
     def __init__(self, shape: ConvolutionShape, characters: int) -> None:
         super().__init__()
-        self.features, self.characters, self.seen = shape.features, characters, shape.seen
+        self.context_length, self.characters, self.seen = shape.context_length, characters, shape.seen
         channels = (1, *shape.channels)
         self.convolutions = nn.ModuleList(
             BasisConvolution(
@@ -98,7 +98,7 @@ class FocusedConvolution(WindowNetwork):
         self.readout = nn.Linear(inputs, characters)
 
     def forward(self, codes: Tensor) -> Tensor:
-        level = positions_of_codes(codes, self.characters, self.readout.weight.dtype).unsqueeze(1)  # [B, 1, features]
+        level = positions_of_codes(codes, self.characters, self.readout.weight.dtype).unsqueeze(1)  # [B, 1, T]
         levels = [level]
         for convolution, normalise in zip(self.convolutions, self.normalisations, strict=True):
             level = normalise(convolution(level).movedim(1, -1)).movedim(-1, 1)
@@ -119,7 +119,7 @@ class DualConvolutionShape(Shape):
         faithful: a character's vector is a function of a single number that is learned for it, as in the original.
     """
 
-    features: int = 16
+    context_length: int = 16
     width: int = 1024
     layers: int = 2
     nodes: int = 3
@@ -137,7 +137,7 @@ class DualConvolution(WindowNetwork):
 
     def __init__(self, shape: DualConvolutionShape, characters: int) -> None:
         super().__init__()
-        self.features, width = shape.features, shape.width
+        self.context_length, width = shape.context_length, shape.width
         settings = (shape.nodes, shape.segments, shape.normalise, shape.initialize)
         self.entry: nn.Module = PiecewisePolynomial(1, 1 if shape.faithful else width, 2, characters)
         if shape.faithful:
@@ -147,7 +147,7 @@ class DualConvolution(WindowNetwork):
         self.readout = nn.Linear(width, characters)
 
     def forward(self, codes: Tensor) -> Tensor:
-        vectors = self.normalise(self.entry(codes.unsqueeze(-1)))  # [B, features, width]
+        vectors = self.normalise(self.entry(codes.unsqueeze(-1)))  # [B, T, width]
         while vectors.shape[1] > 1:
             vectors = nn.functional.pad(vectors, (0, 0, vectors.shape[1] % 2, 0))
             vectors = self.normalise(self.join(vectors.unflatten(1, (-1, 2)).flatten(2)))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from frugal.corpora import Tokenizer
 from frugal.errors import InputError
@@ -25,7 +25,7 @@ class PiecewiseLM(LanguageModel):
         device: "cpu" or "cuda".
 
     Example:
-        >>> model = PiecewiseLM(preset("small", features=8), CharTokenizer.ascii())
+        >>> model = PiecewiseLM(preset("small", context_length=8), CharTokenizer.ascii())
     """
 
     def __init__(self, shape: Shape, tokenizer: Tokenizer, *, device: str = "cpu") -> None:
@@ -38,10 +38,14 @@ class PiecewiseLM(LanguageModel):
     def device(self) -> torch.device:  # type: ignore[override]  # where training has left the network
         return self.network.device
 
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The network's weights, as torch's modules give them."""
+        return self.network.parameters()
+
     @property
-    def parameters(self) -> int:
-        """How many weights the network has."""
-        return sum(weight.numel() for weight in self.network.parameters())
+    def parameter_count(self) -> int:
+        """How many numbers the weights hold."""
+        return sum(weight.numel() for weight in self.parameters())
 
     def log_probabilities(self, tokens: Tensor) -> Tensor:
         return torch.cat([logits for logits, _ in self._pieces(tokens)], dim=1)
@@ -73,8 +77,8 @@ class PiecewiseLM(LanguageModel):
         change gives links that are as near as possible. See `refinement.refined`.
         """
         try:
-            finer = type(self)(replace(self.shape, **changes), self.tokenizer, device=self.device.type)
-            finer.network.to(next(self.network.parameters()).dtype)
+            finer = type(self)(replace(self.shape, **changes), self.tokenizer)
+            finer.network.to(next(self.parameters()))  # its device and number format
             finer.network.load_state_dict(refined_weights(self.network, finer.network))
         except (AttributeError, RuntimeError, TypeError) as error:
             raise InputError(
@@ -84,15 +88,16 @@ class PiecewiseLM(LanguageModel):
 
     def save(self, folder: Path, notes: str = "") -> None:
         """Write weights, shape, tokeniser and a card that ends with `notes`."""
-        card = f"# {type(self.shape).__name__}\n\n{self.parameters:,} weights. {self.shape}\n\n{notes}"
+        card = f"# {type(self.shape).__name__}\n\n{self.parameter_count:,} weights. {self.shape}\n\n{notes}"
         config = {"shape": type(self.shape).__name__, **asdict(self.shape)}
         save_model(folder, self, self.network.state_dict(), config, card)
 
     @classmethod
     def load(cls, folder: Path, *, device: str = "cpu") -> Self:
         weights, config, tokenizer = read_model(folder, cls)
-        model = cls(shape_of(config), tokenizer, device=device)
-        model.network.load_state_dict(weights)
+        model = cls(shape_of(config), tokenizer)
+        model.network.load_state_dict(weights, assign=True)  # in the number format in which they were saved
+        model.network.to(device)
         return model
 
     def _pieces(self, tokens: Tensor) -> Iterator[tuple[Tensor, int]]:
@@ -104,4 +109,4 @@ class PiecewiseLM(LanguageModel):
             begin += part.shape[1]
 
     def _length(self, batch_size: int) -> int:
-        return max(1, CODES_AT_ONCE // (batch_size * self.network.features))
+        return max(1, CODES_AT_ONCE // (batch_size * self.network.context_length))

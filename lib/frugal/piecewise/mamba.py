@@ -25,7 +25,7 @@ class MambaShape(Shape):
     """Blocks of gated, selective state spaces; the head is the embedding, transposed.
 
     Attributes:
-        features: characters in a training example; the model itself reads on for ever.
+        context_length: characters in a training example; the model itself reads on for ever.
         width: of a character's vector.
         blocks: one after another, each with a shortcut around it.
         state: numbers that each channel remembers.
@@ -37,7 +37,7 @@ class MambaShape(Shape):
             embedding and step sizes start at torch's defaults.
     """
 
-    features: int = 16
+    context_length: int = 16
     width: int = 16
     blocks: int = 5
     state: int = 32
@@ -77,7 +77,7 @@ class Mamba(CharacterNetwork):
 
     def __init__(self, shape: MambaShape, characters: int) -> None:
         super().__init__()
-        self.features, self.shape = shape.features, shape
+        self.context_length, self.shape = shape.context_length, shape
         self.embedding = nn.Embedding(characters, shape.width)
         if not shape.faithful:  # the head is the embedding too: large ones would begin with sure and wrong predictions
             nn.init.normal_(self.embedding.weight, std=EMBEDDING_SCALE)

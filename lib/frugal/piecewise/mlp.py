@@ -67,7 +67,7 @@ class MLP(WindowNetwork):
 
     def __init__(self, shape: MLPShape, characters: int) -> None:
         super().__init__()
-        self.features = shape.features
+        self.context_length = shape.context_length
         entry = PiecewiseEntry if shape.entry == "piecewise" else EmbeddingEntry
         modules: list[nn.Module] = [entry(shape, characters)]
         for place in range(shape.layers + 1):
@@ -94,13 +94,13 @@ class MLP(WindowNetwork):
 
 
 class PiecewiseEntry(nn.Module):
-    """Codes [B, features] to a hidden vector [B, width], by a link from every character to every neuron."""
+    """Codes [B, T] to a hidden vector [B, width], by a link from every character to every neuron."""
 
     def __init__(self, shape: MLPShape, characters: int) -> None:
         super().__init__()
         self.characters = characters
         self.layer = PiecewisePolynomial(
-            shape.features,
+            shape.context_length,
             shape.width,
             shape.input_nodes,
             shape.input_segments or characters,
@@ -115,14 +115,14 @@ class PiecewiseEntry(nn.Module):
 
 
 class EmbeddingEntry(nn.Module):
-    """Codes [B, features] to a hidden vector [B, width]: a linear map of embeddings, or only their mean if faithful."""
+    """Codes [B, T] to a hidden vector [B, width]: a linear map of embeddings, or only their mean if faithful."""
 
     def __init__(self, shape: MLPShape, characters: int) -> None:
         super().__init__()
         size = shape.width if shape.faithful else max(1, shape.width // 4)
         self.embedding = nn.Embedding(characters, size)
-        self.join = None if shape.faithful else nn.Linear(shape.features * size, shape.width)
+        self.join = None if shape.faithful else nn.Linear(shape.context_length * size, shape.width)
 
     def forward(self, codes: Tensor) -> Tensor:
-        vectors: Tensor = self.embedding(codes)  # [B, features, size]
+        vectors: Tensor = self.embedding(codes)  # [B, T, size]
         return torch.mean(vectors, dim=1) if self.join is None else self.join(vectors.flatten(1))

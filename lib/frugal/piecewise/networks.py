@@ -1,7 +1,7 @@
 """What a network over characters is: a map from codes to the logits of the next character, with a state.
 
-Two kinds. A window network looks at the last `features` characters and nothing else. A sequence network reads on and
-on and keeps a state of its own.
+Two kinds. A window network looks at the last `context_length` characters and nothing else. A sequence network reads on
+without end and keeps a state of its own. Either takes streams of any length: `context_length` is no limit on a text.
 """
 
 from abc import ABC, abstractmethod
@@ -32,23 +32,27 @@ LayerKind = Literal[
 ]
 
 
-# A window network repeats every character in `features` windows: about this many codes are looked at in one go.
+# A window network repeats every character in `context_length` windows: about this many codes are looked at in one go.
 CODES_AT_ONCE = 2**14
 
 
 @dataclass(frozen=True)
 class Shape(ABC):
-    """All that is needed to build a network, in plain values; `features` is how many characters an example has."""
+    """All that is needed to build a network, in plain values.
 
-    features: int = 16
+    Attributes:
+        context_length: characters of a training example; all that a window network sees of a text.
+    """
+
+    context_length: int = 16
 
     @abstractmethod
     def build(self, characters: int) -> "CharacterNetwork":
         """Return a network over codes 0 ... characters - 1, with weights drawn by torch's global generator."""
 
     def __post_init__(self) -> None:
-        if self.features < 1:
-            raise InputError(f"features={self.features}: must be at least 1; 16 characters are usual")
+        if self.context_length < 1:
+            raise InputError(f"context_length={self.context_length}: must be at least 1; 16 characters are usual")
 
 
 class CharacterNetwork(nn.Module, ABC):
@@ -56,12 +60,12 @@ class CharacterNetwork(nn.Module, ABC):
 
     Attributes:
         predicts_all: whether `forward` predicts after each of the characters, [B, T] to [B, T, V], or only after the
-            last of a window, [B, features] to [B, V].
-        features: characters in a training example.
+            last of a window, [B, context_length] to [B, V].
+        context_length: as in `Shape`.
     """
 
     predicts_all: bool
-    features: int
+    context_length: int
 
     @abstractmethod
     def forward(self, codes: Tensor) -> Tensor:
@@ -81,18 +85,18 @@ class CharacterNetwork(nn.Module, ABC):
 
 
 class WindowNetwork(CharacterNetwork):
-    """A network that looks at a window of `features` characters; its state is the window's characters but one."""
+    """A network that looks at a window of `context_length` characters; its state is the window's characters but one."""
 
     predicts_all = False
 
     def start(self, batch_size: int, padding: int) -> Tensor:
-        return torch.full((batch_size, self.features - 1), padding, device=self.device)
+        return torch.full((batch_size, self.context_length - 1), padding, device=self.device)
 
     def advance(self, codes: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         read = torch.cat([state, codes], dim=1)
-        windows = read.unfold(1, self.features, 1)  # [B, T, features], a view
+        windows = read.unfold(1, self.context_length, 1)  # [B, T, context_length], a view
         logits = self(windows.flatten(0, 1)).view(*codes.shape, -1)
-        return logits, read[:, read.shape[1] - self.features + 1 :]
+        return logits, read[:, read.shape[1] - self.context_length + 1 :]
 
 
 def layer_of_kind(

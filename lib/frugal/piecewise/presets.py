@@ -26,7 +26,7 @@ PRESETS: dict[str, Shape] = {
     "low_order_mlp": MLPShape(kind="relu", entry="embedding"),
     "conv": ConvolutionShape(),
     "tail_focus": ConvolutionShape(
-        features=256,
+        context_length=256,
         channels=(250, 250, 100),
         kernel_sizes=(16, 2, 16),
         strides=(8, 1, 8),
@@ -40,6 +40,8 @@ PRESETS: dict[str, Shape] = {
     "piecewise_mamba": MambaShape(width=64, kind="continuous"),
 }
 WIDEST = 1000  # of the networks that are tried for a size
+# Fields of shapes as earlier versions saved them, and their names now.
+RENAMED = {"features": "context_length", "characters_per_feature": "characters_per_position"}
 SHAPES: dict[str, type[Shape]] = {kind.__name__: kind for kind in map(type, PRESETS.values())}
 
 
@@ -102,7 +104,7 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
         InputError: there is no such class, or it has no such fields.
     """
     fields: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in config.items()
+        RENAMED.get(name, name): tuple(value) if isinstance(value, list) else value for name, value in config.items()
     }
     kind: str = fields.pop("shape", "")
     if kind not in SHAPES:

@@ -201,7 +201,7 @@ class Memorised(NamedTuple):
 def memorised(network: CharacterNetwork, windows: Windows) -> Memorised:
     """Go once through all examples without training."""
     hits, nats, device = Hits(), 0.0, network.device
-    batch_size = max(1, CODES_AT_ONCE // network.features)
+    batch_size = max(1, CODES_AT_ONCE // network.context_length)
     for begin in range(0, len(windows), batch_size):
         inputs, targets = (part.to(device) for part in windows[begin : begin + batch_size])
         nats += hits.loss(network, (inputs, targets)).item() * targets.numel()

@@ -21,7 +21,7 @@ class TransformerShape(Shape):
     if positions hold several characters, or if it is faithful, does it predict after whole windows alone.
 
     Attributes:
-        features: characters in the window; a position holds `characters_per_feature` of them.
+        context_length: characters in the window; a position holds `characters_per_position` of them.
         width: of a position's vector, and of each head.
         heads, blocks: of attention.
         embedding_width, inner_width, output_width: hidden layers of the maps before, in and after the blocks.
@@ -32,8 +32,8 @@ class TransformerShape(Shape):
             over the positions, and the logits are normalised.
     """
 
-    features: int = 10
-    characters_per_feature: int = 1
+    context_length: int = 10
+    characters_per_position: int = 1
     width: int = 8
     heads: int = 4
     blocks: int = 3
@@ -50,9 +50,10 @@ class TransformerShape(Shape):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.features % self.characters_per_feature:
+        if self.context_length % self.characters_per_position:
             raise InputError(
-                f"features={self.features}: must be a multiple of characters_per_feature={self.characters_per_feature}"
+                f"context_length={self.context_length}: must be a multiple of "
+                f"characters_per_position={self.characters_per_position}"
             )
 
     def build(self, characters: int) -> "Transformer":
@@ -75,9 +76,9 @@ class Transformer(WindowNetwork):
 
     def __init__(self, shape: TransformerShape, characters: int) -> None:
         super().__init__()
-        self.features, self.shape = shape.features, shape
-        self.predicts_all = not shape.faithful and shape.characters_per_feature == 1
-        entry, hidden = shape.characters_per_feature, shape.embedding_width
+        self.context_length, self.shape = shape.context_length, shape
+        self.predicts_all = not shape.faithful and shape.characters_per_position == 1
+        entry, hidden = shape.characters_per_position, shape.embedding_width
         self.embedding = nn.Sequential(
             layer_of_kind(shape.kind, entry, hidden, shape.nodes, characters, shape.initialize),
             normalisation(shape.normalise, hidden),
@@ -99,19 +100,20 @@ class Transformer(WindowNetwork):
         if not self.predicts_all:
             return super().advance(codes, state)
         read = torch.cat([state, codes], dim=1)
-        vectors = self._vectors(read[:, : self.features])[:, state.shape[1] :]  # of what is no longer than a window
-        if read.shape[1] > self.features:
-            windows = read[:, 1:].unfold(1, self.features, 1)
+        # Vectors of all that fits into one window; every later one needs a window of its own.
+        vectors = self._vectors(read[:, : self.context_length])[:, state.shape[1] :]
+        if read.shape[1] > self.context_length:
+            windows = read[:, 1:].unfold(1, self.context_length, 1)
             last = self._vectors(windows.flatten(0, 1))[:, -1]
             vectors = torch.cat([vectors, last.unflatten(0, windows.shape[:2])], dim=1)
-        return self._logits(vectors), read[:, max(0, read.shape[1] - self.features + 1) :]
+        return self._logits(vectors), read[:, max(0, read.shape[1] - self.context_length + 1) :]
 
     def _logits(self, vectors: Tensor) -> Tensor:
         return self.after(self.readout(self.before(vectors)))
 
     def _vectors(self, codes: Tensor) -> Tensor:
         """The blocks' last vectors, [B, positions, width]; if faithful their mean, [B, 1, width]."""
-        x = self.embedding(codes.unflatten(1, (-1, self.shape.characters_per_feature)))
+        x = self.embedding(codes.unflatten(1, (-1, self.shape.characters_per_position)))
         along = 0 if self.shape.faithful else 1
         code = sinusoids(x.shape[along], x.shape[2]).to(x)
         x = x + (code.unsqueeze(1) if self.shape.faithful else code)

@@ -39,18 +39,18 @@ class Windows:
 
     @classmethod
     def sequence(
-        cls, tokenizer: Tokenizer, documents: Iterable[Document | str], features: int, most: int | None = None
+        cls, tokenizer: Tokenizer, documents: Iterable[Document | str], context_length: int, most: int | None = None
     ) -> Self:
-        """The `features` characters before each character, and the character; document starts before the first."""
-        tokens, places = _padded(tokenizer, documents, before=features, after=0)
-        return cls(tokens, places, range(-features, 0), [0], most)
+        """Each character and the `context_length` characters before it; document starts stand before the first."""
+        tokens, places = _padded(tokenizer, documents, before=context_length, after=0)
+        return cls(tokens, places, range(-context_length, 0), [0], most)
 
     @classmethod
     def centred(
-        cls, tokenizer: Tokenizer, documents: Iterable[Document | str], features: int, most: int | None = None
+        cls, tokenizer: Tokenizer, documents: Iterable[Document | str], context_length: int, most: int | None = None
     ) -> Self:
-        """The characters on both sides of each character, one more to its left if `features` is odd."""
-        left, right = (features + 1) // 2, features // 2
+        """Each character and the `context_length` characters around it, one more on its left if that is odd."""
+        left, right = (context_length + 1) // 2, context_length // 2
         tokens, places = _padded(tokenizer, documents, before=left, after=right)
         return cls(tokens, places, [*range(-left, 0), *range(1, right + 1)], [0], most)
 
@@ -59,17 +59,17 @@ class Windows:
         cls,
         tokenizer: Tokenizer,
         documents: Iterable[Document | str],
-        features: int,
+        context_length: int,
         most: int | None = None,
         stride: int = 1,
     ) -> Self:
-        """Runs of `features` characters, one every `stride`, and as targets the characters after each of them.
+        """Runs of `context_length` characters, one every `stride`, and as targets the characters after each of them.
 
         Runs cross from one document into the next, over the document start between them.
         """
         tokens = torch.cat(encode_documents(tokenizer, documents))
-        places = torch.arange(0, max(0, len(tokens) - features), stride)
-        return cls(tokens, places, range(features), range(1, features + 1), most)
+        places = torch.arange(0, max(0, len(tokens) - context_length), stride)
+        return cls(tokens, places, range(context_length), range(1, context_length + 1), most)
 
     @classmethod
     def for_network(
@@ -80,9 +80,10 @@ class Windows:
         most: int | None = None,
     ) -> Self:
         """The examples a causal network learns from: windows, or half-overlapping runs if it predicts all along."""
+        length = network.context_length
         if network.predicts_all:
-            return cls.flat(tokenizer, documents, network.features, most, stride=max(1, network.features // 2))
-        return cls.sequence(tokenizer, documents, network.features, most)
+            return cls.flat(tokenizer, documents, length, most, stride=max(1, length // 2))
+        return cls.sequence(tokenizer, documents, length, most)
 
     def __len__(self) -> int:
         return len(self.places)
@@ -137,9 +138,9 @@ def randomised(inputs: Tensor, fraction: float, characters: int) -> Tensor:
 
 
 def as_numbers(inputs: Tensor, characters: int = 128, axis: Literal["none", "channel", "character"] = "none") -> Tensor:
-    """Codes [B, F] as numbers in [-1, 1], for networks of your own.
+    """Codes [B, T] as numbers in [-1, 1], for networks of your own.
 
-    With an axis for channels, [B, 1, F], they fit a convolution; with one for the features of a character, [B, F, 1],
+    With an axis for channels, [B, 1, T], they fit a convolution; with one for what is known of a character, [B, T, 1],
     a network that sees characters one by one.
     """
     numbers = positions_of_codes(inputs, characters, torch.float32)
@@ -148,18 +149,26 @@ def as_numbers(inputs: Tensor, characters: int = 128, axis: Literal["none", "cha
     return numbers.unsqueeze(1 if axis == "channel" else 2)
 
 
-class Ceiling(NamedTuple):
-    """The best that a model which sees only the inputs can do on these very examples."""
+class BayesLimit(NamedTuple):
+    """The highest accuracy and the lowest loss [nats per character] of any model with this context on this text."""
 
     accuracy: float
     nats: float
 
 
-def ceiling(windows: Windows) -> Ceiling:
-    """Return the share of examples whose target is the likeliest after their inputs, and the conditional entropy.
+def bayes_limit(windows: Windows) -> BayesLimit:
+    """Return the best accuracy and loss that any model which sees only the inputs can reach on these examples.
 
-    Two examples with the same inputs and different targets cannot both be got right: that bounds what can be learned
-    by heart. Needs one target per example; holds all windows in memory at once.
+    This is the Bayes-optimal classifier of the examples' own distribution: the share of targets that are the most
+    frequent after their inputs, and the conditional entropy. Two examples with the same inputs and different targets
+    cannot both be predicted, which bounds what can be memorised. Needs one target per example; holds all windows in
+    memory at once.
+
+    >>> from frugal.corpora import CharTokenizer
+    >>> bayes_limit(Windows.sequence(CharTokenizer("ab"), ["abab"], context_length=1))
+    BayesLimit(accuracy=1.0, nats=0.0)
+    >>> bayes_limit(Windows.sequence(CharTokenizer("ab"), ["abaa"], context_length=1)).accuracy  # b or a follows a
+    0.75
     """
     inputs, targets = (part.numpy() for part in windows[:])
     _, context = np.unique(inputs, axis=0, return_inverse=True)
@@ -168,7 +177,7 @@ def ceiling(windows: Windows) -> Ceiling:
     best = np.zeros(len(totals))
     np.maximum.at(best, pairs[0], counts)
     nats = (counts * np.log(totals[pairs[0]] / counts)).sum()
-    return Ceiling(float(best.sum() / len(targets)), float(nats / len(targets)))
+    return BayesLimit(float(best.sum() / len(targets)), float(nats / len(targets)))
 
 
 def _padded(
