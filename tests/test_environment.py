@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,31 @@ def test_constraints_are_bare_exact_versions() -> None:
     for name, version in CONSTRAINTS.items():
         assert str(Version(version)) == version.strip()
         assert Version(version).local is None, f"{name} names a local build, which a registry does not have"
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_constraints_name_all_that_each_python_installs(python: str) -> None:
+    wanted, seen = REQUIREMENTS.copy(), set()
+    while wanted:
+        requirement = wanted.pop()
+        if str(requirement) in seen:
+            continue
+        seen.add(str(requirement))
+        name = canonicalize_name(requirement.name)
+        assert name in CONSTRAINTS or name.startswith(("cuda", "nvidia", "triton")), f"{name} has no exact version"
+        wanted += asked_for_by(name, requirement.extras, python)
+
+
+def asked_for_by(name: str, extras: set[str], python: str) -> list[Requirement]:
+    """What a distribution asks for under one version of Python; nothing if only others have installed it."""
+    try:
+        asked = [Requirement(text) for text in metadata.requires(name) or []]
+    except metadata.PackageNotFoundError:
+        return []
+    environments = [
+        {"python_version": python, "python_full_version": f"{python}.0", "extra": extra} for extra in ("", *extras)
+    ]
+    return [part for part in asked if part.marker is None or any(part.marker.evaluate(each) for each in environments)]
 
 
 def test_torch_is_capped_so_that_no_newer_build_brings_gigabytes_of_cuda() -> None:
