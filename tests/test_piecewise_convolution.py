@@ -25,7 +25,7 @@ def layer_on_patches(convolution: BasisConvolution) -> BasisLayer:
     """The fully connected layer that a convolution applies to each patch, inputs ordered as (channel, tap)."""
     inputs, form = CHANNELS * KERNEL**convolution.dimensions, convolution.form
     layer = BasisLayer(inputs, OUT, convolution.basis, form=form, alpha=convolution.alpha).double()
-    taps = convolution.weight.detach().view(OUT, CHANNELS, convolution.basis.values_per_link, -1)
+    taps = convolution.weight.detach().view(OUT, CHANNELS, convolution.basis.values_per_edge, -1)
     layer.weight.data = taps.permute(1, 3, 2, 0).flatten(0, 1)  # [C * taps, V, O]
     return layer
 
@@ -77,9 +77,9 @@ def test_patches_and_expansion_agree_in_values_and_gradients(dimensions: int) ->
     torch.testing.assert_close(results[0], results[1])
 
 
-def test_padding_adds_links_that_give_nothing() -> None:
+def test_padding_adds_edges_that_give_nothing() -> None:
     convolution = BasisConvolution(1, 1, 3, PiecewiseBasis(2, 2), padding=1)
-    convolution.weight.data.fill_(1.0)  # every link is the constant 1
+    convolution.weight.data.fill_(1.0)  # every edge is the constant 1
     assert convolution(torch.zeros(1, 1, 4)).flatten().tolist() == pytest.approx([2, 3, 3, 2])
 
 
@@ -89,7 +89,7 @@ def test_padding_leaves_a_product_as_it_is() -> None:
     assert convolution(torch.zeros(1, 1, 4)).flatten().tolist() == pytest.approx([3, 7, 7, 3])
 
 
-def test_straight_links_through_zero_make_a_product_convolution_of_plain_weights() -> None:
+def test_straight_edges_through_zero_make_a_product_convolution_of_plain_weights() -> None:
     plain = Product(CHANNELS * KERNEL**2, OUT, alpha=0.0)
     torch.nn.init.zeros_(plain.bias)
     convolution = BasisConvolution(

@@ -70,7 +70,7 @@ def inputs(*shape: int) -> Tensor:
     return torch.rand(shape) * 2 - 1
 
 
-@pytest.mark.parametrize("kernel", ["dense", "bag", "reference"])
+@pytest.mark.parametrize("kernel", ["dense", "gather", "reference"])
 @pytest.mark.parametrize(
     ("continuous", "nodes", "segments"),
     [

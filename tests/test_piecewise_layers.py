@@ -1,4 +1,4 @@
-"""Fully connected layers: what a link computes, told by plain loops, and that every kernel computes it."""
+"""Fully connected layers: what an edge computes, told by plain loops, and that every kernel computes it."""
 
 import math
 
@@ -26,7 +26,7 @@ from frugal.piecewise import (
 )
 from frugal.piecewise.networks import layer_of_kind
 
-KERNELS = ["dense", "bag", "reference"]
+KERNELS = ["dense", "gather", "reference"]
 
 
 @st.composite
@@ -42,8 +42,8 @@ def bases(draw: st.DrawFn, most_nodes: int = 6, most_segments: int = 7) -> Piece
     )
 
 
-def link_by_loops(basis: PiecewiseBasis, x: float, w: list[float]) -> float:
-    """The value of one link, in floats and loops, from the definition alone."""
+def edge_by_loops(basis: PiecewiseBasis, x: float, w: list[float]) -> float:
+    """The value of one edge, in floats and loops, from the definition alone."""
     if basis.periodicity is not None:
         period = basis.periodicity
         x = (x + period / 2) % (2 * period)
@@ -74,7 +74,7 @@ def layer_by_loops(basis: PiecewiseBasis, x: Tensor, weight: Tensor) -> Tensor:
     for b in range(x.shape[0]):
         for i in range(x.shape[1]):
             for o in range(weight.shape[2]):
-                result[b, o] += link_by_loops(basis, x[b, i].item(), weight[i, :, o].tolist())
+                result[b, o] += edge_by_loops(basis, x[b, i].item(), weight[i, :, o].tolist())
     return result
 
 
@@ -99,7 +99,7 @@ def test_every_kernel_agrees_with_plain_loops(basis: PiecewiseBasis, kernel: str
 def test_kernels_agree_in_values_and_gradients(basis: PiecewiseBasis, seed: int) -> None:
     torch.manual_seed(seed)
     x = ((torch.rand(6, 3, dtype=torch.float64) - 0.5) * basis.length * 1.3).requires_grad_()
-    weight = torch.randn(3, basis.values_per_link, 4, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(3, basis.values_per_edge, 4, dtype=torch.float64, requires_grad=True)
     results = []
     for kernel in KERNELS:
         y = kernels.neuron_sums(basis, x, weight, kernel)
@@ -125,7 +125,7 @@ def test_first_and_second_derivatives_agree_with_finite_differences(
     torch.manual_seed(0)
     shape = (4, 2) if basis.dimensions == 1 else (4, 2, basis.dimensions)
     x = (torch.rand(shape, dtype=torch.float64) * 2 - 1).requires_grad_()
-    weight = torch.randn(2, basis.values_per_link, 3, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(2, basis.values_per_edge, 3, dtype=torch.float64, requires_grad=True)
     inputs = (x, weight)
     assert torch.autograd.gradcheck(lambda x, weight: kernels.neuron_sums(basis, x, weight, kernel), inputs)
     assert torch.autograd.gradgradcheck(lambda x, weight: kernels.neuron_sums(basis, x, weight, kernel), inputs)
@@ -169,25 +169,25 @@ def test_the_basis_sums_to_one_everywhere(basis: PiecewiseBasis, x: float) -> No
 
 @settings(max_examples=40)
 @given(bases(most_nodes=8, most_segments=20))
-def test_a_weight_is_the_links_value_at_its_node(basis: PiecewiseBasis) -> None:
+def test_a_weight_is_the_edges_value_at_its_node(basis: PiecewiseBasis) -> None:
     inward = 1e-9 * (basis.length / basis.segments)
     positions = basis.node_positions
     middles = basis.code_positions(basis.segments).repeat_interleave(basis.nodes)
-    if not basis.continuous:  # an edge has a node on either side: step a little towards the own segment's middle
+    if not basis.continuous:  # a knot has a node on either side: step a little towards the own segment's middle
         positions = positions + inward * (middles - positions).sign()
     inside = PiecewiseBasis(basis.nodes, basis.segments, basis.continuous, basis.length)
     torch.testing.assert_close(
-        inside.expand(positions), torch.eye(basis.values_per_link, dtype=torch.float64), rtol=0, atol=1e-6
+        inside.expand(positions), torch.eye(basis.values_per_edge, dtype=torch.float64), rtol=0, atol=1e-6
     )
 
 
 @pytest.mark.parametrize("nodes", [2, 3, 5])
-def test_a_continuous_link_is_continuous_and_a_discontinuous_one_jumps(nodes: int) -> None:
-    edges = torch.tensor([-0.5, 0.0, 0.5], dtype=torch.float64)[:, None]
+def test_a_continuous_edge_is_continuous_and_a_discontinuous_one_jumps(nodes: int) -> None:
+    knots = torch.tensor([-0.5, 0.0, 0.5], dtype=torch.float64)[:, None]
 
     def jumps(continuous: bool) -> Tensor:
         layer = double_layer(PiecewiseBasis(nodes, 4, continuous))
-        return (layer((edges + 1e-9).expand(-1, 3)) - layer((edges - 1e-9).expand(-1, 3))).abs()
+        return (layer((knots + 1e-9).expand(-1, 3)) - layer((knots - 1e-9).expand(-1, 3))).abs()
 
     assert jumps(continuous=True).max() < 1e-6
     assert jumps(continuous=False).min() > 1e-4
@@ -208,7 +208,7 @@ def test_weights_set_to_their_positions_make_the_identity_on_any_length(length: 
     torch.testing.assert_close(layer(x), x)
 
 
-def test_outside_the_domain_a_link_goes_on_as_polynomial_or_as_line() -> None:
+def test_outside_the_domain_an_edge_goes_on_as_polynomial_or_as_line() -> None:
     x = torch.tensor([[-2.0], [2.0]])
     square = {"nodes": 3, "segments": 1}
     weight = torch.tensor([1.0, 0.0, 1.0]).view(1, 3, 1)  # x squared
@@ -255,13 +255,13 @@ def test_two_linear_segments_are_a_linear_layer_on_both_halves_of_a_relu() -> No
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("segments", [2, 20])
-def test_product_form_multiplies_links_and_takes_the_linear_part_away(alpha: float, segments: int) -> None:
+def test_product_form_multiplies_edges_and_takes_the_linear_part_away(alpha: float, segments: int) -> None:
     basis = PiecewiseBasis(2, segments)
     layer = BasisLayer(3, 4, basis, form="product", alpha=alpha).double()
     torch.nn.init.normal_(layer.weight)
     x = torch.rand(5, 3, dtype=torch.float64)
-    links = torch.stack([layer_by_loops(basis, x[:, i : i + 1], layer.weight[i : i + 1].detach()) for i in range(3)])
-    expected = (1 + links).prod(0) - 1 - (1 - alpha) * links.sum(0)
+    edges = torch.stack([layer_by_loops(basis, x[:, i : i + 1], layer.weight[i : i + 1].detach()) for i in range(3)])
+    expected = (1 + edges).prod(0) - 1 - (1 - alpha) * edges.sum(0)
     torch.testing.assert_close(layer(x), expected)
 
 
@@ -341,12 +341,12 @@ def test_leading_axes_are_kept_and_an_empty_batch_is_fine() -> None:
     layer = Polynomial(3, 4, 3)
     assert layer(torch.rand(2, 5, 3)).shape == (2, 5, 4)
     assert layer(torch.rand(3)).shape == (4,)
-    for kernel in ("dense", "bag"):
+    for kernel in ("dense", "gather"):
         assert PiecewisePolynomial(3, 4, 2, 2, kernel=kernel)(torch.rand(0, 3)).shape == (0, 4)  # type: ignore[arg-type]
 
 
 def test_what_is_not_a_number_stays_so_and_harms_nobody_else() -> None:
-    for kernel in ("dense", "bag"):
+    for kernel in ("dense", "gather"):
         y = PiecewisePolynomial(2, 3, 3, 4, kernel=kernel)(torch.tensor([[float("nan"), 0.0], [0.1, 0.2]]))  # type: ignore[arg-type]
         assert y[0].isnan().all()
         assert y[1].isfinite().all()
@@ -365,7 +365,7 @@ def test_what_is_not_a_number_stays_so_and_harms_nobody_else() -> None:
         (lambda: layer_of_kind("product", 2, 3, 2, 1, "constant"), "initialize='constant'"),
         (lambda: BasisLayer(2, 3, FourierBasis(5), initialize="constant"), "initialize='constant'"),
         (lambda: PiecewisePolynomial(2, 3, 2, 2, kernel="fast"), "kernel='fast'"),  # type: ignore[arg-type]
-        (lambda: PiecewisePolynomial(2, 3, 2, 2, form="product", kernel="bag"), "kernel='bag'"),
+        (lambda: PiecewisePolynomial(2, 3, 2, 2, form="product", kernel="gather"), "kernel='gather'"),
         (lambda: PiecewisePolynomial(2, 3, 2, 2)(torch.rand(5, 4)), "in_features=2"),
         (lambda: PiecewisePolynomial(2, 3, 2, 8)(torch.tensor([[0, 8]])), "codes from 0 to 8"),
         (lambda: PolynomialND(2, 3, 2, 6), "dimensions=6"),

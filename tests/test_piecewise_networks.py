@@ -15,8 +15,8 @@ from frugal.corpora import CharTokenizer
 from frugal.errors import InputError
 from frugal.generate import Sampling, generate
 from frugal.piecewise import PRESETS, CharacterNetwork, PiecewiseLM, Shape, preset, preset_of_size, read_settings
+from frugal.piecewise.mamba import linear_recurrence, loop, scan
 from frugal.piecewise.networks import LayerKind
-from frugal.piecewise.recurrence import linear_recurrence, loop, scan
 from models import EVERY_MODEL, TEXTS, TINY_CONVOLUTIONS, piecewise
 
 PIECEWISE = [name for name, build in EVERY_MODEL.items() if isinstance(build(), PiecewiseLM)]
@@ -112,7 +112,7 @@ def test_a_fresh_network_predicts_hardly_worse_than_a_uniform_distribution(name:
     assert nats < math.log(model.vocabulary_size) + 0.3
 
 
-def test_links_of_high_order_do_not_explode_beyond_their_domain_unless_faithful() -> None:
+def test_edges_of_high_order_do_not_explode_beyond_their_domain_unless_faithful() -> None:
     for faithful, explodes in ((False, False), (True, True)):
         torch.manual_seed(0)
         network = preset("small", width=40, layers=1, nodes=5, input_nodes=5, faithful=faithful).build(128)

@@ -29,20 +29,20 @@ from models import TEXTS, TINY_CONVOLUTIONS, piecewise
     more_nodes=st.integers(0, 4),
     multiple=st.integers(1, 5),
     continuous=st.booleans(),
-    break_edges=st.booleans(),
+    break_knots=st.booleans(),
     length=st.sampled_from([2.0, 3.0]),
 )
 def test_more_nodes_and_multiples_of_segments_keep_the_function(
-    nodes: int, segments: int, more_nodes: int, multiple: int, continuous: bool, break_edges: bool, length: float
+    nodes: int, segments: int, more_nodes: int, multiple: int, continuous: bool, break_knots: bool, length: float
 ) -> None:
     layer = PiecewisePolynomial(2, 3, nodes, segments, continuous=continuous, length=length).double()
     torch.nn.init.normal_(layer.weight)
     finer = refined(
-        layer, nodes=nodes + more_nodes, segments=segments * multiple, continuous=continuous and not break_edges
+        layer, nodes=nodes + more_nodes, segments=segments * multiple, continuous=continuous and not break_knots
     )
     x = (torch.rand(200, 2, dtype=torch.float64) - 0.5) * length
     torch.testing.assert_close(finer(x), layer(x), rtol=1e-8, atol=1e-8)
-    assert finer.weight.shape == (2, finer.basis.values_per_link, 3)
+    assert finer.weight.shape == (2, finer.basis.values_per_edge, 3)
 
 
 @pytest.mark.parametrize("continuous", [True, False])
@@ -80,7 +80,7 @@ def test_refinement_in_several_coordinates_keeps_the_function() -> None:
         ("dual_convolution", {"context_length": 4, "width": 5}, {"nodes": 4, "segments": 6}),
     ],
 )
-def test_a_whole_model_predicts_the_same_with_finer_links(
+def test_a_whole_model_predicts_the_same_with_finer_edges(
     name: str, shape: dict[str, Any], changes: dict[str, Any]
 ) -> None:
     model = piecewise(name, **shape)
@@ -91,7 +91,7 @@ def test_a_whole_model_predicts_the_same_with_finer_links(
     torch.testing.assert_close(finer.log_probabilities(tokens), model.log_probabilities(tokens), rtol=1e-3, atol=1e-3)
 
 
-def test_refining_changes_nothing_but_the_links_of_a_model() -> None:
+def test_refining_changes_nothing_but_the_edges_of_a_model() -> None:
     for change in ({"width": 7}, {"layers": 2}, {"nods": 3}):
         with pytest.raises(InputError, match="makes another network"):
             piecewise("large_single_layer", width=6).refined(**change)
@@ -108,15 +108,15 @@ def test_the_layer_given_is_left_alone_and_the_new_one_trains() -> None:
 
 
 @pytest.mark.parametrize("nodes", [1, 2, 4])
-def test_smoothing_by_one_closes_every_edge_and_by_a_half_halves_it(nodes: int) -> None:
+def test_smoothing_by_one_closes_every_knot_and_by_a_half_halves_it(nodes: int) -> None:
     torch.manual_seed(0)
     layer = PiecewisePolynomial(1, 1, nodes, 4, continuous=False).double()
 
     def jumps(layer: BasisLayer) -> torch.Tensor:
-        edges = torch.tensor([-0.5, 0.0, 0.5], dtype=torch.float64)[:, None]
-        return layer(edges + 1e-12) - layer(edges - 1e-12)
+        knots = torch.tensor([-0.5, 0.0, 0.5], dtype=torch.float64)[:, None]
+        return layer(knots + 1e-12) - layer(knots - 1e-12)
 
-    if nodes == 1:  # a step's one value belongs to both of its edges, so that closing is only approached
+    if nodes == 1:  # a step's one value belongs to both of its knots, so that closing is only approached
         assert jumps(smoothed(layer, 1.0)).abs().sum() < jumps(layer).abs().sum()
         return
     assert jumps(smoothed(layer, 1.0)).abs().max() < 1e-9

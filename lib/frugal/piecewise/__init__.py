@@ -1,4 +1,4 @@
-"""Layers whose every link is a function of its own: piecewise polynomials, Fourier series, products of them."""
+"""Layers whose every edge is a function of its own: piecewise polynomials, Fourier series, products of them."""
 
 from frugal.piecewise.automaton import Automaton
 from frugal.piecewise.basis import Basis, FourierBasis, PiecewiseBasis, TensorProductBasis

@@ -1,7 +1,8 @@
-"""The functions a link is made of: a basis turns one number into the values that the link's weights multiply.
+"""The functions on the edges: a basis turns one number into the values that an edge's weights multiply.
 
-A link from input i to output o carries a function f_oi(x) = sum_v w_ov phi_v(x). Everything that is the same for all
-links is here: the basis functions phi_v, where they are non-zero, and what happens outside the domain.
+An edge from input i to output o carries a function f_oi(x) = sum_v w_oiv phi_v(x), as in Kolmogorov-Arnold networks
+(Liu et al., "KAN: Kolmogorov-Arnold networks", 2024), where the phi_v are B-splines. What all edges share is here: the
+basis functions phi_v, where they are not zero, and what happens outside the domain.
 """
 
 import itertools
@@ -24,8 +25,8 @@ class Basis(ABC):
 
     @property
     @abstractmethod
-    def values_per_link(self) -> int:
-        """V, the number of weights of one link."""
+    def values_per_edge(self) -> int:
+        """V, the number of weights of one edge."""
 
     @abstractmethod
     def columns(self, x: Tensor) -> list[Tensor]:
@@ -58,10 +59,10 @@ class LocalBasis(Basis):
 class PiecewiseBasis(LocalBasis):
     """Lagrange polynomials on Chebyshev-Lobatto nodes, in each of `segments` equal parts of [-length/2, length/2].
 
-    Continuous: neighbouring segments share the node on their edge, V = (nodes - 1) * segments + 1.
-    Discontinuous: every edge has a value for each side, V = nodes * segments. The functions sum to one everywhere.
+    Segments meet at knots. Continuous: neighbours share the node on their knot, V = (nodes - 1) * segments + 1.
+    Discontinuous: every knot has a value for each side, V = nodes * segments. The functions sum to one everywhere.
 
-    An x on an interior edge belongs to the segment on its right. Outside the domain the end segment's polynomial goes
+    An x on an interior knot belongs to the segment on its right. Outside the domain the end segment's polynomial goes
     on, or its tangent if `linear_extrapolation`; `periodicity` P instead mirrors x into [-P/2, P/2], with period 2P.
     """
 
@@ -87,7 +88,7 @@ class PiecewiseBasis(LocalBasis):
             raise InputError(f"periodicity={self.periodicity}: must be positive, or None; 2 mirrors into [-1, 1]")
 
     @property
-    def values_per_link(self) -> int:
+    def values_per_edge(self) -> int:
         return self._stride * self.segments + (1 if self.continuous else 0)
 
     @property
@@ -126,9 +127,9 @@ class PiecewiseBasis(LocalBasis):
         columns = [value * mask for mask in inside for value in values[: self._stride]]
         if self.continuous:
             columns.append(values[-1] * inside[-1])
-            for k in range(1, self.segments):  # the node on an edge is also the last of the segment on its left
-                edge = k * self._stride
-                columns[edge] = columns[edge] + values[-1] * inside[k - 1]
+            for k in range(1, self.segments):  # the node on a knot is also the last of the segment on its left
+                knot = k * self._stride
+                columns[knot] = columns[knot] + values[-1] * inside[k - 1]
         return columns
 
     def _locate(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -193,7 +194,7 @@ class FourierBasis(Basis):
             raise InputError(f"length={self.length}: must be positive; 2 is the period of the domain [-1, 1]")
 
     @property
-    def values_per_link(self) -> int:
+    def values_per_edge(self) -> int:
         return self.terms
 
     def columns(self, x: Tensor) -> list[Tensor]:
@@ -217,14 +218,14 @@ class TensorProductBasis(LocalBasis):
             raise InputError(f"dimensions={self.dimensions}: must be 2 to 5; use a plain piecewise layer for 1")
 
     @property
-    def values_per_link(self) -> int:
-        return self.axis.values_per_link**self.dimensions
+    def values_per_edge(self) -> int:
+        return self.axis.values_per_edge**self.dimensions
 
     @cached_property
     def cell_nodes(self) -> Tensor:
         nodes = axis_nodes = self.axis.cell_nodes
         for _ in range(self.dimensions - 1):
-            outer = nodes[:, None, :, None] * self.axis.values_per_link + axis_nodes[:, None, :]
+            outer = nodes[:, None, :, None] * self.axis.values_per_edge + axis_nodes[:, None, :]
             nodes = outer.reshape(nodes.shape[0] * axis_nodes.shape[0], -1)
         return nodes
 

@@ -1,4 +1,4 @@
-"""Convolutions whose every tap is a link: expand each channel into its basis values, then convolve."""
+"""Convolutions whose every tap is an edge: expand each channel into its basis values, then convolve."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from frugal.errors import InputError
 from frugal.piecewise.basis import Basis
-from frugal.piecewise.kernels import choose_kernel, in_chunks, neuron_sums, product_of_links
+from frugal.piecewise.kernels import choose_kernel, in_chunks, neuron_sums, product_of_edges
 from frugal.piecewise.layers import Form, Initialize, check_form, initial_weight
 
 CONVOLUTIONS: dict[tuple[int, bool], Callable[..., Tensor]] = {
@@ -24,9 +24,9 @@ class BasisConvolution(nn.Module):
     """y = sum over channels c, taps k of f_ock(x_c at that tap), for any one-coordinate basis; no bias.
 
     Input [B, in_channels, length] for dimensions=1, [B, in_channels, height, width] for 2; `transposed` turns it
-    round. Padding adds taps whose links give zero. The weight has torch's layout, each channel taking V places:
+    round. Padding adds taps whose edges give zero. The weight has torch's layout, each channel taking V places:
     [out_channels, in_channels * V, kernel ...], or [in_channels * V, out_channels, kernel ...] when transposed.
-    With form="product" the links of a patch join as those of a `BasisLayer` do.
+    With form="product" the edges of a patch join as those of a `BasisLayer` do.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class BasisConvolution(nn.Module):
         if dimensions not in (1, 2):
             raise InputError(f"dimensions={dimensions}: convolutions run over 1 or 2 axes")
         if basis.dimensions != 1:
-            raise InputError(f"basis={basis}: a convolution's links take one number each; use a one-coordinate basis")
+            raise InputError(f"basis={basis}: a convolution's edges take one number each; use a one-coordinate basis")
         check_form(form)
         if form == "product" and transposed:
             raise InputError("form='product' with transposed=True: a spread input has no patch to multiply over")
@@ -56,9 +56,9 @@ class BasisConvolution(nn.Module):
         self.basis, self.dimensions, self.transposed = basis, dimensions, transposed
         self.form, self.alpha = form, alpha
         self.stride, self.padding = stride, padding
-        links = (in_channels, self._taps * out_channels)
-        weight = initial_weight(basis, initialize, fan_in=in_channels * self._taps, links=links).view(
-            in_channels * basis.values_per_link, out_channels, *[kernel_size] * dimensions
+        edges = (in_channels, self._taps * out_channels)
+        weight = initial_weight(basis, initialize, fan_in=in_channels * self._taps, edges=edges).view(
+            in_channels * basis.values_per_edge, out_channels, *[kernel_size] * dimensions
         )
         self.weight = nn.Parameter(weight if transposed else weight.transpose(0, 1).contiguous())
 
@@ -69,11 +69,11 @@ class BasisConvolution(nn.Module):
                 f"and {self.dimensions} more axes"
             )
         if self.form == "product":
-            outputs = self.out_channels + self.basis.values_per_link  # of a tap, kept twice
+            outputs = self.out_channels + self.basis.values_per_edge  # of a tap, kept twice
             return in_chunks(self._products, x, 2 * outputs * self._taps * self.in_channels * math.prod(self._size(x)))
-        if choose_kernel("auto", self.basis) == "bag" and not self.transposed and not self.padding:
+        if choose_kernel("auto", self.basis) == "gather" and not self.transposed and not self.padding:
             return self._on_patches(x)
-        return in_chunks(self._on_expanded, x, self.basis.values_per_link * x[0].numel())
+        return in_chunks(self._on_expanded, x, self.basis.values_per_edge * x[0].numel())
 
     def _expanded(self, x: Tensor) -> Tensor:
         return self.basis.expand(x).movedim(-1, 2).flatten(1, 2)  # [B, C * V, ...]
@@ -83,7 +83,7 @@ class BasisConvolution(nn.Module):
         return convolve(self._expanded(x), self.weight, stride=self.stride, padding=self.padding)
 
     def _products(self, x: Tensor) -> Tensor:
-        """Multiply over the links of each patch; those of padding are zero, which is a factor of one."""
+        """Multiply over the edges of each patch; those of padding are zero, which is a factor of one."""
 
         def axes(given: int, across: int) -> tuple[int, int]:
             return (given if self.dimensions == 2 else across, given)
@@ -92,10 +92,10 @@ class BasisConvolution(nn.Module):
         patches = functional.unfold(
             values, axes(self.kernel_size, 1), padding=axes(self.padding, 0), stride=axes(self.stride, 1)
         )  # [B, C * V * taps, places]
-        shape = (self.in_channels, self.basis.values_per_link, self._taps)
+        shape = (self.in_channels, self.basis.values_per_edge, self._taps)
         weight = self.weight.view(self.out_channels, *shape)
-        links = torch.einsum("bcvtp,ocvt->bctop", patches.unflatten(1, shape), weight).flatten(1, 2)
-        return product_of_links(links, self.alpha).unflatten(2, self._size(x))
+        edges = torch.einsum("bcvtp,ocvt->bctop", patches.unflatten(1, shape), weight).flatten(1, 2)
+        return product_of_edges(edges, self.alpha).unflatten(2, self._size(x))
 
     @property
     def _taps(self) -> int:
@@ -106,13 +106,13 @@ class BasisConvolution(nn.Module):
         return [(length + 2 * self.padding - self.kernel_size) // self.stride + 1 for length in x.shape[2:]]
 
     def _on_patches(self, x: Tensor) -> Tensor:
-        """Apply the fully connected layer to every patch: with many values per link, far less than expanding them."""
+        """Apply the fully connected layer to every patch: with many values per edge, far less than expanding them."""
         for axis in range(2, 2 + self.dimensions):
             x = x.unfold(axis, self.kernel_size, self.stride)  # the taps become a last axis
         patches = x.movedim(1, 1 + self.dimensions)  # [B, out ..., C, taps ...]
-        links = self.weight.view(self.out_channels, self.in_channels, self.basis.values_per_link, -1)
-        weight = links.permute(1, 3, 2, 0).flatten(0, 1)  # [C * taps, V, O]
-        y = neuron_sums(self.basis, patches.reshape(-1, len(weight)), weight, "bag")
+        edges = self.weight.view(self.out_channels, self.in_channels, self.basis.values_per_edge, -1)
+        weight = edges.permute(1, 3, 2, 0).flatten(0, 1)  # [C * taps, V, O]
+        y = neuron_sums(self.basis, patches.reshape(-1, len(weight)), weight, "gather")
         return y.view(*patches.shape[: 1 + self.dimensions], -1).movedim(-1, 1)
 
     def extra_repr(self) -> str:

@@ -19,11 +19,11 @@ class ConvolutionShape(Shape):
 
     Attributes:
         channels, kernel_sizes, strides: of each convolution.
-        segments: of the links of each convolution but the first, which has one for each character.
+        segments: of the edges of each convolution but the first, which has one for each character.
         focus: how many of the last positions of each convolution's input the linear map sees as well.
-        nodes, continuous, periodicity: of all links.
+        nodes, continuous, periodicity: of all edges.
         normalise: over the channels of each position, before every convolution but the first and before the last map.
-        initialize: of all links.
+        initialize: of all edges.
         faithful: a focus of 0 means all positions, as in the original, instead of none.
     """
 
@@ -114,7 +114,7 @@ class DualConvolutionShape(Shape):
     Attributes:
         width: of the vectors, and of the joining network's hidden layers.
         layers: hidden maps of the joining network.
-        nodes, segments: of its links, which are discontinuous.
+        nodes, segments: of its edges, which are discontinuous.
         normalise, initialize: of all piecewise maps.
         faithful: a character's vector is a function of a single number that is learned for it, as in the original.
     """

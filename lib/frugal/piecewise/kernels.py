@@ -1,7 +1,8 @@
 """Three ways to compute y_bo = sum_i sum_v phi_v(x_bi) W_ivo, which agree to rounding.
 
-dense      expand every input into its V basis values, then one matrix product. Best for few values per link.
-bag        add up only the rows of W that a sample touches. Its cost does not depend on the number of segments.
+dense      expand every input into its V basis values, then one matrix product. Best for few values per edge.
+gather     add up only the rows of W that a sample touches, as an embedding bag does. Its cost does not depend on the
+           number of segments.
 reference  the definition: gather the touched rows, multiply, sum. Slow and large; it is there to be compared with.
 """
 
@@ -22,23 +23,23 @@ from frugal.piecewise.basis import Basis, LocalBasis, PiecewiseBasis, lagrange
 
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")  # all we use of it is tested
 
-Kernel = Literal["auto", "dense", "bag", "reference"]
+Kernel = Literal["auto", "dense", "gather", "reference"]
 
 # Expanded inputs beyond this are made chunk by chunk, and once more in the backward pass instead of being kept.
 CHUNK_BYTES = 2**26
 # Weights that fit here are walked over by the whole batch before the next ones: half of a usual second-level cache.
 CACHE_BYTES = 2**20
-# The matrix product works on all V values, the bag on the few active ones, each of which costs it this much more.
+# The matrix product works on all V values, gathering on the few active ones, each of which costs it this much more.
 DENSE_VALUES_PER_ACTIVE_VALUE = 4
 
 
 def check_kernel(kernel: Kernel, basis: Basis, form: str) -> None:
     if kernel not in get_args(Kernel):
         raise InputError(f"kernel={kernel!r}: must be one of {', '.join(get_args(Kernel))}")
-    if kernel in ("bag", "reference") and not isinstance(basis, LocalBasis):
+    if kernel in ("gather", "reference") and not isinstance(basis, LocalBasis):
         raise InputError(f"kernel={kernel!r}: needs a basis with few active functions; use 'dense' for Fourier series")
-    if kernel == "bag" and form == "product":
-        raise InputError("kernel='bag': adds links up, but form='product' multiplies them; use 'auto'")
+    if kernel == "gather" and form == "product":
+        raise InputError("kernel='gather': adds edges up, but form='product' multiplies them; use 'auto'")
 
 
 def choose_kernel(kernel: Kernel, basis: Basis) -> Kernel:
@@ -48,7 +49,7 @@ def choose_kernel(kernel: Kernel, basis: Basis) -> Kernel:
     if not isinstance(basis, LocalBasis):
         return "dense"
     active = basis.cell_nodes.shape[1]
-    return "bag" if basis.values_per_link > DENSE_VALUES_PER_ACTIVE_VALUE * active else "dense"
+    return "gather" if basis.values_per_edge > DENSE_VALUES_PER_ACTIVE_VALUE * active else "dense"
 
 
 def neuron_sums(basis: Basis, x: Tensor, weight: Tensor, kernel: Kernel) -> Tensor:
@@ -57,7 +58,7 @@ def neuron_sums(basis: Basis, x: Tensor, weight: Tensor, kernel: Kernel) -> Tens
     if kernel == "dense":
         return in_chunks(lambda part: _dense(basis, part, weight), x, weight.shape[0] * weight.shape[1])
     assert isinstance(basis, LocalBasis)
-    function = _bag if kernel == "bag" else _reference
+    function = _gather if kernel == "gather" else _reference
     width = weight.shape[0] * basis.cell_nodes.shape[1] * (weight.shape[2] if kernel == "reference" else 1)
     return in_chunks(lambda part: function(basis, part, weight), x, width)
 
@@ -74,21 +75,21 @@ def code_sums(basis: PiecewiseBasis, codes: Tensor, weight: Tensor) -> Tensor:
 
 
 def neuron_products(basis: Basis, x: Tensor, weight: Tensor, alpha: float, kernel: Kernel) -> Tensor:
-    """Return `product_of_links` of the links' outputs, [B, O]. A bag would sum the links, so there is none here."""
+    """Return `product_of_edges` of the edges' outputs, [B, O]. Gathering is no way to it: it sums the edges."""
     dense = choose_kernel(kernel, basis) == "dense"
 
     def product(part: Tensor) -> Tensor:
         if dense or not isinstance(basis, LocalBasis):
-            return product_of_links(torch.einsum("biv,ivo->bio", basis.expand(part), weight), alpha)
-        return product_of_links(_touched_links(basis, part, weight), alpha)
+            return product_of_edges(torch.einsum("biv,ivo->bio", basis.expand(part), weight), alpha)
+        return product_of_edges(_touched_edges(basis, part, weight), alpha)
 
-    inputs, values_per_link, outputs = weight.shape
-    return in_chunks(product, x, inputs * (values_per_link + 2 * outputs))
+    inputs, values_per_edge, outputs = weight.shape
+    return in_chunks(product, x, inputs * (values_per_edge + 2 * outputs))
 
 
-def product_of_links(links: Tensor, alpha: float) -> Tensor:
-    """Join link outputs [B, I, ...] into neurons; alpha=0 takes the linear part away, alpha=1 leaves all of it."""
-    return (1 + links).prod(dim=1) - 1 - (1 - alpha) * links.sum(dim=1)
+def product_of_edges(edges: Tensor, alpha: float) -> Tensor:
+    """Join edge outputs [B, I, ...] into neurons; alpha=0 takes the linear part away, alpha=1 leaves all of it."""
+    return (1 + edges).prod(dim=1) - 1 - (1 - alpha) * edges.sum(dim=1)
 
 
 def in_chunks(function: Callable[[Tensor], Tensor], x: Tensor, width: int) -> Tensor:
@@ -113,36 +114,36 @@ def _dense(basis: Basis, x: Tensor, weight: Tensor) -> Tensor:
 
 
 def _reference(basis: LocalBasis, x: Tensor, weight: Tensor) -> Tensor:
-    return _touched_links(basis, x, weight).sum(dim=1)
+    return _touched_edges(basis, x, weight).sum(dim=1)
 
 
-def _touched_links(basis: LocalBasis, x: Tensor, weight: Tensor) -> Tensor:
-    """Return every link's output, [B, I, O], from copies of the rows it touches."""
+def _touched_edges(basis: LocalBasis, x: Tensor, weight: Tensor) -> Tensor:
+    """Return every edge's output, [B, I, O], from copies of the rows it touches."""
     cell, values = basis.active(x)
     nodes = basis.cell_nodes.to(x.device)[cell]  # [B, I, m]
     rows = weight[torch.arange(weight.shape[0], device=x.device)[:, None], nodes]  # [B, I, m, O]
     return torch.einsum("bim,bimo->bio", values, rows)
 
 
-def _bag(basis: LocalBasis, x: Tensor, weight: Tensor) -> Tensor:
+def _gather(basis: LocalBasis, x: Tensor, weight: Tensor) -> Tensor:
     cell, values = basis.active(x)
     return _GatherSum.apply(weight, values, Touched(cell, basis.cell_nodes.to(x.device), weight.shape[1]))
 
 
 @dataclass(frozen=True)
 class Touched:
-    """Which weights a batch touches: a link input in cell `cell` [B, I] uses the weights `cell_nodes` [cells, m]."""
+    """Which weights a batch touches: an edge input in cell `cell` [B, I] uses the weights `cell_nodes` [cells, m]."""
 
     cell: Tensor
     cell_nodes: Tensor
-    values_per_link: int
+    values_per_edge: int
 
     @cached_property
     def rows(self) -> Tensor:
         """Touched rows of the weights seen as one table [I * V, O]: int32 [B, I, m], half the traffic of int64."""
         inputs = self.cell.shape[1]
-        index = torch.int32 if inputs * self.values_per_link < 2**31 else torch.int64
-        first = torch.arange(inputs, device=self.cell.device, dtype=index)[:, None] * self.values_per_link
+        index = torch.int32 if inputs * self.values_per_edge < 2**31 else torch.int64
+        first = torch.arange(inputs, device=self.cell.device, dtype=index)[:, None] * self.values_per_edge
         return self.cell_nodes.to(index)[self.cell] + first
 
     def blocks(self, outputs: Tensor) -> list[slice]:
@@ -151,7 +152,7 @@ class Touched:
         A GPU takes all inputs at once.
         """
         inputs = self.cell.shape[1]
-        bytes_per_input = self.values_per_link * outputs.shape[1] * outputs.element_size()
+        bytes_per_input = self.values_per_edge * outputs.shape[1] * outputs.element_size()
         step = max(1, CACHE_BYTES // bytes_per_input) if outputs.device.type == "cpu" else inputs
         return [slice(begin, begin + step) for begin in range(0, inputs, step)]
 
@@ -203,8 +204,8 @@ class _ScatterSum(torch.autograd.Function):
         _keep(ctx, values, gradient, touched)
         (_, inputs, active), outputs = values.shape, gradient.shape[1]
         order, counts = touched.by_cell()
-        first = torch.arange(inputs, device=order.device) * touched.values_per_link
-        result = gradient.new_zeros(inputs * touched.values_per_link, outputs)
+        first = torch.arange(inputs, device=order.device) * touched.values_per_edge
+        result = gradient.new_zeros(inputs * touched.values_per_edge, outputs)
         for part in touched.blocks(gradient):
             samples = order[part].expand(active, -1, -1)  # [m, i, B]
             weights = values[:, part].permute(2, 1, 0).gather(2, samples)
@@ -218,7 +219,7 @@ class _ScatterSum(torch.autograd.Function):
             )
             rows = first[part, None] + touched.cell_nodes.t()[:, None]  # [m, i, cells]
             result.index_add_(0, rows.flatten(), sums)
-        return result.view(inputs, touched.values_per_link, outputs)
+        return result.view(inputs, touched.values_per_edge, outputs)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:

@@ -71,10 +71,13 @@ class PiecewiseLM(LanguageModel):
         return TargetScores(*(torch.cat(column, dim=1) for column in zip(*pieces, strict=True)))
 
     def refined(self, **changes: Any) -> Self:
-        """A copy of another order or with other segments: `changes` are those fields of the shape.
+        """Return an hp-refined copy, of another order or with other segments: `changes` are those fields of the shape.
 
         More nodes and multiples of the segments keep its predictions, so that training can go on from them; any other
-        change gives links that are as near as possible. See `refinement.refined`.
+        change gives edges that are as near as possible. See `refinement.refined`.
+
+        Raises:
+            InputError: the changes make another network.
         """
         try:
             finer = type(self)(replace(self.shape, **changes), self.tokenizer)
@@ -82,7 +85,7 @@ class PiecewiseLM(LanguageModel):
             finer.network.load_state_dict(refined_weights(self.network, finer.network))
         except (AttributeError, RuntimeError, TypeError) as error:
             raise InputError(
-                f"{changes}: makes another network; only the order, the segments and the continuity of links change"
+                f"{changes}: makes another network; only the order, the segments and the continuity of edges change"
             ) from error
         return finer
 

@@ -1,4 +1,4 @@
-"""Fully connected layers: a basis on every link, and a way to join the links at a neuron."""
+"""Fully connected layers: a basis on every edge, and a way to join the edges at a neuron."""
 
 import math
 from typing import Literal, get_args
@@ -8,21 +8,21 @@ from torch import Tensor, nn
 
 from frugal.errors import InputError
 from frugal.piecewise.basis import Basis, FourierBasis, LocalBasis, PiecewiseBasis, TensorProductBasis
-from frugal.piecewise.kernels import Kernel, check_kernel, code_sums, neuron_products, neuron_sums, product_of_links
+from frugal.piecewise.kernels import Kernel, check_kernel, code_sums, neuron_products, neuron_sums, product_of_edges
 
 Initialize = Literal["uniform", "linear", "constant"]
 Form = Literal["sum", "product"]
 
 
 class BasisLayer(nn.Module):
-    """y_o = sum_i f_oi(x_i) with f_oi = sum_v weight[i, v, o] phi_v, for any basis phi. No bias: the links have one.
+    """y_o = sum_i f_oi(x_i) with f_oi = sum_v weight[i, v, o] phi_v, for any basis phi. No bias: the edges have one.
 
     Input [..., in_features], or [..., in_features, D] for a basis in D coordinates; output [..., out_features].
-    With form="product", links join as y_o = prod_i (1 + f_oi) - 1 - (1 - alpha) sum_i f_oi, so that alpha=0 leaves
+    With form="product", edges join as y_o = prod_i (1 + f_oi) - 1 - (1 - alpha) sum_i f_oi, so that alpha=0 leaves
     only what several inputs do together.
 
-    initialize: "uniform" draws every weight from U(-1/I, 1/I); "linear" makes every link a random line, slope and
-    offset from U(-1/2, 1/2); "constant" makes every link a constant from U(0, 1/I), whose input gradient is zero.
+    initialize: "uniform" draws every weight from U(-1/I, 1/I); "linear" makes every edge a random line, slope and
+    offset from U(-1/2, 1/2); "constant" makes every edge a constant from U(0, 1/I), whose input gradient is zero.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class BasisLayer(nn.Module):
         check_kernel(kernel, basis, form)
         self.in_features, self.out_features = in_features, out_features
         self.basis, self.form, self.alpha, self.kernel = basis, form, alpha, kernel
-        weight = initial_weight(basis, initialize, fan_in=in_features, links=(in_features, out_features))
+        weight = initial_weight(basis, initialize, fan_in=in_features, edges=(in_features, out_features))
         self.weight = nn.Parameter(weight)  # [I, V, O]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -81,9 +81,9 @@ class BasisLayer(nn.Module):
 
 
 class PiecewisePolynomial(BasisLayer):
-    """A layer whose every link is a polynomial with `nodes` nodes (degree nodes - 1) in each of `segments` segments.
+    """A layer whose every edge is a polynomial with `nodes` nodes (degree nodes - 1) in each of `segments` segments.
 
-    A sample touches only `nodes` of a link's weights, whatever the number of segments; a weight is the link's value
+    A sample touches only `nodes` of an edge's weights, whatever the number of segments; a weight is the edge's value
     at its node. Weights [in_features, V, out_features] with V = (nodes - 1) * segments + 1 if `continuous`, else
     nodes * segments. `length`, `periodicity` and `linear_extrapolation` are explained at `PiecewiseBasis`; the rest
     at `BasisLayer`.
@@ -116,7 +116,7 @@ class PiecewisePolynomial(BasisLayer):
 
 
 class Polynomial(PiecewisePolynomial):
-    """A layer whose every link is one polynomial with `nodes` nodes on the whole domain: one segment."""
+    """A layer whose every edge is one polynomial with `nodes` nodes on the whole domain: one segment."""
 
     def __init__(
         self,
@@ -149,7 +149,7 @@ class Polynomial(PiecewisePolynomial):
 
 
 class PolynomialND(BasisLayer):
-    """A layer whose every link is a piecewise polynomial in 2 to 5 coordinates: products of one basis in each.
+    """A layer whose every edge is a piecewise polynomial in 2 to 5 coordinates: products of one basis in each.
 
     Input [..., in_features, dimensions]. Weights [in_features, V ** dimensions, out_features], the last coordinate
     running fastest.
@@ -178,7 +178,7 @@ class PolynomialND(BasisLayer):
 
 
 class Fourier(BasisLayer):
-    """A layer whose every link is a Fourier series of `terms` terms and period `length`."""
+    """A layer whose every edge is a Fourier series of `terms` terms and period `length`."""
 
     def __init__(
         self,
@@ -205,8 +205,8 @@ class Product(nn.Module):
         self.weight, self.bias, self.alpha = linear.weight, linear.bias, alpha
 
     def forward(self, x: Tensor) -> Tensor:
-        links = x.reshape(-1, x.shape[-1], 1) * self.weight.t()  # [B, I, O]
-        return (product_of_links(links, self.alpha) + self.bias).view(*x.shape[:-1], -1)
+        edges = x.reshape(-1, x.shape[-1], 1) * self.weight.t()  # [B, I, O]
+        return (product_of_edges(edges, self.alpha) + self.bias).view(*x.shape[:-1], -1)
 
 
 class Switch(nn.Module):
@@ -258,18 +258,18 @@ def check_form(form: str) -> None:
         raise InputError(f"form={form!r}: must be 'sum' or 'product'")
 
 
-def initial_weight(basis: Basis, initialize: Initialize, *, fan_in: int, links: tuple[int, int]) -> Tensor:
-    """Return first weights [I, V, O] for `links` = (I, O); `fan_in` links join at each neuron."""
-    inputs, outputs = links
+def initial_weight(basis: Basis, initialize: Initialize, *, fan_in: int, edges: tuple[int, int]) -> Tensor:
+    """Return first weights [I, V, O] for `edges` = (I, O); `fan_in` edges join at each neuron."""
+    inputs, outputs = edges
     if initialize == "uniform":
-        return torch.empty(inputs, basis.values_per_link, outputs).uniform_(-1 / fan_in, 1 / fan_in)
+        return torch.empty(inputs, basis.values_per_edge, outputs).uniform_(-1 / fan_in, 1 / fan_in)
     if initialize not in get_args(Initialize):
         raise InputError(f"initialize={initialize!r}: must be one of {', '.join(get_args(Initialize))}")
     if not isinstance(basis, LocalBasis):
         raise InputError(f"initialize={initialize!r}: is for values at nodes; a Fourier series takes 'uniform'")
     if initialize == "constant":
-        return torch.empty(inputs, 1, outputs).uniform_(0, 1 / fan_in).repeat(1, basis.values_per_link, 1)
-    positions = basis.node_positions.float().view(basis.values_per_link, -1)  # [V, D]
+        return torch.empty(inputs, 1, outputs).uniform_(0, 1 / fan_in).repeat(1, basis.values_per_edge, 1)
+    positions = basis.node_positions.float().view(basis.values_per_edge, -1)  # [V, D]
     slope = torch.empty(inputs, outputs, positions.shape[1]).uniform_(-0.5, 0.5)
     offset = torch.empty(inputs, 1, outputs).uniform_(-0.5, 0.5)
     return torch.einsum("vd,iod->ivo", positions, slope) + offset

@@ -18,7 +18,7 @@ class MLPShape(Shape):
 
     Before every map but the first stands a normalisation. With `layers=0` there are still two maps, with a hidden
     vector between them. A layer norm lets values beyond the domain through, where polynomials of high order explode:
-    links go on along their tangents there.
+    edges go on along their tangents there.
 
     Attributes:
         width: of every hidden vector.
@@ -33,7 +33,7 @@ class MLPShape(Shape):
         input_continuous: whether neighbouring characters share a node.
         normalise, initialize: of all piecewise maps.
         faithful: keep what the original's code did against its words. There `nodes` reached only the last map, hidden
-            ones having `input_nodes`; links went on as polynomials beyond the domain; plain maps had no ReLU before
+            ones having `input_nodes`; edges went on as polynomials beyond the domain; plain maps had no ReLU before
             the first of them; and embeddings were averaged over the window, which forgets the order of its characters.
     """
 
@@ -94,7 +94,7 @@ class MLP(WindowNetwork):
 
 
 class PiecewiseEntry(nn.Module):
-    """Codes [B, T] to a hidden vector [B, width], by a link from every character to every neuron."""
+    """Codes [B, T] to a hidden vector [B, width], by an edge from every character to every neuron."""
 
     def __init__(self, shape: MLPShape, characters: int) -> None:
         super().__init__()

@@ -109,7 +109,7 @@ def layer_of_kind(
     *,
     linear_extrapolation: bool = False,
 ) -> nn.Module:
-    """Return a fully connected layer by the name of its kind; `segments` counts only where links have some."""
+    """Return a fully connected layer by the name of its kind; `segments` counts only where edges have some."""
     if kind not in get_args(LayerKind):
         raise InputError(f"kind={kind!r}: must be one of {', '.join(get_args(LayerKind))}")
     if kind == "product":

@@ -1,4 +1,8 @@
-"""Training examples over characters: where each begins is kept, and its window is cut when it is asked for."""
+"""Training examples for networks over characters: inputs at any distances from a place, cut when they are asked for.
+
+`corpora.windows` serves models of any tokens: it cuts a document for scoring, and gives runs of tokens whose targets
+are the same run one token later. Here an example can also be a window with one target, after it or in its middle.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
