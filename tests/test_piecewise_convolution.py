@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from frugal.errors import InputError
-from frugal.piecewise import Basis, BasisConvolution, BasisLayer, FourierBasis, PiecewiseBasis, Product, kernels
-from frugal.piecewise.layers import Form
+from frugal.piecewise import Basis, BasisConvolution, BasisLayer, FourierBasis, PiecewiseBasis, Product
+from frugal.piecewise.layers import kernels
+from frugal.piecewise.layers.fully_connected import Form
 
 BASES = [
     PiecewiseBasis(3, 4),

@@ -21,9 +21,9 @@ from frugal.piecewise import (
     Product,
     Switch,
     TensorProductBasis,
-    kernels,
     normalisation,
 )
+from frugal.piecewise.layers import kernels
 from frugal.piecewise.networks import layer_of_kind
 
 KERNELS = ["dense", "gather", "reference"]

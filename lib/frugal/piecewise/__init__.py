@@ -1,24 +1,34 @@
-"""Layers whose every edge is a function of its own: piecewise polynomials, Fourier series, products of them."""
+"""Layers whose every edge is a function of its own, such as a piecewise polynomial, and nets of them over characters.
+
+`layers` holds what maps numbers to numbers. Shapes, networks, training examples and models over characters enter here.
+"""
 
 from frugal.piecewise.automaton import Automaton
-from frugal.piecewise.basis import Basis, FourierBasis, PiecewiseBasis, TensorProductBasis
-from frugal.piecewise.convolution import BasisConvolution
-from frugal.piecewise.exchange import from_high_order_layers, to_high_order_layers
 from frugal.piecewise.language_model import PiecewiseLM
 from frugal.piecewise.layers import (
+    Basis,
+    BasisConvolution,
     BasisLayer,
     FixedRotation,
     Fourier,
+    FourierBasis,
+    MaxAbs,
+    MaxCenter,
+    PiecewiseBasis,
     PiecewisePolynomial,
     Polynomial,
     PolynomialND,
     Product,
     Switch,
+    TensorProductBasis,
+    from_high_order_layers,
+    normalisation,
+    refined,
+    smoothed,
+    to_high_order_layers,
 )
 from frugal.piecewise.networks import CharacterNetwork, Shape
-from frugal.piecewise.normalisation import MaxAbs, MaxCenter, normalisation
 from frugal.piecewise.presets import PRESETS, preset, preset_of_size, read_settings
-from frugal.piecewise.refinement import refined, smoothed
 from frugal.piecewise.search import SPACE, START, Trial, evolve, shape_at, trial_nats
 from frugal.piecewise.training import EpochScore, Memorised, Recipe, memorised, train
 from frugal.piecewise.windows import Batches, BayesLimit, Windows, as_numbers, bayes_limit

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from frugal.errors import InputError
-from frugal.piecewise.basis import PiecewiseBasis
-from frugal.piecewise.convolution import BasisConvolution
-from frugal.piecewise.layers import Initialize, PiecewisePolynomial
+from frugal.piecewise.layers.basis import PiecewiseBasis
+from frugal.piecewise.layers.convolution import BasisConvolution
+from frugal.piecewise.layers.fully_connected import Initialize, PiecewisePolynomial
+from frugal.piecewise.layers.normalisation import Normalisation, normalisation
 from frugal.piecewise.networks import Shape, WindowNetwork, chain_of_layers, positions_of_codes
-from frugal.piecewise.normalisation import Normalisation, normalisation
 
 
 @dataclass(frozen=True)

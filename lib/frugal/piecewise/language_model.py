@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from frugal.corpora import Tokenizer
 from frugal.errors import InputError
 from frugal.language_model import LanguageModel, TargetScores, gather_targets, read_model, save_model
+from frugal.piecewise.layers.refinement import refined_weights
 from frugal.piecewise.networks import CODES_AT_ONCE, Shape
 from frugal.piecewise.presets import shape_of
-from frugal.piecewise.refinement import refined_weights
 
 
 class PiecewiseLM(LanguageModel):

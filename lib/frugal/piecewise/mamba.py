@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 from torch.nn import functional
 
-from frugal.piecewise.layers import Initialize
+from frugal.piecewise.layers.fully_connected import Initialize
+from frugal.piecewise.layers.normalisation import Normalisation, normalisation
 from frugal.piecewise.networks import CharacterNetwork, LayerKind, Shape, chain_of_layers
-from frugal.piecewise.normalisation import Normalisation, normalisation
 
 SHORTEST_STEP, LONGEST_STEP = 0.001, 0.1  # of a channel at the start, as in the paper's section 3.6
 EMBEDDING_SCALE = 0.02  # standard deviation at the start, as in GPT-2
@@ -141,9 +141,12 @@ def first_step_bias(channels: int) -> Tensor:
 
 
 def linear_recurrence(a: Tensor, b: Tensor) -> Tensor:
-    """Return h_t = a_t h_{t-1} + b_t for all t, [B, T, ...], for factors and inputs of that shape; h = 0 before the first.
+    """Return h_t = a_t h_{t-1} + b_t from h = 0, [B, T, ...], for factors a and inputs b of that shape.
 
     A parallel scan, or a loop where that is quicker. Differentiable as often as wanted.
+
+    >>> linear_recurrence(torch.full((1, 3), 0.5), torch.ones(1, 3))
+    tensor([[1.0000, 1.5000, 1.7500]])
     """
     return _Recurrence.apply(a, b)
 

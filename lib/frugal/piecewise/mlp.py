@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from frugal.errors import InputError
-from frugal.piecewise.layers import Initialize, PiecewisePolynomial
+from frugal.piecewise.layers.fully_connected import Initialize, PiecewisePolynomial
+from frugal.piecewise.layers.normalisation import Normalisation, normalisation
 from frugal.piecewise.networks import LayerKind, Shape, WindowNetwork, layer_of_kind, positions_of_codes
-from frugal.piecewise.normalisation import Normalisation, normalisation
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from frugal.errors import InputError
-from frugal.piecewise.basis import FourierBasis, PiecewiseBasis
-from frugal.piecewise.layers import BasisLayer, Initialize, Product, Switch
-from frugal.piecewise.normalisation import Normalisation, normalisation
+from frugal.piecewise.layers.basis import FourierBasis, PiecewiseBasis
+from frugal.piecewise.layers.fully_connected import BasisLayer, Initialize, Product, Switch
+from frugal.piecewise.layers.normalisation import Normalisation, normalisation
 
 LayerKind = Literal[
     "continuous",

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from frugal.errors import InputError
-from frugal.piecewise.layers import Initialize
+from frugal.piecewise.layers.fully_connected import Initialize
+from frugal.piecewise.layers.normalisation import Normalisation, normalisation
 from frugal.piecewise.networks import LayerKind, Shape, WindowNetwork, chain_of_layers, layer_of_kind
-from frugal.piecewise.normalisation import Normalisation, normalisation
 
 
 @dataclass(frozen=True)

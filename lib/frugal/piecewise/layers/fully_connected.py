@@ -7,8 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from frugal.errors import InputError
-from frugal.piecewise.basis import Basis, FourierBasis, LocalBasis, PiecewiseBasis, TensorProductBasis
-from frugal.piecewise.kernels import Kernel, check_kernel, code_sums, neuron_products, neuron_sums, product_of_edges
+from frugal.piecewise.layers.basis import Basis, FourierBasis, LocalBasis, PiecewiseBasis, TensorProductBasis
+from frugal.piecewise.layers.kernels import (
+    Kernel,
+    check_kernel,
+    code_sums,
+    neuron_products,
+    neuron_sums,
+    product_of_edges,
+)
 
 Initialize = Literal["uniform", "linear", "constant"]
 Form = Literal["sum", "product"]

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from frugal.errors import InputError
-from frugal.piecewise.basis import PiecewiseBasis, TensorProductBasis
-from frugal.piecewise.convolution import BasisConvolution
-from frugal.piecewise.layers import BasisLayer
+from frugal.piecewise.layers.basis import PiecewiseBasis, TensorProductBasis
+from frugal.piecewise.layers.convolution import BasisConvolution
+from frugal.piecewise.layers.fully_connected import BasisLayer
 
 Layer = TypeVar("Layer", BasisLayer, BasisConvolution)
 

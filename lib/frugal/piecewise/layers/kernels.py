@@ -19,7 +19,7 @@ from torch.autograd.function import FunctionCtx
 from torch.utils.checkpoint import checkpoint
 
 from frugal.errors import InputError
-from frugal.piecewise.basis import Basis, LocalBasis, PiecewiseBasis, lagrange
+from frugal.piecewise.layers.basis import Basis, LocalBasis, PiecewiseBasis, lagrange
 
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")  # all we use of it is tested
 

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from frugal.errors import InputError
-from frugal.piecewise.basis import Basis
-from frugal.piecewise.kernels import choose_kernel, in_chunks, neuron_sums, product_of_edges
-from frugal.piecewise.layers import Form, Initialize, check_form, initial_weight
+from frugal.piecewise.layers.basis import Basis
+from frugal.piecewise.layers.fully_connected import Form, Initialize, check_form, initial_weight
+from frugal.piecewise.layers.kernels import choose_kernel, in_chunks, neuron_sums, product_of_edges
 
 CONVOLUTIONS: dict[tuple[int, bool], Callable[..., Tensor]] = {
     (1, False): functional.conv1d,

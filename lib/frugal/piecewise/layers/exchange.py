@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from frugal.piecewise.convolution import BasisConvolution
-from frugal.piecewise.layers import BasisLayer
+from frugal.piecewise.layers.convolution import BasisConvolution
+from frugal.piecewise.layers.fully_connected import BasisLayer
 
 
 def from_high_order_layers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
