@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -108,3 +109,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # A process that runs tests for another has nothing to say, and with -v each test has a line of its own.
     if not hasattr(config, "workerinput") and config.get_verbosity() <= 0 and not config.option.collectonly:
         config.pluginmanager.register(Progress(config))
+
+
+@pytest.fixture
+def own_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep features of models that a test makes up away from those that are worth keeping."""
+    monkeypatch.setenv("FRUGAL_DATA", str(tmp_path / "data"))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from frugal.baselines import BoostedTrees, ContinuousCache, NGram
+from frugal.baselines import BoostedTrees, Cache, NGram
 from frugal.combine import Ensemble, Extrapolated, Guided, Inverted, Mixture, Steered, Tempered
 from frugal.cooperative import LSTMLanguageModel, ReservoirLanguageModel
 from frugal.corpora import BytePairTokenizer, CharTokenizer, Tokenizer
@@ -187,7 +187,7 @@ def memory_gpt(*, gate: float = 0.7, remembered: Sequence[str] = TEXTS[1:], **se
     torch.manual_seed(1)
     with torch.no_grad():
         model.network.gate.fill_(gate)
-        model.network.reader.nothing.bias.fill_(0.1)
+        model.network.reader.null_key.bias.fill_(0.1)
         for name, weight in model.network.named_parameters():
             if name.startswith(("value.", "fc.")):  # they start at zero
                 weight.normal_(std=0.2)
@@ -229,7 +229,7 @@ EVERY_MODEL: dict[str, Callable[[], LanguageModel]] = {
     "trigram over byte pairs": lambda: NGram(3, byte_pairs()).fit(TEXTS),
     "recurrent net": lambda: Recurrent(characters()),
     "guided": lambda: Guided(Recurrent(characters()), TEXTS[1], weight=0.4),
-    "continuous cache": lambda: ContinuousCache(Recurrent(characters()), weight=0.3, theta=5.0),
+    "continuous cache": lambda: Cache(Recurrent(characters()), weight=0.3, theta=5.0),
     "foundation in windows": lambda: WindowedFoundation(random_gpt2(), context=6),
     "foundation after a prefix": lambda: WindowedFoundation(random_gpt2(), context=6, stride=6, prefix="a mat."),
     "echo, not read": lambda: echo_model(),
@@ -257,7 +257,7 @@ EVERY_MODEL: dict[str, Callable[[], LanguageModel]] = {
     "nearest neighbours": neighbour_model,
     "memory, attention": lambda: memory_gpt(read="attention", layer=0),
     "memory, concat": lambda: memory_gpt(read="concat", write="surprise"),
-    "memory, faithful concat": lambda: memory_gpt(read="concat", write="threshold", faithful=True),
+    "memory, concat as the original": lambda: memory_gpt(read="concat", write="threshold", original=True),
     "memory, knn": lambda: memory_gpt(read="knn", write="learned", deletes=True, memory_size=6),
     "LSTM": lstm,
     "reservoir of characters": reservoir_model,

@@ -7,11 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frugal.baselines import ContinuousCache, NGram, compressed_bits_per_byte
+from frugal.baselines import Cache, NGram, compressed_bits_per_byte
 from frugal.corpora import CharTokenizer, Document
 from frugal.errors import InputError
 from frugal.evaluate import evaluate
-from models import TEXTS, Recurrent, characters
+from models import TEXTS, Recurrent, Table, characters, set_everywhere
 
 
 def kneser_ney(texts: list[str], order: int, alphabet: str) -> dict[str, dict[str, float]]:
@@ -94,12 +94,12 @@ def test_an_ngram_of_nothing_is_refused() -> None:
 
 def test_a_cache_of_weight_zero_is_the_model_itself() -> None:
     model = Recurrent(characters())
-    assert evaluate(ContinuousCache(model, weight=0), TEXTS).nats == pytest.approx(evaluate(model, TEXTS).nats)
+    assert evaluate(Cache(model, weight=0), TEXTS).nats == pytest.approx(evaluate(model, TEXTS).nats)
 
 
 def test_the_cache_is_its_formula() -> None:
     model, weight, theta = Recurrent(characters()), 0.4, 3.0
-    cache = ContinuousCache(model, weight=weight, theta=theta)
+    cache = Cache(model, weight=weight, theta=theta)
     tokens = torch.tensor([[model.tokenizer.start_id, *model.tokenizer.encode(TEXTS[0])]])
     hidden = torch.nn.functional.normalize(model.hidden(tokens)[0], dim=-1)
     t = 20
@@ -113,25 +113,54 @@ def test_the_cache_is_its_formula() -> None:
 def test_the_cache_makes_a_repeated_text_cheaper() -> None:
     model = Recurrent(characters())
     repeated = TEXTS[0] * 4
-    assert evaluate(ContinuousCache(model, weight=0.5, theta=50), repeated).nats < 0.8 * evaluate(model, repeated).nats
+    assert evaluate(Cache(model, weight=0.5, theta=50), repeated).nats < 0.8 * evaluate(model, repeated).nats
 
 
-def test_tuning_finds_the_best_of_the_grid_as_evaluation_measures_it() -> None:
+def test_tuning_finds_the_best_theta_and_weight_as_evaluation_measures_it() -> None:
     model, texts = Recurrent(characters()), [TEXTS[0] * 2, TEXTS[1] * 2]
-    weights, thetas = (0.1, 0.4, 0.8), (0.0, 10.0, 40.0)
-    tuned = ContinuousCache.tuned(model, texts, weights=weights, thetas=thetas)
-    nats = {
-        (weight, theta): evaluate(ContinuousCache(model, weight=weight, theta=theta), texts).nats
-        for weight in weights
-        for theta in thetas
-    }
-    assert (tuned.weight, tuned.theta) == min(nats, key=lambda setting: nats[setting])
+    thetas = (0.0, 10.0, 40.0)
+    tuned = Cache.tuned(model, texts, thetas=thetas)
+    best = evaluate(tuned, texts).nats
+    assert tuned.theta in thetas
+    for theta in thetas:
+        for weight in (0.0, 0.1, 0.3, 0.5, 0.7, 0.9):
+            assert best <= evaluate(Cache(model, weight=weight, theta=theta), texts).nats + 1e-3
 
 
-@pytest.mark.parametrize(("setting", "message"), [({"weight": 1.5}, "weight=1.5"), ({"theta": -1.0}, "theta=-1.0")])
+def test_tuning_reads_a_document_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Recurrent(characters())
+    whole = Cache.tuned(model, TEXTS)
+    set_everywhere(monkeypatch, "LOGITS_AT_ONCE", 8 * len(TEXTS[0]))  # two rows of the longest
+    tuned = Cache.tuned(model, TEXTS)
+    assert (tuned.theta, tuned.weight) == (whole.theta, pytest.approx(whole.weight, rel=1e-4))
+
+
+def test_a_cache_that_knows_nothing_gets_no_weight() -> None:
+    assert Cache.tuned(Recurrent(characters()), ["abcdefg"]).weight == pytest.approx(0, abs=1e-2)
+
+
+def test_a_cache_compares_the_part_of_the_state_that_it_is_given() -> None:
+    model, tokens = Recurrent(characters()), torch.tensor([[0, *characters().encode(TEXTS[0])]])
+    same, other = (Cache(model, key=lambda h, c=c: h[..., c]) for c in (slice(None), slice(0, 4)))  # type: ignore[misc]
+    expected = Cache(model).log_probabilities(tokens)
+    assert torch.equal(same.log_probabilities(tokens), expected)
+    assert not torch.allclose(other.log_probabilities(tokens), expected, atol=1e-3)
+
+
+def test_a_cache_over_a_model_with_a_limited_context_is_refused() -> None:
+    tokenizer = characters()
+    table = Table(tokenizer, torch.zeros(tokenizer.vocabulary_size, tokenizer.vocabulary_size), context_length=8)
+    with pytest.raises(InputError, match="8 tokens at once"):
+        Cache(table)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [({"weight": 1.5}, "weight=1.5"), ({"theta": -1.0}, "theta=-1.0"), ({"theta": math.nan}, "theta=nan")],
+)
 def test_impossible_cache_settings_are_refused(setting: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        ContinuousCache(Recurrent(characters()), **setting)
+        Cache(Recurrent(characters()), **setting)
 
 
 def test_compressing_seen_text_costs_almost_nothing() -> None:

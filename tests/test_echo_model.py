@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,8 @@ from torch import Tensor
 from frugal.corpora import encode_documents
 from frugal.errors import InputError, UnavailableError
 from frugal.evaluate import evaluate
-from frugal.language_model import LanguageModel
+from frugal.foundation import WindowedFoundation
+from frugal.language_model import LanguageModel, load_model
 from frugal.readout import (
     EchoLanguageModel,
     EchoRows,
@@ -266,12 +268,25 @@ def test_shuffled_states_keep_features_and_targets() -> None:
         ({"join": "concat", "readout": SoftmaxReadout(D + N, D)}, "needs 44 to 273"),
         ({"join": "replace", "readout": SoftmaxReadout(D, V), "reservoir": None}, "give a reservoir"),
         ({"reservoir": Reservoir(D + 1, N)}, "input_size=25: must be 24"),
+        ({"reservoir": None}, "use a WindowedFoundation"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(settings: dict[str, object], message: str) -> None:
     parts = {"reservoir": Reservoir(D, N), "context": 6, **settings}
     with pytest.raises(InputError, match=message):
         EchoLanguageModel(random_gpt2(), **parts)  # type: ignore[arg-type]
+
+
+def test_what_was_saved_without_echo_and_readout_comes_back_as_the_windows_it_is(tmp_path: Path) -> None:
+    model = WindowedFoundation(random_gpt2(), 6, 4, "a mat.")
+    model.save(tmp_path / "saved")
+    config = json.loads((tmp_path / "saved" / "config.json").read_text())
+    old = {"class": "EchoLanguageModel", "join": "foundation", "drive": "features", "reset": "document"}
+    old |= {"readout": None, "reservoir": None}
+    (tmp_path / "saved" / "config.json").write_text(json.dumps(config | old))
+    loaded, tokens = load_model(tmp_path / "saved"), torch.arange(30).unsqueeze(0)
+    assert isinstance(loaded, WindowedFoundation)
+    assert torch.equal(loaded.log_probabilities(tokens), model.log_probabilities(tokens))
 
 
 def test_documents_without_text_are_refused() -> None:

@@ -1,14 +1,19 @@
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frugal.corpora import BytePairTokenizer, CharTokenizer, Document
+from frugal.corpora import BytePairTokenizer, CharTokenizer, Document, encode_documents
 from frugal.errors import InputError
-from frugal.evaluate import NATS_TO_NAME_A_CHARACTER, bootstrap_difference, evaluate
-from models import TEXTS, Recurrent, Table, Uniform, characters
+from frugal.evaluate import NATS_TO_NAME_A_CHARACTER, bootstrap_difference, evaluate, sum_scores
+from frugal.foundation import WindowedFoundation
+from frugal.readout import SoftmaxReadout
+from models import TEXTS, Recurrent, Table, Uniform, characters, echo_model, random_gpt2
+
+pytestmark = pytest.mark.usefixtures("own_data_folder")
 
 
 @given(text=st.text(min_size=1, max_size=60))
@@ -126,3 +131,49 @@ def test_the_bootstrap_refuses_scores_of_different_texts() -> None:
         bootstrap_difference(evaluate(model, TEXTS), evaluate(model, TEXTS[:2]))
     with pytest.raises(InputError, match="at least 2 documents"):
         bootstrap_difference(evaluate(model, TEXTS[0]), evaluate(model, TEXTS[0]))
+
+
+def test_a_model_on_kept_features_is_scored_from_them_as_from_its_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FRUGAL_DATA", str(tmp_path))
+    for model in (WindowedFoundation(random_gpt2(), context=6), echo_model("residual", SoftmaxReadout(44, 273))):
+        encoded = encode_documents(model.tokenizer, TEXTS)
+        kept = model.document_scores(encoded)
+        assert list(tmp_path.iterdir())
+        for tokens, scores in zip(encoded, kept, strict=True):
+            expected = model.target_scores(tokens[None])
+            torch.testing.assert_close(scores.log_probabilities, expected.log_probabilities[0], rtol=0, atol=2e-2)
+            assert (scores.ranks == expected.ranks[0]).float().mean() > 0.9  # features are kept in float16
+        cut = evaluate(model, TEXTS, context=4)
+        assert (cut.context, cut.stride) == (4, 4)
+        assert cut.nats != pytest.approx(evaluate(model, TEXTS).nats, rel=1e-3)
+
+
+def test_a_document_on_kept_features_is_scored_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    for model in (WindowedFoundation(random_gpt2(), context=6), echo_model("residual", SoftmaxReadout(44, 273))):
+        whole = evaluate(model, TEXTS)
+        with monkeypatch.context() as patch:
+            patch.setattr("frugal.foundation.windowed.TOKENS_AT_ONCE", 7)
+            patch.setattr("frugal.readout.rows.ROWS_AT_ONCE", 7)
+            pieces = evaluate(model, TEXTS)
+        assert [d.tokens for d in pieces.documents] == [d.tokens for d in whole.documents]
+        assert [d.nats for d in pieces.documents] == pytest.approx([d.nats for d in whole.documents], rel=1e-4)
+
+
+def test_an_echo_that_is_never_reset_begins_each_scored_document_from_nothing() -> None:
+    model = echo_model("concat", SoftmaxReadout(44, 273), reset="never")
+    alone = [evaluate(model, text).nats for text in TEXTS]
+    assert [document.nats for document in evaluate(model, TEXTS).documents] == pytest.approx(alone, rel=1e-5)
+
+
+def test_known_scores_are_summed_as_evaluation_sums_them() -> None:
+    model = Recurrent(characters())
+    expected = evaluate(model, TEXTS)
+    scores = model.document_scores(encode_documents(model.tokenizer, TEXTS))
+    assert sum_scores(model.tokenizer, TEXTS, scores).documents == expected.documents
+    unranked = sum_scores(model.tokenizer, TEXTS, [each.log_probabilities for each in scores])
+    assert unranked.nats == expected.nats
+    assert (unranked.accuracy, unranked.accuracy_top5) == (None, None)
+    with pytest.raises(InputError, match="give those of each document"):
+        sum_scores(model.tokenizer, TEXTS, scores[:2])

@@ -8,21 +8,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from frugal.baselines import ContinuousCache
+from frugal.baselines import Cache
+from frugal.baselines.cache import Neighbours
 from frugal.corpora import encode_documents
 from frugal.errors import InputError
 from frugal.evaluate import evaluate
 from frugal.generate import Sampling, generate
 from frugal.memory import Datastore, Interpolation, NearestNeighbourLM
-from frugal.memory.mixture import Neighbours, Trace
+from frugal.memory.controls import oracle_values, shuffled_values
+from frugal.memory.mixture import Retrieved
 from models import ROUNDING, TEXTS, Recurrent, Table, characters, neighbour_model, set_everywhere
+
+pytestmark = pytest.mark.usefixtures("own_data_folder")
 
 
 def recurrent(*weights: float) -> NearestNeighbourLM:
     return NearestNeighbourLM(Recurrent(characters()), mixture=Interpolation.constant(weights, (5.0, 5.0), (512, 128)))
 
 
-def made_trace(tokens: int = 60, known: float = 0.5, seed: int = 0) -> Trace:
+def made_retrieval(tokens: int = 60, known: float = 0.5, seed: int = 0) -> Retrieved:
     """A document whose source of neighbours holds the right token for about the share `known` of its tokens."""
     generator = torch.Generator().manual_seed(seed)
     targets = torch.randint(5, (tokens,), generator=generator)
@@ -33,11 +37,11 @@ def made_trace(tokens: int = 60, known: float = 0.5, seed: int = 0) -> Trace:
     similarity[0] = -torch.inf
     ids = torch.arange(tokens * 4).view(tokens, 4)
     own = torch.full((tokens,), 0.2).log()
-    return Trace(own, torch.full((tokens,), 1.6), targets, (Neighbours(ids, similarity, values),))
+    return Retrieved(own, torch.full((tokens,), 1.6), targets, (Neighbours(ids, similarity, values),))
 
 
-def mean_nats(mixture: Interpolation, trace: Trace) -> float:
-    return -mixture.log_probabilities(trace).mean().item()
+def mean_nats(mixture: Interpolation, retrieved: Retrieved) -> float:
+    return -mixture.log_probabilities(retrieved).mean().item()
 
 
 def test_with_no_weight_the_scores_are_the_models_own() -> None:
@@ -49,26 +53,26 @@ def test_with_no_weight_the_scores_are_the_models_own() -> None:
 
 def test_looking_only_into_the_document_it_is_a_continuous_cache() -> None:
     model = recurrent(0.3, 0.0)
-    cache = ContinuousCache(model.model, weight=0.3, theta=5.0)
+    cache = Cache(model.model, weight=0.3, theta=5.0)
     tokens = encode_documents(model.tokenizer, TEXTS)[0].unsqueeze(0)
     torch.testing.assert_close(model.log_probabilities(tokens), cache.log_probabilities(tokens), rtol=0, atol=1e-5)
 
 
-def test_traces_give_what_evaluate_gives() -> None:
+def test_mixtures_of_what_was_retrieved_give_what_evaluate_gives() -> None:
     model = neighbour_model()
-    nats = [-model.mixture.log_probabilities(trace).sum().item() for trace in model.traces(TEXTS)]
+    nats = [-model.mixture.log_probabilities(retrieved).sum().item() for retrieved in model.retrieve(TEXTS)]
     assert nats == pytest.approx([document.nats for document in evaluate(model, TEXTS).documents], rel=1e-3)
 
 
-def test_a_document_is_traced_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_document_is_retrieved_for_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     model = neighbour_model()
-    (whole,) = model.traces(TEXTS[:1])
+    (whole,) = model.retrieve(TEXTS[:1])
     set_everywhere(monkeypatch, "LOGITS_AT_ONCE", 2 * len(whole.own))  # two rows of the document, no two of logits
-    (traced,) = model.traces(TEXTS[:1])
-    torch.testing.assert_close((traced.own, traced.entropy), (whole.own, whole.entropy), rtol=0, atol=ROUNDING)
-    for source, expected in zip(traced.sources, whole.sources, strict=True):
+    (again,) = model.retrieve(TEXTS[:1])
+    torch.testing.assert_close((again.own, again.entropy), (whole.own, whole.entropy), rtol=0, atol=ROUNDING)
+    for source, expected in zip(again.sources, whole.sources, strict=True):
         torch.testing.assert_close(source.similarity, expected.similarity, rtol=0, atol=1e-5)
-    log_probabilities = (model.mixture.log_probabilities(trace) for trace in (traced, whole))
+    log_probabilities = (model.mixture.log_probabilities(retrieved) for retrieved in (again, whole))
     torch.testing.assert_close(*log_probabilities, rtol=0, atol=ROUNDING)
 
 
@@ -100,12 +104,12 @@ def test_a_needle_is_found_then_replaced_then_forgotten() -> None:
 
 def test_scoring_leaves_the_memory_as_it_is_unless_told_to_remember() -> None:
     model = recurrent(0.1, 0.3)
-    static = model.traces([TEXTS[0], TEXTS[0]])
+    static = model.retrieve([TEXTS[0], TEXTS[0]])
     assert len(model.memory) == 0
-    dynamic = model.traces([TEXTS[0], TEXTS[0]], remember=True)
+    dynamic = model.retrieve([TEXTS[0], TEXTS[0]], remember=True)
     assert len(model.memory) == 2 * len(dynamic[0].own)
     assert torch.equal(static[0].sources[1].found, dynamic[0].sources[1].found)  # nothing before the first
-    first, second = (mean_nats(model.mixture, trace) for trace in dynamic)
+    first, second = (mean_nats(model.mixture, retrieved) for retrieved in dynamic)
     assert second < first
 
 
@@ -138,27 +142,27 @@ def test_a_model_with_a_limited_context_is_refused() -> None:
 @given(st.floats(0.05, 0.95), st.integers(0, 1000))
 @settings(max_examples=5)
 def test_the_constant_weight_is_the_best_there_is(known: float, seed: int) -> None:
-    trace = made_trace(known=known, seed=seed)
-    fitted = Interpolation.fit([trace], adaptive=False)
+    retrieved = made_retrieval(known=known, seed=seed)
+    fitted = Interpolation.fit([retrieved], adaptive=False)
     for weight in torch.linspace(0, 0.99, 12).tolist():
         other = Interpolation.constant([weight], fitted.thetas, fitted.counts)
-        assert mean_nats(fitted, trace) <= mean_nats(other, trace) + 1e-4
+        assert mean_nats(fitted, retrieved) <= mean_nats(other, retrieved) + 1e-4
 
 
 def test_adaptive_weights_learn_when_to_trust_a_neighbour() -> None:
-    fit, held_out = made_trace(300, seed=1), made_trace(300, seed=2)
+    fit, held_out = made_retrieval(300, seed=1), made_retrieval(300, seed=2)
     constant, adaptive = (mean_nats(Interpolation.fit([fit], adaptive=a), held_out) for a in (False, True))
     assert adaptive < constant - 0.05
 
 
 def test_shuffled_values_gain_nothing_and_an_oracle_bounds_the_gain() -> None:
-    trace = made_trace(300)
-    own = -trace.own.mean().item()
-    mixture = Interpolation.fit([trace])
-    (source,) = trace.sources
-    shuffled = trace._replace(sources=(source.with_shuffled_values(),))
-    oracle = trace._replace(sources=(source.with_oracle_values(trace.targets),))
-    assert mean_nats(mixture, oracle) < mean_nats(mixture, trace) < own < mean_nats(mixture, shuffled)
+    retrieved = made_retrieval(300)
+    own = -retrieved.own.mean().item()
+    mixture = Interpolation.fit([retrieved])
+    (source,) = retrieved.sources
+    shuffled = retrieved._replace(sources=(shuffled_values(source),))
+    oracle = retrieved._replace(sources=(oracle_values(source, retrieved.targets),))
+    assert mean_nats(mixture, oracle) < mean_nats(mixture, retrieved) < own < mean_nats(mixture, shuffled)
     retuned = Interpolation.fit([shuffled], adaptive=False)
     assert mean_nats(retuned, shuffled) == pytest.approx(own, abs=0.05)
 
@@ -166,7 +170,7 @@ def test_shuffled_values_gain_nothing_and_an_oracle_bounds_the_gain() -> None:
 def test_shuffling_gives_an_entry_the_same_earlier_value_everywhere() -> None:
     ids = torch.stack([torch.arange(40), torch.arange(40).roll(7)], 1)
     source = Neighbours(ids, torch.ones(40, 2), ids * 10)
-    shuffled = source.with_shuffled_values(seed=2)
+    shuffled = shuffled_values(source, seed=2)
     given_to: dict[int, set[int]] = {}
     for entry, value in zip(ids.flatten().tolist(), shuffled.tokens.flatten().tolist(), strict=True):
         given_to.setdefault(entry, set()).add(value)
@@ -183,7 +187,7 @@ def test_the_memorys_neighbours_are_those_found_by_hand() -> None:
     generator = torch.Generator().manual_seed(0)
     memory = Datastore.empty(6, 100)
     keys, tokens = torch.randn(30, 6, generator=generator), torch.arange(31)
-    memory.remember(tokens, keys, torch.arange(30))
+    memory.add(tokens, keys)
     queries = torch.randn(5, 6, generator=generator)
     found = memory.search(queries, 4)
     for row, query in enumerate(queries):

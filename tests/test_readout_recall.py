@@ -2,12 +2,9 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
-from frugal.baselines import ContinuousCache
-from frugal.baselines.kept import cache_probabilities, mix, tuned_cache
 from frugal.corpora import BytePairTokenizer, CharTokenizer, Document
 from frugal.errors import InputError
 from frugal.readout.recall import COLOURS, RecallTask
-from models import echo_model
 
 SOURCE = [Document("filler", "some words that say nothing of any colour at all and go on for a while")]
 
@@ -44,15 +41,3 @@ def test_a_key_that_is_the_same_at_statement_and_question_finds_the_colour() -> 
 def test_too_few_documents_are_refused() -> None:
     with pytest.raises(InputError, match="at least 8"):
         a_task(4)
-
-
-def test_a_cache_over_given_keys_is_the_continuous_cache() -> None:
-    model = echo_model()
-    tokens = torch.cat([torch.tensor([model.tokenizer.start_id]), model.tokenizer.encode("the cat sat on the cat")])
-    keys = model.hidden(tokens[None, :-1])[0]
-    own, following = model.target_log_probabilities(tokens[None])[0], tokens[1:]
-    expected = ContinuousCache(model, weight=0.2, theta=10).target_log_probabilities(tokens[None])[0]
-    mixed = mix(own, cache_probabilities(keys, following, 10), 0.2)
-    assert torch.allclose(mixed, expected, atol=1e-4)
-    best, _, _ = tuned_cache(((own,), (keys,), (following,)), ((own,), (keys,), (following,)))
-    assert best.sum() >= mixed.sum()

@@ -7,18 +7,16 @@ the same bytes. Perplexity is per token and is never compared across tokenisers.
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
-from tqdm import tqdm
 
-from frugal.corpora import Document, Window, encode_documents, strided_windows
+from frugal.corpora import Document, Tokenizer, encode_documents
 from frugal.errors import InputError
-from frugal.language_model import LanguageModel
+from frugal.language_model import LanguageModel, TargetScores
 
 # A tokeniser that maps a rare character to "unknown" has not said which one it was. Naming it costs the
 # logarithm of the number of Unicode scalar values, so that ignorance never looks like compression.
@@ -27,14 +25,17 @@ NATS_TO_NAME_A_CHARACTER = math.log(0x110000 - 0x800)
 
 @dataclass(frozen=True)
 class DocumentScore:
-    """Sums over one document: nats of all its tokens, and how many tokens ranked first or among the first five."""
+    """Sums over one document: nats of all its tokens, and how many tokens ranked first or among the first five.
+
+    The last two are None where the tokens' probabilities are known but not their ranks.
+    """
 
     title: str
     nats: float
     tokens: int
     bytes: int
-    top1: int
-    top5: int
+    top1: int | None
+    top5: int | None
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,18 @@ class Scores:
         return math.exp(self.nats / self.tokens)
 
     @property
-    def accuracy(self) -> float:
-        """Share of tokens that were thought the most likely."""
-        return sum(document.top1 for document in self.documents) / self.tokens
+    def accuracy(self) -> float | None:
+        """Share of tokens that were thought the most likely; None where ranks are not known."""
+        return self._share([document.top1 for document in self.documents])
 
     @property
-    def accuracy_top5(self) -> float:
-        return sum(document.top5 for document in self.documents) / self.tokens
+    def accuracy_top5(self) -> float | None:
+        """Share of tokens that were thought one of the five most likely; None where ranks are not known."""
+        return self._share([document.top5 for document in self.documents])
+
+    def _share(self, counts: list[int | None]) -> float | None:
+        known = [count for count in counts if count is not None]
+        return sum(known) / self.tokens if len(known) == len(counts) else None
 
 
 @dataclass(frozen=True)
@@ -118,26 +124,39 @@ def evaluate(
     stride = _checked_stride(stride, context)
     started = time.perf_counter()
     encoded = encode_documents(model.tokenizer, documents)
-    log_probabilities = [torch.zeros(len(tokens) - 1, dtype=torch.float64) for tokens in encoded]
-    ranks = [torch.zeros(len(tokens) - 1, dtype=torch.int64) for tokens in encoded]
-    with torch.inference_mode(), tqdm(total=sum(map(len, ranks)), unit="token", disable=not progress) as bar:
-        for batch in _batches(encoded, context, stride, batch_tokens):
-            # Right padding is harmless: a causal model's earlier rows cannot see it.
-            tokens = pad_sequence(
-                [encoded[d][window.begin : window.end + 1] for d, window in batch],
-                batch_first=True,
-                padding_value=model.tokenizer.start_id,
-            )
-            scores = model.target_scores(tokens.to(model.device))
-            for row, (d, window) in enumerate(batch):
-                kept = slice(window.keep - window.begin, window.end - window.begin)
-                log_probabilities[d][window.keep : window.end] = scores.log_probabilities[row, kept].cpu()
-                ranks[d][window.keep : window.end] = scores.ranks[row, kept].cpu()
-                bar.update(window.end - window.keep)
-    columns = zip(documents, encoded, log_probabilities, ranks, strict=True)
+    with torch.inference_mode():
+        found = model.document_scores(
+            encoded, context=context, stride=stride, batch_tokens=batch_tokens, progress=progress
+        )
     unknown_id = model.tokenizer.unknown_id
-    summed = tuple(document_score(*column, unknown_id=unknown_id) for column in columns)
+    columns = zip(documents, encoded, found, strict=True)
+    summed = tuple(_document_score(d, tokens, *scores, unknown_id=unknown_id) for d, tokens, scores in columns)
     return Scores(summed, context, stride, time.perf_counter() - started)
+
+
+def sum_scores(
+    tokenizer: Tokenizer, documents: Sequence[Document | str], scores: Sequence[TargetScores | Tensor]
+) -> Scores:
+    """Sum up what is known already of each document's tokens, such as the probabilities of a mixture of cached ones.
+
+    Args:
+        tokenizer: whose tokens they are.
+        documents: text, none of it empty.
+        scores: of each document's tokens, [T]; or their log-probabilities alone: then accuracies are None, since these
+            know nothing of ranks.
+
+    Raises:
+        InputError: they are of other documents, or a log-probability is NaN.
+    """
+    documents = _as_documents(documents)
+    encoded = encode_documents(tokenizer, documents)
+    pairs = [(each, None) if isinstance(each, Tensor) else each.cpu() for each in scores]
+    expected, given = [len(tokens) - 1 for tokens in encoded], [len(known) for known, _ in pairs]
+    if given != expected:
+        raise InputError(f"scores of {given} tokens: the documents have {expected}; give those of each document")
+    columns = zip(documents, encoded, pairs, strict=True)
+    summed = tuple(_document_score(d, t, *pair, unknown_id=tokenizer.unknown_id) for d, t, pair in columns)
+    return Scores(summed, context=None, stride=None, seconds=0.0)
 
 
 def bootstrap_difference(
@@ -186,42 +205,23 @@ def _checked_stride(stride: int | None, context: int | None) -> int | None:
     return stride or context
 
 
-def _batches(
-    encoded: list[Tensor], context: int | None, stride: int | None, batch_tokens: int
-) -> Iterator[list[tuple[int, Window]]]:
-    """Windows of all documents, (document, window), of like length in batches of about `batch_tokens` tokens."""
-    windows = []
-    for d, tokens in enumerate(encoded):
-        length = len(tokens) - 1  # inputs; the last token is only a target
-        windows += [(d, window) for window in strided_windows(length, context or length, stride or length)]
-    windows.sort(key=lambda item: item[1].end - item[1].begin)  # stable: order does not depend on the machine
-    batch: list[tuple[int, Window]] = []
-    for item in windows:
-        longest = item[1].end - item[1].begin
-        if batch and (len(batch) + 1) * longest > batch_tokens:
-            yield batch
-            batch = []
-        batch.append(item)
-    yield batch
-
-
-def document_score(
-    document: Document, tokens: Tensor, log_probabilities: Tensor, ranks: Tensor, *, unknown_id: int | None
+def _document_score(
+    document: Document, tokens: Tensor, log_probabilities: Tensor, ranks: Tensor | None, *, unknown_id: int | None
 ) -> DocumentScore:
     """Sums over a document of tokens [1 + T], from the log-probability and rank [T] of each but the first.
 
     Raises:
         InputError: a log-probability is NaN.
     """
-    unknown = tokens[1:] == unknown_id if unknown_id is not None else torch.zeros_like(ranks, dtype=torch.bool)
-    nats = -log_probabilities.sum().item() + unknown.sum().item() * NATS_TO_NAME_A_CHARACTER
+    unknown = torch.zeros(len(tokens) - 1, dtype=torch.bool) if unknown_id is None else tokens[1:] == unknown_id
+    nats = -log_probabilities.double().sum().item() + unknown.sum().item() * NATS_TO_NAME_A_CHARACTER
     if math.isnan(nats):
         raise InputError(f"the model answered NaN on {document.title!r}: its weights or states are damaged")
     return DocumentScore(
         title=document.title,
         nats=nats,
-        tokens=len(ranks),
+        tokens=len(tokens) - 1,
         bytes=len(document.text.encode()),
-        top1=int(((ranks < 1) & ~unknown).sum()),
-        top5=int(((ranks < 5) & ~unknown).sum()),
+        top1=None if ranks is None else int(((ranks < 1) & ~unknown).sum()),
+        top5=None if ranks is None else int(((ranks < 5) & ~unknown).sum()),
     )

@@ -16,8 +16,11 @@ from typing import Any, NamedTuple, Protocol, Self
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from tqdm.auto import tqdm
 
 import frugal
+from frugal.corpora import Window, strided_windows
 from frugal.corpora.tokenizers import Tokenizer, load_tokenizer
 from frugal.errors import InputError, UnavailableError
 from frugal.files import appearing
@@ -31,6 +34,10 @@ class TargetScores(NamedTuple):
 
     log_probabilities: Tensor  # [B, T-1], natural logarithm
     ranks: Tensor  # [B, T-1], how many tokens were ranked before it; 0 is a top-1 hit
+
+    def cpu(self) -> "TargetScores":
+        """The same in main memory."""
+        return TargetScores(*(column.cpu() for column in self))
 
 
 class LanguageModel(ABC):
@@ -94,6 +101,45 @@ class LanguageModel(ABC):
         ]
         return TargetScores(*(torch.cat(column) for column in zip(*pieces, strict=True)))
 
+    def document_scores(
+        self,
+        documents: Sequence[Tensor],
+        *,
+        context: int | None = None,
+        stride: int | None = None,
+        batch_tokens: int = 4096,
+        progress: bool = False,
+    ) -> list[TargetScores]:
+        """Score tokens 1..T of each document [1 + T], [T] on the CPU, each document from the model's starting state.
+
+        Args:
+            context: most tokens to look back on; by default the model's own limit.
+            stride: tokens scored per window, at most `context`; by default `context`, windows without overlap.
+            batch_tokens: about how many tokens are scored in one call of the model.
+            progress: show a progress bar.
+        """
+        context = self.context_length if context is None else context
+        stride = context if stride is None else stride
+        found = [
+            TargetScores(*(torch.zeros(len(tokens) - 1, dtype=kind) for kind in (torch.float64, torch.int64)))
+            for tokens in documents
+        ]
+        with tqdm(total=sum(len(each.ranks) for each in found), unit="token", disable=not progress) as bar:
+            for batch in _window_batches(documents, context, stride, batch_tokens):
+                # Right padding is harmless: a causal model's earlier rows cannot see it.
+                tokens = pad_sequence(
+                    [documents[d][window.begin : window.end + 1] for d, window in batch],
+                    batch_first=True,
+                    padding_value=self.tokenizer.start_id,
+                )
+                scores = self.target_scores(tokens.to(self.device)).cpu()
+                for row, (d, window) in enumerate(batch):
+                    kept = slice(window.keep - window.begin, window.end - window.begin)
+                    for column, values in zip(found[d], scores, strict=True):
+                        column[window.keep : window.end] = values[row, kept]
+                    bar.update(window.end - window.keep)
+        return found
+
     def target_log_probabilities(self, tokens: Tensor) -> Tensor:
         """Log-probability [B, T-1] of each token but the first, given those before it."""
         return self.target_scores(tokens).log_probabilities
@@ -133,24 +179,76 @@ class HiddenStateModel(LanguageModel):
         """As `hidden`, in pieces [B, n, d]: more than one where the model can read long rows piece by piece."""
         yield self.hidden(tokens)
 
-    def document_hidden(self, documents: Sequence[Tensor]) -> Iterator[Tensor]:
-        """Hidden states [T, d] before tokens 1..T of each document [1 + T]; from disk where they are kept there."""
+    def document_pieces(self, documents: Sequence[Tensor]) -> Iterator[Iterator[Tensor]]:
+        """Hidden states before tokens 1..T of each document [1 + T], in pieces [n, d]; from disk if kept there."""
         for tokens in documents:
-            yield self.hidden(tokens[None, :-1].to(self.device))[0]
+            yield (piece[0] for piece in self.hidden_pieces(tokens[None, :-1].to(self.device)))
+
+    def document_hidden(self, documents: Sequence[Tensor]) -> Iterator[Tensor]:
+        """As `document_pieces`, each document in one piece [T, d]."""
+        for pieces in self.document_pieces(documents):
+            yield torch.cat(list(pieces))
 
     def target_scores(self, tokens: Tensor) -> TargetScores:
         begin, scores = 1, []
         for hidden in self.hidden_pieces(tokens[:, :-1]):
-            scores.append(self._scores(hidden, tokens[:, begin : begin + hidden.shape[1]]))
+            scores.append(self.hidden_scores(hidden, tokens[:, begin : begin + hidden.shape[1]]))
             begin += hidden.shape[1]
         return TargetScores(*(torch.cat(column, 1) for column in zip(*scores, strict=True)))
 
-    def _scores(self, hidden: Tensor, targets: Tensor) -> TargetScores:
-        """Scores of targets [B, n] by hidden states [B, n, d]."""
+    def hidden_scores(self, hidden: Tensor, targets: Tensor) -> TargetScores:
+        """Scores of targets [..] by the hidden states [.., d] before them, in bounded memory."""
         at_once = max(1, LOGITS_AT_ONCE // self.vocabulary_size)
-        rows = zip(hidden.flatten(0, 1).split(at_once), targets.flatten().split(at_once), strict=True)
+        rows = zip(hidden.flatten(0, -2).split(at_once), targets.flatten().split(at_once), strict=True)
         pieces = [gather_targets(self.head(x).float().log_softmax(-1), y) for x, y in rows]
         return TargetScores(*(torch.cat(column).view(targets.shape) for column in zip(*pieces, strict=True)))
+
+
+class KeptStateModel(HiddenStateModel):
+    """A hidden-state model for streams of any length whose `document_pieces` come from disk.
+
+    So a document is scored from there as well, without encoding it again.
+    """
+
+    context_length = None
+
+    def document_scores(
+        self, documents: Sequence[Tensor], *, context: int | None = None, progress: bool = False, **windows: Any
+    ) -> list[TargetScores]:
+        """As the protocol's; whole documents by the hidden states that are kept on disk."""
+        if context is not None:
+            return super().document_scores(documents, context=context, progress=progress, **windows)
+        found = []
+        texts = tqdm(documents, "documents", disable=not progress)
+        for tokens, pieces in zip(texts, self.document_pieces(documents), strict=True):
+            begin, scores = 1, []
+            for hidden in pieces:
+                targets = tokens[begin : begin + len(hidden)]
+                scores.append(self.hidden_scores(hidden, targets.to(self.device)).cpu())
+                begin += len(hidden)
+            found.append(TargetScores(*(torch.cat(column) for column in zip(*scores, strict=True))))
+        return found
+
+
+def _window_batches(
+    documents: Sequence[Tensor], context: int | None, stride: int | None, batch_tokens: int
+) -> Iterator[list[tuple[int, Window]]]:
+    """Windows of all documents, (document, window), of equal length in batches of about `batch_tokens` tokens."""
+    windows = []
+    for d, tokens in enumerate(documents):
+        length = len(tokens) - 1  # inputs; the last token is only a target
+        whole = length if context is None else context
+        windows += [(d, window) for window in strided_windows(length, whole, whole if stride is None else stride)]
+    windows.sort(key=lambda item: item[1].end - item[1].begin)  # stable: order does not depend on the machine
+    batch: list[tuple[int, Window]] = []
+    for item in windows:
+        longest = item[1].end - item[1].begin
+        if batch and (len(batch) + 1) * longest > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(item)
+    if batch:
+        yield batch
 
 
 def gather_targets(log_probabilities: Tensor, targets: Tensor) -> TargetScores:

@@ -1,168 +1,290 @@
-"""The continuous cache: recently seen words become likelier where the model is in a similar state.
+"""Looking back into the text itself: a model's prediction mixed with what followed in similar states before.
 
-Grave, Joulin and Usunier, "Improving neural language models with a continuous cache", 2017:
+The continuous cache: recently seen words become likelier where the model is in a similar state. Grave, Joulin and
+Usunier, "Improving neural language models with a continuous cache", 2017:
 
     p(w) = (1 - weight) * p_model(w) + weight * p_cache(w),
-    p_cache(w) proportional to the sum over past i with x_{i+1} = w of exp(theta * h_t . h_i)
+    p_cache(w) proportional to the sum over past i with x_{i+1} = w of exp(theta * cosine(k_t, k_i))
 
 It learns nothing, so a memory or an echo that gains less than this cache has not earned its keep.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, Self
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, pad
+from tqdm.auto import tqdm
 
-from frugal.corpora import Document, encode_documents, strided_windows
+from frugal.corpora import Document, encode_documents
 from frugal.errors import InputError
 from frugal.language_model import LOGITS_AT_ONCE, HiddenStateModel, LanguageModel, TargetScores, gather_targets
 
+# Inverse temperatures that are tried; 0 counts words, whatever the state.
+THETAS = (0.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
+EM_STEPS, EM_TOLERANCE = 200, 1e-6
 
-class CacheState(NamedTuple):
-    """A stream's past: the model's own state, unit hidden states [B, t, d], tokens after them [B, t - 1]."""
+Setting = TypeVar("Setting")
+
+
+class Neighbours(NamedTuple):
+    """Entries of one source for each row; where there are fewer, similarity is -inf."""
+
+    ids: Tensor  # [T, k], -1 where there is none
+    similarity: Tensor  # [T, k], cosine of the keys
+    tokens: Tensor  # [T, k], the entries' values
+
+    @property
+    def found(self) -> Tensor:
+        """Whether there is any, [T]."""
+        return (self.similarity > -torch.inf).any(1)
+
+    def weights(self, theta: float, k: int | None = None) -> Tensor:
+        """The share of each of the first k, or of all, [T, k]; zeros where there is none at all."""
+        similarity = self.similarity[:, :k]
+        return (theta * similarity).where(similarity > -torch.inf, -torch.inf).softmax(1).nan_to_num()
+
+    def probability(self, targets: Tensor, theta: float, k: int | None = None) -> Tensor:
+        """Of each row's target, [T]."""
+        return (self.weights(theta, k) * (self.tokens[:, :k] == targets.unsqueeze(1))).sum(1)
+
+
+def earlier_in_document(keys: Tensor, following: Tensor, begin: int, end: int, most: int | None = None) -> Neighbours:
+    """What a stream's own past holds for its rows begin..end - 1: all of it, or the `most` similar, nearest first.
+
+    `keys` [t, D] are unit vectors, `following` [t - 1] or [t] the tokens after them. A row sees only entries whose
+    token it has read: those strictly before it.
+    """
+    entries = max(1, end - 1)
+    places = torch.arange(entries, device=keys.device)
+    later = places >= torch.arange(begin, end, device=keys.device).unsqueeze(1)
+    similarity = (keys[begin:end] @ keys[:entries].T).masked_fill(later, -torch.inf)
+    ids = places.expand_as(similarity)
+    if most is not None:
+        similarity, ids = similarity.topk(min(most, entries), dim=1)
+    ids = ids.where(similarity > -torch.inf, -1)
+    return Neighbours(ids, similarity, pad(following, (0, 1))[ids])  # of a missing entry: a token without weight
+
+
+def in_pieces(keys: Tensor, following: Tensor, most: int | None = None) -> Iterator[Neighbours]:
+    """`earlier_in_document` of all rows, so many at a time that the memory is bounded."""
+    at_once = max(1, LOGITS_AT_ONCE // max(1, 4 * len(keys)))
+    for begin in range(0, len(keys), at_once):
+        yield earlier_in_document(keys, following, begin, min(begin + at_once, len(keys)), most)
+
+
+def mixture_weights(given: Tensor, found: Tensor) -> Tensor:
+    """The constant weights [C] under which components are likeliest, by expectation maximisation.
+
+    `given` [T, C] are the components' probabilities of each token; the first is always there, the others where `found`
+    [T, C - 1] says so. The weights are those of the rows where every component is that is ever there.
+    """
+    given = given[(found | ~found.any(0)).all(1)]
+    weights = torch.full((given.shape[1],), 1 / given.shape[1], dtype=given.dtype)
+    for _ in range(EM_STEPS):
+        shares = weights * given
+        before, weights = weights, (shares / shares.sum(1, keepdim=True)).mean(0)
+        if (weights - before).abs().max() < EM_TOLERANCE:
+            break
+    return weights
+
+
+def best_setting(own: Tensor, found: Tensor, candidates: Iterable[tuple[Setting, Tensor]]) -> tuple[Setting, float]:
+    """The setting of a source, and its weight beside the model, that predict best together.
+
+    Args:
+        own: the model's log-probability of each token, [T].
+        found: where the source has any entry, [T]; elsewhere the model predicts alone.
+        candidates: settings, each with the source's probability of each token, [T].
+    """
+    model, found = own.cpu().double().exp(), found.cpu()
+    best: tuple[float, Setting, float] | None = None
+    for setting, of_source in candidates:
+        given = torch.stack([model, of_source.cpu().double()], 1)
+        weight = mixture_weights(given, found.unsqueeze(1))[1] if found.any() else torch.zeros((), dtype=given.dtype)
+        shares = weight * found
+        likelihood = ((1 - shares) * given[:, 0] + shares * given[:, 1]).log().sum().item()
+        if best is None or likelihood > best[0]:
+            best = likelihood, setting, weight.item()
+    if best is None:
+        raise InputError("nothing to choose from: give at least one setting")
+    return best[1:]
+
+
+class PastState(NamedTuple):
+    """A stream's past: the model's own state, keys [B, t, D], tokens [B, t]."""
 
     model: Any
-    hidden: Tensor
+    keys: Tensor
     tokens: Tensor
 
 
-class ContinuousCache(LanguageModel):
-    """A hidden-state model with a continuous cache of everything since the document's start.
-
-    Hidden states are scaled to unit length, so that `theta` means the same for every model. The cache outlives
-    the model's context: the model itself reads windows of `context` tokens, half overlapping.
+class LooksBack(LanguageModel):
+    """A hidden-state model that also looks into the stream's own past, kept whole from the stream's start.
 
     Args:
-        model: any model that shows its hidden states.
+        model: takes streams of any length, such as `WindowedFoundation(foundation, context=512)`.
+
+    Raises:
+        InputError: a model with a limited context.
+    """
+
+    context_length = None
+
+    def __init__(self, model: HiddenStateModel) -> None:
+        if model.context_length is not None:
+            raise InputError(
+                f"the model takes {model.context_length} tokens at once: give one for streams of any length, such as "
+                "WindowedFoundation(foundation, context=512)"
+            )
+        self.model = model
+        self.tokenizer, self.vocabulary_size, self.device = model.tokenizer, model.vocabulary_size, model.device
+
+    @abstractmethod
+    def mixed(self, hidden: Tensor, keys: Tensor, following: Tensor, begin: int) -> Tensor:
+        """Log-probabilities [n, V] after tokens begin..begin + n - 1 of one stream.
+
+        `hidden` [n, d] are the states of these rows, `keys` [t, D] those of the stream and `following` the tokens
+        after them; only what precedes a row is used for it.
+        """
+
+    def keys(self, hidden: Tensor) -> Tensor:
+        """Unit vectors [.., D] by which states [.., d] are compared."""
+        return normalize(hidden.float(), dim=-1)
+
+    def read(self, documents: Iterable[Document | str]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Tokens [1 + T] and the model's hidden states [T, d] of each document; from disk where they are kept there."""
+        encoded = encode_documents(self.tokenizer, documents)
+        yield from zip(encoded, self.model.document_hidden(encoded), strict=True)
+
+    def log_probabilities(self, tokens: Tensor) -> Tensor:
+        hidden = self.model.hidden(tokens)
+        return torch.stack(
+            [
+                self.mixed(states, keys, row[1:], 0)
+                for row, states, keys in zip(tokens, hidden, self.keys(hidden), strict=True)
+            ]
+        )
+
+    def target_scores(self, tokens: Tensor) -> TargetScores:
+        """As the protocol's, in bounded memory for rows of any length."""
+        hidden = self.model.hidden(tokens[:, :-1])
+        rows = [self._stream_scores(*row) for row in zip(hidden, tokens[:, 1:], strict=True)]
+        return TargetScores(*(torch.stack(column) for column in zip(*rows, strict=True)))
+
+    def document_scores(
+        self, documents: Sequence[Tensor], *, context: int | None = None, progress: bool = False, **windows: Any
+    ) -> list[TargetScores]:
+        """As the protocol's; whole documents by the model's hidden states from disk, where they are kept there."""
+        if context is not None:
+            return super().document_scores(documents, context=context, progress=progress, **windows)
+        states = tqdm(self.model.document_hidden(documents), "documents", len(documents), disable=not progress)
+        return [
+            self._stream_scores(hidden, tokens[1:].to(self.device)).cpu()
+            for tokens, hidden in zip(documents, states, strict=True)
+        ]
+
+    def start(self, batch_size: int) -> PastState:
+        tokens = torch.empty(batch_size, 0, dtype=torch.int64, device=self.device)
+        return PastState(self.model.start(batch_size), torch.empty(batch_size, 0, 0, device=self.device), tokens)
+
+    def step(self, tokens: Tensor, state: PastState) -> tuple[Tensor, PastState]:
+        hidden, inner = self.model.hidden_step(tokens, state.model)
+        new = self.keys(hidden).unsqueeze(1)
+        keys = torch.cat([state.keys, new], 1) if state.keys.shape[1] else new
+        seen = torch.cat([state.tokens, tokens.unsqueeze(1)], 1)
+        last = keys.shape[1] - 1
+        logits = [
+            self.mixed(row.unsqueeze(0), past, words[1:], last)[0]
+            for row, past, words in zip(hidden, keys, seen, strict=True)
+        ]
+        return torch.stack(logits), PastState(inner, keys, seen)
+
+    def _stream_scores(self, hidden: Tensor, following: Tensor) -> TargetScores:
+        """Scores of the tokens [T] that follow a stream's hidden states [T, d]."""
+        keys = self.keys(hidden)
+        at_once = max(1, LOGITS_AT_ONCE // max(self.vocabulary_size, 4 * len(following)))
+        pieces = [
+            gather_targets(
+                self.mixed(hidden[begin : begin + at_once], keys, following, begin),
+                following[begin : begin + at_once],
+            )
+            for begin in range(0, len(following), at_once)
+        ]
+        return TargetScores(*(torch.cat(column) for column in zip(*pieces, strict=True)))
+
+
+class Cache(LooksBack):
+    """A hidden-state model with a continuous cache of everything since the document's start.
+
+    Keys are scaled to unit length, so that `theta` means the same for every model.
+
+    Args:
+        model: takes streams of any length; the cache outlives the window it reads in.
         weight: share of the cache in the mixture, 0 to 1; 0 is the model itself.
         theta: inverse temperature of the similarity; 0 counts words, whatever the state.
-        context: tokens per window of the model itself; default: the model's own limit.
+        key: what of the hidden states [.., d] is compared, [.., D]; by default all of them.
+
+    Raises:
+        InputError: a value outside its range, or a model with a limited context.
+
+    >>> from frugal.foundation import WindowedFoundation, load_foundation
+    >>> gpt = WindowedFoundation(load_foundation("tiny-gpt2"), context=32)
+    >>> cache = Cache.tuned(gpt, ["The cat saw the cat, and the cat saw the dog."])
+    >>> cache.weight > 0
+    True
     """
 
     def __init__(
-        self, model: HiddenStateModel, *, weight: float = 0.1, theta: float = 20.0, context: int | None = None
+        self,
+        model: HiddenStateModel,
+        *,
+        weight: float = 0.1,
+        theta: float = 20.0,
+        key: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         if not 0 <= weight <= 1:
             raise InputError(f"weight={weight}: must be from 0 to 1; typical values lie in 0.05 to 0.3")
-        if theta < 0:
+        if not theta >= 0:
             raise InputError(f"theta={theta}: must not be negative; typical values lie in 0 to 50")
-        self.model, self.weight, self.theta = model, weight, theta
-        self.context = context or model.context_length
-        self.tokenizer, self.vocabulary_size, self.device = model.tokenizer, model.vocabulary_size, model.device
+        super().__init__(model)
+        self.weight, self.theta, self.key = weight, theta, key
 
     @classmethod
+    @torch.inference_mode()
     def tuned(
         cls,
         model: HiddenStateModel,
         documents: Iterable[Document | str],
         *,
-        context: int | None = None,
-        weights: Sequence[float] = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5),
-        thetas: Sequence[float] = (0, 5, 10, 20, 40, 80),
+        key: Callable[[Tensor], Tensor] | None = None,
+        thetas: Sequence[float] = THETAS,
     ) -> Self:
-        """The cache whose weight and theta predict validation documents best; the model reads them once."""
-        cache = cls(model, context=context)
-        nats = torch.zeros(len(thetas), len(weights), dtype=torch.float64)
-        with torch.inference_mode():
-            for tokens in encode_documents(model.tokenizer, documents):
-                following = tokens[1:].to(cache.device)
-                hidden = cache._hidden(tokens[None, :-1].to(cache.device))[0]
-                of_model = cache._of_model(hidden, following)
-                for i, theta in enumerate(thetas):
-                    of_cache = _of_cache(hidden, following, theta)
-                    for j, weight in enumerate(weights):
-                        mixed = (1 - weight) * of_model + weight * of_cache
-                        mixed[0] = of_model[0]  # no past to mix in
-                        nats[i, j] -= mixed.log().sum().cpu()
-        best = int(nats.argmin())
-        return cls(model, weight=weights[best % len(weights)], theta=thetas[best // len(weights)], context=context)
+        """The cache whose theta and weight predict validation documents best; the model reads them once."""
+        cache = cls(model, key=key)
+        own, found, of_cache = [], [], []
+        for tokens, hidden in cache.read(documents):
+            following = tokens[1:].to(cache.device)
+            own.append(model.hidden_scores(hidden, following).log_probabilities)
+            begin = 0
+            for past in in_pieces(cache.keys(hidden), following):
+                targets = following[begin : begin + len(past.ids)]
+                found.append(past.found)
+                of_cache.append(torch.stack([past.probability(targets, theta) for theta in thetas]))
+                begin += len(targets)
+        candidates = zip(thetas, torch.cat(of_cache, 1), strict=True)
+        theta, weight = best_setting(torch.cat(own), torch.cat(found), candidates)
+        return cls(model, weight=weight, theta=theta, key=key)
 
-    def log_probabilities(self, tokens: Tensor) -> Tensor:
-        rows = [
-            self._mixture(hidden, row[1:], 0, len(row))
-            for row, hidden in zip(tokens, self._hidden(tokens), strict=True)
-        ]
-        return torch.stack(rows)
+    def keys(self, hidden: Tensor) -> Tensor:
+        return super().keys(hidden if self.key is None else self.key(hidden))
 
-    def target_scores(self, tokens: Tensor) -> TargetScores:
-        """As the protocol's, in bounded memory for rows of any length."""
-        last = tokens.shape[1] - 1
-        at_once = max(1, LOGITS_AT_ONCE // max(self.vocabulary_size, last))
-        rows = []
-        for row, hidden in zip(tokens, self._hidden(tokens[:, :-1]), strict=True):
-            pieces = [
-                gather_targets(
-                    self._mixture(hidden, row[1:], begin, min(begin + at_once, last)),
-                    row[begin + 1 : begin + at_once + 1],
-                )
-                for begin in range(0, last, at_once)
-            ]
-            rows.append([torch.cat(column) for column in zip(*pieces, strict=True)])
-        return TargetScores(*(torch.stack(column) for column in zip(*rows, strict=True)))
-
-    def start(self, batch_size: int) -> CacheState:
-        tokens = torch.empty(batch_size, 0, dtype=torch.int64, device=self.device)
-        return CacheState(self.model.start(batch_size), torch.empty(batch_size, 0, 0, device=self.device), tokens)
-
-    def step(self, tokens: Tensor, state: CacheState) -> tuple[Tensor, CacheState]:
-        hidden, model_state = self.model.hidden_step(tokens, state.model)
-        first = state.hidden.shape[1] == 0
-        past = hidden.unsqueeze(1) if first else torch.cat([state.hidden, hidden.unsqueeze(1)], 1)
-        seen = state.tokens if first else torch.cat([state.tokens, tokens.unsqueeze(1)], 1)
-        last = past.shape[1] - 1
-        logits = [self._mixture(row, words, last, last + 1)[0] for row, words in zip(past, seen, strict=True)]
-        return torch.stack(logits), CacheState(model_state, past, seen)
-
-    def _hidden(self, tokens: Tensor) -> Tensor:
-        """The model's hidden states [B, T, d], from half-overlapping windows where T exceeds its context."""
-        length = tokens.shape[1]
-        context = self.context or length
-        windows = strided_windows(length, context, max(1, context // 2))
-        parts = [self.model.hidden(tokens[:, w.begin : w.end])[:, w.keep - w.begin :] for w in windows]
-        return torch.cat(parts, 1)
-
-    def _of_model(self, hidden: Tensor, following: Tensor) -> Tensor:
-        """The model's own probability [T] of each following token, in bounded memory."""
-        at_once = max(1, LOGITS_AT_ONCE // self.vocabulary_size)
-        pieces = [
-            self.model.head(rows).float().softmax(-1).gather(1, targets.unsqueeze(1)).squeeze(1)
-            for rows, targets in zip(hidden.split(at_once), following.split(at_once), strict=True)
-        ]
-        return torch.cat(pieces)
-
-    def _mixture(self, hidden: Tensor, following: Tensor, begin: int, end: int) -> Tensor:
-        """Log-probabilities [end - begin, V] after tokens begin..end - 1 of one stream.
-
-        `hidden` [t, d] are the stream's states and `following` the tokens after them; only what precedes a row
-        is used for it.
-        """
-        log_model = self.model.head(hidden[begin:end]).float().log_softmax(-1)
-        if self.weight == 0 or end < 2:
+    def mixed(self, hidden: Tensor, keys: Tensor, following: Tensor, begin: int) -> Tensor:
+        log_model = self.model.head(hidden).float().log_softmax(-1)
+        if self.weight == 0:
             return log_model
-        attention = _attention(hidden, self.theta, begin, end)
-        cache = torch.zeros_like(log_model).index_add_(1, following[: end - 1], attention)
-        has_past = torch.arange(begin, end, device=hidden.device).unsqueeze(1) > 0
-        weight = self.weight * has_past
-        return ((1 - weight) * log_model.exp() + weight * cache).log()
-
-
-def _attention(hidden: Tensor, theta: float, begin: int, end: int) -> Tensor:
-    """Weights [end - begin, end - 1] of the past entries for rows begin..end - 1; entry i is the token after i."""
-    unit = normalize(hidden[:end].float(), dim=-1)
-    similarity = theta * unit[begin:end] @ unit[: end - 1].T
-    rows = torch.arange(begin, end, device=hidden.device).unsqueeze(1)
-    entries = torch.arange(end - 1, device=hidden.device)
-    return similarity.masked_fill(entries >= rows, -torch.inf).softmax(-1).nan_to_num()  # no past: all zeros
-
-
-def _of_cache(hidden: Tensor, following: Tensor, theta: float) -> Tensor:
-    """The cache's probability [T] of each following token, in bounded memory."""
-    at_once = max(1, LOGITS_AT_ONCE // len(hidden))
-    pieces = []
-    for begin in range(0, len(hidden), at_once):
-        end = min(begin + at_once, len(hidden))
-        same = following[begin:end].unsqueeze(1) == following[: end - 1]
-        pieces.append((_attention(hidden, theta, begin, end) * same).sum(1))
-    return torch.cat(pieces)
+        past = earlier_in_document(keys, following, begin, begin + len(hidden))
+        weight = self.weight * past.found.unsqueeze(1)
+        return ((1 - weight) * log_model.exp()).scatter_add_(1, past.tokens, weight * past.weights(self.theta)).log()

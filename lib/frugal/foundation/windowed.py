@@ -20,7 +20,7 @@ from frugal.corpora import Window, encode_documents, strided_windows
 from frugal.errors import InputError
 from frugal.foundation.model import Foundation
 from frugal.foundation.saving import save_on_foundation, saved_foundation
-from frugal.language_model import HiddenStateModel, read_model
+from frugal.language_model import KeptStateModel, read_model
 
 TOKENS_AT_ONCE = 4096
 
@@ -32,7 +32,7 @@ class WindowState(NamedTuple):
     inner: Any
 
 
-class WindowedFoundation(HiddenStateModel):
+class WindowedFoundation(KeptStateModel):
     """The foundation's own predictions for streams of any length, each made in a short window.
 
     Args:
@@ -50,8 +50,6 @@ class WindowedFoundation(HiddenStateModel):
     >>> gpt.log_probabilities(torch.zeros(1, 1000, dtype=torch.int64)).shape
     torch.Size([1, 1000, 4096])
     """
-
-    context_length = None
 
     def __init__(self, foundation: Foundation, context: int, stride: int | None = None, prefix: str = "") -> None:
         tokenizer = foundation.tokenizer
@@ -73,9 +71,11 @@ class WindowedFoundation(HiddenStateModel):
     def hidden_pieces(self, tokens: Tensor) -> Iterator[Tensor]:
         return self.pieces(tokens, self.start(len(tokens)))
 
-    def document_hidden(self, documents: Sequence[Tensor]) -> Iterator[Tensor]:
+    def document_pieces(self, documents: Sequence[Tensor]) -> Iterator[Iterator[Tensor]]:
         for features in self.features(documents):
-            yield torch.from_numpy(features[:-1].astype(np.float32)).to(self.device)
+            rows = features[:-1]
+            pieces = (rows[at : at + TOKENS_AT_ONCE] for at in range(0, len(rows), TOKENS_AT_ONCE))
+            yield (torch.from_numpy(piece.astype(np.float32)).to(self.device) for piece in pieces)
 
     def head(self, hidden: Tensor) -> Tensor:
         return self.foundation.logits(hidden)

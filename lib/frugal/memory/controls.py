@@ -2,23 +2,22 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
+from frugal.baselines.cache import Neighbours
 from frugal.corpora import Document, encode_documents
+from frugal.evaluate import Scores, evaluate
 from frugal.generate import Sampling, generate
 from frugal.memory.datastore import Datastore
-from frugal.memory.mixture import Interpolation, Trace
-from frugal.memory.neighbours import KEPT, NearestNeighbourLM
-from frugal.memory.reading import Entries
+from frugal.memory.entries import Entries
+from frugal.memory.knn_lm import KEPT, NearestNeighbourLM
+from frugal.memory.mixture import Interpolation, Retrieved
+from frugal.memory.model import MemoryGPT
 from frugal.memory.store import AssociativeMemory
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 Change = Callable[[Entries], Entries]
 
@@ -61,40 +60,56 @@ def self_look_up(store: AssociativeMemory) -> float:
     return float(np.isclose(store.get(ids[:, 0]), vectors).all(1).mean())
 
 
-def only(traces: Sequence[Trace], *sources: int) -> list[Trace]:
-    """Traces with some of their sources: 0 is the document, 1 the memory."""
-    return [trace._replace(sources=tuple(trace.sources[j] for j in sources)) for trace in traces]
+def only(retrieved: Sequence[Retrieved], *sources: int) -> list[Retrieved]:
+    """With some of the sources alone: 0 is the document, 1 the memory."""
+    return [each._replace(sources=tuple(each.sources[j] for j in sources)) for each in retrieved]
 
 
-def shuffled(traces: Sequence[Trace], seed: int = 0) -> list[Trace]:
-    """Traces whose entries have one another's values."""
-    return [t._replace(sources=tuple(s.with_shuffled_values(seed) for s in t.sources)) for t in traces]
+def shuffled(retrieved: Sequence[Retrieved], seed: int = 0) -> list[Retrieved]:
+    """With values that belong to other entries, of each source."""
+    return [each._replace(sources=tuple(shuffled_values(s, seed) for s in each.sources)) for each in retrieved]
 
 
-def oracle(traces: Sequence[Trace]) -> list[Trace]:
-    """Traces whose nearest entries hold the right token."""
-    return [t._replace(sources=tuple(s.with_oracle_values(t.targets) for s in t.sources)) for t in traces]
+def oracle(retrieved: Sequence[Retrieved]) -> list[Retrieved]:
+    """With the right token in each nearest entry: the bound on what a better search could gain."""
+    return [each._replace(sources=tuple(oracle_values(s, each.targets) for s in each.sources)) for each in retrieved]
 
 
-def with_foreign_documents(traces: Sequence[Trace], keys: Sequence[Tensor]) -> list[Trace]:
-    """Traces that find, in place of their own document, all of the document before it (of the first: the last).
+def shuffled_values(neighbours: Neighbours, seed: int = 0) -> Neighbours:
+    """Each entry with the value of another, drawn at random from those before it.
 
-    `keys` [T, D] are those of each document.
+    From those before it, since a document's later entries would tell its future.
     """
+    ids, place = neighbours.ids.unique(return_inverse=True)  # in ascending order, which is that of writing
+    values = torch.zeros_like(ids).scatter_(0, place.flatten(), neighbours.tokens.flatten())
+    drawn = torch.rand(len(ids), generator=torch.Generator().manual_seed(seed)).to(ids.device)
+    earlier = (drawn * torch.arange(len(ids), device=ids.device)).long()
+    return neighbours._replace(tokens=values[earlier][place])
+
+
+def oracle_values(neighbours: Neighbours, targets: Tensor) -> Neighbours:
+    """The nearest entry of each row with the row's target as its value."""
+    return neighbours._replace(tokens=torch.cat([targets.unsqueeze(1), neighbours.tokens[:, 1:]], 1))
+
+
+def with_foreign_documents(lm: NearestNeighbourLM, documents: Sequence[Document | str]) -> list[Retrieved]:
+    """With all of the document before it (for the first: of the last) in place of each document's own past."""
+    read, retrieved = list(lm.read(documents)), lm.retrieve(documents)
     changed = []
-    for place, trace in enumerate(traces):
-        values, vectors = traces[place - 1].targets, keys[place - 1]
-        memory = Datastore.empty(vectors.shape[1], len(vectors))
-        memory.remember(pad(values, (1, 0)), vectors, torch.arange(len(values)))
-        changed.append(trace._replace(sources=(memory.search(keys[place], KEPT),)))
+    for place, ((_, hidden), each) in enumerate(zip(read, retrieved, strict=True)):
+        tokens, other = read[place - 1]
+        keys = lm.keys(other)
+        memory = Datastore.empty(keys.shape[1], len(keys))
+        memory.add(tokens, keys)
+        changed.append(each._replace(sources=(memory.search(lm.keys(hidden), KEPT),)))
     return changed
 
 
-def explain(lm: NearestNeighbourLM, document: Document, trace: Trace, count: int = 8) -> list[Found]:
+def explain(lm: NearestNeighbourLM, document: Document, retrieved: Retrieved, count: int = 8) -> list[Found]:
     """Where the memory won most, and by which entries."""
     (tokens,) = encode_documents(lm.tokenizer, [document])
-    won = (lm.mixture.log_probabilities(trace) - trace.own) / np.log(2)
-    weights = lm.mixture.weights(trace.entropy, trace.sources)[:, 1:]
+    won = (lm.mixture.log_probabilities(retrieved) - retrieved.own) / np.log(2)
+    weights = lm.mixture.weights(retrieved.entropy, retrieved.sources)[:, 1:]
 
     def text(known: Tensor, place: int) -> tuple[str, str]:
         return lm.tokenizer.decode(known[max(0, place - 6) : place]), lm.tokenizer.decode(known[place : place + 1])
@@ -102,7 +117,7 @@ def explain(lm: NearestNeighbourLM, document: Document, trace: Trace, count: int
     rows = []
     for row in won.topk(min(count, len(won))).indices.tolist():
         source = int(weights[row].argmax())
-        entry = int(trace.sources[source].ids[row, 0])
+        entry = int(retrieved.sources[source].ids[row, 0])
         if source == 0:
             found = text(tokens, entry + 1)
         else:
@@ -118,9 +133,8 @@ def read_twice(lm: NearestNeighbourLM, document: Document, between: Sequence[Doc
     fresh = NearestNeighbourLM(lm.model, Datastore.empty(lm.memory.store.dim, lm.memory.store.capacity), lm.mixture)
     bits = {}
     for name, before in (("first", []), ("after others", [*between]), ("again", [document])):
-        for text in before:
-            fresh.remember(text)
-        bits[name] = -lm.mixture.log_probabilities(fresh.traces([document])[0]).mean().item() / np.log(2)
+        fresh.remember_all(before)
+        bits[name] = -lm.mixture.log_probabilities(fresh.retrieve([document])[0]).mean().item() / np.log(2)
     return bits
 
 
@@ -136,12 +150,36 @@ def needle(lm: NearestNeighbourLM, question: str, secrets: Sequence[str]) -> dic
     return answers | {"forgotten": generate(fresh, question, likeliest)}
 
 
-def nothing(entries: Entries) -> Entries:
+def ablations(
+    model: MemoryGPT, documents: Sequence[Document | str], foreign: Document | str, seed: int = 0
+) -> dict[str, Scores]:
+    """The same weights with another memory: off, zero, shuffled, another document's, and written in other ways.
+
+    `foreign` is the other document, read up to the twentieth window.
+    """
+    tokens = encode_documents(model.tokenizer, [foreign])[0][None, : 20 * model.context].to(model.device)
+    with torch.inference_mode():
+        *_, last = model.steps(tokens)
+    written = last.entries._replace(positions=torch.full_like(last.entries.positions, -1))
+    changes = {"off": emptied, "zero": zeroed, "shuffled": shuffling(seed), "another document's": of_another(written)}
+    scores = {name: evaluate(model.altered(change), documents) for name, change in changes.items()}
+    writer = model.network.writer
+    usual = writer.write
+    try:
+        for other in ("random", "surprise", "all"):
+            writer.write = other
+            scores[f"writes {other}"] = evaluate(model, documents)
+    finally:
+        writer.write = usual
+    return scores
+
+
+def emptied(entries: Entries) -> Entries:
     """No memory at all; for `MemoryGPT.altered`, as the next three."""
     return entries.without(torch.ones_like(entries.tokens, dtype=torch.bool))
 
 
-def zero(entries: Entries) -> Entries:
+def zeroed(entries: Entries) -> Entries:
     """Vectors that are all zero."""
     return entries._replace(vectors=torch.zeros_like(entries.vectors))
 
@@ -161,47 +199,3 @@ def of_another(foreign: Entries) -> Change:
         return Entries(*(column.expand(batch, *column.shape[1:]) for column in foreign))
 
     return change
-
-
-def draw_differences(
-    axis: "Axes", rows: Sequence[dict[str, Any]], names: Sequence[str], colours: Sequence[str]
-) -> None:
-    """A point with its interval for each row with "bits per byte", "low" and "high"; the first at the bottom."""
-    for place, (row, colour) in enumerate(zip(rows, colours, strict=True)):
-        axis.plot([row["low"], row["high"]], [place, place], color=colour)
-        axis.plot(row["bits per byte"], place, "o", color=colour)
-    axis.set_yticks(range(len(rows)), names, fontsize=9)
-    axis.axvline(0, color="gray", linewidth=1)
-    axis.set_xlabel("difference in bits per byte")
-
-
-def draw_architecture(axis: "Axes", *, E: int, D: int, k: int, V: int, colour: str) -> None:
-    """What a window's tokens read and write, with the shapes of the tensors."""
-    places = {
-        "input": (f"input x\n[B, n, {E}]", 0.2, 3.2),
-        "query": (f"query\n[B, n, {D}]", 1.7, 3.2),
-        "memory": (f"memory\nkeys [m, {D}]\ntokens [m]", 3.0, 1.9),
-        "reading": (f"reading\n[B, n, {k}, {D}]", 1.7, 2.2),
-        "fc": (f"fc, or attention\n[B, n, {E}]", 0.2, 1.9),
-        "GPT": (f"GPT\nhidden [B, n, {E}]", 0.2, 0.8),
-        "heads": (f"storable, deletable\nvector [B, n, {D}]\ndecisions [B, n, 1]", 1.7, 0.8),
-        "logits": (f"logits\n[B, n, {V}]", 0.2, -0.2),
-    }
-    arrows = [("input", "query", "W"), ("query", "reading", f"{k} nearest"), ("memory", "reading", "search")]
-    arrows += [("reading", "fc", "gate"), ("input", "fc", ""), ("fc", "GPT", ""), ("GPT", "heads", "")]
-    arrows += [("heads", "memory", "add, remove"), ("GPT", "logits", "head")]
-    centred: dict[str, Any] = {"ha": "center", "va": "center"}
-    frame = {"boxstyle": "round", "facecolor": "none"}
-    behind = {"facecolor": axis.get_facecolor(), "edgecolor": "none", "pad": 1}
-    boxes = {
-        name: axis.text(x, y, text, fontsize=11, bbox=frame, **centred).get_bbox_patch()
-        for name, (text, x, y) in places.items()
-    }
-    for start, end, label in arrows:
-        begin, finish = places[start][1:], places[end][1:]
-        patches = {"patchA": boxes[start], "patchB": boxes[end], "shrinkA": 2, "shrinkB": 2}
-        axis.annotate("", finish, begin, arrowprops={"arrowstyle": "->", "color": colour, **patches})
-        x, y = np.mean([begin, finish], axis=0)
-        axis.text(x, y, label, fontsize=10, color=colour, bbox=behind, **centred)
-    axis.set(xlim=(-0.3, 3.5), ylim=(-0.5, 3.5))
-    axis.axis("off")

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from frugal.baselines.cache import Neighbours
 from frugal.errors import InputError
-from frugal.memory.mixture import Neighbours
 from frugal.memory.store import AssociativeMemory
 
 # Search gathers the vectors of all candidates: so many numbers at a time.
@@ -49,11 +49,12 @@ class Datastore:
     def __len__(self) -> int:
         return len(self.store)
 
-    def remember(self, tokens: Tensor, keys: Tensor, rows: Tensor) -> int:
-        """Write a text of tokens [1 + T]: keys [n, D] of some of its rows [n]; the text's number.
+    def add(self, tokens: Tensor, keys: Tensor, rows: Tensor | None = None) -> int:
+        """Write a text of tokens [1 + T]: keys [n, D] of some of its rows [n], or of all; the text's number.
 
         Row t's value is token t + 1.
         """
+        rows = torch.arange(len(tokens) - 1) if rows is None else rows
         number = max(self.texts, default=-1) + 1
         self.texts[number] = tokens = tokens.cpu()
         places = rows.cpu() + 1

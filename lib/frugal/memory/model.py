@@ -14,8 +14,8 @@ from frugal.files import appearing
 from frugal.foundation import Foundation, save_on_foundation, saved_foundation
 from frugal.language_model import LanguageModel, TargetScores, gather_targets, read_model
 from frugal.memory.datastore import Datastore
+from frugal.memory.entries import Entries
 from frugal.memory.network import MemoryNetwork, Read, WindowOutput
-from frugal.memory.reading import Entries
 from frugal.memory.writing import Write
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class MemoryGPT(LanguageModel):
 
     Args:
         foundation: the GPT. Its weights are used as they are, or copied if they are to be trained.
-        read: "concat", "attention" or "knn"; see MemoryNetwork, as for `layer` and `faithful`.
+        read: "concat", "attention" or "knn"; see MemoryNetwork, as for `layer` and `original`.
         write: "all", "threshold", "surprise", "learned" or "random"; see Writer, as for `budget` and `deletes`.
         context: tokens per window; by default the foundation's own context.
         memory_size: most entries of a stream, and of the kept memory; the oldest go first.
@@ -88,7 +88,7 @@ class MemoryGPT(LanguageModel):
         layer: int = -1,
         budget: float = 0.25,
         deletes: bool = False,
-        faithful: bool = False,
+        original: bool = False,
         train_base: bool = False,
         seed: int = 0,
         **index: Any,
@@ -96,12 +96,14 @@ class MemoryGPT(LanguageModel):
         self.foundation = foundation
         self.tokenizer, self.device = foundation.tokenizer, foundation.device
         self.vocabulary_size = foundation.vocabulary_size
-        self.context = context or foundation.context_length
+        self.context = foundation.context_length if context is None else context
         if not 4 <= self.context <= foundation.context_length:
             raise InputError(f"context={context}: must lie in 4 to {foundation.context_length}, the foundation's own")
-        if memory_size < 1 or num_search_results < 1:
-            raise InputError(f"memory_size={memory_size}, num_search_results={num_search_results}: must be positive")
-        dim = memory_dim or foundation.hidden_size
+        dim = foundation.hidden_size if memory_dim is None else memory_dim
+        sizes = {"memory_size": memory_size, "num_search_results": num_search_results, "memory_dim": dim}
+        for name, value in sizes.items():
+            if value < 1:
+                raise InputError(f"{name}={value}: must be positive")
         self.settings: dict[str, Any] = {
             "read": read,
             "write": write,
@@ -112,7 +114,7 @@ class MemoryGPT(LanguageModel):
             "layer": layer,
             "budget": budget,
             "deletes": deletes,
-            "faithful": faithful,
+            "original": original,
             "train_base": train_base,
             "seed": seed,
             **index,
@@ -126,7 +128,7 @@ class MemoryGPT(LanguageModel):
                 dim=dim,
                 k=num_search_results,
                 layer=layer,
-                faithful=faithful,
+                original=original,
                 write=write,
                 budget=budget,
                 deletes=deletes,
@@ -136,7 +138,7 @@ class MemoryGPT(LanguageModel):
         self.stride = self.context + 1 - self.context // 2
         self.memory_size, self.dim = memory_size, dim
         self._change: Callable[[Entries], Entries] | None = None
-        metric = "l2" if faithful else "cosine"
+        metric = "l2" if original else "cosine"
         self.memory = Datastore.empty(dim, memory_size, metric=metric, seed=seed, device=str(self.device), **index)
 
     def steps(self, tokens: Tensor, entries: Entries | None = None) -> Iterator[Step]:
@@ -213,8 +215,8 @@ class MemoryGPT(LanguageModel):
         before = self.memory.store.clock
         written = [self._written(step, tokens[None]) for step in self.steps(tokens[None, :-1])]
         entries = Entries(*(torch.cat(column, 1)[0] for column in zip(*written, strict=True)))  # [n]
-        kept = entries.strength > -torch.inf
-        self.memory.remember(tokens, entries.vectors[kept], entries.positions[kept])
+        kept = entries.log_prior > -torch.inf
+        self.memory.add(tokens, entries.vectors[kept], entries.positions[kept])
         return self.memory.store.clock - before
 
     def forget(self, text: Document | str) -> int:
@@ -232,6 +234,8 @@ class MemoryGPT(LanguageModel):
     def load(cls, folder: Path, *, foundation: Foundation | None = None, device: str = "cpu") -> Self:
         """Read a model that `save` wrote; its foundation can be given where it is loaded already."""
         weights, config, _ = read_model(folder, cls)
+        if "faithful" in config:  # as earlier versions called it
+            config["original"] = config.pop("faithful")
         model = cls(saved_foundation(folder, config, foundation, device), **config)
         model.network.load_state_dict(weights)
         model.memory = Datastore.load(folder)

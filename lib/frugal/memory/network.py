@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from frugal.errors import InputError
 from frugal.memory.datastore import Datastore
-from frugal.memory.reading import Entries, Reader, Reading
+from frugal.memory.entries import Entries
+from frugal.memory.reading import Reader, Reading
 from frugal.memory.writing import Write, Writer
 
 if TYPE_CHECKING:
@@ -36,9 +37,9 @@ class MemoryNetwork(nn.Module):
         "attention"  h + gate * sum_i w_i u_i                      after `layer`
         "knn"        (1 - gate * sum_i w_i) p + gate * sum_i w_i [token = v_i]
 
-    where u_i = value([embedding(v_i); s_i]). With `faithful`, "concat" is fc([x; s_1; ..; s_k]) in place of the
+    where u_i = value([embedding(v_i); s_i]). With `original`, "concat" is fc([x; s_1; ..; s_k]) in place of the
     embedding, as VardaGPT has it. A gate of 0 gives the transformer's own logits exactly. So does a new network: the
-    last map of what is read, value or fc, starts at zero; but "knn" starts by reading almost nothing, and `faithful`
+    last map of what is read, value or fc, starts at zero; but "knn" starts by reading almost nothing, and `original`
     with a random fc.
 
     Args:
@@ -47,7 +48,7 @@ class MemoryNetwork(nn.Module):
         dim: width D of the entries' vectors.
         k: entries read at each position.
         layer: number of the block after which "attention" reads; negative counts from the last.
-        faithful: see above.
+        original: see above.
         writer: settings of the Writer.
     """
 
@@ -59,7 +60,7 @@ class MemoryNetwork(nn.Module):
         dim: int,
         k: int,
         layer: int,
-        faithful: bool,
+        original: bool,
         write: Write,
         budget: float,
         deletes: bool,
@@ -72,21 +73,21 @@ class MemoryNetwork(nn.Module):
         count = len(_blocks(gpt))
         if not -count <= layer < count:
             raise InputError(f"layer={layer}: must lie in {-count} to {count - 1}, the model's {count} layers")
-        if faithful and (read != "concat" or dim != width):
+        if original and (read != "concat" or dim != width):
             raise InputError(
-                f"faithful=True with read={read!r}, memory_dim={dim}: the original concatenates vectors as wide as the "
+                f"original=True with read={read!r}, memory_dim={dim}: the original concatenates vectors as wide as the "
                 f"embeddings; give read='concat', memory_dim={width}"
             )
-        self.gpt, self.read, self.faithful = gpt, read, faithful
+        self.gpt, self.read, self.original = gpt, read, original
         self.layer = layer
-        self.reader = Reader(width, dim, k, faithful)
-        self.writer = Writer(width, dim, write=write, budget=budget, deletes=deletes, seed=seed, faithful=faithful)
+        self.reader = Reader(width, dim, k, original)
+        self.writer = Writer(width, dim, write=write, budget=budget, deletes=deletes, seed=seed, original=original)
         self.gate = nn.Parameter(torch.tensor(1.0))
-        if not faithful and read != "knn":
+        if not original and read != "knn":
             self.value = nn.Linear(width + dim, width)
         if read == "concat":
             self.fc = nn.Linear(width * (1 + k), width)
-        last = None if faithful or read == "knn" else self.fc if read == "concat" else self.value
+        last = None if original or read == "knn" else self.fc if read == "concat" else self.value
         if last is not None:
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
@@ -106,7 +107,8 @@ class MemoryNetwork(nn.Module):
         return {name: value for name, value in weights.items() if not name.startswith(left_out)}
 
     def load_state_dict(self, weights: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Take what `state_dict` gave."""
+        """Take what `state_dict` gave, or gave in earlier versions."""
+        weights = {name.replace("reader.nothing.", "reader.null_key."): value for name, value in weights.items()}
         if strict and weights.keys() != self.state_dict().keys():
             raise RuntimeError("these are the weights of another network")
         return super().load_state_dict(weights, strict=False, assign=assign)
@@ -169,9 +171,9 @@ class MemoryNetwork(nn.Module):
 
     def _concatenated(self, vectors: Tensor, reading: Reading) -> Tensor:
         """What the first layer gets, [B, n, E]."""
-        results = reading.vectors if self.faithful else reading.weights[..., 1:, None] * self._values(reading)
+        results = reading.vectors if self.original else reading.weights[..., 1:, None] * self._values(reading)
         mixed = self.fc(torch.cat([vectors.float(), results.flatten(2)], 2)).to(vectors.dtype)
-        return mixed if self.faithful else vectors + self.gate.to(vectors.dtype) * mixed
+        return mixed if self.original else vectors + self.gate.to(vectors.dtype) * mixed
 
     @contextlib.contextmanager
     def _reading_after_block(self, find: Any) -> Iterator[list[Reading]]:

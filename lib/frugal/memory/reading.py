@@ -1,46 +1,13 @@
 """What a position reads from the memory: the entries nearest to its query, and how much each of them weighs."""
 
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, pad
 
 from frugal.memory.datastore import Datastore
-
-
-class Entries(NamedTuple):
-    """What the streams of a batch have written themselves; entries of row b belong to stream b.
-
-    In training they carry the gradient by which writing is learned.
-    """
-
-    vectors: Tensor  # [B, m, D]
-    tokens: Tensor  # [B, m], the token that followed
-    strength: Tensor  # [B, m], added to their similarity; -inf where nothing was written, or it was deleted
-    positions: Tensor  # [B, m], where in the stream
-
-    @classmethod
-    def none(cls, batch_size: int, dim: int, device: torch.device) -> Self:
-        tokens = torch.empty(batch_size, 0, dtype=torch.int64, device=device)
-        return cls(torch.empty(batch_size, 0, dim, device=device), tokens, tokens.float(), tokens)
-
-    def before(self, position: int) -> "Entries":
-        """Only what was written before a position is left; columns stay where they are."""
-        return self.without(self.positions >= position)
-
-    def without(self, deleted: Tensor) -> "Entries":
-        """Some are deleted, [B, m]; columns stay where they are."""
-        return self._replace(strength=self.strength.masked_fill(deleted, -torch.inf))
-
-    def joined(self, new: "Entries", capacity: int) -> "Entries":
-        """With newer ones behind, the newest `capacity` of all."""
-        return Entries(*(torch.cat(pair, 1)[:, -capacity:] for pair in zip(self, new, strict=True)))
-
-    def shuffled(self, seed: int = 0) -> "Entries":
-        """The same entries with one another's tokens: the control that shows what these are worth."""
-        order = torch.randperm(self.tokens.shape[1], generator=torch.Generator().manual_seed(seed))
-        return self._replace(tokens=self.tokens[:, order])
+from frugal.memory.entries import Entries
 
 
 class Reading(NamedTuple):
@@ -64,26 +31,26 @@ class Reading(NamedTuple):
 class Reader(nn.Module):
     """Finds the k nearest entries and weighs them by a softmax that can also choose none of them.
 
-        weights = softmax([scale * nothing(x); scale * similarity(query(x), entry) + strength of the entry])
+        weights = softmax([scale * null_key(x); scale * similarity(query(x), entry) + log_prior of the entry])
 
-    `nothing` is the similarity from which on an entry is worth reading. The similarity is the cosine, or with
-    `faithful` the negative squared distance of vectors as they are.
+    `null_key` gives the similarity from which on an entry is worth reading. The similarity is the cosine, or with
+    `original` the negative squared distance of vectors as they are.
     """
 
-    def __init__(self, width: int, dim: int, k: int, faithful: bool) -> None:
+    def __init__(self, width: int, dim: int, k: int, original: bool) -> None:
         super().__init__()
-        self.k, self.faithful = k, faithful
+        self.k, self.original = k, original
         self.query = nn.Linear(width, dim, bias=False)
-        self.log_scale = nn.Parameter(torch.tensor(0.0 if faithful else 2.3))
-        self.nothing = nn.Linear(width, 1)
-        nn.init.zeros_(self.nothing.weight)
-        nn.init.constant_(self.nothing.bias, 0.0 if faithful else 1.2)  # a cosine never reaches this
+        self.log_scale = nn.Parameter(torch.tensor(0.0 if original else 2.3))
+        self.null_key = nn.Linear(width, 1)
+        nn.init.zeros_(self.null_key.weight)
+        nn.init.constant_(self.null_key.bias, 0.0 if original else 1.2)  # a cosine never reaches this
         nn.init.eye_(self.query.weight)  # similar contexts, as long as nothing else is learned
 
     def forward(self, inputs: Tensor, entries: Entries | None, kept: Datastore | None) -> Reading:
         """Read for inputs [B, T, E]."""
         inputs = inputs.float()
-        queries = inputs if self.faithful else normalize(self.query(inputs), dim=-1)  # [B, T, D]
+        queries = inputs if self.original else normalize(self.query(inputs), dim=-1)  # [B, T, D]
         B, T, D = queries.shape
         nothing = torch.full((B, T, 0), -1, device=queries.device)
         found: list[tuple[Tensor, ...]]
@@ -92,14 +59,14 @@ class Reader(nn.Module):
             found.append(self._from_stream(queries, entries))
         if kept is not None and len(kept):
             found.append(self._from_kept(queries, kept))
-        vectors, tokens, strength, columns, ids = (torch.cat(parts, 2) for parts in zip(*found, strict=True))
+        vectors, tokens, log_prior, columns, ids = (torch.cat(parts, 2) for parts in zip(*found, strict=True))
         vectors = self._form(vectors)
         products = torch.einsum("btd,btkd->btk", queries, vectors)
-        logits = self._logits(products, queries, vectors) + strength
+        logits = self._logits(products, queries, vectors) + log_prior
         logits, order = logits.topk(min(self.k, logits.shape[2]), dim=2)
         missing = logits == -torch.inf
         short = self.k - order.shape[2]
-        none = self.log_scale.exp() * self.nothing(inputs)  # [B, T, 1]
+        none = self.log_scale.exp() * self.null_key(inputs)  # [B, T, 1]
         weights = torch.cat([none, pad(logits, (0, short), value=-torch.inf)], 2).softmax(2)
         vectors = vectors.gather(2, order.unsqueeze(3).expand(-1, -1, -1, D)).masked_fill(missing.unsqueeze(3), 0.0)
         tokens, columns, ids = (
@@ -112,26 +79,26 @@ class Reader(nn.Module):
         with torch.no_grad():
             vectors = self._form(entries.vectors)
             products = queries @ vectors.transpose(1, 2)  # [B, T, m]
-            logits = self._logits(products, queries, vectors.unsqueeze(1)) + entries.strength.unsqueeze(1)
+            logits = self._logits(products, queries, vectors.unsqueeze(1)) + entries.log_prior.unsqueeze(1)
             columns = logits.topk(min(self.k, logits.shape[2]), dim=2).indices  # [B, T, k]
         flat = columns.flatten(1)
         vectors = entries.vectors.gather(1, flat.unsqueeze(2).expand(-1, -1, queries.shape[2])).view(*columns.shape, -1)
-        tokens, strength = (column.gather(1, flat).view_as(columns) for column in (entries.tokens, entries.strength))
-        return vectors, tokens, strength, columns, torch.full_like(columns, -1)
+        tokens, log_prior = (column.gather(1, flat).view_as(columns) for column in (entries.tokens, entries.log_prior))
+        return vectors, tokens, log_prior, columns, torch.full_like(columns, -1)
 
     def _from_kept(self, queries: Tensor, kept: Datastore) -> tuple[Tensor, ...]:
         B, T, _ = queries.shape
         found = kept.search(queries.flatten(0, 1), self.k)
         ids, tokens = (column.view(B, T, -1) for column in (found.ids, found.tokens))
         vectors = kept.store.get(ids)
-        strength = torch.zeros_like(ids, dtype=torch.float32).masked_fill(ids < 0, -torch.inf)
-        return vectors, tokens, strength, torch.full_like(ids, -1), ids
+        log_prior = torch.zeros_like(ids, dtype=torch.float32).masked_fill(ids < 0, -torch.inf)
+        return vectors, tokens, log_prior, torch.full_like(ids, -1), ids
 
     def _form(self, vectors: Tensor) -> Tensor:
-        return vectors if self.faithful else normalize(vectors, dim=-1)
+        return vectors if self.original else normalize(vectors, dim=-1)
 
     def _logits(self, products: Tensor, queries: Tensor, vectors: Tensor) -> Tensor:
         """[B, T, m] from the inner products of queries [B, T, D] and vectors [B, T or 1, m, D]."""
-        if self.faithful:
+        if self.original:
             products = 2 * products - vectors.square().sum(-1) - queries.square().sum(-1, keepdim=True)
         return self.log_scale.exp() * products

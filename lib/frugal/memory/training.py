@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader
 
 from frugal.corpora import Blocks, Document, encode_documents
 from frugal.errors import InputError
+from frugal.memory.entries import Entries
 from frugal.memory.model import MemoryGPT, Step
-from frugal.memory.reading import Entries
 from frugal.readout.checkpoint import keep, resume
 from frugal.training import fit
 
@@ -201,7 +201,7 @@ def validate(
             decided += int(decisions.sum())
             useful += int(hits.sum())
             both += int((decisions & hits).sum())
-        written += (model.after(step, tokens).strength > -torch.inf).sum().item()
+        written += (model.after(step, tokens).log_prior > -torch.inf).sum().item()
         tokens_read += tokens.shape[1] - 1
     return MemoryScore(
         epoch,

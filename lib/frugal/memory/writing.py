@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, normalize
 
 from frugal.errors import InputError
-from frugal.memory.reading import Entries, Reading
+from frugal.memory.entries import Entries
+from frugal.memory.reading import Reading
 
 Write = Literal["all", "threshold", "surprise", "learned", "random"]
 STORE_THRESHOLD = 0.5  # of the decision's raw value
@@ -34,26 +35,26 @@ class Writer(nn.Module):
         budget: share of positions written.
         deletes: whether the delete decision is obeyed.
         seed: of "random".
-        faithful: vectors are compared as they are, not scaled to unit length.
+        original: vectors are compared as they are, not scaled to unit length.
 
     Raises:
         InputError: an unknown way to write, or a share that is none.
     """
 
     def __init__(
-        self, width: int, dim: int, *, write: Write, budget: float, deletes: bool, seed: int, faithful: bool
+        self, width: int, dim: int, *, write: Write, budget: float, deletes: bool, seed: int, original: bool
     ) -> None:
         super().__init__()
         if write not in get_args(Write):
             raise InputError(f"write={write!r}: must be one of {', '.join(map(repr, get_args(Write)))}")
         if not 0 < budget <= 1:
             raise InputError(f"budget={budget}: must be above 0 and at most 1; it is the share of positions written")
-        self.write, self.budget, self.deletes, self.seed, self.faithful = write, budget, deletes, seed, faithful
-        self.storable_vector = nn.Linear(width, dim, bias=faithful)
+        self.write, self.budget, self.deletes, self.seed, self.original = write, budget, deletes, seed, original
+        self.storable_vector = nn.Linear(width, dim, bias=original)
         self.store_decision = nn.Linear(width, 1)
         self.deletable_vector = nn.Linear(width, dim)
         self.delete_decision = nn.Linear(width, 1)
-        if not faithful:
+        if not original:
             nn.init.eye_(self.storable_vector.weight)
 
     def forward(self, hidden: Tensor, following: Tensor, surprise: Tensor, position: int) -> Entries:
@@ -78,7 +79,7 @@ class Writer(nn.Module):
             return torch.rand(decision.shape[1], generator=generator).to(decision.device).expand_as(decision)
         return surprise if self.write == "surprise" else decision
 
-    def means(self, hidden: Tensor, reading: Reading) -> Tensor:
+    def marked_for_deletion(self, hidden: Tensor, reading: Reading) -> Tensor:
         """Which of the entries just read are meant to be deleted, [B, T, k]."""
         decided = self.delete_decision(hidden) > STORE_THRESHOLD  # [B, T, 1]
         return decided & (self.distances(hidden, reading) < DELETE_THRESHOLD) & (reading.tokens >= 0)
@@ -86,7 +87,7 @@ class Writer(nn.Module):
     def distances(self, hidden: Tensor, reading: Reading) -> Tensor:
         """From the deletable vector to each entry read, [B, T, k]."""
         wanted = self.deletable_vector(hidden)
-        if not self.faithful:
+        if not self.original:
             wanted = normalize(wanted, dim=-1)
         return (wanted.unsqueeze(2) - reading.vectors).square().sum(-1).clamp_min(1e-12).sqrt()
 
@@ -95,7 +96,7 @@ class Writer(nn.Module):
         marks = torch.zeros(len(hidden), count + 1, dtype=torch.bool, device=hidden.device)  # the last is for no entry
         if not self.deletes:
             return marks[:, :-1]
-        columns = reading.columns.where(self.means(hidden, reading), -1).flatten(1)
+        columns = reading.columns.where(self.marked_for_deletion(hidden, reading), -1).flatten(1)
         return marks.scatter(1, columns % (count + 1), True)[:, :-1]
 
 

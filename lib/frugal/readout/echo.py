@@ -12,9 +12,9 @@ from torch import Tensor
 from frugal.corpora import Document, encode_documents
 from frugal.errors import InputError, UnavailableError
 from frugal.files import appearing
-from frugal.foundation import Foundation, save_on_foundation, saved_foundation
+from frugal.foundation import Foundation, WindowedFoundation, save_on_foundation, saved_foundation
 from frugal.language_model import (
-    HiddenStateModel,
+    KeptStateModel,
     class_name,
     class_named,
     read_model,
@@ -29,13 +29,13 @@ Join = Literal["foundation", "replace", "concat", "residual"]
 RESERVOIRS: dict[str, type[Reservoir | DeepReservoir]] = {"Reservoir": Reservoir, "DeepReservoir": DeepReservoir}
 
 
-class EchoLanguageModel(HiddenStateModel):
+class EchoLanguageModel(KeptStateModel):
     """Predicts the next token from a frozen foundation's features and the state of an echo of all that was read.
 
     The hidden state is [feature; echo state] (see EchoEncoder). The readout joins it to the foundation in one of
     four ways:
 
-        "foundation"  head(feature)                         no readout: the baseline, windows and all
+        "foundation"  head(feature)                         no readout: the echo is carried along, but not read
         "replace"     readout(state)                        the echo alone
         "concat"      readout([feature; state])
         "residual"    head(feature) + readout([feature; state])
@@ -44,10 +44,9 @@ class EchoLanguageModel(HiddenStateModel):
     and head(feature + readout(..)) for "residual". A softmax readout gives zeros until it is trained, so that
     "residual" starts as "foundation" exactly.
 
+    Without a reservoir the readout sees the features alone: the control that has learned the same text but no echo.
     There is no limit on the length of a stream: the state carries what lies beyond the foundation's window.
     """
-
-    context_length = None
 
     def __init__(
         self,
@@ -115,9 +114,10 @@ class EchoLanguageModel(HiddenStateModel):
         for hidden, _ in self.encoder.pieces(tokens, self.encoder.start(len(tokens))):
             yield hidden
 
-    def document_hidden(self, documents: Sequence[Tensor]) -> Iterator[Tensor]:
-        hidden = torch.cat([rows for rows, _ in EchoRows(self.encoder, documents)])
-        yield from hidden.split([len(tokens) - 1 for tokens in documents])
+    def document_pieces(self, documents: Sequence[Tensor]) -> Iterator[Iterator[Tensor]]:
+        rows = EchoRows(self.encoder, documents)
+        for number in range(len(documents)):
+            yield (hidden for hidden, _ in rows.of_documents([number]))
 
     def head(self, hidden: Tensor) -> Tensor:
         features = hidden[..., : self.encoder.feature_size]
@@ -190,6 +190,8 @@ class EchoLanguageModel(HiddenStateModel):
     def load(cls, folder: Path, *, foundation: Foundation | None = None, device: str = "cpu") -> Self:
         """Read a model that `save` wrote.
 
+        What earlier versions saved without echo and readout comes back as the WindowedFoundation that it is.
+
         Args:
             folder: where it was saved.
             foundation: the model's own foundation, if it is loaded already: several models can share it.
@@ -201,6 +203,9 @@ class EchoLanguageModel(HiddenStateModel):
         """
         weights, config, _ = read_model(folder, cls)
         foundation = saved_foundation(folder, config, foundation, device)
+        if config["reservoir"] is None and config["readout"] is None:
+            windows = {name: config[name] for name in ("context", "stride", "prefix")}
+            return WindowedFoundation(foundation, **windows)  # type: ignore[return-value]
         reservoir, settings = None, config["reservoir"]
         if settings is not None:
             kind = RESERVOIRS[settings.pop("class")]
@@ -232,6 +237,8 @@ class EchoLanguageModel(HiddenStateModel):
                 f"join={self.join!r} with readout={self.readout and type(self.readout).__name__}: 'foundation' goes "
                 "without a readout, 'replace', 'concat' and 'residual' need one"
             )
+        if self.readout is None and self.reservoir is None:
+            raise InputError("no reservoir and no readout: this is the foundation alone; use a WindowedFoundation")
         if self.readout is None:
             return
         if self.join == "replace" and self.reservoir is None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from frugal.baselines.cache import earlier_in_document
 from frugal.corpora import Document, Tokenizer, encode_documents
 from frugal.errors import InputError
 from frugal.readout.probes import Probe
@@ -75,9 +76,9 @@ class RecallTask(Probe):
         """
         asked = self.asked[number]
         unit, following = normalize(keys[: asked + 1], dim=-1), self.tokens[number][1 : asked + 1]
-        attention = (theta * unit[-1] @ unit[:-1].T).softmax(0)  # [asked]
-        found = (attention.unsqueeze(1) * (following.unsqueeze(1) == self.first_ids)).sum(0)
-        return int(found.argmax()) == self.labels[number]
+        past = earlier_in_document(unit, following, asked, asked + 1)
+        found = [past.probability(token, theta).item() for token in self.first_ids.split(1)]
+        return int(np.argmax(found)) == self.labels[number]
 
     def names_colour(self, logits: Tensor, number: int) -> bool:
         """Whether logits [V] after the question rank the right colour of document `number` above the others."""

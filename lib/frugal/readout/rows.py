@@ -108,7 +108,7 @@ class EchoRows(Rows):
         return KeptRows(inputs, targets)
 
     def __iter__(self) -> Iterator[Piece]:
-        yield from self._of_documents(list(range(len(self.documents))))
+        yield from self.of_documents(list(range(len(self.documents))))
 
     def shuffled(self, generator: torch.Generator) -> Iterator[Piece]:
         """Documents in random order, their rows mixed within pieces of about ROWS_TO_SHUFFLE.
@@ -119,7 +119,7 @@ class EchoRows(Rows):
         if self.encoder.reset != "never":
             order = torch.randperm(len(order), generator=generator).tolist()
         pieces: list[Piece] = []
-        for piece in self._of_documents(order):
+        for piece in self.of_documents(order):
             pieces.append(piece)
             if sum(len(targets) for _, targets in pieces) >= ROWS_TO_SHUFFLE:
                 yield _mixed(pieces, generator)
@@ -127,7 +127,7 @@ class EchoRows(Rows):
         if pieces:
             yield _mixed(pieces, generator)
 
-    def _of_documents(self, order: list[int]) -> Iterator[Piece]:
+    def of_documents(self, order: list[int]) -> Iterator[Piece]:
         """Rows of the documents in the given order; their start tokens reset the echo where it is to be reset."""
         echo = self.encoder.start(1).echo
         for document in order:
