@@ -15,9 +15,9 @@ from frugal.readout import (
     EchoLanguageModel,
     EchoRows,
     KeptRows,
+    ReadoutPlan,
     RidgeReadout,
     SoftmaxReadout,
-    TrainingPlan,
     train_readout,
 )
 from frugal.reservoir import DeepReservoir, Reservoir
@@ -219,7 +219,7 @@ def test_every_join_trained_on_a_text_predicts_it_better_than_the_foundation_alo
         assert nats_per_token(foundation.with_readout(ridge, join)) < floor  # type: ignore[arg-type]
     residual = foundation.with_readout(SoftmaxReadout(D + N, V).whiten(statistics), "residual")
     assert nats_per_token(residual) == pytest.approx(floor, abs=1e-6)
-    scores = train_readout(residual, rows, rows, TrainingPlan(epochs=3, learning_rate=0.02, batch_size=16))
+    scores = train_readout(residual, rows, rows, ReadoutPlan(epochs=3, learning_rate=0.02, batch_size=16))
     assert nats_per_token(residual) < floor - 0.5
     assert nats_per_token(residual) == pytest.approx(min(score.validation_nats for score in scores), abs=0.02)
 

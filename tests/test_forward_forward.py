@@ -17,7 +17,7 @@ from frugal.forward_forward import (
     ForwardForwardClassifier,
     ForwardForwardNet,
     Goodness,
-    ImageTraining,
+    ImagePlan,
     RecurrentForwardForward,
     SequenceExperiment,
     UnsupervisedForwardForward,
@@ -122,9 +122,9 @@ def test_training_without_the_upper_layers_leaves_the_lowest_as_it_is_with_them(
     """The same through a whole training: order, noise and negatives do not depend on the layers above."""
     random = torch.Generator().manual_seed(0)
     images, labels = torch.rand(40, 6, generator=random), torch.arange(40) % 4
-    training = ImageTraining(epochs=3, batch_size=8)
-    deep = ForwardForwardClassifier(6, 4, (10, 7), negatives="uniform", training=training).fit(images, labels)
-    other = ForwardForwardClassifier(6, 4, (10, 7), negatives="uniform", training=training)
+    plan = ImagePlan(epochs=3, batch_size=8)
+    deep = ForwardForwardClassifier(6, 4, (10, 7), negatives="uniform", plan=plan).fit(images, labels)
+    other = ForwardForwardClassifier(6, 4, (10, 7), negatives="uniform", plan=plan)
     torch.nn.init.constant_(other.net.weights[1], 0.3)
     other.fit(images, labels)
     assert torch.equal(deep.net.weights[0], other.net.weights[0])
@@ -203,37 +203,35 @@ def stripes() -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("negatives", ["uniform", "hard"])
 def test_a_classifier_learns(stripes: tuple[Tensor, Tensor], negatives: str) -> None:
     images, labels = stripes
-    training, losses = ImageTraining(epochs=25, batch_size=24), []
-    model = ForwardForwardClassifier(36, 6, (60, 40), negatives=negatives, training=training)  # type: ignore[arg-type]
-    model.fit(images[:180], labels[:180], lambda epoch, loss: losses.append(loss))
+    plan, losses = ImagePlan(epochs=25, batch_size=24), []
+    model = ForwardForwardClassifier(36, 6, (60, 40), negatives=negatives, plan=plan)  # type: ignore[arg-type]
+    model.fit(images[:180], labels[:180], lambda score: losses.append(score.layers))
     assert model.error(images[180:], labels[180:]) <= 0.05
     model.read_by = "softmax"
     assert model.error(images[180:], labels[180:]) <= 0.05
     assert len(losses) == 25
-    assert (losses[-1] < losses[0]).all()
+    assert all(last < first for first, last in zip(losses[0], losses[-1], strict=True))
 
 
 def test_layers_that_never_saw_a_label_serve_a_linear_read_out(stripes: tuple[Tensor, Tensor]) -> None:
     images, labels = stripes
-    model = UnsupervisedForwardForward((6, 6), 6, (60, 40), training=ImageTraining(epochs=25, batch_size=24))
+    model = UnsupervisedForwardForward((6, 6), 6, (60, 40), plan=ImagePlan(epochs=25, batch_size=24))
     model.fit(images[:180], labels[:180])
     assert model.error(images[180:], labels[180:]) <= 0.1
-    other = UnsupervisedForwardForward((6, 6), 6, (60, 40), training=ImageTraining(epochs=25, batch_size=24))
+    other = UnsupervisedForwardForward((6, 6), 6, (60, 40), plan=ImagePlan(epochs=25, batch_size=24))
     other.fit(images[:180], labels[:180].flip(0))
     assert torch.equal(model.net.weights[1], other.net.weights[1])
 
 
 def test_a_recurrent_net_with_feedback_learns(stripes: tuple[Tensor, Tensor]) -> None:
     images, labels = stripes
-    model = RecurrentForwardForward(36, 6, (40, 40), training=ImageTraining(epochs=12, batch_size=24))
+    model = RecurrentForwardForward(36, 6, (40, 40), plan=ImagePlan(epochs=12, batch_size=24))
     model.fit(images[:180], labels[:180])
     assert model.error(images[180:], labels[180:]) <= 0.1
 
 
 def test_the_same_seed_gives_the_same_classifier(stripes: tuple[Tensor, Tensor]) -> None:
-    first, second = (
-        ForwardForwardClassifier(36, 6, (20,), training=ImageTraining(epochs=2)).fit(*stripes).net for _ in "ab"
-    )
+    first, second = (ForwardForwardClassifier(36, 6, (20,), plan=ImagePlan(epochs=2)).fit(*stripes).net for _ in "ab")
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
@@ -301,8 +299,8 @@ def test_real_mnist_files_are_read() -> None:
         (lambda: ForwardForwardNet(4, (5,), 3, peer=-1), "peer=-1: must not be negative"),
         (lambda: ForwardForwardClassifier(4, negatives="soft"), "must be 'uniform' or 'hard'"),  # type: ignore[arg-type]
         (lambda: ForwardForwardClassifier(4, read_by="luck"), "must be 'goodness' or"),  # type: ignore[arg-type]
-        (lambda: ImageTraining(epochs=0), "epochs=0"),
-        (lambda: ImageTraining(noise=-0.1), "noise=-0.1"),
+        (lambda: ImagePlan(epochs=0), "epochs=0"),
+        (lambda: ImagePlan(noise=-0.1), "noise=-0.1"),
         (lambda: ForwardForwardClassifier(4).fit(torch.rand(3, 4), torch.tensor([0, 1, 10])), "lie in 0 to 9"),
         (lambda: ForwardForwardClassifier(4).fit(torch.rand(3, 4) / 0, torch.tensor([0, 1, 2])), "not finite"),
         (lambda: ForwardForwardNet(4, (5,), 3, candidates=False).candidate_logits(torch.rand(1, 4)), "use its head"),
@@ -352,7 +350,7 @@ def test_a_text_shorter_than_a_window_is_refused() -> None:
 
 
 def test_the_recurrent_nets_gradient_is_that_of_its_film_with_the_past_taken_as_given() -> None:
-    model = RecurrentForwardForward(7, 5, (6, 4), goodness=Goodness(sharpness=2), training=ImageTraining(noise=0))
+    model = RecurrentForwardForward(7, 5, (6, 4), goodness=Goodness(sharpness=2), plan=ImagePlan(noise=0))
     images, labels, _ = some_pairs()
     losses = model._set_gradients(images, labels, torch.Generator().manual_seed(3))
     given = model.up[1].grad.clone(), model.down[0].grad.clone()  # type: ignore[union-attr]

@@ -20,12 +20,12 @@ from frugal.forward_forward import (
     train_forward_forward,
 )
 from frugal.forward_forward.negatives import Batch
-from frugal.readout import EchoLanguageModel, KeptRows, SoftmaxReadout, TrainingPlan, score_rows, train_readout
+from frugal.readout import EchoLanguageModel, KeptRows, ReadoutPlan, SoftmaxReadout, score_rows, train_readout
 from frugal.ridge import RidgeStatistics
 from models import echo_model
 
 WIDTH, V = 44, 273  # of echo_model: [feature; state], vocabulary
-PLAN = TrainingPlan(epochs=3, learning_rate=0.01, batch_size=32)
+PLAN = ReadoutPlan(epochs=3, learning_rate=0.01, batch_size=32)
 
 
 def some_rows(n: int = 256, seed: int = 0) -> KeptRows:
@@ -133,7 +133,7 @@ def test_goodness_learns_how_much_likelier_than_the_negatives_a_token_is() -> No
     inputs = torch.ones(2000, WIDTH)
     rows = KeptRows(inputs, torch.multinomial(truth, 2000, replacement=True, generator=random))
     model = model_with(hidden=(32,))
-    plan = TrainingPlan(epochs=6, learning_rate=0.02, batch_size=50)
+    plan = ReadoutPlan(epochs=6, learning_rate=0.02, batch_size=50)
     train_forward_forward(model, rows, rows, UniformNegatives(), plan)
     found = model.head(inputs[:1]).softmax(-1)[0]
     torch.testing.assert_close(found, truth, rtol=0, atol=0.06)
@@ -168,7 +168,7 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(tmp_path: Pa
 
         negatives = SelfGenerated(model, every=5, streams=2, length=4)
         scores = train_forward_forward(
-            model, some_rows(), some_rows(50, seed=1), negatives, PLAN, folder=folder, after_epoch=stop
+            model, some_rows(), some_rows(50, seed=1), negatives, PLAN, folder=folder, on_epoch=stop
         )
         return [score.validation_nats for score in scores]
 
@@ -215,12 +215,12 @@ def test_what_cannot_be_trained_is_refused() -> None:
     with pytest.raises(InputError, match="needs a model with a ForwardForwardReadout"):
         train_forward_forward(softmax, rows, rows, UniformNegatives())
     with pytest.raises(InputError, match="takes 'adamw'"):
-        train_forward_forward(model_with(), rows, rows, UniformNegatives(), TrainingPlan(optimizer="lbfgs"))
+        train_forward_forward(model_with(), rows, rows, UniformNegatives(), ReadoutPlan(optimizer="lbfgs"))
     narrow = KeptRows(torch.randn(5, 3), torch.zeros(5, dtype=torch.int64))
     with pytest.raises(InputError, match="rows of width 3"):
         train_forward_forward(model_with(), narrow, rows, UniformNegatives())
     broken = KeptRows(rows.inputs * math.nan, rows.targets)
-    with pytest.raises(InputError, match="not finite"):
+    with pytest.raises(InputError, match="the loss is nan"):
         train_forward_forward(model_with(predict="softmax"), broken, rows, UniformNegatives())
 
 

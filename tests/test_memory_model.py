@@ -2,7 +2,6 @@
 
 import json
 import operator
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -177,10 +176,10 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(scope: str, tmp_p
 
     broken, resumed, whole = (memory_gpt(read="knn", remembered=()) for _ in range(3))
     with pytest.raises(KeyboardInterrupt):
-        train_memory(broken, text, text, plan, folder=tmp_path / "state", after_epoch=stop)
+        train_memory(broken, text, text, plan, folder=tmp_path / "state", on_epoch=stop)
     found = train_memory(resumed, text, text, plan, folder=tmp_path / "state")
     expected = train_memory(whole, text, text, plan)
-    assert [s.validation_nats for s in found] == pytest.approx([s.validation_nats for s in expected], rel=1e-6)
+    assert [s.validation_nats for s in found] == [s.validation_nats for s in expected]
 
 
 def test_training_stops_when_validation_no_longer_gains() -> None:
@@ -190,12 +189,6 @@ def test_training_stops_when_validation_no_longer_gains() -> None:
     best = min(scores, key=lambda score: score.validation_nats)
     assert scores[-1].epoch == best.epoch + 2 < 9
     assert validate(model, [LONG]).validation_nats == pytest.approx(best.validation_nats)
-
-
-def test_an_epochs_time_is_that_of_its_training_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("frugal.memory.training._epoch", lambda *_: time.sleep(0.2))
-    scores = train_memory(memory_gpt(remembered=()), [LONG], ["the cat"], MemoryPlan(epochs=1, windows=2))
-    assert scores[1].seconds > 0.2
 
 
 def test_a_saved_model_is_trained_on(tmp_path: Path) -> None:
@@ -234,8 +227,8 @@ def test_validation_measures_what_a_count_by_hand_gives() -> None:
     assert score.retrieval_f1 == pytest.approx(2 * precision * recall / (precision + recall))
     assert score.hit_rate == pytest.approx(sum(useful) / len(useful))
     scored = evaluate(model, [LONG])
-    assert score.accuracy == pytest.approx(scored.accuracy)
-    assert score.perplexity == pytest.approx(scored.perplexity, rel=1e-4)
+    assert score.validation_accuracy == pytest.approx(scored.accuracy)
+    assert score.validation_perplexity == pytest.approx(scored.perplexity, rel=1e-4)
 
 
 def test_a_model_elsewhere_may_have_an_index_on_the_processor() -> None:

@@ -11,7 +11,7 @@ from frugal.combine import Ensemble
 from frugal.corpora import encode_documents
 from frugal.errors import InputError
 from frugal.evaluate import evaluate
-from frugal.piecewise import START, Automaton, Recipe, Windows, evolve, preset, shape_at, train, trial_nats
+from frugal.piecewise import START, Automaton, PiecewisePlan, Windows, preset, shape_at, train, trial_nats
 from frugal.piecewise.mlp import MLPShape
 from models import TEXTS, Uniform, characters, ensemble
 
@@ -83,7 +83,7 @@ def automaton() -> Automaton:
     torch.manual_seed(0)
     made = Automaton(preset("no_hidden_layer", context_length=10, width=30), characters())
     windows = Windows.centred(made.tokenizer, TEXTS[:1], 10)
-    train(made.network, windows, Recipe(epochs=80, learning_rate=0.01, batch_size=50), progress=False)
+    train(made, windows, PiecewisePlan(epochs=80, learning_rate=0.01, batch_size=50), progress=False)
     return made
 
 
@@ -116,23 +116,6 @@ def test_an_automaton_needs_a_text_and_a_window() -> None:
         Automaton(preset("mamba"), characters())
 
 
-def test_evolution_finds_the_bottom_of_a_bowl() -> None:
-    def bowl(point: dict[str, float]) -> float:
-        return (point["width"] - 70) ** 2 / 100 + (point["rate"] - 0.3) ** 2
-
-    trials = evolve(
-        bowl,
-        {"width": (2, 250), "rate": (0.0, 1.0)},
-        {"width": 200, "rate": 0.9},
-        trials=80,
-        seed=1,
-    )
-    assert (trials[0].point, len(trials)) == ({"width": 200, "rate": 0.9}, 80)
-    best = min(trials, key=lambda trial: trial.value).point
-    assert abs(best["width"] - 70) < 15
-    assert all(isinstance(trial.point["width"], int) and 2 <= trial.point["width"] <= 250 for trial in trials)
-
-
 def test_a_point_of_the_space_is_a_network_that_learns() -> None:
     shape = shape_at(START, MLPShape(context_length=4))
     assert shape == MLPShape(context_length=4, width=10, layers=1, kind="discontinuous", segments=8, output_segments=8)
@@ -140,12 +123,7 @@ def test_a_point_of_the_space_is_a_network_that_learns() -> None:
     tokenizer = characters()
     windows = Windows.sequence(tokenizer, TEXTS, 4)
     untrained, trained = (
-        trial_nats(shape, windows, windows, tokenizer.vocabulary_size, Recipe(epochs=epochs, learning_rate=0.01))
+        trial_nats(shape, tokenizer, windows, windows, PiecewisePlan(epochs=epochs, learning_rate=0.01))
         for epochs in (1, 12)
     )
     assert trained < untrained
-
-
-def test_a_search_without_a_start_is_refused() -> None:
-    with pytest.raises(InputError, match="a start for each of width"):
-        evolve(lambda point: 0.0, {"width": (2, 3)}, {}, trials=1)

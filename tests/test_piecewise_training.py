@@ -10,7 +10,17 @@ from torch import nn
 
 from frugal.errors import InputError
 from frugal.generate import Sampling, generate
-from frugal.piecewise import PRESETS, EpochScore, PiecewiseLM, Recipe, Shape, Windows, memorised, preset, train
+from frugal.piecewise import (
+    PRESETS,
+    PiecewiseLM,
+    PiecewisePlan,
+    PiecewiseScore,
+    Shape,
+    Windows,
+    memorised,
+    preset,
+    train,
+)
 from frugal.piecewise.convolutional import ConvolutionShape, DualConvolutionShape
 from frugal.piecewise.mamba import MambaShape
 from frugal.piecewise.mlp import MLPShape
@@ -26,7 +36,7 @@ SMALLEST: dict[type[Shape], dict[str, Any]] = {
     TransformerShape: {"context_length": 4, "inner_width": 5, "output_width": 5},
     MambaShape: {"context_length": 4, "width": 4, "blocks": 1, "state": 2},
 }
-QUICK = Recipe(epochs=60, learning_rate=0.02, batch_size=20, schedule="constant")
+QUICK = PiecewisePlan(epochs=60, learning_rate=0.02, batch_size=20, schedule="constant")
 
 
 def model(name: str = "no_hidden_layer", **changes: object) -> tuple[PiecewiseLM, Windows]:
@@ -35,18 +45,18 @@ def model(name: str = "no_hidden_layer", **changes: object) -> tuple[PiecewiseLM
     return made, Windows.for_network(made.network, made.tokenizer, TEXTS[:1])
 
 
-def trained(recipe: Recipe, **changes: object) -> list[EpochScore]:
+def trained(plan: PiecewisePlan, **changes: object) -> list[PiecewiseScore]:
     made, windows = model(**changes)
-    return train(made.network, windows, recipe, progress=False)
+    return train(made, windows, plan, progress=False)
 
 
 def test_a_text_is_learned_by_heart_and_recited() -> None:
     made, windows = model()
-    scores = train(made.network, windows, QUICK, progress=False)
-    known = memorised(made.network, windows)
-    assert scores[-1].accuracy > 2 * scores[0].accuracy
+    scores = train(made, windows, QUICK, progress=False)
+    known = memorised(made, windows)
+    assert scores[-1].training_accuracy > 2 * scores[0].training_accuracy
     assert known.accuracy > 0.95
-    assert known.nats < scores[0].nats / 4
+    assert known.nats < scores[0].training_loss / 4
     assert generate(made, "the cat", Sampling(max_tokens=10, temperature=0)) == TEXTS[0][7:17]
 
 
@@ -64,8 +74,8 @@ def test_every_preset_trains_and_predicts_from_its_folder(name: str, faithful: b
     made = piecewise(name, **SMALLEST[type(PRESETS[name])], faithful=faithful)
     windows = Windows.for_network(made.network, made.tokenizer, TEXTS[:1], 8)
     before = [weight.clone() for weight in made.network.parameters()]
-    (score,) = train(made.network, windows, Recipe(epochs=1, batch_size=8), progress=False)
-    assert score.nats > 0
+    (score,) = train(made, windows, PiecewisePlan(epochs=1, batch_size=8), progress=False)
+    assert score.training_loss > 0
     assert any(not torch.equal(*pair) for pair in zip(before, made.network.parameters(), strict=True))
     made.save(tmp_path / "model")
     likeliest = Sampling(max_tokens=3, temperature=0)
@@ -75,9 +85,9 @@ def test_every_preset_trains_and_predicts_from_its_folder(name: str, faithful: b
 
 def test_mamba_learns_from_runs() -> None:
     made, windows = model("mamba", width=8, blocks=1, state=4, context_length=12)
-    scores = train(made.network, windows, replace(QUICK, epochs=100, optimizer="adam"), progress=False)
-    assert scores[-1].nats < scores[0].nats / 2
-    assert memorised(made.network, windows).accuracy == pytest.approx(scores[-1].accuracy, abs=0.1)
+    scores = train(made, windows, replace(QUICK, epochs=100, optimizer="adam"), progress=False)
+    assert scores[-1].training_loss < scores[0].training_loss / 2
+    assert memorised(made, windows).accuracy == pytest.approx(scores[-1].training_accuracy, abs=0.1)
 
 
 def test_deep_networks_get_adam_and_fewer_examples_and_shallow_ones_what_was_asked_for() -> None:
@@ -89,14 +99,14 @@ def test_deep_networks_get_adam_and_fewer_examples_and_shallow_ones_what_was_ask
 
 def test_a_transformer_learns_from_all_prefixes_and_recites_from_a_short_prompt() -> None:
     made, windows = model("high_order_input_transformer", width=16, blocks=1, inner_width=16, output_width=16)
-    recipe = replace(QUICK, optimizer="adam", epochs=4, repeats=25, batch_size=10)
-    train(made.network, windows, recipe, progress=False)
-    assert memorised(made.network, windows).accuracy > 0.8
+    plan = replace(QUICK, optimizer="adam", epochs=4, repeats=25, batch_size=10)
+    train(made, windows, plan, progress=False)
+    assert memorised(made, windows).accuracy > 0.8
     assert generate(made, "the", Sampling(max_tokens=5, temperature=0)) in TEXTS[0]
 
 
 def test_a_plateau_lowers_the_learning_rate() -> None:
-    noisy = replace(QUICK, optimizer="adam", learning_rate=3.0, schedule="plateau", patience=0, epochs=8)
+    noisy = replace(QUICK, optimizer="adam", learning_rate=3.0, schedule="plateau", plateau=0, epochs=8)
     rates = [score.learning_rate for score in trained(noisy)]
     assert rates[-1] < rates[0]
 
@@ -107,19 +117,19 @@ def test_an_exponential_schedule_lowers_it_every_epoch() -> None:
 
 
 def test_training_stops_when_the_loss_no_longer_falls() -> None:
-    scores = trained(replace(QUICK, optimizer="adam", learning_rate=30.0, stop_after=2))
-    best = min(scores, key=lambda score: score.nats).epoch
+    scores = trained(replace(QUICK, optimizer="adam", learning_rate=30.0, patience=2))
+    best = min(scores, key=lambda score: score.training_loss).epoch
     assert scores[-1].epoch == best + 2 < 60
 
 
 def test_the_weights_that_predict_held_out_text_best_are_kept() -> None:
     made, windows = model()
     valid = Windows.for_network(made.network, made.tokenizer, TEXTS[1:2])
-    scores = train(made.network, windows, replace(QUICK, stop_after=5), valid=valid, progress=False)
-    best = min(scores, key=lambda score: score.loss)
-    assert best.epoch == len(scores) - 5 < QUICK.epochs
-    assert memorised(made.network, valid).nats == pytest.approx(best.loss)
-    assert memorised(made.network, windows).nats > scores[-1].nats
+    scores = train(made, windows, replace(QUICK, patience=5), valid=valid, progress=False)
+    best = min(scores, key=lambda score: score.validation_nats)
+    assert best.epoch == scores[-1].epoch - 5 < QUICK.epochs
+    assert memorised(made, valid).nats == pytest.approx(best.validation_nats)
+    assert memorised(made, windows).nats > scores[-1].training_loss
 
 
 def test_a_budget_of_seconds_ends_the_training_after_a_step_at_least() -> None:
@@ -128,7 +138,7 @@ def test_a_budget_of_seconds_ends_the_training_after_a_step_at_least() -> None:
 
 def test_the_same_seed_trains_the_same_network() -> None:
     brief = replace(QUICK, epochs=2, random_fraction=0.2)
-    assert trained(brief)[-1].nats == trained(brief)[-1].nats
+    assert trained(brief)[-1].training_loss == trained(brief)[-1].training_loss
 
 
 def test_repeats_and_accumulation_change_the_number_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,8 +149,8 @@ def test_repeats_and_accumulation_change_the_number_of_steps(monkeypatch: pytest
         return fit(*args, **settings)
 
     monkeypatch.setattr("frugal.piecewise.training.fit", spy)
-    for recipe in (QUICK, replace(QUICK, repeats=2), replace(QUICK, repeats=2, accumulate=3)):
-        trained(replace(recipe, epochs=1))
+    for plan in (QUICK, replace(QUICK, repeats=2), replace(QUICK, repeats=2, accumulate=3)):
+        trained(replace(plan, epochs=1))
     assert steps == [3, 5, 1]  # of 46 characters in batches of 20
 
 
@@ -148,10 +158,10 @@ def test_samples_can_be_shown_after_each_epoch() -> None:
     made, windows = model()
     seen: list[str] = []
     train(
-        made.network,
+        made,
         windows,
         replace(QUICK, epochs=2),
-        after_epoch=lambda score: seen.append(generate(made, "the", Sampling(max_tokens=4, temperature=0))),
+        on_epoch=lambda score: seen.append(generate(made, "the", Sampling(max_tokens=4, temperature=0))),
         progress=False,
     )
     assert [len(text) > 0 for text in seen] == [True, True]
@@ -159,11 +169,11 @@ def test_samples_can_be_shown_after_each_epoch() -> None:
 
 def test_second_order_steps_train_too() -> None:
     scores = trained(replace(QUICK, optimizer="adahessian", learning_rate=0.5, epochs=8))
-    assert scores[-1].nats < scores[0].nats
+    assert scores[-1].training_loss < scores[0].training_loss
 
 
 def test_bad_recipes_are_refused() -> None:
     with pytest.raises(InputError, match="epochs=0"):
-        Recipe(epochs=0)
+        PiecewisePlan(epochs=0)
     with pytest.raises(InputError, match="schedule='cosine'"):
-        Recipe(schedule="cosine")  # type: ignore[arg-type]
+        PiecewisePlan(schedule="cosine")  # type: ignore[arg-type]

@@ -8,15 +8,15 @@ from torch import Tensor
 from frugal.errors import InputError, UnavailableError
 from frugal.readout import (
     EchoLanguageModel,
-    EpochScore,
     KeptRows,
+    ReadoutPlan,
     RidgeReadout,
     SoftmaxReadout,
-    TrainingPlan,
     score_rows,
     train_readout,
 )
 from frugal.ridge import RidgeStatistics
+from frugal.training import EpochScore
 from models import echo_model
 
 WIDTH, V, D = 44, 273, 24  # of echo_model: [feature; state], vocabulary, feature
@@ -48,7 +48,7 @@ def test_training_recovers_a_planted_softmax() -> None:
     tokens = torch.multinomial((inputs @ planted.T + planted_bias).softmax(-1), 1, generator=generator).squeeze(1)
     rows, validation = KeptRows(inputs[:7_000], tokens[:7_000]), KeptRows(inputs[7_000:], tokens[7_000:])
     model = untrained()
-    plan = TrainingPlan(epochs=3, optimizer="lbfgs", weight_decay=1e-4)
+    plan = ReadoutPlan(epochs=3, optimizer="lbfgs", weight_decay=1e-4)
     train_readout(model, rows, validation, plan)
     assert model.readout is not None
     learnt = model.readout.layers[-1].weight[:4]  # known up to what all tokens share
@@ -69,7 +69,7 @@ def test_training_recovers_a_planted_softmax() -> None:
 )
 def test_every_form_learns_with_every_optimiser(readout: object, optimizer: str) -> None:
     model = untrained("concat", readout())  # type: ignore[operator]
-    plan = TrainingPlan(epochs=4, optimizer=optimizer, learning_rate=0.03, batch_size=32)  # type: ignore[arg-type]
+    plan = ReadoutPlan(epochs=4, optimizer=optimizer, learning_rate=0.03, batch_size=32)  # type: ignore[arg-type]
     scores = train_readout(model, some_rows(), some_rows(seed=1), plan)
     assert scores[-1].validation_nats < scores[0].validation_nats - 0.5
     assert scores[-1].validation_perplexity == pytest.approx(math.exp(scores[-1].validation_nats))
@@ -99,7 +99,7 @@ def test_a_residual_never_ends_worse_than_it_began() -> None:
     rows, validation = (
         KeptRows(torch.randn(100, WIDTH, generator=noise), torch.randint(V, (100,), generator=noise)) for _ in "ab"
     )
-    scores = train_readout(model, rows, validation, TrainingPlan(learning_rate=0.3))
+    scores = train_readout(model, rows, validation, ReadoutPlan(learning_rate=0.3))
     assert score_rows(model, validation)[0] <= scores[0].validation_nats
     assert len(scores) == 3  # before training, and two epochs without a gain
 
@@ -110,8 +110,8 @@ def test_the_best_weights_are_kept_not_the_last() -> None:
         model,
         some_rows(60),
         some_rows(200, seed=1),
-        TrainingPlan(epochs=30, learning_rate=0.05, batch_size=8),
-        after_epoch=lambda score: seen.append((score, weights_of(model))),
+        ReadoutPlan(epochs=30, learning_rate=0.05, batch_size=8),
+        on_epoch=lambda score: seen.append((score, weights_of(model))),
     )
     best = min(seen, key=lambda item: item[0].validation_nats)
     assert best[0] != scores[-1]
@@ -125,28 +125,25 @@ def test_an_interrupted_training_goes_on_where_it_stopped(tmp_path: Path, optimi
         if score.epoch == 2:
             raise KeyboardInterrupt
 
-    plan = TrainingPlan(epochs=4, batch_size=64, optimizer=optimizer)  # type: ignore[arg-type]
+    plan = ReadoutPlan(epochs=4, batch_size=64, optimizer=optimizer)  # type: ignore[arg-type]
     whole, halves = untrained(), untrained()
     expected = train_readout(whole, some_rows(), some_rows(seed=1), plan, folder=tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        train_readout(halves, some_rows(), some_rows(seed=1), plan, folder=tmp_path / "halves", after_epoch=interrupt)
+        train_readout(halves, some_rows(), some_rows(seed=1), plan, folder=tmp_path / "halves", on_epoch=interrupt)
     resumed = train_readout(untrained(), some_rows(), some_rows(seed=1), plan, folder=tmp_path / "halves")
-    assert [score.epoch for score in resumed] == [score.epoch for score in expected]
-    tolerance = 1e-6 if optimizer == "adamw" else 0.05  # L-BFGS gathers its curvature anew
-    for first, second in zip(resumed, expected, strict=True):
-        assert first.validation_nats == pytest.approx(second.validation_nats, abs=tolerance)
+    assert [score.validation_nats for score in resumed] == [score.validation_nats for score in expected]
 
 
 def test_the_folder_of_another_training_is_refused(tmp_path: Path) -> None:
-    plan = TrainingPlan(epochs=1)
+    plan = ReadoutPlan(epochs=1)
     train_readout(untrained(), some_rows(), some_rows(), plan, folder=tmp_path / "state")
     with pytest.raises(InputError, match="another plan"):
-        train_readout(untrained(), some_rows(), some_rows(), TrainingPlan(epochs=2), folder=tmp_path / "state")
+        train_readout(untrained(), some_rows(), some_rows(), ReadoutPlan(epochs=2), folder=tmp_path / "state")
     other = untrained("concat", SoftmaxReadout(WIDTH, V, rank=3))
-    with pytest.raises(InputError, match="another readout"):
+    with pytest.raises(InputError, match="another model"):
         train_readout(other, some_rows(), some_rows(), plan, folder=tmp_path / "state")
     (tmp_path / "state" / "training.safetensors").write_bytes(b"torn")
-    with pytest.raises(UnavailableError, match="remove it to start anew"):
+    with pytest.raises(UnavailableError, match="remove it to start again"):
         train_readout(untrained(), some_rows(), some_rows(), plan, folder=tmp_path / "state")
 
 
@@ -199,7 +196,7 @@ def test_rows_come_shuffled_but_whole() -> None:
 )
 def test_impossible_plans_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        TrainingPlan(**settings)  # type: ignore[arg-type]
+        ReadoutPlan(**settings)  # type: ignore[arg-type]
 
 
 def test_what_cannot_be_trained_is_refused() -> None:

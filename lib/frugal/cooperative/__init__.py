@@ -8,7 +8,7 @@ from frugal.cooperative.rivals import LikelihoodTrainer, ReinforceTrainer, Sched
 from frugal.cooperative.samples import Samples, draw
 from frugal.cooperative.texts import text_windows
 from frugal.cooperative.trainer import CooperativePlan, CooperativeTrainer
-from frugal.cooperative.training import Plan, Progress
+from frugal.cooperative.training import SequencePlan, SequenceScore
 from frugal.cooperative.variance import GradientNoise, gradient_noise
 
 __all__ = [
@@ -20,12 +20,12 @@ __all__ = [
     "LikelihoodTrainer",
     "Oracle",
     "OracleScores",
-    "Plan",
-    "Progress",
     "ReinforceTrainer",
     "ReservoirLanguageModel",
     "Samples",
     "ScheduledSamplingTrainer",
+    "SequencePlan",
+    "SequenceScore",
     "draw",
     "gradient_noise",
     "judged",

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from frugal.combine.pair import Pair
-from frugal.cooperative.training import Plan, SequenceTrainer, check_rate
+from frugal.cooperative.samples import trained_part
+from frugal.cooperative.training import SequencePlan, SequenceTrainer, check_rate
 from frugal.errors import InputError
 from frugal.language_model import LanguageModel
 
@@ -27,9 +28,9 @@ Beginnings = Literal["own", "mixed"]
 DOUBT = 0.01
 
 
-@dataclass(frozen=True)
-class CooperativePlan(Plan):
-    """How generator and mediator are trained; see Plan.
+@dataclass(frozen=True, kw_only=True)
+class CooperativePlan(SequencePlan):
+    """How generator and mediator are trained; see `SequencePlan`.
 
     Attributes:
         batch_size: sequences per step, half of them data and half fresh samples. The mediator learns from all.
@@ -75,10 +76,10 @@ class CooperativeTrainer(SequenceTrainer):
         folder: Path | None = None,
         data_entropy: float | None = None,
     ) -> None:
-        plan = plan or CooperativePlan()
+        plan = CooperativePlan() if plan is None else plan
         super().__init__(generator, data, held_out, plan, folder)
         self.pair, self.mediator, self.data_entropy = Pair(generator, mediator), mediator, data_entropy
-        self._add("mediator", mediator, plan.mediator_rate)
+        self.parts["mediator"], self.rates["mediator"] = trained_part(mediator), plan.mediator_rate
 
     def step(self, done: float) -> dict[str, Tensor]:
         half = self.plan.batch_size // 2

@@ -6,7 +6,7 @@ Nets of such layers, what they are tried on, where their negatives come from, an
 from frugal.forward_forward.classifier import (
     BackpropClassifier,
     ForwardForwardClassifier,
-    ImageTraining,
+    ImagePlan,
     UnsupervisedForwardForward,
 )
 from frugal.forward_forward.images import load_digits, load_images, mask_hybrids, read_mnist, stratified_split
@@ -34,7 +34,7 @@ __all__ = [
     "FoundationNegatives",
     "Goodness",
     "HardNegatives",
-    "ImageTraining",
+    "ImagePlan",
     "MixedNegatives",
     "Negatives",
     "RecurrentForwardForward",

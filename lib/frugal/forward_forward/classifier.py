@@ -6,75 +6,98 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from frugal.errors import InputError
 from frugal.forward_forward.images import mask_hybrids
 from frugal.forward_forward.net import ForwardForwardNet, Goodness, uniform_wrong, wrong_candidates
-from frugal.forward_forward.optimizer import net_optimizer, set_rates
+from frugal.forward_forward.optimizer import net_optimizer
+from frugal.training import Epoch, EpochScore, Plan, run_epochs, take_steps, warm_up_and_decay
 
 IMAGES_AT_ONCE = 512
 
-AfterEpoch = Callable[[int, Tensor], None]
 
-
-@dataclass(frozen=True)
-class ImageTraining:
-    """How a classifier is trained.
+@dataclass(frozen=True, kw_only=True)
+class ImagePlan(Plan):
+    """How a classifier is trained; see `Plan`.
 
     Attributes:
-        epochs, batch_size: passes over the images, and images per step.
         learning_rate: AdamW's highest; it rises over the first tenth and falls to nothing over the last fifth.
         noise: standard deviation of what is added to every pixel at every step; pixels lie in 0 to 1.
-        seed: of the order of the images, of the noise and of the negatives.
     """
 
     epochs: int = 60
-    batch_size: int = 64
-    learning_rate: float = 1e-3
     noise: float = 0.15
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1:
-            raise InputError(f"epochs={self.epochs}, batch_size={self.batch_size}: must be at least 1")
-        if not self.learning_rate > 0:
-            raise InputError(f"learning_rate={self.learning_rate}: must be positive; typical values: 1e-4 to 1e-2")
+        super().__post_init__()
         if not self.noise >= 0:
             raise InputError(f"noise={self.noise}: must not be negative; typical values: 0 to 0.3")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageScore(EpochScore):
+    """What an epoch gave: the mean loss of each layer, and as `training_loss` their mean."""
+
+    layers: list[float]
 
 
 class ImageClassifier(ABC):
     """What the classifiers share: going through the images, the schedule, the prediction.
 
     Attributes:
-        classes: number of labels; training: how it is trained.
+        classes: number of labels; plan: how it is trained; net: all that is trained.
     """
 
-    def __init__(self, classes: int, training: ImageTraining | None) -> None:
-        self.classes, self.training = classes, training or ImageTraining()
+    net: nn.Module
 
-    def fit(self, images: Tensor, labels: Tensor, after_epoch: AfterEpoch | None = None) -> Self:
-        """Learn from images [n, pixels] and labels [n]; `after_epoch(epoch, losses [L])` is told the layers' losses.
+    def __init__(self, classes: int, plan: ImagePlan | None) -> None:
+        self.classes, self.plan = classes, ImagePlan() if plan is None else plan
+
+    def fit(self, images: Tensor, labels: Tensor, on_epoch: Callable[[ImageScore], None] | None = None) -> Self:
+        """Learn from images [n, pixels] and labels [n]; `on_epoch` is called with each score.
 
         Raises:
             InputError: images or labels of a wrong shape, labels out of range, pixels that are not finite.
         """
         self._check(images, labels)
-        plan = self.training
-        random = torch.Generator().manual_seed(plan.seed)
-        optimizer = self._optimizer()
-        for epoch in range(plan.epochs):
-            losses = []
-            batches = torch.randperm(len(images), generator=random).split(plan.batch_size)
-            for step, places in enumerate(batches):
-                set_rates(optimizer, (epoch + (step + 0.5) / len(batches)) / plan.epochs)
+        optimizer, plan = self._optimizer(), self.plan
+        losses: list[Tensor] = []  # of the steps of the epoch at hand
+
+        def train_epoch(epoch: Epoch) -> float:
+            random = torch.Generator().manual_seed(epoch.seed)
+            losses.clear()
+
+            def set_gradients(places: Tensor) -> float:
                 losses.append(self._set_gradients(images[places], labels[places], random))
-                optimizer.step()
-            if after_epoch is not None:
-                after_epoch(epoch + 1, torch.stack(losses).mean(0))
+                return losses[-1].mean().item()
+
+            batches = torch.randperm(len(images), generator=random).split(plan.batch_size)
+            means = take_steps(
+                set_gradients,
+                batches,
+                optimizer,
+                steps=len(batches),
+                seconds=epoch.seconds_left,
+                schedule=epoch.part_of(warm_up_and_decay),
+                title="",
+            )
+            return sum(means) / len(means)
+
+        run_epochs(
+            self.net,
+            optimizer,
+            plan,
+            train_epoch,
+            lambda: ImageScore(layers=torch.stack(losses).mean(0).tolist()),
+            title=type(self).__name__,
+            keep_best=False,
+            kind=ImageScore,
+            on_epoch=on_epoch,
+            progress=False,
+        )
         return self
 
     @torch.no_grad()
@@ -99,7 +122,7 @@ class ImageClassifier(ABC):
         """How well every label fits, [n, classes]."""
 
     def _noisy(self, images: Tensor, random: torch.Generator) -> Tensor:
-        return images + self.training.noise * torch.randn(images.shape, generator=random)
+        return images + self.plan.noise * torch.randn(images.shape, generator=random)
 
     def _check(self, images: Tensor, labels: Tensor) -> None:
         if images.ndim != 2 or labels.shape != (len(images),) or not len(images):
@@ -118,6 +141,8 @@ class ForwardForwardClassifier(ImageClassifier):
     or, with `read_by="softmax"`, the likeliest for the head, in one pass; the attribute may be changed at any time.
     """
 
+    net: ForwardForwardNet
+
     def __init__(
         self,
         pixels: int,
@@ -128,19 +153,19 @@ class ForwardForwardClassifier(ImageClassifier):
         peer: float = 0.0,
         negatives: Literal["uniform", "hard"] = "hard",
         read_by: Literal["goodness", "softmax"] = "goodness",
-        training: ImageTraining | None = None,
+        plan: ImagePlan | None = None,
     ) -> None:
-        super().__init__(classes, training)
+        super().__init__(classes, plan)
         if negatives not in ("uniform", "hard"):
             raise InputError(f"negatives={negatives!r}: must be 'uniform' or 'hard'")
         if read_by not in ("goodness", "softmax"):
             raise InputError(f"read_by={read_by!r}: must be 'goodness' or 'softmax'")
-        seed = self.training.seed
+        seed = self.plan.seed
         self.net = ForwardForwardNet(pixels, hidden, classes, goodness=goodness, peer=peer, seed=seed)
         self.negatives, self.read_by = negatives, read_by
 
     def _optimizer(self) -> Optimizer:
-        return net_optimizer(self.net, self.training.learning_rate)
+        return net_optimizer(self.net, self.plan.learning_rate)
 
     def _set_gradients(self, images: Tensor, labels: Tensor, random: torch.Generator) -> Tensor:
         seen = self._noisy(images, random)
@@ -161,6 +186,8 @@ class UnsupervisedForwardForward(ImageClassifier):
     `shape` is the images' (height, width), `blurs` how smooth the masks of the hybrids are.
     """
 
+    net: ForwardForwardNet
+
     def __init__(
         self,
         shape: tuple[int, int],
@@ -170,15 +197,15 @@ class UnsupervisedForwardForward(ImageClassifier):
         goodness: Goodness | None = None,
         peer: float = 0.03,
         blurs: int = 2,
-        training: ImageTraining | None = None,
+        plan: ImagePlan | None = None,
     ) -> None:
-        super().__init__(classes, training)
-        pixels, seed = shape[0] * shape[1], self.training.seed
+        super().__init__(classes, plan)
+        pixels, seed = shape[0] * shape[1], self.plan.seed
         self.net = ForwardForwardNet(pixels, hidden, classes, candidates=False, goodness=goodness, peer=peer, seed=seed)
         self.shape, self.blurs = shape, blurs
 
     def _optimizer(self) -> Optimizer:
-        return net_optimizer(self.net, self.training.learning_rate)
+        return net_optimizer(self.net, self.plan.learning_rate)
 
     def _set_gradients(self, images: Tensor, labels: Tensor, random: torch.Generator) -> Tensor:
         partners = images[torch.randperm(len(images), generator=random)]
@@ -194,17 +221,18 @@ class UnsupervisedForwardForward(ImageClassifier):
 class BackpropClassifier(ImageClassifier):
     """The same layers and head, trained by the head's error alone, which goes back through all of them: the control."""
 
+    net: ForwardForwardNet
+
     def __init__(
-        self, pixels: int, classes: int = 10, hidden: Sequence[int] = (500, 500), training: ImageTraining | None = None
+        self, pixels: int, classes: int = 10, hidden: Sequence[int] = (500, 500), plan: ImagePlan | None = None
     ) -> None:
-        super().__init__(classes, training)
-        self.net = ForwardForwardNet(pixels, hidden, classes, candidates=False, seed=self.training.seed)
+        super().__init__(classes, plan)
+        self.net = ForwardForwardNet(pixels, hidden, classes, candidates=False, seed=self.plan.seed)
 
     def _optimizer(self) -> Optimizer:
-        return net_optimizer(self.net, self.training.learning_rate)
+        return net_optimizer(self.net, self.plan.learning_rate)
 
     def _set_gradients(self, images: Tensor, labels: Tensor, random: torch.Generator) -> Tensor:
-        self.net.zero_grad()
         loss = cross_entropy(self.net.head_logits(self._noisy(images, random)), labels)
         loss.backward()
         return loss.detach().unsqueeze(0)

@@ -1,11 +1,10 @@
-"""How the weights follow their gradients: AdamW, and learning rates over the whole of a training."""
+"""How the weights follow their gradients: AdamW, with a learning rate of its own for the head."""
 
 from typing import Any
 
 from torch.optim import AdamW, Optimizer
 
 from frugal.forward_forward.net import ForwardForwardNet
-from frugal.training import warm_up_and_decay
 
 HEAD_RATE = 10.0  # times the layers' learning rate: the head starts at zero and its loss is convex
 HEAD_DECAY = 3e-3
@@ -25,10 +24,4 @@ def net_optimizer(
 
 def adamw(groups: list[dict[str, Any]]) -> Optimizer:
     """AdamW keeps each weight's past for itself and is not clipped: it carries nothing from one layer to another."""
-    return AdamW([{**group, "highest": group["lr"]} for group in groups], fused=True)
-
-
-def set_rates(optimizer: Optimizer, done: float) -> None:
-    """The learning rates after the part `done` of the training, 0..1."""
-    for group in optimizer.param_groups:
-        group["lr"] = group["highest"] * warm_up_and_decay(done)
+    return AdamW(groups, fused=True)

@@ -9,7 +9,7 @@ from torch.nn.functional import linear, one_hot, softplus
 from torch.optim import Optimizer
 
 from frugal.errors import InputError
-from frugal.forward_forward.classifier import ImageClassifier, ImageTraining
+from frugal.forward_forward.classifier import ImageClassifier, ImagePlan
 from frugal.forward_forward.net import Goodness, scaled, uniform_wrong
 from frugal.forward_forward.optimizer import adamw
 
@@ -45,13 +45,13 @@ class RecurrentForwardForward(ImageClassifier):
         hidden: Sequence[int] = (250, 250),
         *,
         goodness: Goodness | None = None,
-        training: ImageTraining | None = None,
+        plan: ImagePlan | None = None,
     ) -> None:
-        super().__init__(classes, training)
+        super().__init__(classes, plan)
         if not hidden or min(hidden) < 1:
             raise InputError(f"hidden={tuple(hidden)}: needs the width of at least one layer; typical: 100 to 2000")
         self.goodness, self.hidden = goodness or Goodness(), tuple(hidden)
-        random = torch.Generator().manual_seed(self.training.seed)
+        random = torch.Generator().manual_seed(self.plan.seed)
         widths = [pixels, *hidden, classes]
 
         def weights(inputs: list[int], outputs: Sequence[int]) -> nn.ParameterList:
@@ -60,10 +60,11 @@ class RecurrentForwardForward(ImageClassifier):
 
         self.up, self.down = weights(widths[:-2], hidden), weights(widths[2:], hidden)
         self.biases = nn.ParameterList(torch.zeros(width) for width in hidden)
+        self.net = nn.ModuleList([self.up, self.down, self.biases])
 
     def _optimizer(self) -> Optimizer:
         weights = [*self.up, *self.down, *self.biases]
-        return adamw([{"params": weights, "lr": self.training.learning_rate, "weight_decay": 0.0}])
+        return adamw([{"params": weights, "lr": self.plan.learning_rate, "weight_decay": 0.0}])
 
     @torch.no_grad()
     def _set_gradients(self, images: Tensor, labels: Tensor, random: torch.Generator) -> Tensor:

@@ -8,6 +8,7 @@ have learned for it: they are compared with layers that stay random and with lay
 import math
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -16,7 +17,8 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from frugal.errors import InputError
 from frugal.forward_forward.net import ForwardForwardNet, Goodness
-from frugal.forward_forward.optimizer import net_optimizer, set_rates
+from frugal.forward_forward.optimizer import net_optimizer
+from frugal.training import take_steps, warm_up_and_decay
 
 ALPHABET = " abcdefghijklmnopqrstuvwxyz,;."  # 30 symbols, as in the paper
 WINDOW = 10
@@ -107,19 +109,24 @@ class SequenceExperiment:
             if method == "self-generated" and epoch % self.sleep_every == 0:
                 dreams = self._dream(net, random)
             order = torch.randperm(len(self.windows), generator=random).split(self.batch_size)
-            for step, places in enumerate(order):
-                set_rates(optimizer, (epoch + (step + 0.5) / len(order)) / self.epochs)
-                self._set_gradients(net, method, places, dreams, random)
-                optimizer.step()
+            take_steps(
+                partial(self._set_gradients, net, method, dreams, random),
+                order,
+                optimizer,
+                steps=len(order),
+                schedule=lambda done, epoch=epoch: warm_up_and_decay((epoch + done) / self.epochs),  # type: ignore[misc]
+                title="",
+            )
 
     def _set_gradients(
-        self, net: ForwardForwardNet, method: Method, places: Tensor, dreams: Tensor, random: torch.Generator
-    ) -> None:
+        self, net: ForwardForwardNet, method: Method, dreams: Tensor, random: torch.Generator, places: Tensor
+    ) -> float:
+        """Gradients for the windows at these places; the head's mean nats."""
         windows, following = self.windows[places], self.following[places]
         if method == "backprop":
-            net.zero_grad()
-            cross_entropy(net.head_logits(windows), following).backward()
-            return
+            loss = cross_entropy(net.head_logits(windows), following)
+            loss.backward()
+            return loss.item()
         probabilities = net.set_head_gradient(windows, following)
         if method == "teacher-forced":
             # The window one later, real and with the prediction in the place of its last character.
@@ -128,6 +135,7 @@ class SequenceExperiment:
             net.set_gradients(real, None, None, other)
         elif method == "self-generated":
             net.set_gradients(windows, None, None, dreams[torch.randint(len(dreams), places.shape, generator=random)])
+        return -probabilities.gather(1, following.unsqueeze(1)).clamp_min(1e-30).log().mean().item()
 
     @torch.no_grad()
     def _dream(self, net: ForwardForwardNet, random: torch.Generator, streams: int = 256, length: int = 90) -> Tensor:

@@ -7,17 +7,16 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from frugal.errors import InputError
 from frugal.forward_forward.negatives import Batch, Negatives
-from frugal.forward_forward.optimizer import net_optimizer, set_rates
+from frugal.forward_forward.optimizer import net_optimizer
 from frugal.forward_forward.readout import ForwardForwardReadout
 from frugal.language_model import LOGITS_AT_ONCE
 from frugal.readout.echo import EchoLanguageModel
-from frugal.readout.plan import EpochScore, TrainingPlan
 from frugal.readout.rows import Rows
-from frugal.readout.training import check_rows, run_epochs
+from frugal.readout.training import EpochBatches, ReadoutPlan, check_rows, validate
+from frugal.training import Epoch, EpochScore, run_epochs, take_steps, warm_up_and_decay
 
 ROWS_TO_CALIBRATE = 512
 
@@ -27,10 +26,10 @@ def train_forward_forward(
     rows: Rows,
     validation: Rows,
     negatives: Negatives,
-    plan: TrainingPlan | None = None,
+    plan: ReadoutPlan | None = None,
     *,
     folder: Path | None = None,
-    after_epoch: Callable[[EpochScore], None] | None = None,
+    on_epoch: Callable[[EpochScore], None] | None = None,
 ) -> list[EpochScore]:
     """Train the model's forward-forward readout in place, every layer by itself; it ends with its best weights.
 
@@ -44,7 +43,7 @@ def train_forward_forward(
         negatives: where wrong data comes from.
         plan: how to train; `optimizer` must be "adamw", and `weight_decay` is the head's.
         folder: where the training's state is kept after each epoch; found there, it is gone on with.
-        after_epoch: called with each new score, whose `training_nats` is the head's cross-entropy.
+        on_epoch: called with each new score, whose `training_loss` is the head's cross-entropy.
 
     Returns:
         The scores before training and after each epoch.
@@ -54,32 +53,43 @@ def train_forward_forward(
             another training.
         UnavailableError: `folder` is damaged.
     """
-    plan, readout = plan or TrainingPlan(), model.readout
+    plan, readout = ReadoutPlan() if plan is None else plan, model.readout
     if not isinstance(readout, ForwardForwardReadout):
         raise InputError("train_forward_forward: needs a model with a ForwardForwardReadout")
     if plan.optimizer != "adamw":
         raise InputError(f"optimizer={plan.optimizer!r}: every layer has its own loss, which takes 'adamw'")
     check_rows(model, rows, validation)
     optimizer = net_optimizer(readout.net, plan.learning_rate, head_rate=1.0, head_decay=plan.weight_decay)
-    steps = math.ceil(rows.count / plan.batch_size)
 
-    def train_epoch(epoch: int) -> float:
-        random = torch.Generator().manual_seed(plan.seed + epoch)
+    def train_epoch(epoch: Epoch) -> float:
+        random = torch.Generator().manual_seed(epoch.seed)
         negatives.begin_epoch()
-        total = 0.0
-        batches = rows.batches(plan.batch_size, plan.seed + epoch)
-        for step, (hidden, targets) in enumerate(tqdm(batches, f"epoch {epoch}", steps, unit=" steps", leave=False)):
-            set_rates(optimizer, (epoch - 1 + (step + 0.5) / steps) / plan.epochs)
-            total += _set_gradients(model, readout, hidden, targets, negatives, random)
-            if not math.isfinite(total):
-                raise InputError(f"epoch {epoch}, step {step}: the loss is not finite; take a smaller learning_rate")
-            optimizer.step()
-        calibrate(model, validation)
-        return total / rows.count
+        nats = take_steps(
+            lambda batch: _set_gradients(model, readout, batch[0], batch[1], negatives, random),
+            EpochBatches(rows, plan.batch_size, epoch.seed),
+            optimizer,
+            steps=math.ceil(rows.count / plan.batch_size),
+            seconds=epoch.seconds_left,
+            schedule=epoch.part_of(warm_up_and_decay),
+            title=f"epoch {epoch.number}",
+            leave=False,
+        )
+        return sum(nats) / len(nats)
 
-    if folder is None or not folder.is_dir():
+    def score() -> EpochScore:
         calibrate(model, validation)
-    return run_epochs(model, train_epoch, validation, plan, optimizer, folder, after_epoch)
+        return validate(model, validation)
+
+    return run_epochs(
+        readout,
+        optimizer,
+        plan,
+        train_epoch,
+        score,
+        title="forward-forward readout",
+        folder=folder,
+        on_epoch=on_epoch,
+    )
 
 
 def calibrate(model: EchoLanguageModel, rows: Rows) -> None:
@@ -98,14 +108,14 @@ def _set_gradients(
     negatives: Negatives,
     random: torch.Generator,
 ) -> float:
-    """Gradients for one batch; the head's nats, summed."""
+    """Gradients for one batch; the head's mean nats."""
     hidden, targets = hidden.to(model.device), targets.to(model.device)
     states = readout.whitened(hidden[:, model.columns])
     guesses = readout.net.set_head_gradient(states, targets, _offset(model, hidden))
     others, wrong = negatives.draw(Batch(hidden, targets, guesses), random)
     other_states = None if others is hidden else readout.whitened(others[:, model.columns])
     readout.net.set_gradients(states, targets, wrong, other_states)
-    return -guesses.gather(1, targets.unsqueeze(1)).clamp_min(1e-30).log().sum().item()
+    return -guesses.gather(1, targets.unsqueeze(1)).clamp_min(1e-30).log().mean().item()
 
 
 def _offset(model: EchoLanguageModel, hidden: Tensor) -> Tensor | float:

@@ -1,9 +1,7 @@
-"""Training the heads that read and write: the loss, validation after each epoch, early stopping, resuming."""
+"""Training the heads that read and write: the loss, what an epoch is, and what validation measures."""
 
-import math
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,51 +14,41 @@ from frugal.corpora import Blocks, Document, encode_documents
 from frugal.errors import InputError
 from frugal.memory.entries import Entries
 from frugal.memory.model import MemoryGPT, Step
-from frugal.readout.checkpoint import keep, resume
-from frugal.training import fit
+from frugal.training import Epoch, EpochScore, Plan, fit, half_cosine, run_epochs
 
 Streams = DataLoader[tuple[Tensor, Tensor]]
 SMALLEST = 1e-9  # probabilities below it count as it
 
 
-@dataclass(frozen=True)
-class MemoryPlan:
-    """How a MemoryGPT is trained.
-
-    An epoch begins with empty memories and an order of the text that follows from its number: a training that was
-    interrupted goes on as if it had not been.
+@dataclass(frozen=True, kw_only=True)
+class MemoryPlan(Plan):
+    """How a MemoryGPT is trained; see `Plan`. An epoch begins with empty memories.
 
     Attributes:
-        epochs: most passes over the training text.
         learning_rate: of AdamW, its highest; it falls to nothing along half a cosine over all epochs.
         batch_size: streams trained side by side.
         windows: windows of a stream that one step reads; the gradient reaches from its readings to its writings.
         scope: how long a stream's entries live: until its "step" ends, or on through the "stream" of steps, then
             without a gradient.
         forgetfulness_factor: share of a stream's entries that is forgotten, at random, after each step.
-        patience: epochs without a better validation score after which training stops.
         retrieval, write_rate, deletion: weights of the loss's terms beside the cross-entropy; see `memory_loss`.
-        seed: of the order of the text and of forgetting.
     """
 
     epochs: int = 5
     learning_rate: float = 1e-4
     batch_size: int = 1
+    patience: int | None = 2
     windows: int = 6
     scope: str = "step"
     forgetfulness_factor: float = 0.001
-    patience: int = 2
     retrieval: float = 0.5
     write_rate: float = 1.0
     deletion: float = 0.1
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "patience", "windows"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)}: must be at least 1")
-        if not self.learning_rate > 0:
-            raise InputError(f"learning_rate={self.learning_rate}: must be positive; typical values: 1e-4 to 1e-2")
+        super().__post_init__()
+        if self.windows < 1:
+            raise InputError(f"windows={self.windows}: must be at least 1")
         if self.scope not in ("step", "stream"):
             raise InputError(f"scope={self.scope!r}: must be 'step' or 'stream'")
         if not 0 <= self.forgetfulness_factor < 1:
@@ -70,32 +58,21 @@ class MemoryPlan:
                 raise InputError(f"{name}={getattr(self, name)}: must not be negative; 0 leaves this term out")
 
 
-@dataclass(frozen=True)
-class MemoryScore:
-    """What an epoch gave; epoch 0 is before training.
+@dataclass(frozen=True, kw_only=True)
+class MemoryScore(EpochScore):
+    """What an epoch gave; see `EpochScore`.
 
     Attributes:
-        training_loss: the mean of all terms while the epoch went on, NaN for epoch 0.
-        validation_nats: per token; accuracy: share of tokens thought the likeliest.
+        training_loss: the mean of all terms.
         retrieval_f1: of the decision to read (more than half the weight on entries) where an entry holds the next
             token.
         hit_rate: share of positions where one does.
         write_rate: entries per token.
-        seconds: that training and validation took.
     """
 
-    epoch: int
-    training_loss: float
-    validation_nats: float
-    accuracy: float
     retrieval_f1: float
     hit_rate: float
     write_rate: float
-    seconds: float
-
-    @property
-    def perplexity(self) -> float:
-        return math.exp(self.validation_nats)
 
 
 def memory_loss(model: MemoryGPT, step: Step, targets: Tensor, plan: MemoryPlan) -> Tensor:
@@ -137,7 +114,7 @@ def train_memory(
     plan: MemoryPlan | None = None,
     *,
     folder: Path | None = None,
-    after_epoch: Callable[[MemoryScore], None] | None = None,
+    on_epoch: Callable[[MemoryScore], None] | None = None,
 ) -> list[MemoryScore]:
     """Train the model in place; it ends with the weights that did best on `validation`.
 
@@ -147,7 +124,7 @@ def train_memory(
 
     Args:
         folder: where the training's state is kept after each epoch; found there, it is gone on with.
-        after_epoch: called with each new score; the model then has that epoch's weights.
+        on_epoch: called with each new score; the model then has that epoch's weights.
 
     Returns:
         The scores before training and after each epoch.
@@ -155,38 +132,25 @@ def train_memory(
     Raises:
         InputError: too little text, nothing to train, or a loss that is not finite.
     """
-    plan, network = plan or MemoryPlan(), model.network
+    plan, network = MemoryPlan() if plan is None else plan, model.network
     streams = _streams(model, documents, plan)
     optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=plan.learning_rate)
-    if folder is not None and folder.is_dir():
-        scores, best = resume(folder, network, plan, optimizer, MemoryScore)
-    else:
-        scores, best = [validate(model, validation)], _copy(network)
-    try:
-        while len(scores) <= plan.epochs and len(scores) - 1 - _best(scores).epoch < plan.patience:
-            begin = time.monotonic()
-            loss = _epoch(model, streams, plan, optimizer, len(scores))
-            network.eval()
-            score = validate(model, validation, epoch=len(scores), training_loss=loss)
-            scores.append(replace(score, seconds=time.monotonic() - begin))
-            if _best(scores) is scores[-1]:
-                best = _copy(network)
-            if folder is not None:
-                keep(folder, network, plan, optimizer, scores, best)
-            if after_epoch is not None:
-                after_epoch(scores[-1])
-    finally:  # also when it is interrupted
-        network.load_state_dict(best)
-        network.eval()
-    return scores
+    return run_epochs(
+        network,
+        optimizer,
+        plan,
+        lambda epoch: _train_epoch(model, streams, plan, optimizer, epoch),
+        lambda: validate(model, validation),
+        title="memory",
+        kind=MemoryScore,
+        folder=folder,
+        on_epoch=on_epoch,
+    )
 
 
 @torch.no_grad()
-def validate(
-    model: MemoryGPT, documents: Sequence[Document | str], *, epoch: int = 0, training_loss: float = math.nan
-) -> MemoryScore:
+def validate(model: MemoryGPT, documents: Sequence[Document | str]) -> MemoryScore:
     """Score documents, each from an empty memory: nothing that was remembered or trained on can be read."""
-    begin = time.monotonic()
     model = model.without_memory()
     nats = right = written = tokens_read = decided = useful = both = 0.0
     for tokens in encode_documents(model.tokenizer, documents):
@@ -204,22 +168,19 @@ def validate(
         written += (model.after(step, tokens).log_prior > -torch.inf).sum().item()
         tokens_read += tokens.shape[1] - 1
     return MemoryScore(
-        epoch,
-        training_loss,
-        nats / tokens_read,
-        right / tokens_read,
-        2 * both / max(1, decided + useful),
-        useful / tokens_read,
-        written / tokens_read,
-        time.monotonic() - begin,
+        validation_nats=nats / tokens_read,
+        validation_accuracy=right / tokens_read,
+        retrieval_f1=2 * both / max(1, decided + useful),
+        hit_rate=useful / tokens_read,
+        write_rate=written / tokens_read,
     )
 
 
-def _epoch(model: MemoryGPT, streams: Streams, plan: MemoryPlan, optimizer: Optimizer, epoch: int) -> float:
+def _train_epoch(model: MemoryGPT, streams: Streams, plan: MemoryPlan, optimizer: Optimizer, epoch: Epoch) -> float:
     """One pass over the streams; the mean loss."""
-    generator = torch.Generator().manual_seed(plan.seed + epoch)
+    generator = torch.Generator().manual_seed(epoch.seed)
     if streams.generator is not None:
-        streams.generator.manual_seed(plan.seed + epoch)
+        streams.generator.manual_seed(epoch.seed)
     carried: list[Entries] = []  # what the streams wrote in the step before
 
     def loss(_: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
@@ -233,20 +194,17 @@ def _epoch(model: MemoryGPT, streams: Streams, plan: MemoryPlan, optimizer: Opti
             carried.append(_carried(model.after(step, tokens), inputs.shape[1], plan, generator))
         return total
 
-    def half_cosine(done: float) -> float:
-        return (1 + math.cos(math.pi * (epoch - 1 + done) / plan.epochs)) / 2
-
-    for group in optimizer.param_groups:
-        group["lr"] = plan.learning_rate
     losses = fit(
         model.network,
         loss,
         streams,
         optimizer,
         steps=len(streams),
-        schedule=half_cosine,
+        seconds=epoch.seconds_left,
+        schedule=epoch.part_of(half_cosine),
         device=model.device.type,
-        title=f"epoch {epoch}",
+        title=f"epoch {epoch.number}",
+        leave=False,
     )
     return sum(losses) / len(losses)
 
@@ -275,11 +233,3 @@ def _streams(model: MemoryGPT, documents: Sequence[Document | str], plan: Memory
     count = len(blocks) // plan.batch_size
     order = [[b * count + i for b in range(plan.batch_size)] for i in range(count)]
     return DataLoader(blocks, batch_sampler=order)
-
-
-def _best(scores: Sequence[MemoryScore]) -> MemoryScore:
-    return min(scores, key=lambda score: score.validation_nats)
-
-
-def _copy(network: nn.Module) -> dict[str, Tensor]:
-    return {name: values.detach().clone() for name, values in network.state_dict().items()}

@@ -29,8 +29,8 @@ from frugal.piecewise.layers import (
 )
 from frugal.piecewise.networks import CharacterNetwork, Shape
 from frugal.piecewise.presets import PRESETS, preset, preset_of_size, read_settings
-from frugal.piecewise.search import SPACE, START, Trial, evolve, shape_at, trial_nats
-from frugal.piecewise.training import EpochScore, Memorised, Recipe, memorised, train
+from frugal.piecewise.search import SPACE, START, shape_at, trial_nats
+from frugal.piecewise.training import Memorised, PiecewisePlan, PiecewiseScore, memorised, train
 from frugal.piecewise.windows import Batches, BayesLimit, Windows, as_numbers, bayes_limit
 
 __all__ = [
@@ -44,7 +44,6 @@ __all__ = [
     "Batches",
     "BayesLimit",
     "CharacterNetwork",
-    "EpochScore",
     "FixedRotation",
     "Fourier",
     "FourierBasis",
@@ -53,19 +52,18 @@ __all__ = [
     "Memorised",
     "PiecewiseBasis",
     "PiecewiseLM",
+    "PiecewisePlan",
     "PiecewisePolynomial",
+    "PiecewiseScore",
     "Polynomial",
     "PolynomialND",
     "Product",
-    "Recipe",
     "Shape",
     "Switch",
     "TensorProductBasis",
-    "Trial",
     "Windows",
     "as_numbers",
     "bayes_limit",
-    "evolve",
     "from_high_order_layers",
     "memorised",
     "normalisation",

@@ -1,76 +1,73 @@
-"""Training a network over characters, epoch by epoch, as the recipes of the original do."""
+"""Training a network over characters: recipes, what an epoch is, and how well the examples are known afterwards."""
 
-import copy
 import math
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, hardshrink
-from torch.optim.lr_scheduler import ExponentialLR, ReduceLROnPlateau
-from tqdm.auto import tqdm
 
 from frugal.errors import InputError
+from frugal.piecewise.automaton import Automaton
+from frugal.piecewise.language_model import PiecewiseLM
 from frugal.piecewise.mamba import Mamba
 from frugal.piecewise.networks import CODES_AT_ONCE, CharacterNetwork
 from frugal.piecewise.transformer import Transformer
 from frugal.piecewise.windows import Batches, Windows
-from frugal.training import fit
+from frugal.training import Epoch, EpochScore, Plan, fit, run_epochs
 from frugal.training.optimizers import OptimizerName, make_optimizer
 
 NO_GRADIENT = 1e-30
-"""Size below which the gradient of a logit is made zero. What a network knows by heart has probabilities so near to 0
+"""Size below which the gradient of a logit is made zero. What a network has memorised has probabilities so near to 0
 and 1 that their gradients are denormal numbers, with which processors compute ten times more slowly."""
+FELL = 1e-4  # share by which a loss must fall to end a plateau
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How to train a network.
+@dataclass(frozen=True, kw_only=True)
+class PiecewisePlan(Plan):
+    """How a network over characters is trained; see `Plan`.
 
     Attributes:
-        epochs: most passes over the examples.
-        optimizer: its name; sparse Lion moves only what a batch touches.
         learning_rate: at the start; Lion's is 3 to 10 times below Adam's, and AdaHessian's about 1.
+        seconds: most in all; the last epoch may be cut short.
+        optimizer: its name; sparse Lion moves only what a batch touches.
         weight_decay: decoupled where the optimiser has it so.
-        batch_size: examples per gradient.
         accumulate: gradients per step.
         clip: largest norm of the gradient; None leaves it as it is.
-        schedule: "plateau" multiplies the rate by `factor` when the loss has not fallen for `patience` epochs,
+        schedule: "plateau" multiplies the rate by `factor` when the loss has not fallen for `plateau` epochs,
             "exponential" by `gamma` after every epoch, "constant" leaves it.
-        stop_after: epochs without a lower loss that end the training.
-        seconds: most in all; the last epoch may be cut short.
         repeats: how often an example comes in an epoch.
         random_fraction: share of the input characters replaced by random ones.
     """
 
     epochs: int = 100
-    optimizer: OptimizerName = "sparse_lion"
     learning_rate: float = 1e-4
-    weight_decay: float = 0.0
     batch_size: int = 1000
+    patience: int | None = 20
+    optimizer: OptimizerName = "sparse_lion"
+    weight_decay: float = 0.0
     accumulate: int = 1
     clip: float | None = None
     schedule: Literal["plateau", "exponential", "constant"] = "plateau"
-    patience: int = 5
+    plateau: int = 5
     factor: float = 0.1
     gamma: float = 0.9
-    stop_after: int = 20
-    seconds: float | None = None
     repeats: int = 1
     random_fraction: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.accumulate < 1:
-            raise InputError(f"epochs={self.epochs}, accumulate={self.accumulate}: must both be at least 1")
+        super().__post_init__()
+        if self.accumulate < 1:
+            raise InputError(f"accumulate={self.accumulate}: must be at least 1")
         if self.schedule not in ("plateau", "exponential", "constant"):
             raise InputError(f"schedule={self.schedule!r}: must be plateau, exponential or constant")
 
     def suited_to(self, network: CharacterNetwork) -> Self:
-        """This recipe, but deep networks get Adam, with which they begin to learn far sooner, and fewer examples make
-        a gradient where each holds many targets."""
+        """This plan, but deep networks get Adam, with which they begin to learn far sooner, and fewer examples make a
+        gradient where each holds many targets."""
         changes: dict[str, Any] = {}
         if isinstance(network, (Transformer, Mamba)):
             changes |= {"optimizer": "adam", "learning_rate": 3e-3}
@@ -78,94 +75,109 @@ class Recipe:
             changes |= {"batch_size": min(self.batch_size, 20)}
         return replace(self, **changes)
 
+    def rate_after(self, losses: Sequence[float]) -> float:
+        """The next epoch's learning rate, from the losses of those before."""
+        if self.schedule == "constant":
+            return self.learning_rate
+        if self.schedule == "exponential":
+            return self.learning_rate * self.gamma ** len(losses)
+        rate, lowest, waited = self.learning_rate, math.inf, 0
+        for loss in losses:
+            fell = loss < lowest * (1 - FELL)
+            lowest, waited = (loss, 0) if fell else (lowest, waited + 1)
+            if waited > self.plateau:
+                rate, waited = rate * self.factor, 0
+        return rate
 
-class EpochScore(NamedTuple):
-    """Of one epoch, while it was trained: mean loss in nats, share of targets thought likeliest; seconds since the
-    start, the learning rate it was trained with, and the mean loss on held-out examples after it."""
 
-    epoch: int
-    nats: float
-    accuracy: float
-    seconds: float
-    learning_rate: float
-    valid_nats: float | None = None
+@dataclass(frozen=True, kw_only=True)
+class PiecewiseScore(EpochScore):
+    """What an epoch gave; see `EpochScore`. Epoch 0 was trained with no learning rate.
 
-    @property
-    def loss(self) -> float:
-        """What the training is steered by: the held-out loss where there is one."""
-        return self.nats if self.valid_nats is None else self.valid_nats
+    Attributes:
+        training_accuracy: share of targets thought the likeliest while the epoch went on.
+        learning_rate: the epoch was trained with.
+    """
+
+    training_accuracy: float = math.nan
+    learning_rate: float = 0.0
 
 
 def train(
-    network: CharacterNetwork,
+    model: PiecewiseLM | Automaton,
     windows: Windows,
-    recipe: Recipe | None = None,
+    plan: PiecewisePlan | None = None,
     *,
     valid: Windows | None = None,
-    after_epoch: Callable[[EpochScore], None] | None = None,
-    device: str = "cpu",
+    folder: Path | None = None,
+    on_epoch: Callable[[PiecewiseScore], None] | None = None,
     progress: bool = True,
-) -> list[EpochScore]:
-    """Train `network` in place on all `windows`; return a score for each epoch.
-
-    An interrupt leaves the network as it is at that moment.
+) -> list[PiecewiseScore]:
+    """Train the model in place, on the device it is on, on all `windows`.
 
     Args:
-        network: any network over characters.
-        windows: examples of the form it takes; a centred network takes centred ones.
-        recipe: how to train; by default as Recipe() says.
-        valid: held-out examples. Schedule and early stopping then follow the loss on them, and the network ends with
-            the weights of the epoch that had the lowest.
-        after_epoch: called with each new score, for instance to print a sample of text.
-        device: "cpu" or "cuda"; the network stays there.
+        model: a language model or an automaton.
+        windows: examples of the form its network takes; an automaton takes centred ones.
+        plan: how to train; by default as PiecewisePlan() says.
+        valid: held-out examples. Schedule and early stopping then follow the loss on them, and the model ends with
+            the weights that had the lowest. Without them it ends with the last, also where it is interrupted.
+        folder: where the training's state is kept after each epoch; found there, it is gone on with.
+        on_epoch: called with each new score, for instance to print a sample of text.
         progress: show a bar over the epochs.
+
+    Returns:
+        The scores after each epoch; with `valid`, that before training as well.
+
+    Raises:
+        InputError: a loss that is not finite, or `folder` is that of another training.
+        UnavailableError: `folder` is damaged.
     """
-    recipe = recipe or Recipe()
-    batches = Batches(windows, recipe.batch_size, recipe.repeats, recipe.random_fraction, int(windows.tokens.max()) + 1)
-    optimizer = make_optimizer(
-        recipe.optimizer, network.to(device).parameters(), recipe.learning_rate, recipe.weight_decay
+    plan, network = PiecewisePlan() if plan is None else plan, model.network
+    batches = Batches(windows, plan.batch_size, plan.repeats, plan.random_fraction, int(windows.tokens.max()) + 1)
+    optimizer = make_optimizer(plan.optimizer, network.parameters(), plan.learning_rate, plan.weight_decay)
+    last = PiecewiseScore()  # of the epoch at hand
+
+    def train_epoch(epoch: Epoch) -> float:
+        nonlocal last
+        hits = Hits()
+        losses = [score.training_loss if valid is None else score.validation_nats for score in epoch.earlier]
+        rate = plan.rate_after(losses)
+        found = fit(
+            network,
+            hits.loss,
+            batches,
+            optimizer,
+            steps=max(1, len(batches) // plan.accumulate),
+            seconds=epoch.seconds_left,
+            schedule=lambda done: rate / plan.learning_rate,
+            clip=plan.clip,
+            accumulate=plan.accumulate,
+            create_graph=plan.optimizer == "adahessian",
+            device=network.device.type,
+            title="",
+        )
+        last = PiecewiseScore(training_accuracy=hits.share, learning_rate=rate)
+        return sum(found) / len(found)
+
+    def score() -> PiecewiseScore:
+        if valid is None:
+            return last
+        known = memorised(model, valid)
+        return replace(last, validation_nats=known.nats, validation_accuracy=known.accuracy)
+
+    return run_epochs(
+        network,
+        optimizer,
+        plan,
+        train_epoch,
+        score,
+        title="piecewise",
+        keep_best=valid is not None,
+        kind=PiecewiseScore,
+        folder=folder,
+        on_epoch=on_epoch,
+        progress=progress,
     )
-    adjust = _schedule(recipe, optimizer)
-    steps = max(1, len(batches) // recipe.accumulate)
-    scores: list[EpochScore] = []
-    lowest, best, best_weights = math.inf, 0, network.state_dict()
-    begin = time.monotonic()
-    with tqdm(total=recipe.epochs, unit=" epochs", disable=not progress) as bar:
-        for epoch in range(1, recipe.epochs + 1):
-            hits = Hits()
-            rate = optimizer.param_groups[0]["lr"]
-            left = None if recipe.seconds is None else recipe.seconds - (time.monotonic() - begin)
-            losses = fit(
-                network,
-                hits.loss,
-                batches,
-                optimizer,
-                steps=steps,
-                seconds=left,
-                schedule=lambda done: 1.0,
-                clip=recipe.clip,
-                accumulate=recipe.accumulate,
-                create_graph=recipe.optimizer == "adahessian",
-                device=device,
-                title="",
-            )
-            held_out = None if valid is None else memorised(network, valid).nats
-            elapsed = time.monotonic() - begin
-            scores.append(EpochScore(epoch, sum(losses) / len(losses), hits.share, elapsed, rate, held_out))
-            bar.set_postfix(nats=f"{scores[-1].nats:.3f}", accuracy=f"{scores[-1].accuracy:.3f}", refresh=False)
-            bar.update()
-            if after_epoch is not None:
-                after_epoch(scores[-1])
-            adjust(scores[-1].loss)
-            if scores[-1].loss < lowest:
-                lowest, best = scores[-1].loss, epoch
-                if valid is not None:
-                    best_weights = copy.deepcopy(network.state_dict())
-            if epoch - best >= recipe.stop_after or elapsed >= (recipe.seconds or math.inf):
-                break
-    if valid is not None:
-        network.load_state_dict(best_weights)
-    return scores
 
 
 class Hits:
@@ -191,28 +203,19 @@ class Hits:
 
 
 class Memorised(NamedTuple):
-    """How well a network knows the examples it was trained on: share of targets thought likeliest, mean nats."""
+    """How well a model knows the examples it was trained on: share of targets thought likeliest, mean nats."""
 
     accuracy: float
     nats: float
 
 
 @torch.inference_mode()
-def memorised(network: CharacterNetwork, windows: Windows) -> Memorised:
+def memorised(model: PiecewiseLM | Automaton, windows: Windows) -> Memorised:
     """Go once through all examples without training."""
+    network = model.network
     hits, nats, device = Hits(), 0.0, network.device
     batch_size = max(1, CODES_AT_ONCE // network.context_length)
     for begin in range(0, len(windows), batch_size):
         inputs, targets = (part.to(device) for part in windows[begin : begin + batch_size])
         nats += hits.loss(network, (inputs, targets)).item() * targets.numel()
     return Memorised(hits.share, nats / hits.of)
-
-
-def _schedule(recipe: Recipe, optimizer: torch.optim.Optimizer) -> Callable[[float], None]:
-    """A function of an epoch's loss that sets the next epoch's learning rate."""
-    if recipe.schedule == "plateau":
-        return ReduceLROnPlateau(optimizer, factor=recipe.factor, patience=recipe.patience).step
-    if recipe.schedule == "exponential":
-        exponential = ExponentialLR(optimizer, recipe.gamma)
-        return lambda loss: exponential.step()
-    return lambda loss: None

@@ -1,9 +1,10 @@
-"""Training a softmax readout on rows: validation after each epoch, early stopping, best weights kept, resumable."""
+"""Training a softmax readout on rows: what an epoch of AdamW or L-BFGS is, and what validation measures."""
 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,21 +13,43 @@ from torch.optim import LBFGS, AdamW, Optimizer
 
 from frugal.errors import InputError
 from frugal.language_model import LOGITS_AT_ONCE
-from frugal.readout.checkpoint import keep, resume
 from frugal.readout.echo import EchoLanguageModel
-from frugal.readout.plan import EpochScore, TrainingPlan
 from frugal.readout.rows import Piece, Rows
-from frugal.training import fit
+from frugal.training import Epoch, EpochScore, Plan, fit, half_cosine, run_epochs
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadoutPlan(Plan):
+    """How a readout is trained; see `Plan`. An epoch of L-BFGS is 10 iterations over all rows.
+
+    Attributes:
+        learning_rate: AdamW's highest; it falls to nothing along half a cosine over all epochs.
+        optimizer: "adamw", or "lbfgs" for readouts of few weights: it keeps 20 times as many numbers.
+        weight_decay: AdamW's; with L-BFGS the factor of half the squared weights in the loss per token.
+    """
+
+    learning_rate: float = 2e-3
+    batch_size: int = 512
+    patience: int | None = 2
+    optimizer: Literal["adamw", "lbfgs"] = "adamw"
+    weight_decay: float = 0.01
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.optimizer not in ("adamw", "lbfgs"):
+            raise InputError(f"optimizer={self.optimizer!r}: must be 'adamw' or 'lbfgs'")
+        if not self.weight_decay >= 0:
+            raise InputError(f"weight_decay={self.weight_decay}: must not be negative; typical values: 0 to 0.1")
 
 
 def train_readout(
     model: EchoLanguageModel,
     rows: Rows,
     validation: Rows,
-    plan: TrainingPlan | None = None,
+    plan: ReadoutPlan | None = None,
     *,
     folder: Path | None = None,
-    after_epoch: Callable[[EpochScore], None] | None = None,
+    on_epoch: Callable[[EpochScore], None] | None = None,
 ) -> list[EpochScore]:
     """Train the model's softmax readout in place; it ends with the weights that did best on `validation`.
 
@@ -36,9 +59,9 @@ def train_readout(
         model: an echo language model with a softmax readout; nothing else in it changes.
         rows: training rows, as `model.rows(documents)` gives them; its `kept()` holds them in memory if they are few.
         validation: rows of other documents.
-        plan: how to train; by default as TrainingPlan() says.
+        plan: how to train; by default as ReadoutPlan() says.
         folder: where the training's state is kept after each epoch; found there, it is gone on with.
-        after_epoch: called with each new score; the model then has that epoch's weights.
+        on_epoch: called with each new score; the model then has that epoch's weights.
 
     Returns:
         The scores before training and after each epoch.
@@ -48,17 +71,23 @@ def train_readout(
             that of another training.
         UnavailableError: `folder` is damaged.
     """
-    plan, readout = plan or TrainingPlan(), model.readout
+    plan, readout = ReadoutPlan() if plan is None else plan, model.readout
     if readout is None or not any(True for _ in readout.parameters()):
         raise InputError("train_readout: needs a model with a SoftmaxReadout; a ridge readout is fitted in closed form")
     check_rows(model, rows, validation)
     optimizer = _optimizer(readout, plan)
     train_epoch = _adamw_epoch if plan.optimizer == "adamw" else _lbfgs_epoch
 
-    def one_epoch(epoch: int) -> float:
-        return train_epoch(model, rows, plan, optimizer, epoch)
-
-    return run_epochs(model, one_epoch, validation, plan, optimizer, folder, after_epoch)
+    return run_epochs(
+        readout,
+        optimizer,
+        plan,
+        lambda epoch: train_epoch(model, rows, plan, optimizer, epoch),
+        lambda: validate(model, validation),
+        title="readout",
+        folder=folder,
+        on_epoch=on_epoch,
+    )
 
 
 def check_rows(model: EchoLanguageModel, rows: Rows, validation: Rows) -> None:
@@ -68,38 +97,10 @@ def check_rows(model: EchoLanguageModel, rows: Rows, validation: Rows) -> None:
             raise InputError(f"{name} of width {given.width}: this model's have {model.encoder.width}")
 
 
-def run_epochs(
-    model: EchoLanguageModel,
-    train_epoch: Callable[[int], float],
-    validation: Rows,
-    plan: TrainingPlan,
-    optimizer: Optimizer,
-    folder: Path | None,
-    after_epoch: Callable[[EpochScore], None] | None,
-) -> list[EpochScore]:
-    """Call `train_epoch(epoch)`, which gives the training loss, until the plan or its patience is at an end.
-
-    The rest is as `train_readout` says.
-    """
-    readout = model.readout
-    assert readout is not None
-    if folder is not None and folder.is_dir():
-        scores, best = resume(folder, readout, plan, optimizer)
-    else:
-        scores, best = [EpochScore(0, math.nan, *score_rows(model, validation))], _copy(readout)
-    try:
-        while len(scores) <= plan.epochs and len(scores) - 1 - _best_epoch(scores) < plan.patience:
-            loss = train_epoch(len(scores))
-            scores.append(EpochScore(len(scores), loss, *score_rows(model, validation)))
-            if _best_epoch(scores) == scores[-1].epoch:
-                best = _copy(readout)
-            if folder is not None:
-                keep(folder, readout, plan, optimizer, scores, best)
-            if after_epoch is not None:
-                after_epoch(scores[-1])
-    finally:  # also when it is interrupted
-        readout.load_state_dict(best)
-    return scores
+def validate(model: EchoLanguageModel, rows: Rows) -> EpochScore:
+    """The score of the model as it is."""
+    nats, accuracy = score_rows(model, rows)
+    return EpochScore(validation_nats=nats, validation_accuracy=accuracy)
 
 
 @torch.no_grad()
@@ -113,43 +114,36 @@ def score_rows(model: EchoLanguageModel, rows: Rows) -> tuple[float, float]:
     return nats / rows.count, hits / rows.count
 
 
-def _best_epoch(scores: list[EpochScore]) -> int:
-    return min(scores, key=lambda score: score.validation_nats).epoch
-
-
-def _optimizer(readout: nn.Module, plan: TrainingPlan) -> Optimizer:
+def _optimizer(readout: nn.Module, plan: ReadoutPlan) -> Optimizer:
     if plan.optimizer == "adamw":
         return AdamW(readout.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay)
     return LBFGS(readout.parameters(), max_iter=10, history_size=10, line_search_fn="strong_wolfe")
 
 
-def _adamw_epoch(model: EchoLanguageModel, rows: Rows, plan: TrainingPlan, optimizer: Optimizer, epoch: int) -> float:
+def _adamw_epoch(model: EchoLanguageModel, rows: Rows, plan: ReadoutPlan, optimizer: Optimizer, epoch: Epoch) -> float:
     """One pass over the rows in random order; the mean loss."""
 
     def loss(_: nn.Module, batch: Piece) -> Tensor:
         inputs, targets = batch
         return cross_entropy(model.head(inputs).float(), targets)
 
-    def half_cosine(done: float) -> float:
-        return (1 + math.cos(math.pi * (epoch - 1 + done) / plan.epochs)) / 2
-
-    for group in optimizer.param_groups:
-        group["lr"] = plan.learning_rate
     assert model.readout is not None
     losses = fit(
         model.readout,
         loss,
-        _Batches(rows, plan.batch_size, plan.seed + epoch),
+        EpochBatches(rows, plan.batch_size, epoch.seed),
         optimizer,
         steps=math.ceil(rows.count / plan.batch_size),
-        schedule=half_cosine,
+        seconds=epoch.seconds_left,
+        schedule=epoch.part_of(half_cosine),
         device=model.device.type,
-        title=f"epoch {epoch}",
+        title=f"epoch {epoch.number}",
+        leave=False,
     )
     return sum(losses) / len(losses)
 
 
-def _lbfgs_epoch(model: EchoLanguageModel, rows: Rows, plan: TrainingPlan, optimizer: Optimizer, epoch: int) -> float:
+def _lbfgs_epoch(model: EchoLanguageModel, rows: Rows, plan: ReadoutPlan, optimizer: Optimizer, epoch: Epoch) -> float:
     """Ten iterations, each over all rows; the loss before them."""
     parameters = optimizer.param_groups[0]["params"]
 
@@ -168,13 +162,13 @@ def _lbfgs_epoch(model: EchoLanguageModel, rows: Rows, plan: TrainingPlan, optim
     before = float(optimizer.step(loss_of_all))
     if not math.isfinite(before):
         raise InputError(
-            f"epoch {epoch}: the loss is {before}; check the states for huge values, or whiten the readout"
+            f"epoch {epoch.number}: the loss is {before}; check the states for huge values, or whiten the readout"
         )
     return before
 
 
 @dataclass(frozen=True)
-class _Batches:
+class EpochBatches:
     """One epoch's batches, as often as they are asked for."""
 
     rows: Rows
@@ -191,7 +185,3 @@ def _small_pieces(model: EchoLanguageModel, rows: Rows) -> Iterator[Piece]:
     for inputs, targets in rows:
         inputs, targets = inputs.to(model.device), targets.to(model.device)
         yield from zip(inputs.split(at_once), targets.split(at_once), strict=True)
-
-
-def _copy(readout: nn.Module) -> dict[str, Tensor]:
-    return {name: values.clone() for name, values in readout.state_dict().items()}

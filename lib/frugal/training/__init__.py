@@ -1,9 +1,24 @@
-"""Gradient training for all families: seeds, one loop, optimisers.
+"""Gradient training for all families: seeds, plans, one loop of epochs and one of steps, optimisers.
 
 What any model may be trained with enters here; what one family alone trains with stays there.
 """
 
-from frugal.training.loop import fit, seed_everything, warm_up_and_decay
+from frugal.training.epochs import Epoch, EpochScore, Plan, run_epochs
+from frugal.training.loop import fit, half_cosine, seed_everything, take_steps, warm_up_and_decay
 from frugal.training.optimizers import Lion, OptimizerName, SparseLion, make_optimizer
 
-__all__ = ["Lion", "OptimizerName", "SparseLion", "fit", "make_optimizer", "seed_everything", "warm_up_and_decay"]
+__all__ = [
+    "Epoch",
+    "EpochScore",
+    "Lion",
+    "OptimizerName",
+    "Plan",
+    "SparseLion",
+    "fit",
+    "half_cosine",
+    "make_optimizer",
+    "run_epochs",
+    "seed_everything",
+    "take_steps",
+    "warm_up_and_decay",
+]

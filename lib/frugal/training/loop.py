@@ -1,4 +1,4 @@
-"""Gradient training for all families: seeds, and one loop of steps."""
+"""Gradient training for all families: seeds, schedules of the learning rate, and one loop of steps."""
 
 import math
 import random
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from tqdm.auto import tqdm
 
 from frugal.device import choose_device
@@ -45,11 +46,16 @@ def warm_up_and_decay(done: float) -> float:
     return min(1.0, done / WARM_UP, (1 - done) / DECAY)
 
 
+def half_cosine(done: float) -> float:
+    """Factor of the learning rate after the part `done` of the training, 0..1: from one to nothing."""
+    return (1 + math.cos(math.pi * done)) / 2
+
+
 def fit(
     model: nn.Module,
     loss: Callable[[nn.Module, Any], Tensor],
     batches: Iterable[Any],
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     *,
     steps: int | None = None,
     seconds: float | None = None,
@@ -59,6 +65,7 @@ def fit(
     create_graph: bool = False,
     device: str = "cpu",
     title: str = "training",
+    leave: bool = True,
 ) -> list[float]:
     """Train `model` in place until the budget of steps or seconds is spent; the first to run out ends it.
 
@@ -67,14 +74,70 @@ def fit(
         loss: `loss(model, batch)` gives the scalar to descend.
         batches: such as a DataLoader, of tensors or of tuples or lists of them; begun again whenever it ends.
         optimizer: of the model's parameters; its learning rate is the highest that `schedule` reaches.
-        steps: budget in optimiser steps: the same seed gives the same model.
-        seconds: budget in wall-clock time: the result depends on the machine.
-        schedule: factor of the learning rate by the part of the budget that is spent, 0..1.
-        clip: largest norm of the gradient; None leaves it as it is.
-        accumulate: batches whose mean gradient makes one step.
         create_graph: let the gradient be differentiated again, which second-order optimisers need.
         device: "cpu", "cuda", "mps" or "auto".
+        steps, seconds, schedule, clip, accumulate, title, leave: see `take_steps`.
+
+    Returns:
+        The loss of each step.
+
+    Raises:
+        InputError: no budget, no batches, or a loss that is not finite.
+
+    >>> layer, batches = nn.Linear(1, 1), [torch.tensor([[1.0]])]
+    >>> optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    >>> losses = fit(layer, lambda layer, x: (layer(x) - 3).square().mean(), batches, optimizer, steps=50, title="")
+    >>> losses[-1] < losses[0]
+    True
+    """
+    place = choose_device(device)
+    model.to(place).train()
+
+    def set_gradients(batch: Any) -> float:
+        value = loss(model, _moved(batch, place)) / accumulate
+        value.backward(create_graph=create_graph)
+        return value.item()
+
+    return take_steps(
+        set_gradients,
+        batches,
+        optimizer,
+        steps=steps,
+        seconds=seconds,
+        schedule=schedule,
+        clip=clip,
+        accumulate=accumulate,
+        title=title,
+        leave=leave,
+    )
+
+
+def take_steps(
+    set_gradients: Callable[[Any], float],
+    batches: Iterable[Any],
+    optimizer: Optimizer,
+    *,
+    steps: int | None = None,
+    seconds: float | None = None,
+    schedule: Callable[[float], float] = warm_up_and_decay,
+    clip: float | None = None,
+    accumulate: int = 1,
+    title: str = "training",
+    leave: bool = True,
+) -> list[float]:
+    """Take steps with gradients that may come from anywhere; `fit` is the case where one loss gives all of them.
+
+    Args:
+        set_gradients: sets or adds to the gradients of the optimiser's weights for a batch, and gives its loss.
+        batches: begun again whenever they end.
+        optimizer: its learning rates are the highest that `schedule` reaches; afterwards they are as before.
+        steps: budget in optimiser steps: the same seed gives the same model.
+        seconds: budget in processor seconds: the result depends on the machine.
+        schedule: factor of the learning rate by the part of the budget that is spent, 0..1.
+        clip: largest norm of the gradient; None leaves it as it is.
+        accumulate: batches that make one step.
         title: what the progress bar says; empty for no bar.
+        leave: leave the bar when it is full.
 
     Returns:
         The loss of each step.
@@ -90,40 +153,37 @@ def fit(
         raise InputError("batches: can be gone through only once; give a DataLoader or a list")
     if next(iter(batches), None) is None:
         raise InputError("batches: there are none; give a text that fills at least one")
-    place = choose_device(device)
-    model.to(place).train()
     rates = [group["lr"] for group in optimizer.param_groups]
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     losses: list[float] = []
-    begin = time.monotonic()
+    begin = time.process_time()
     stream = chain.from_iterable(repeat(batches))
-
-    def descend(batch: Any) -> float:
-        value = loss(model, _moved(batch, place)) / accumulate
-        value.backward(create_graph=create_graph)
-        return value.item()
-
-    with tqdm(desc=title, total=steps, unit=" steps", disable=not title) as bar:
-        while True:
-            done = max(
-                0.0 if steps is None else (len(losses) + 0.5) / steps,
-                0.0 if seconds is None else (time.monotonic() - begin) / seconds,
-            )
-            if losses and done >= 1:  # one step in any case
-                break
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * schedule(done)
-            optimizer.zero_grad()
-            losses.append(sum(descend(batch) for batch in islice(stream, accumulate)))
-            if not math.isfinite(losses[-1]):
-                where = title or "training"
-                raise InputError(f"{where}: the loss is {losses[-1]} at step {len(losses)}; lower the learning rate")
-            if clip is not None:  # a gradient that is not finite is left to the next loss to tell
-                nn.utils.clip_grad_norm_(model.parameters(), clip)
-            optimizer.step()
-            bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
-            bar.update()
-    optimizer.zero_grad()
-    return losses
+    try:
+        with tqdm(desc=title, total=steps, unit=" steps", disable=not title, leave=leave) as bar:
+            while True:
+                done = max(
+                    0.0 if steps is None else (len(losses) + 0.5) / steps,
+                    0.0 if seconds is None else (time.process_time() - begin) / max(seconds, 1e-9),
+                )
+                if losses and done >= 1:  # one step in any case
+                    return losses
+                for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                    group["lr"] = rate * schedule(min(done, 1.0))
+                optimizer.zero_grad()
+                value = sum(set_gradients(batch) for batch in islice(stream, accumulate))
+                losses.append(value)
+                if not math.isfinite(value):
+                    where = title or "training"
+                    raise InputError(f"{where}: the loss is {value} at step {len(losses)}; lower the learning rate")
+                if clip is not None:  # a gradient that is not finite is left to the next loss to tell
+                    nn.utils.clip_grad_norm_(weights, clip)
+                optimizer.step()
+                bar.set_postfix(loss=f"{value:.3f}", refresh=False)
+                bar.update()
+    finally:
+        optimizer.zero_grad()
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
 
 
 def _moved(batch: Any, device: torch.device) -> Any:

@@ -1,0 +1,306 @@
+"""The loop of epochs: early stopping, the best weights, resuming, interrupts, and what a folder holds."""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import LBFGS, Optimizer
+
+from frugal.errors import InputError, UnavailableError
+from frugal.training import Epoch, EpochScore, Plan, fit, half_cosine, make_optimizer, run_epochs
+
+PLAN = Plan(epochs=4, learning_rate=0.05, batch_size=5, seed=3)
+INPUTS = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
+
+
+def error(network: nn.Module, inputs: Tensor) -> Tensor:
+    return (network(inputs) - inputs.sum(1, keepdim=True).sin()).square().mean()
+
+
+class Training:
+    """A small network with dropout, whose examples come in a random order."""
+
+    def __init__(self, optimizer: str = "adamw", plan: Plan = PLAN, width: int = 6) -> None:
+        torch.manual_seed(0)
+        self.network = nn.Sequential(nn.Linear(4, width), nn.Tanh(), nn.Dropout(0.2), nn.Linear(width, 1))
+        self.optimizer: Optimizer = (
+            LBFGS(self.network.parameters(), max_iter=4)
+            if optimizer == "lbfgs"
+            else make_optimizer(optimizer, self.network.parameters(), plan.learning_rate)  # type: ignore[arg-type]
+        )
+        self.plan, self.second_order = plan, optimizer == "adahessian"
+
+    def epoch(self, epoch: Epoch) -> float:
+        if isinstance(self.optimizer, LBFGS):
+            return float(self.optimizer.step(self.loss_of_all))  # type: ignore[arg-type]
+        assert self.network.training
+        batches = INPUTS[torch.randperm(40)].split(self.plan.batch_size)
+        losses = fit(
+            self.network,
+            error,
+            batches,
+            self.optimizer,
+            steps=len(batches),
+            seconds=epoch.seconds_left,
+            schedule=epoch.part_of(half_cosine),
+            create_graph=self.second_order,
+            title="",
+        )
+        return sum(losses) / len(losses)
+
+    @torch.enable_grad()
+    def loss_of_all(self) -> float:
+        self.optimizer.zero_grad()
+        loss = error(self.network, INPUTS)
+        loss.backward()
+        return loss.item()
+
+    @torch.no_grad()
+    def score(self) -> EpochScore:
+        return EpochScore(validation_nats=error(self.network, INPUTS[:10]).item())
+
+    def run(self, **settings: Any) -> list[EpochScore]:
+        options = {"title": "small", "progress": False, **settings}
+        return run_epochs(self.network, self.optimizer, self.plan, self.epoch, self.score, **options)
+
+    @property
+    def weights(self) -> Tensor:
+        return torch.cat([values.flatten() for values in self.network.state_dict().values()]).clone()
+
+
+def told(values: list[float], **plan: Any) -> tuple[list[EpochScore], Tensor, list[Tensor]]:
+    """Run a training whose validation gives these values; its scores, its last weights and those after each epoch."""
+    training, given, seen = Training(plan=replace(PLAN, epochs=len(values) - 1, **plan)), iter(values), []
+
+    def score() -> EpochScore:
+        seen.append(training.weights)
+        return EpochScore(validation_nats=next(given))
+
+    training.score = score  # type: ignore[method-assign]
+    return training.run(), training.weights, seen
+
+
+def without_seconds(scores: list[EpochScore]) -> str:
+    """As text, in which NaN equals itself."""
+    return str([replace(score, seconds=0.0) for score in scores])
+
+
+def test_training_lowers_the_loss_epoch_by_epoch() -> None:
+    scores = Training(plan=replace(PLAN, epochs=30)).run()
+    assert [score.epoch for score in scores] == list(range(31))
+    assert math.isnan(scores[0].training_loss)
+    assert scores[-1].training_loss < 0.7 * scores[1].training_loss
+    assert scores[-1].validation_nats < 0.7 * scores[0].validation_nats
+
+
+@pytest.mark.parametrize(
+    ("values", "patience", "trained", "best"),
+    [
+        ([5, 4, 3, 2, 1], None, 4, 4),
+        ([5, 4, 6, 7, 1], 2, 3, 1),
+        ([5, 6, 7, 8, 9], 2, 2, 0),  # never worse than it came
+        ([5, 4, 6, 3, 9], 2, 4, 3),
+        ([5, 4, 4, 4, 4], None, 4, 1),  # the first of equals
+        ([5, math.nan, 4, math.nan, math.nan], None, 4, 2),
+        ([math.nan, 4, math.nan, math.nan, math.nan], 2, 3, 1),
+    ],
+)
+def test_the_best_weights_are_kept_and_patience_ends_the_training(
+    values: list[float], patience: int | None, trained: int, best: int
+) -> None:
+    scores, weights, seen = told(values, patience=patience)
+    assert scores[-1].epoch == trained
+    assert torch.equal(weights, seen[best])
+    assert all(not torch.equal(weights, other) for other in seen[:best] + seen[best + 1 :])
+
+
+def test_without_validation_the_last_weights_stay_and_patience_follows_the_training_loss() -> None:
+    training, losses = Training(plan=replace(PLAN, epochs=9, patience=2)), iter([5.0, 3.0, 4.0, 4.0])
+    training.epoch = lambda epoch: training.network[0].weight.data.add_(1) is None or next(losses)  # type: ignore
+    before = training.network[0].weight.clone()
+    scores = training.run(keep_best=False)
+    assert [score.training_loss for score in scores] == [5, 3, 4, 4]
+    torch.testing.assert_close(training.network[0].weight, before + 4)
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+@pytest.mark.parametrize("where", ["after an epoch", "within it"])
+@pytest.mark.parametrize("optimizer", ["adamw", "lbfgs", "sparse_lion", "adahessian"])
+def test_a_resumed_training_equals_one_that_was_never_interrupted(
+    optimizer: str, where: str, epoch: int, tmp_path: Path
+) -> None:
+    whole, broken, resumed = (Training(optimizer) for _ in range(3))
+    expected = whole.run()
+
+    def stop(score: EpochScore) -> None:
+        if score.epoch == epoch:
+            raise KeyboardInterrupt
+
+    if where == "within it":
+        interrupted_within(broken, epoch)
+    with pytest.raises(KeyboardInterrupt):
+        broken.run(folder=tmp_path / "kept", on_epoch=stop)
+    told: list[int] = []
+    found = resumed.run(folder=tmp_path / "kept", on_epoch=lambda score: told.append(score.epoch))
+    first = epoch if where == "within it" else epoch + 1
+    assert told == list(range(first, 5))
+    assert without_seconds(found) == without_seconds(expected)
+    assert torch.equal(resumed.weights, whole.weights)
+
+
+def interrupted_within(training: Training, number: int) -> None:
+    """Let a training be interrupted in the middle of an epoch, when some steps have been taken."""
+    train = training.epoch
+
+    def epoch(epoch: Epoch) -> float:
+        loss = train(epoch)
+        if epoch.number == number:
+            raise KeyboardInterrupt
+        return loss
+
+    training.epoch = epoch  # type: ignore[method-assign]
+
+
+def test_an_interrupt_leaves_the_best_weights() -> None:
+    training, seen = Training(), []
+    interrupted_within(training, 3)
+    with pytest.raises(KeyboardInterrupt):
+        training.run(on_epoch=lambda score: seen.append((score.validation_nats, training.weights)))
+    assert len(seen) == 2
+    assert torch.equal(training.weights, min(seen, key=lambda item: item[0])[1])
+    assert not training.network.training
+
+
+def test_a_finished_training_is_found_finished(tmp_path: Path) -> None:
+    first, again = Training(), Training()
+    scores = first.run(folder=tmp_path / "kept")
+    again.epoch = lambda epoch: pytest.fail("trained again")  # type: ignore[method-assign]
+    assert str(again.run(folder=tmp_path / "kept")) == str(scores)
+    assert torch.equal(again.weights, first.weights)
+
+
+def test_on_epoch_sees_each_epochs_score_and_weights() -> None:
+    training, seen = Training(), []
+    scores = training.run(on_epoch=lambda score: seen.append((score, training.score().validation_nats)))
+    assert [score for score, _ in seen] == scores[1:]
+    assert [nats for _, nats in seen] == [score.validation_nats for score in scores[1:]]
+
+
+def test_the_seed_decides_what_is_drawn_and_the_callers_draws_stay() -> None:
+    def run(seed: int) -> tuple[Tensor, float]:
+        training = Training(plan=replace(PLAN, seed=seed))
+        torch.manual_seed(7)
+        training.run()
+        return training.weights, torch.rand(()).item()
+
+    torch.manual_seed(7)
+    undisturbed = torch.rand(()).item()
+    (first, draw), (same, _), (other, _) = run(1), run(1), run(2)
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+    assert draw == undisturbed
+
+
+def test_processor_seconds_are_counted_through_an_interrupt_and_end_the_training(tmp_path: Path) -> None:
+    def busy(epoch: Epoch) -> float:
+        begun = time.process_time()
+        while time.process_time() - begun < 0.05:
+            pass
+        return 1.0
+
+    def stop(score: EpochScore) -> None:
+        raise KeyboardInterrupt
+
+    plan = replace(PLAN, epochs=1000, seconds=0.2)
+    broken, resumed = Training(plan=plan), Training(plan=plan)
+    broken.epoch = resumed.epoch = busy  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        broken.run(folder=tmp_path / "kept", on_epoch=stop)
+    scores = resumed.run(folder=tmp_path / "kept")
+    assert all(later.seconds - score.seconds > 0.05 for score, later in pairwise(scores))
+    assert scores[-2].seconds < 0.2 <= scores[-1].seconds
+
+
+def test_a_budget_cuts_an_epoch_short() -> None:
+    training = Training(plan=replace(PLAN, seconds=1e-9))
+    taken: list[int] = []
+    training.optimizer.register_step_post_hook(lambda *_: taken.append(1))
+    assert [score.epoch for score in training.run()] == [0, 1]
+    assert len(taken) == 1
+
+
+def kept(folder: Path, **settings: Any) -> Path:
+    Training().run(folder=folder, **settings)
+    return folder
+
+
+def write(folder: Path, name: str, change: Callable[[bytes], bytes]) -> None:
+    (folder / name).write_bytes(change((folder / name).read_bytes()))
+
+
+def test_a_folder_holds_json_and_safetensors_alone(tmp_path: Path) -> None:
+    folder = kept(tmp_path / "kept")
+    assert sorted(path.name for path in folder.iterdir()) == ["training.json", "training.safetensors"]
+    assert json.loads((folder / "training.json").read_text())["plan"]["epochs"] == 4
+
+
+@pytest.mark.parametrize(
+    ("training", "settings", "message"),
+    [
+        (lambda: Training(plan=replace(PLAN, epochs=5)), {}, "a training of another plan"),
+        (lambda: Training(), {"title": "large"}, "a training of another plan"),
+        (lambda: Training(width=7), {}, "the training of another model"),
+        (lambda: Training(), {"keep_best": False}, "a training with validation"),
+    ],
+)
+def test_the_folder_of_another_training_is_refused(
+    training: Callable[[], Training], settings: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    folder = kept(tmp_path / "kept")
+    with pytest.raises(InputError, match=message):
+        training().run(folder=folder, **settings)
+
+
+@pytest.mark.parametrize("name", ["training.json", "training.safetensors"])
+@pytest.mark.parametrize("change", [lambda content: content[:-9], lambda content: b"", lambda content: b"{}"])
+def test_a_damaged_folder_is_refused_in_one_sentence(
+    name: str, change: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    folder = kept(tmp_path / "kept")
+    write(folder, name, change)
+    with pytest.raises(UnavailableError, match=r"no training that this version can resume .*: remove it"):
+        Training().run(folder=folder)
+
+
+def test_the_folder_of_an_earlier_version_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    folder = kept(tmp_path / "kept")
+    earlier = {"plan": {"epochs": 4}, "scores": []}
+    write(folder, "training.json", lambda content: json.dumps(earlier).encode())
+    with pytest.raises(UnavailableError, match="no training that this version can resume"):
+        Training().run(folder=folder)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, "epochs=0: must be at least 1"),
+        ({"batch_size": 0}, "batch_size=0: must be at least 1"),
+        ({"patience": 0}, "patience=0: must be at least 1"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0: must be positive"),
+        ({"learning_rate": math.nan}, "learning_rate=nan: must be positive"),
+        ({"learning_rate": math.inf}, "learning_rate=inf: must be positive"),
+        ({"seconds": 0.0}, "seconds=0.0: must be positive"),
+        ({"seconds": math.nan}, "seconds=nan: must be positive"),
+    ],
+)
+def test_a_plan_that_cannot_be_followed_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Plan(**settings)
