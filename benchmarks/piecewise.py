@@ -7,7 +7,9 @@ The library is compared with where it can be imported, for example after
 
 Every time is the median CPU time of forward and backward, input gradient included, on one thread, so that a busy
 machine disturbs it little; the layers of a row take turns, so that it disturbs them alike. Peak memory is what a
-fresh process adds to its inputs, weights and their gradients. Results: benchmarks/results/piecewise.json.
+fresh process adds to its inputs, weights and their gradients. Before a layer is timed, outputs and gradients are compared
+with the library's for the same weights; a difference beyond rounding ends the run. Results:
+benchmarks/results/piecewise.json.
 """
 
 import json
@@ -23,7 +25,7 @@ from torch import Tensor, nn
 
 from frugal.device import processor
 from frugal.files import write_text
-from frugal.piecewise import PiecewisePolynomial
+from frugal.piecewise import PiecewisePolynomial, from_high_order_layers
 
 try:
     from high_order_layers_torch import layers as library
@@ -43,6 +45,26 @@ def one_layer(owner: str, nodes: int, segments: int, continuous: bool) -> nn.Mod
         return PiecewisePolynomial(WIDTH, WIDTH, nodes, segments, continuous=continuous)
     make = library.PiecewisePolynomial if continuous else library.PiecewiseDiscontinuousPolynomial
     return make(nodes, WIDTH, WIDTH, segments=segments)
+
+
+def check_agreement(nodes: int, segments: int, continuous: bool) -> None:
+    """Stop unless the library's layer and ours compute the same from the same weights, gradients included."""
+    ours, theirs = (one_layer(owner, nodes, segments, continuous) for owner in ("ours", "library"))
+    nn.init.normal_(theirs.w)  # the library starts with constants, which would hide mistakes
+    ours.load_state_dict(from_high_order_layers(theirs.state_dict()))
+    x, results = torch.rand(50, WIDTH) * 2 - 1, []
+    for layer in (ours, theirs):
+        probe = x.clone().requires_grad_()
+        y = layer(probe)
+        weight = ours.weight if layer is ours else theirs.w
+        results.append([y, *torch.autograd.grad(y.square().sum(), [probe, weight])])
+    results[1][2] = results[1][2].permute(1, 2, 0)
+    for a, b in zip(*results, strict=True):
+        difference = float((a - b).abs().max() / b.abs().max())
+        if difference > 1e-3:  # rounding, of which the larger part is the library's
+            raise click.ClickException(
+                f"{ours} differs from the library's by {difference:.1e}, relative to the largest"
+            )
 
 
 def layer_step(layer: nn.Module) -> Callable[[], None]:
@@ -131,6 +153,8 @@ def main(repeats: int, library_repeats: int) -> None:
         for nodes in NODES:
             for segments in SEGMENTS:
                 case = (nodes, segments, continuous)
+                if library:
+                    check_agreement(*case)
                 times = cpu_times({o: layer_step(one_layer(o, *case)) for o in owners}, counts)
                 memory = {"ours": in_fresh_process("ours", *case)}
                 if library and segments == SEGMENTS[0]:  # its memory does not depend on the segments

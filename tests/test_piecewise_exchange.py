@@ -1,10 +1,11 @@
-"""Layers, gradients and refinement beside the library high-order-layers-torch, and weights carried both ways.
+"""Weights from and to high-order-layers-torch: its layout means the same function here.
 
-The comparisons need version 2.6.0 of that library (`pip install --no-deps high-order-layers-torch==2.6.0`) and skip
-without it; the plain loops of `test_piecewise_layers.py` stand in every run.
+Each function is written out in loops over that library's layout: `w` [O, I, V] of a layer, torch's layout of a
+convolution with V values a channel. `benchmarks/piecewise.py` compares with the library itself.
 """
 
-import importlib
+from itertools import product
+from math import prod
 from typing import Any
 
 import pytest
@@ -13,9 +14,7 @@ from torch import Tensor, nn
 
 from frugal.piecewise import (
     BasisConvolution,
-    FixedRotation,
     Fourier,
-    FourierBasis,
     PiecewiseBasis,
     PiecewisePolynomial,
     Polynomial,
@@ -24,16 +23,9 @@ from frugal.piecewise import (
     Switch,
     from_high_order_layers,
     normalisation,
-    refined,
-    smoothed,
     to_high_order_layers,
 )
-from frugal.training.optimizers import SparseLion
-
-
-@pytest.fixture(scope="module")
-def peer() -> Any:
-    return pytest.importorskip("high_order_layers_torch.layers", reason="high-order-layers-torch is not installed")
+from piecewise_loops import edge_by_loops, functions_by_loops
 
 
 @pytest.fixture(autouse=True)
@@ -41,190 +33,112 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-def assert_same(ours: nn.Module, theirs: nn.Module, x: Tensor, tolerance: float = 1e-5) -> None:
-    """Outputs, input gradients and weight gradients agree relative to the largest."""
-    ours.load_state_dict(from_high_order_layers(theirs.state_dict()))
-    results = []
-    for module in (ours, theirs):
-        module.zero_grad()
-        probe = x.clone().requires_grad_()
-        y = module(probe)
-        y.backward(torch.linspace(-1, 1, y.numel()).view(y.shape))
-        gradients = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
-        results.append([y, probe.grad, gradients])
-    (y, dx, dw), (their_y, their_dx, their_gradients) = results
-    for a, b in [(y, their_y), (dx, their_dx)]:
-        assert b is None or (a - b).abs().max() <= tolerance * b.abs().max()
-    for name, b in from_high_order_layers(their_gradients).items():
-        assert (dw[name] - b).abs().max() <= tolerance * b.abs().max()
-
-
-def with_normal_weights(module: nn.Module) -> nn.Module:
-    """The library starts with constants, which would hide most mistakes."""
-    for parameter in module.parameters():
-        nn.init.normal_(parameter)
-    return module
+def normal(*shape: int) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64)
 
 
 def inputs(*shape: int) -> Tensor:
-    return torch.rand(shape) * 2 - 1
+    return torch.rand(shape, dtype=torch.float64) * 2 - 1
+
+
+def loaded(module: Any, state: dict[str, Tensor]) -> Any:
+    """The module in float64 with a state of that library."""
+    module.double().load_state_dict(from_high_order_layers(state))
+    return module
+
+
+def sums_by_loops(basis: PiecewiseBasis, x: Tensor, w: Tensor) -> Tensor:
+    """y_bo = sum_i f_oi(x_bi) for w [O, I, V]."""
+    y = torch.zeros(len(x), len(w), dtype=x.dtype)
+    for b, o, i in product(range(len(x)), range(len(w)), range(x.shape[1])):
+        y[b, o] += edge_by_loops(basis, x[b, i].item(), w[o, i].tolist())
+    return y
 
 
 @pytest.mark.parametrize("kernel", ["dense", "gather", "reference"])
 @pytest.mark.parametrize(
-    ("continuous", "nodes", "segments"),
+    "basis",
     [
-        (False, 1, 5),  # there are no continuous constants
-        *((c, *size) for c in (True, False) for size in ((2, 1), (2, 2), (3, 8), (4, 32), (5, 3), (8, 150))),
+        PiecewiseBasis(2, 1),
+        PiecewiseBasis(3, 8),
+        PiecewiseBasis(8, 150),
+        PiecewiseBasis(1, 5, continuous=False),
+        PiecewiseBasis(4, 32, continuous=False),
     ],
 )
-def test_piecewise_layers_agree(peer: Any, nodes: int, segments: int, continuous: bool, kernel: Any) -> None:
-    make = peer.PiecewisePolynomial if continuous else peer.PiecewiseDiscontinuousPolynomial
-    theirs = with_normal_weights(make(nodes, 6, 4, segments=segments))
-    ours = PiecewisePolynomial(6, 4, nodes, segments, continuous=continuous, kernel=kernel)
-    # At 8 nodes in 150 segments the two differ by their rounding, of which the larger part is the library's.
-    assert_same(ours, theirs, inputs(20, 6), tolerance=2e-4 if nodes == 8 else 1e-5)
-
-
-@pytest.mark.parametrize("periodicity", [2.0, 1.5])
-def test_mirrored_inputs_agree(peer: Any, periodicity: float) -> None:
-    theirs = with_normal_weights(peer.PiecewisePolynomial(3, 6, 4, segments=4, periodicity=periodicity))
-    assert_same(PiecewisePolynomial(6, 4, 3, 4, periodicity=periodicity), theirs, inputs(20, 6) * 3)
-
-
-def test_outside_the_domain_the_polynomials_agree(peer: Any) -> None:
-    theirs = with_normal_weights(peer.PiecewisePolynomial(3, 6, 4, segments=4))
-    assert_same(PiecewisePolynomial(6, 4, 3, 4), theirs, inputs(20, 6) * 2)
-
-
-@pytest.mark.parametrize("continuous", [True, False])
-def test_product_forms_agree(peer: Any, continuous: bool) -> None:
-    make = peer.PiecewisePolynomialProd if continuous else peer.PiecewiseDiscontinuousPolynomialProd
-    theirs = with_normal_weights(make(3, 5, 4, segments=3))
-    assert_same(PiecewisePolynomial(5, 4, 3, 3, continuous=continuous, form="product"), theirs, inputs(20, 5))
-
-
-def test_polynomial_product_agrees(peer: Any) -> None:
-    product = importlib.import_module("high_order_layers_torch.LagrangePolynomial").LagrangePolyFlatProd(4)
-    ours, x = Polynomial(5, 3, 4, form="product"), inputs(20, 5)
-    nn.init.normal_(ours.weight)
-    torch.testing.assert_close(ours(x), product.interpolate(x, ours.weight.permute(2, 0, 1)), rtol=1e-5, atol=1e-4)
+def test_a_layers_weights_mean_the_same_function(basis: PiecewiseBasis, kernel: Any) -> None:
+    w, x = normal(4, 3, basis.values_per_edge), inputs(5, 3) * 1.2  # a few outside the domain
+    layer = PiecewisePolynomial(3, 4, basis.nodes, basis.segments, continuous=basis.continuous, kernel=kernel)
+    torch.testing.assert_close(loaded(layer, {"w": w})(x), sums_by_loops(basis, x, w), rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
-def test_product_layers_agree(peer: Any, alpha: float) -> None:
-    assert_same(Product(5, 4, alpha=alpha), with_normal_weights(peer.Product(5, 4, alpha=alpha)), inputs(20, 5))
+def test_a_product_layers_weights_mean_the_same_function(alpha: float) -> None:
+    weight, bias, x = normal(4, 3), normal(4), inputs(5, 3)
+    expected = torch.zeros(5, 4, dtype=torch.float64)
+    for b, o in product(range(5), range(4)):
+        edges = [float(weight[o, i] * x[b, i]) for i in range(3)]
+        expected[b, o] = prod(1 + edge for edge in edges) - 1 - (1 - alpha) * sum(edges) + float(bias[o])
+    torch.testing.assert_close(loaded(Product(3, 4, alpha=alpha), {"weight": weight, "bias": bias})(x), expected)
 
 
-@pytest.mark.parametrize("nodes", [1, 2, 5, 8])
-def test_polynomials_agree(peer: Any, nodes: int) -> None:
-    assert_same(Polynomial(6, 4, nodes), with_normal_weights(peer.Polynomial(nodes, 6, 4)), inputs(20, 6), 3e-5)
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_in_several_coordinates_the_last_runs_fastest(dimensions: int) -> None:
+    axis, x = PiecewiseBasis(3), inputs(4, 2, dimensions)
+    w = normal(5, 2, 3**dimensions)
+    expected = torch.zeros(4, 5, dtype=torch.float64)
+    for b, o, i in product(range(4), range(5), range(2)):
+        values = [functions_by_loops(axis, x[b, i, d].item()) for d in range(dimensions)]
+        for place, numbers in enumerate(product(range(3), repeat=dimensions)):
+            term = prod(values[d][number] for d, number in enumerate(numbers))
+            expected[b, o] += w[o, i, place] * term
+    torch.testing.assert_close(loaded(PolynomialND(2, 5, 3, dimensions), {"w": w})(x), expected)
 
 
-@pytest.mark.parametrize("terms", [1, 2, 5])
-def test_fourier_series_agree(peer: Any, terms: int) -> None:
-    theirs = with_normal_weights(peer.FourierSeries(terms, 6, 4, length=2.0))
-    assert_same(Fourier(6, 4, terms), theirs, inputs(20, 6))
-
-
-@pytest.mark.parametrize("dimensions", [2, 3, 4, 5])
-def test_layers_in_several_coordinates_agree(peer: Any, dimensions: int) -> None:
-    theirs = with_normal_weights(getattr(peer, f"Polynomial{dimensions}D")(3, 4, 5))
-    assert_same(PolynomialND(4, 5, 3, dimensions), theirs, inputs(10, 4, dimensions))
-
-
-@pytest.mark.filterwarnings("ignore:non-inplace resize")
-@pytest.mark.parametrize(
-    ("kind", "basis"),
-    [
-        ("polynomial1d", PiecewiseBasis(3)),
-        ("continuous1d", PiecewiseBasis(3, 4)),
-        ("discontinuous1d", PiecewiseBasis(3, 4, continuous=False)),
-        ("polynomial2d", PiecewiseBasis(3)),
-        ("continuous2d", PiecewiseBasis(3, 4)),
-        ("discontinuous2d", PiecewiseBasis(3, 4, continuous=False)),
-        ("fourier2d", FourierBasis(3)),
-    ],
-)
+@pytest.mark.parametrize("basis", [PiecewiseBasis(3), PiecewiseBasis(3, 4), PiecewiseBasis(2, 12, continuous=False)])
 @pytest.mark.parametrize("padding", [0, 1])
-def test_convolutions_agree(peer: Any, kind: str, basis: Any, padding: int) -> None:
-    sizes = {"in_channels": 2, "out_channels": 4, "kernel_size": 3, "stride": 2, "padding": padding}
-    theirs = with_normal_weights(peer.high_order_convolution_layers(kind, n=3, segments=4, **sizes))
-    dimensions = int(kind[-2])
-    ours = BasisConvolution(2, 4, 3, basis, dimensions=dimensions, stride=2, padding=padding)
-    assert_same(ours, theirs, inputs(3, 2, *[9] * dimensions))
+@pytest.mark.parametrize("dimensions", [1, 2])
+def test_a_convolutions_weights_mean_the_same_function(basis: PiecewiseBasis, padding: int, dimensions: int) -> None:
+    values, size, stride = basis.values_per_edge, 5, 2
+    weight, x = normal(3, 2 * values, *[3] * dimensions), inputs(2, 2, *[size] * dimensions)
+    places = (size + 2 * padding - 3) // stride + 1
+    expected = torch.zeros(2, 3, *[places] * dimensions, dtype=torch.float64)
+    for b, o, c in product(range(2), range(3), range(2)):
+        for place in product(range(places), repeat=dimensions):
+            for tap in product(range(3), repeat=dimensions):
+                at = [p * stride + t - padding for p, t in zip(place, tap, strict=True)]
+                if all(0 <= a < size for a in at):  # padding gives nothing
+                    w = [weight[o, c * values + v, *tap].item() for v in range(values)]
+                    expected[b, o, *place] += edge_by_loops(basis, x[b, c, *at].item(), w)
+    layer = BasisConvolution(2, 3, 3, basis, dimensions=dimensions, stride=stride, padding=padding)
+    torch.testing.assert_close(loaded(layer, {"conv.weight": weight})(x), expected)
 
 
-def test_transposed_convolution_agrees(peer: Any) -> None:
-    sizes = {"in_channels": 2, "out_channels": 4, "kernel_size": 3, "stride": 2, "padding": 1}
-    theirs = with_normal_weights(peer.high_order_convolution_transpose_layers("continuous2d", n=3, segments=4, **sizes))
-    ours = BasisConvolution(2, 4, 3, PiecewiseBasis(3, 4), dimensions=2, stride=2, padding=1, transposed=True)
-    assert_same(ours, theirs, inputs(3, 2, 5, 5))
+def test_a_transposed_convolutions_weights_mean_the_same_function() -> None:
+    basis, stride, padding, size = PiecewiseBasis(3, 4), 2, 1, 4
+    values = basis.values_per_edge
+    weight, x = normal(2 * values, 3, 3), inputs(2, 2, size)
+    length = (size - 1) * stride + 3 - 2 * padding
+    expected = torch.zeros(2, 3, length, dtype=torch.float64)
+    for b, o, c, place, tap in product(range(2), range(3), range(2), range(size), range(3)):
+        at = place * stride + tap - padding
+        if 0 <= at < length:
+            w = [weight[c * values + v, o, tap].item() for v in range(values)]
+            expected[b, o, at] += edge_by_loops(basis, x[b, c, place].item(), w)
+    layer = BasisConvolution(2, 3, 3, basis, stride=stride, padding=padding, transposed=True)
+    torch.testing.assert_close(loaded(layer, {"conv.weight": weight})(x), expected)
 
 
-@pytest.mark.parametrize(("kind", "name"), [("maxabs", "MaxAbs"), ("maxcenter", "MaxCenter")])
-def test_normalisations_agree(peer: Any, kind: Any, name: str) -> None:
-    x = torch.randn(5, 7)
-    torch.testing.assert_close(normalisation(kind, 7)(x), getattr(peer, f"{name}NormalizationLast")()(x))
-
-
-@pytest.mark.parametrize("normalise", [True, False])
-def test_fixed_rotations_agree(peer: Any, normalise: bool) -> None:
-    layer, width = peer.fixed_rotation_layer(3, rotations=4, normalize=normalise)
-    ours, x = FixedRotation(3, 4, normalise=normalise), inputs(5, 3)
-    assert ours.out_features == width
-    torch.testing.assert_close(ours(x), layer(x))
-
-
-def test_refinement_and_smoothing_agree(peer: Any) -> None:
-    layers = importlib.import_module("high_order_layers_torch.PolynomialLayers")
-    coarse = with_normal_weights(peer.PiecewisePolynomial(3, 2, 3, segments=4))
-    ours = PiecewisePolynomial(2, 3, 3, 4)
-    ours.load_state_dict(from_high_order_layers(coarse.state_dict()))
-    for nodes, segments, refine in [(5, 4, "interpolate_polynomial_layer"), (3, 12, "refine_polynomial_layer")]:
-        fine = peer.PiecewisePolynomial(nodes, 2, 3, segments=segments)
-        getattr(layers, refine)(coarse, fine)
-        expected = from_high_order_layers(fine.state_dict())["weight"]
-        torch.testing.assert_close(refined(ours, nodes=nodes, segments=segments).weight, expected, rtol=0, atol=1e-5)
-    broken = with_normal_weights(peer.PiecewiseDiscontinuousPolynomial(3, 2, 3, segments=4))
-    ours = PiecewisePolynomial(2, 3, 3, 4, continuous=False)
-    ours.load_state_dict(from_high_order_layers(broken.state_dict()))
-    layers.smooth_discontinuous_layer(broken, 0.4)
-    expected = from_high_order_layers(broken.state_dict())["weight"]
-    torch.testing.assert_close(smoothed(ours, 0.4).weight, expected)
-
-
-def test_a_whole_network_agrees(peer: Any) -> None:
-    networks = pytest.importorskip("high_order_layers_torch.networks", reason="its networks need pytorch-lightning")
-    theirs = networks.HighOrderMLP(
-        layer_type="continuous", n=2, in_width=16, out_width=12, hidden_layers=1, hidden_width=10,
-        in_segments=128, hidden_segments=2, out_segments=4, normalization=peer.MaxAbsNormalizationLast,
-    )  # fmt: skip
-    with_normal_weights(theirs)
-    model = nn.Sequential(
-        PiecewisePolynomial(16, 10, 2, 128),
-        normalisation("maxabs", 10),
-        PiecewisePolynomial(10, 10, 2, 2),
-        normalisation("maxabs", 10),
-        PiecewisePolynomial(10, 12, 2, 4),
+def test_a_whole_networks_weights_mean_the_same_function() -> None:
+    first, second = PiecewiseBasis(2, 128), PiecewiseBasis(3, 2)
+    state = {"0.w": normal(5, 4, 129), "2.w": normal(3, 5, 5)}
+    network = nn.Sequential(
+        PiecewisePolynomial(4, 5, 2, 128), normalisation("maxabs", 5), PiecewisePolynomial(5, 3, 3, 2)
     )
-    assert_same(nn.ModuleDict({"model": model})["model"], theirs.model, inputs(30, 16))
-
-
-def test_sparse_lion_steps_agree(peer: Any) -> None:
-    """Without weight decay, which in the library scales a copy of the weights."""
-    theirs = importlib.import_module("high_order_layers_torch.sparse_optimizers").SparseLion
-    results = []
-    for kind in (SparseLion, theirs):
-        torch.manual_seed(1)
-        layer = PiecewisePolynomial(4, 3, 3, 20)
-        optimizer = kind(layer.parameters(), lr=0.01, betas=(0.9, 0.99))
-        for _ in range(5):
-            optimizer.zero_grad()
-            layer(torch.rand(2, 4) * 2 - 1).square().sum().backward()
-            optimizer.step()
-        results.append(layer.weight.detach())
-    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-7)
+    x = inputs(6, 4)
+    hidden = sums_by_loops(first, x, state["0.w"])
+    hidden = hidden / (hidden.abs().amax(1, keepdim=True) + 1e-6)
+    torch.testing.assert_close(loaded(network, state)(x), sums_by_loops(second, hidden, state["2.w"]))
 
 
 def test_weights_come_back_from_the_round_trip_unchanged() -> None:

@@ -25,6 +25,7 @@ from frugal.piecewise import (
 )
 from frugal.piecewise.layers import kernels
 from frugal.piecewise.networks import layer_of_kind
+from piecewise_loops import layer_by_loops
 
 KERNELS = ["dense", "gather", "reference"]
 
@@ -40,42 +41,6 @@ def bases(draw: st.DrawFn, most_nodes: int = 6, most_segments: int = 7) -> Piece
         periodicity=draw(st.sampled_from([None, 2.0])),
         linear_extrapolation=draw(st.booleans()),
     )
-
-
-def edge_by_loops(basis: PiecewiseBasis, x: float, w: list[float]) -> float:
-    """The value of one edge, in floats and loops, from the definition alone."""
-    if basis.periodicity is not None:
-        period = basis.periodicity
-        x = (x + period / 2) % (2 * period)
-        x = (2 * period - x if x > period else x) - period / 2
-    n, half = basis.nodes, basis.length / 2
-    nodes = [-math.cos(math.pi * j / (n - 1)) for j in range(n)] if n > 1 else [0.0]
-    k = min(max(math.floor(basis.segments * (x + half) / basis.length), 0), basis.segments - 1)
-    left = -half + k * basis.length / basis.segments
-    t = 2 * (x - left) * basis.segments / basis.length - 1
-    values = [w[k * (n - 1 if basis.continuous else n) + j] for j in range(n)]
-
-    def polynomial(t: float) -> float:
-        total = 0.0
-        for j in range(n):
-            factors = [(t - nodes[m]) / (nodes[j] - nodes[m]) for m in range(n) if m != j]
-            total += values[j] * math.prod(factors)
-        return total
-
-    if basis.linear_extrapolation and abs(t) > 1:
-        end, step = math.copysign(1, t), 1e-5
-        slope = (polynomial(end + step) - polynomial(end - step)) / (2 * step)
-        return polynomial(end) + slope * (t - end)
-    return polynomial(t)
-
-
-def layer_by_loops(basis: PiecewiseBasis, x: Tensor, weight: Tensor) -> Tensor:
-    result = torch.zeros(x.shape[0], weight.shape[2], dtype=x.dtype)
-    for b in range(x.shape[0]):
-        for i in range(x.shape[1]):
-            for o in range(weight.shape[2]):
-                result[b, o] += edge_by_loops(basis, x[b, i].item(), weight[i, :, o].tolist())
-    return result
 
 
 def double_layer(basis: PiecewiseBasis | FourierBasis | TensorProductBasis, kernel: str = "auto") -> BasisLayer:

@@ -154,6 +154,28 @@ def test_the_recurrence_has_the_right_derivatives() -> None:
     assert torch.autograd.gradgradcheck(linear_recurrence, (a, b))
 
 
+def test_mamba_is_that_of_mambapy() -> None:
+    from mambapy.mamba import Mamba, MambaConfig
+
+    torch.manual_seed(0)
+    ours = preset("mamba", width=20, blocks=2, state=4).build(30).double()
+    theirs = Mamba(MambaConfig(d_model=20, n_layers=2, d_state=4)).double()
+    for block, norm, layer in zip(ours.blocks, ours.norms, theirs.layers, strict=False):
+        for weight in (norm.weight, block.skip, block.log_decay):
+            torch.nn.init.uniform_(weight)
+        layer.norm.weight, mixer = norm.weight, layer.mixer
+        mixer.in_proj, mixer.conv1d.weight, mixer.conv1d.bias = (
+            block.enter,
+            block.convolution.weight,
+            block.convolution.bias,
+        )
+        mixer.x_proj, mixer.dt_proj.weight, mixer.dt_proj.bias = block.select, block.step.weight, block.step_bias
+        mixer.A_log, mixer.D, mixer.out_proj = block.log_decay, block.skip, block.leave
+    window = codes(3, 9) % 30
+    vectors = ours.norms[-1](theirs(ours.embedding(window)))
+    torch.testing.assert_close(ours(window), vectors @ ours.embedding.weight.t())
+
+
 def test_mambas_state_does_not_grow() -> None:
     model = piecewise("mamba", width=8, blocks=2, state=4)
     tokens = torch.zeros(1, 30, dtype=torch.int64)
