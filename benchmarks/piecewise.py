@@ -7,8 +7,8 @@ The library is compared with where it can be imported, for example after
 
 Every time is the median CPU time of forward and backward, input gradient included, on one thread, so that a busy
 machine disturbs it little; the layers of a row take turns, so that it disturbs them alike. Peak memory is what a
-fresh process adds to its inputs, weights and their gradients. Before a layer is timed, outputs and gradients are compared
-with the library's for the same weights; a difference beyond rounding ends the run. Results:
+fresh process adds to its inputs, weights and their gradients. Before a layer is timed, its outputs and gradients are
+compared with the library's for the same weights; a difference beyond rounding ends the run. Results:
 benchmarks/results/piecewise.json.
 """
 
@@ -62,9 +62,7 @@ def check_agreement(nodes: int, segments: int, continuous: bool) -> None:
     for a, b in zip(*results, strict=True):
         difference = float((a - b).abs().max() / b.abs().max())
         if difference > 1e-3:  # rounding, of which the larger part is the library's
-            raise click.ClickException(
-                f"{ours} differs from the library's by {difference:.1e}, relative to the largest"
-            )
+            raise click.ClickException(f"{ours}: differs from the library's by {difference:.1e} of the largest")
 
 
 def layer_step(layer: nn.Module) -> Callable[[], None]:

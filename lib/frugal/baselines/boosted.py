@@ -28,6 +28,12 @@ class BoostedTrees(LanguageModel):
         context_length: characters of context. A text may have any length, so that the attribute of this name, which
             limits what is scored at once, stays None.
         tokenizer: one token per character.
+
+    >>> from frugal.corpora import CharTokenizer
+    >>> model = BoostedTrees(2, CharTokenizer("abc")).fit(["abc" * 100], rounds=2, threads=1)
+    >>> tokens = model.tokenizer.encode("ab")[None]
+    >>> model.tokenizer.decode(model.log_probabilities(tokens)[0, -1].argmax()[None])
+    'c'
     """
 
     def __init__(self, context_length: int, tokenizer: Tokenizer) -> None:
@@ -50,7 +56,11 @@ class BoostedTrees(LanguageModel):
         threads: int = 0,
         seed: int = 0,
     ) -> Self:
-        """Train on documents, at most the first `most` characters of them; `threads=0` uses all cores."""
+        """Train on documents, at most the first `most` characters of them; `threads=0` uses all cores.
+
+        Raises:
+            InputError: there is no text.
+        """
         import lightgbm  # takes a second to import
 
         encoded = encode_documents(self.tokenizer, documents)

@@ -55,8 +55,11 @@ class NGram(LanguageModel):
         order: longest n-gram counted; predictions look back on `order - 1` tokens.
         tokenizer: any tokeniser.
 
-    Example:
-        >>> model = NGram(5, CharTokenizer.ascii()).fit(["the cat sat on the mat"])
+    >>> from frugal.corpora import CharTokenizer
+    >>> model = NGram(3, CharTokenizer.ascii()).fit(["the cat sat on the mat"])
+    >>> tokens = model.tokenizer.encode("th")[None]
+    >>> model.tokenizer.decode(model.log_probabilities(tokens)[0, -1].argmax()[None])  # after "th"
+    'e'
     """
 
     def __init__(self, order: int, tokenizer: Tokenizer) -> None:

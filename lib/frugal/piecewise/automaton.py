@@ -22,6 +22,16 @@ class Automaton:
     Args:
         shape: of a window network, such as `preset("small", context_length=10)`.
         tokenizer: one code per token: a `CharTokenizer`.
+
+    Raises:
+        InputError: the shape is of a network that reads on without end.
+
+    >>> from frugal.corpora import CharTokenizer
+    >>> from frugal.piecewise import preset
+    >>> automaton = Automaton(preset("small", context_length=4), CharTokenizer("ab"))
+    >>> rounds = automaton.run("abba", 3)
+    >>> rounds[0], [len(text) for text in rounds]
+    ('abba', [4, 4, 4, 4])
     """
 
     def __init__(self, shape: Shape, tokenizer: Tokenizer) -> None:

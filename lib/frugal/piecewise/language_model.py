@@ -24,8 +24,14 @@ class PiecewiseLM(LanguageModel):
         tokenizer: one code per token: a `CharTokenizer`.
         device: "cpu" or "cuda".
 
-    Example:
-        >>> model = PiecewiseLM(preset("small", context_length=8), CharTokenizer.ascii())
+    >>> from frugal.corpora import CharTokenizer
+    >>> from frugal.piecewise import preset
+    >>> model = PiecewiseLM(preset("small", context_length=8), CharTokenizer.ascii())
+    >>> model.parameter_count
+    34540
+    >>> tokens = model.tokenizer.encode("a text of any length")[None]
+    >>> tuple(model.log_probabilities(tokens).shape)
+    (1, 20, 130)
     """
 
     def __init__(self, shape: Shape, tokenizer: Tokenizer, *, device: str = "cpu") -> None:

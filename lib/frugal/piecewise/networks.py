@@ -42,6 +42,14 @@ class Shape(ABC):
 
     Attributes:
         context_length: characters of a training example; all that a window network sees of a text.
+
+    Raises:
+        InputError: `context_length` is not positive, or the fields do not go together.
+
+    >>> from frugal.piecewise import preset
+    >>> network = preset("small", context_length=8).build(characters=128)
+    >>> tuple(network(torch.zeros(5, 8, dtype=torch.int64)).shape)  # logits of the next character
+    (5, 128)
     """
 
     context_length: int = 16
@@ -62,6 +70,12 @@ class CharacterNetwork(nn.Module, ABC):
         predicts_all: whether `forward` predicts after each of the characters, [B, T] to [B, T, V], or only after the
             last of a window, [B, context_length] to [B, V].
         context_length: as in `Shape`.
+
+    >>> from frugal.piecewise import preset
+    >>> network = preset("mamba", width=8, blocks=1).build(characters=128)
+    >>> logits, state = network.advance(torch.zeros(5, 3, dtype=torch.int64), network.start(5, padding=0))
+    >>> network.predicts_all, tuple(logits.shape)
+    (True, (5, 3, 128))
     """
 
     predicts_all: bool

@@ -50,6 +50,10 @@ def preset(name: str, **changes: Any) -> Shape:
 
     Raises:
         InputError: there is no such preset, or its shape has no such field.
+
+    >>> shape = preset("large_single_layer", context_length=8, width=50)
+    >>> shape.context_length, shape.width, shape.kind
+    (8, 50, 'continuous')
     """
     if name not in PRESETS:
         near = get_close_matches(name, PRESETS, n=1)
@@ -66,6 +70,9 @@ def read_settings(settings: Iterable[str]) -> dict[str, Any]:
 
     Raises:
         InputError: one has no name or no value.
+
+    >>> read_settings(["segments=4", "schedule=exponential"])
+    {'segments': 4, 'schedule': 'exponential'}
     """
     result: dict[str, Any] = {}
     for setting in settings:
@@ -84,6 +91,9 @@ def preset_of_size(name: str, weights: int, characters: int, **changes: Any) -> 
 
     Raises:
         InputError: not even the narrowest net is so small.
+
+    >>> preset_of_size("no_hidden_layer", 10_000, characters=50, context_length=2).width
+    32
     """
 
     def count(width: int) -> int:

@@ -29,6 +29,12 @@ class Windows:
 
     Raises:
         InputError: there is no example.
+
+    >>> from frugal.corpora import CharTokenizer
+    >>> tokenizer = CharTokenizer("abc")
+    >>> inputs, targets = Windows.sequence(tokenizer, ["abcab"], context_length=2)[2:]
+    >>> [(tokenizer.decode(row), tokenizer.decode(target[None])) for row, target in zip(inputs, targets)]
+    [('ab', 'c'), ('bc', 'a'), ('ca', 'b')]
     """
 
     def __init__(
@@ -108,6 +114,11 @@ class Batches:
         repeats: how often each example comes.
         random_fraction: share of the input characters that are replaced by random ones, in places drawn anew.
         characters: how many there are to draw from.
+
+    >>> from frugal.corpora import CharTokenizer
+    >>> windows = Windows.sequence(CharTokenizer("abc"), ["abcab"], context_length=2)
+    >>> [tuple(inputs.shape) for inputs, targets in Batches(windows, size=3)]
+    [(3, 2), (2, 2)]
     """
 
     windows: Windows
@@ -146,6 +157,9 @@ def as_numbers(inputs: Tensor, characters: int = 128, axis: Literal["none", "cha
 
     With an axis for channels, [B, 1, T], they fit a convolution; with one for what is known of a character, [B, T, 1],
     a network that sees characters one by one.
+
+    >>> as_numbers(torch.tensor([[0, 127]]))
+    tensor([[-0.9922,  0.9922]])
     """
     numbers = positions_of_codes(inputs, characters, torch.float32)
     if axis == "none":

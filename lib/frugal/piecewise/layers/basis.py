@@ -19,7 +19,11 @@ from frugal.errors import InputError
 
 
 class Basis(ABC):
-    """Functions phi_0 ... phi_{V-1} of an input that has one number, or `dimensions` of them on a last axis."""
+    """Functions phi_0 ... phi_{V-1} of an input that has one number, or `dimensions` of them on a last axis.
+
+    >>> PiecewiseBasis(nodes=3, segments=4).values_per_edge, FourierBasis(terms=5).values_per_edge
+    (9, 5)
+    """
 
     dimensions: int = 1
 
@@ -64,6 +68,17 @@ class PiecewiseBasis(LocalBasis):
 
     An x on an interior knot belongs to the segment on its right. Outside the domain the end segment's polynomial goes
     on, or its tangent if `linear_extrapolation`; `periodicity` P instead mirrors x into [-P/2, P/2], with period 2P.
+
+    Raises:
+        InputError: too few nodes, no segment, or a length or period that is not positive.
+
+    >>> import torch
+    >>> basis = PiecewiseBasis(nodes=2, segments=2)  # straight lines on [-1, 0] and [0, 1]
+    >>> basis.values_per_edge, basis.node_positions.tolist()
+    (3, [-1.0, 0.0, 1.0])
+    >>> basis.expand(torch.tensor([-1.0, 0.5]))
+    tensor([[1.0000, 0.0000, 0.0000],
+            [0.0000, 0.5000, 0.5000]])
     """
 
     nodes: int
@@ -182,7 +197,12 @@ def end_slopes(nodes: tuple[float, ...]) -> list[tuple[float, float]]:
 
 @dataclass(frozen=True)
 class FourierBasis(Basis):
-    """1/2, sin(2 pi x/L), cos(2 pi x/L), sin(4 pi x/L), ...: the first `terms` of a Fourier series of period L."""
+    """1/2, sin(2 pi x/L), cos(2 pi x/L), sin(4 pi x/L), ...: the first `terms` of a Fourier series of period L.
+
+    >>> import torch
+    >>> FourierBasis(terms=3, length=2.0).expand(torch.tensor([0.5])).round(decimals=3).abs()
+    tensor([[0.5000, 1.0000, 0.0000]])
+    """
 
     terms: int
     length: float = 2.0
@@ -208,7 +228,13 @@ class FourierBasis(Basis):
 
 @dataclass(frozen=True)
 class TensorProductBasis(LocalBasis):
-    """Products of one `axis` basis in each of several coordinates; the last coordinate runs fastest. Input [..., D]."""
+    """Products of one `axis` basis in each of several coordinates; the last coordinate runs fastest. Input [..., D].
+
+    >>> import torch
+    >>> plane = TensorProductBasis(PiecewiseBasis(nodes=2), dimensions=2)  # bilinear: a value at each corner
+    >>> plane.expand(torch.tensor([-1.0, 1.0])).abs()
+    tensor([0., 1., 0., 0.])
+    """
 
     axis: PiecewiseBasis
     dimensions: int

@@ -27,6 +27,11 @@ class BasisConvolution(nn.Module):
     round. Padding adds taps whose edges give zero. The weight has torch's layout, each channel taking V places:
     [out_channels, in_channels * V, kernel ...], or [in_channels * V, out_channels, kernel ...] when transposed.
     With form="product" the edges of a patch join as those of a `BasisLayer` do.
+
+    >>> from frugal.piecewise import PiecewiseBasis
+    >>> layer = BasisConvolution(2, 4, 3, PiecewiseBasis(nodes=3, segments=2), stride=2)
+    >>> tuple(layer.weight.shape), tuple(layer(torch.rand(7, 2, 9)).shape)
+    ((4, 10, 3), (7, 4, 4))
     """
 
     def __init__(

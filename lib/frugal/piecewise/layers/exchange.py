@@ -13,6 +13,10 @@ def from_high_order_layers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     `w` [O, I, V] becomes `weight` [I, V, O], `conv.weight` becomes `weight`, the unused `result` is left out; all else,
     such as layer norms, is passed on as it is.
+
+    >>> import torch
+    >>> {name: tuple(value.shape) for name, value in from_high_order_layers({"0.w": torch.rand(6, 8, 5)}).items()}
+    {'0.weight': (8, 5, 6)}
     """
     result = {}
     for name, value in state.items():
@@ -32,6 +36,11 @@ def to_high_order_layers(module: nn.Module) -> dict[str, Tensor]:
     """Return the state of `module` under that library's names: the inverse of `from_high_order_layers`.
 
     The library's unused parameter `result` is not made up: load with strict=False where it has one.
+
+    >>> from frugal.piecewise import PiecewisePolynomial
+    >>> state = to_high_order_layers(PiecewisePolynomial(8, 6, nodes=3, segments=2))
+    >>> {name: tuple(value.shape) for name, value in state.items()}
+    {'w': (6, 8, 5)}
     """
     state = module.state_dict()
     for prefix, layer in module.named_modules():

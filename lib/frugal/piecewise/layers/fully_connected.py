@@ -30,6 +30,11 @@ class BasisLayer(nn.Module):
 
     initialize: "uniform" draws every weight from U(-1/I, 1/I); "linear" makes every edge a random line, slope and
     offset from U(-1/2, 1/2); "constant" makes every edge a constant from U(0, 1/I), whose input gradient is zero.
+
+    >>> from frugal.piecewise import FourierBasis
+    >>> layer = BasisLayer(2, 3, FourierBasis(terms=5))
+    >>> tuple(layer.weight.shape), tuple(layer(torch.rand(7, 2)).shape)
+    ((2, 5, 3), (7, 3))
     """
 
     def __init__(
@@ -123,7 +128,13 @@ class PiecewisePolynomial(BasisLayer):
 
 
 class Polynomial(PiecewisePolynomial):
-    """A layer whose every edge is one polynomial with `nodes` nodes on the whole domain: one segment."""
+    """A layer whose every edge is one polynomial with `nodes` nodes on the whole domain: one segment.
+
+    >>> layer = Polynomial(1, 1, nodes=3)
+    >>> layer.weight.data = torch.tensor([[[1.0], [0.0], [1.0]]])  # at -1, 0 and 1: the square
+    >>> layer(torch.tensor([[0.5]])).item()
+    0.25
+    """
 
     def __init__(
         self,
@@ -160,6 +171,10 @@ class PolynomialND(BasisLayer):
 
     Input [..., in_features, dimensions]. Weights [in_features, V ** dimensions, out_features], the last coordinate
     running fastest.
+
+    >>> layer = PolynomialND(4, 3, nodes=2, dimensions=2)
+    >>> tuple(layer.weight.shape), tuple(layer(torch.rand(7, 4, 2)).shape)
+    ((4, 4, 3), (7, 3))
     """
 
     def __init__(
@@ -185,7 +200,11 @@ class PolynomialND(BasisLayer):
 
 
 class Fourier(BasisLayer):
-    """A layer whose every edge is a Fourier series of `terms` terms and period `length`."""
+    """A layer whose every edge is a Fourier series of `terms` terms and period `length`.
+
+    >>> tuple(Fourier(2, 3, terms=5).weight.shape)
+    (2, 5, 3)
+    """
 
     def __init__(
         self,
@@ -203,7 +222,13 @@ class Fourier(BasisLayer):
 class Product(nn.Module):
     """y_o = prod_i (1 + w_oi x_i) - 1 - (1 - alpha) sum_i w_oi x_i + bias_o: a linear layer joined by products.
 
-    alpha=0 takes the linear part away. Input [..., in_features], output [..., out_features].
+    These are multiplicative units. alpha=0 takes the linear part away. Input [..., in_features], output
+    [..., out_features].
+
+    >>> layer = Product(2, 1, alpha=0.0)
+    >>> layer.weight.data, layer.bias.data = torch.tensor([[1.0, 1.0]]), torch.zeros(1)
+    >>> layer(torch.tensor([[3.0, 5.0]])).item()  # only what both inputs do together
+    15.0
     """
 
     def __init__(self, in_features: int, out_features: int, *, alpha: float = 1.0) -> None:
@@ -217,7 +242,13 @@ class Product(nn.Module):
 
 
 class Switch(nn.Module):
-    """The product of the outputs of several layers on the same input: each can switch off features of the others."""
+    """The product of the outputs of several layers on the same input: each can switch off features of the others.
+
+    >>> layers = [nn.Linear(2, 3), nn.Linear(2, 3)]
+    >>> x = torch.rand(5, 2)
+    >>> torch.equal(Switch(layers)(x), layers[0](x) * layers[1](x))
+    True
+    """
 
     def __init__(self, layers: list[nn.Module], normalisation: nn.Module | None = None) -> None:
         super().__init__()
@@ -236,6 +267,9 @@ class FixedRotation(nn.Module):
     From n inputs to n + n (n - 1) (R - 1) features: for inputs i < j and the angles a = pi r / (2 R), 0 < r < R,
     cos(a) x_i + sin(a) x_j and sin(a) x_i - cos(a) x_j, each divided by cos(a) + sin(a) if `normalise`, which keeps
     features in the inputs' domain. Gives polynomials in x_i directions other than the axes.
+
+    >>> FixedRotation(2)(torch.tensor([1.0, 0.5])).tolist()  # x_1, half the sum, half the difference, x_2
+    [1.0, 0.75, 0.25, 0.5]
     """
 
     weight: Tensor

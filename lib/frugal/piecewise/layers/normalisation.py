@@ -10,7 +10,13 @@ Normalisation = Literal["layer", "maxabs", "maxcenter", "none"]
 
 
 def normalisation(kind: Normalisation, features: int) -> nn.Module:
-    """Return the module for a name: its parameters, if it has any, exist from the start."""
+    """Return the module for a name: its parameters, if it has any, exist from the start.
+
+    >>> normalisation("maxabs", 8)
+    MaxAbs()
+    >>> [tuple(weight.shape) for weight in normalisation("layer", 8).parameters()]
+    [(8,), (8,)]
+    """
     match kind:
         case "layer":
             return nn.LayerNorm(features)
@@ -24,7 +30,12 @@ def normalisation(kind: Normalisation, features: int) -> nn.Module:
 
 
 class MaxAbs(nn.Module):
-    """x / (max |x| + eps) over the last axis."""
+    """x / (max |x| + eps) over the last axis.
+
+    >>> import torch
+    >>> MaxAbs()(torch.tensor([1.0, -4.0])).round(decimals=3)
+    tensor([ 0.2500, -1.0000])
+    """
 
     eps = 1e-6
 
@@ -33,7 +44,12 @@ class MaxAbs(nn.Module):
 
 
 class MaxCenter(nn.Module):
-    """(x - middle) / (max x - middle + eps) over the last axis, where middle = (max x + min x) / 2."""
+    """(x - middle) / (max x - middle + eps) over the last axis, where middle = (max x + min x) / 2.
+
+    >>> import torch
+    >>> MaxCenter()(torch.tensor([1.0, 2.0, 5.0])).round(decimals=3)
+    tensor([-1.0000, -0.5000,  1.0000])
+    """
 
     eps = 1e-6
 
