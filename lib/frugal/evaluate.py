@@ -118,6 +118,14 @@ def evaluate(
 
     Raises:
         InputError: the text is empty, the context is out of range, or the model answers NaN.
+
+    Example:
+        >>> from frugal.baselines import NGram
+        >>> from frugal.corpora import CharTokenizer
+        >>> model = NGram(3, CharTokenizer.ascii()).fit(["the cat sat on the mat. " * 20])
+        >>> scores = evaluate(model, ["the cat", "the mat"])
+        >>> scores.bytes, scores.bits_per_byte < 1
+        (14, True)
     """
     documents = _as_documents(text)
     context = _checked_context(model, context)
@@ -169,6 +177,15 @@ def bootstrap_difference(
 
     Raises:
         InputError: the two were scored on different texts, or on fewer than two documents.
+
+    Example:
+        >>> from frugal.baselines import NGram
+        >>> from frugal.corpora import CharTokenizer
+        >>> texts = ["the cat sat on the mat. ", "a dog sat on the log. "]
+        >>> trigram, unigram = (evaluate(NGram(n, CharTokenizer.ascii()).fit(texts), texts) for n in (3, 1))
+        >>> difference = bootstrap_difference(trigram, unigram)
+        >>> difference.low <= difference.bits_per_byte <= difference.high < 0
+        True
     """
     if [(d.title, d.bytes) for d in first.documents] != [(d.title, d.bytes) for d in second.documents]:
         raise InputError("the two scores are of different documents: evaluate both models on the same text")

@@ -10,7 +10,12 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def data_folder() -> Path:
-    """Texts, weights and features are cached here: `data/` of the checkout, or `$FRUGAL_DATA`."""
+    """Texts, weights and features are cached here: `data/` of the checkout, or `$FRUGAL_DATA`.
+
+    Example:
+        >>> data_folder().name
+        'data'
+    """
     return Path(os.environ.get("FRUGAL_DATA", CHECKOUT / "data")).resolve()
 
 

@@ -30,7 +30,15 @@ LOGITS_AT_ONCE = 2**25
 
 
 class TargetScores(NamedTuple):
-    """How well each token was predicted from those before it; row t is about token t + 1."""
+    """How well each token was predicted from those before it; row t is about token t + 1.
+
+    Example:
+        >>> import frugal.baselines
+        >>> model = frugal.baselines.NGram(2, frugal.corpora.CharTokenizer("ab")).fit(["abababab"])
+        >>> scores = model.target_scores(torch.tensor([[2, 0, 1, 1]]))  # the start, then "abb"
+        >>> scores.ranks
+        tensor([[0, 0, 1]])
+    """
 
     log_probabilities: Tensor  # [B, T-1], natural logarithm
     ranks: Tensor  # [B, T-1], how many tokens were ranked before it; 0 is a top-1 hit
@@ -290,6 +298,13 @@ def load_model(folder: Path | str, *, device: str = "cpu") -> LanguageModel:
     Raises:
         InputError: the folder does not hold a language model of this library.
         UnavailableError: a file is missing or damaged.
+
+    Example:
+        >>> from frugal.baselines import NGram
+        >>> from frugal.corpora import CharTokenizer
+        >>> NGram(3, CharTokenizer("ab")).fit(["abab"]).save(Path("trigram"))
+        >>> type(load_model("trigram")).__name__
+        'NGram'
     """
     folder = Path(folder)
     try:

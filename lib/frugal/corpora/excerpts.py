@@ -16,6 +16,11 @@ def excerpts(documents: Sequence[Document], characters: int) -> tuple[Document, 
 
     Raises:
         InputError: there are no documents, or `characters` leaves less than one character for each.
+
+    Example:
+        >>> documents = [Document("long", "one two three four"), Document("short", "five")]
+        >>> [document.text for document in excerpts(documents, characters=12)]
+        ['one two', 'five']
     """
     if not documents:
         raise InputError("there are no documents to take excerpts from: ask for at least one")

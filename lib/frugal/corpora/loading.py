@@ -30,6 +30,15 @@ def load_corpus(name: str = "topics", *, seed: int = 0) -> Corpus:
     Raises:
         InputError: nothing has this name, or what has it is no usable text.
         UnavailableError: it would have to be fetched and cannot be.
+
+    Example:
+        >>> corpus = load_corpus("topics")
+        >>> len(corpus.train) > len(corpus.test) > 0
+        True
+        >>> Path("book.txt").write_text("One paragraph.\\n\\n" * 20)
+        320
+        >>> load_corpus("book.txt").cut  # a single document is cut into the three splits
+        True
     """
     kind, _, rest = name.partition(":")
     if kind == "gutenberg":

@@ -45,7 +45,15 @@ class Tokenizer(ABC):
 
 
 class CharTokenizer(Tokenizer):
-    """One token per character of a fixed alphabet; then come `start_id` and `unknown_id`."""
+    """One token per character of a fixed alphabet; then come `start_id` and `unknown_id`.
+
+    Example:
+        >>> tokenizer = CharTokenizer.learn(["abcab"])
+        >>> tokenizer.encode("cab?")  # the last is unknown
+        tensor([2, 0, 1, 4])
+        >>> tokenizer.decode(tokenizer.encode("cab"))
+        'cab'
+    """
 
     FILE = "characters.json"
     unknown_id: int
@@ -94,6 +102,13 @@ class BytePairTokenizer(Tokenizer):
     """A byte-level tokeniser of the `tokenizers` library: any text can be written, and comes back exactly.
 
     Saved in the Hugging Face layout, so that other programs can open it too.
+
+    Example:
+        >>> tokenizer = BytePairTokenizer.train(["the cat and the hat"] * 5, vocabulary_size=262)
+        >>> len(tokenizer.encode("the hat")) < len("the hat")
+        True
+        >>> tokenizer.decode(tokenizer.encode("the naïve 猫"))
+        'the naïve 猫'
     """
 
     FILE = "tokenizer.json"
@@ -165,7 +180,12 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 
 def encode_documents(tokenizer: Tokenizer, documents: Iterable[Document | str]) -> list[Tensor]:
-    """Tokens [1 + T] of each document, with `start_id` in front."""
+    """Tokens [1 + T] of each document, with `start_id` in front.
+
+    Example:
+        >>> encode_documents(CharTokenizer("ab"), ["ab", "b"])
+        [tensor([2, 0, 1]), tensor([2, 1])]
+    """
     start = torch.tensor([tokenizer.start_id])
     texts = (document if isinstance(document, str) else document.text for document in documents)
     return [torch.cat([start, tokenizer.encode(text)]) for text in texts]

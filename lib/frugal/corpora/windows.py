@@ -27,6 +27,10 @@ def strided_windows(length: int, context: int, stride: int) -> list[Window]:
 
     Raises:
         InputError: `length` is negative, `context` is not positive, or `stride` is not in 1..context.
+
+    Example:
+        >>> strided_windows(length=5, context=4, stride=2)
+        [Window(begin=0, end=4, keep=0), Window(begin=2, end=5, keep=4)]
     """
     if length < 0:
         raise InputError(f"length={length}: must not be negative; give the document's number of tokens")
@@ -54,6 +58,12 @@ class Blocks(Dataset[tuple[Tensor, Tensor]]):
 
     Raises:
         InputError: `length` or `stride` is not positive, or no document fills a block.
+
+    Example:
+        >>> import torch
+        >>> blocks = Blocks(torch.arange(8), length=3)
+        >>> len(blocks), blocks[1]
+        (2, (tensor([3, 4, 5]), tensor([4, 5, 6])))
     """
 
     def __init__(self, tokens: Tensor | list[Tensor], length: int, stride: int | None = None) -> None:
