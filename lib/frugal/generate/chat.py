@@ -57,6 +57,17 @@ class ChatSession:
         system: instructions that come first: the template's system message, or in marker format a line of text.
         markers: mark turns as in frugal's dialogue corpora even if the model has a chat template of its own; for models
             trained on such dialogues. Without a template it is always done.
+
+    Example:
+        >>> from frugal.baselines import NGram
+        >>> from frugal.corpora import CharTokenizer
+        >>> dialogue = dialogue_text([Turn("user", "hello"), Turn("assistant", "good day")])
+        >>> model = NGram(8, CharTokenizer.ascii()).fit([dialogue] * 20)
+        >>> session = ChatSession(model, sampling=Sampling(temperature=0))
+        >>> "".join(session.reply("hello"))
+        'good day'
+        >>> len(session.turns)
+        2
     """
 
     def __init__(

@@ -29,6 +29,13 @@ class Sampling:
         repetition_penalty: above 1 makes tokens that have occurred less likely (Keskar et al. 2019).
         stop: generation ends before any of these strings appears; it always ends at the end of a document.
         seed: makes the choice reproducible on one machine; None draws a fresh one.
+
+    Example:
+        >>> Sampling(temperature=0.8, top_p=0.9, stop=("\\n",)).max_tokens
+        200
+        >>> Sampling(temperature=-1)
+        Traceback (most recent call last):
+        frugal.errors.InputError: temperature=-1: must not be negative; typical values lie in 0.6 to 1.2
     """
 
     max_tokens: int = 200
@@ -60,12 +67,27 @@ def generate(model: LanguageModel, prompt: str, sampling: Sampling = Sampling())
     """Continue a prompt; the prompt itself is not repeated in the answer.
 
     An empty prompt starts a new document. Past its context a model forgets the oldest tokens, with a warning.
+
+    Example:
+        >>> from frugal.baselines import NGram
+        >>> from frugal.corpora import CharTokenizer
+        >>> model = NGram(4, CharTokenizer.ascii()).fit(["to be or not to be. " * 50])
+        >>> generate(model, "to b", Sampling(max_tokens=9, temperature=0))
+        'e or not '
     """
     return generate_batch(model, [prompt], sampling)[0]
 
 
 def generate_batch(model: LanguageModel, prompts: Sequence[str], sampling: Sampling = Sampling()) -> list[str]:
-    """As `generate`, for several prompts of any lengths at once."""
+    """As `generate`, for several prompts of any lengths at once.
+
+    Example:
+        >>> from frugal.baselines import NGram
+        >>> from frugal.corpora import CharTokenizer
+        >>> model = NGram(4, CharTokenizer.ascii()).fit(["to be or not to be. " * 50])
+        >>> generate_batch(model, ["to b", "or"], Sampling(max_tokens=4, temperature=0))
+        ['e or', ' not']
+    """
     texts = [""] * len(prompts)
     for pieces in _stream(model, prompts, sampling):
         texts = [text + piece for text, piece in zip(texts, pieces, strict=True)]
@@ -73,7 +95,15 @@ def generate_batch(model: LanguageModel, prompts: Sequence[str], sampling: Sampl
 
 
 def stream(model: LanguageModel, prompt: str, sampling: Sampling = Sampling()) -> Iterator[str]:
-    """Continue a prompt piece by piece: the pieces joined are what `generate` would return."""
+    """Continue a prompt piece by piece: the pieces joined are what `generate` would return.
+
+    Example:
+        >>> from frugal.baselines import NGram
+        >>> from frugal.corpora import CharTokenizer
+        >>> model = NGram(4, CharTokenizer.ascii()).fit(["to be or not to be. " * 50])
+        >>> list(stream(model, "to b", Sampling(max_tokens=3, temperature=0)))
+        ['e', ' ', 'o']
+    """
     for (piece,) in _stream(model, [prompt], sampling):
         if piece:
             yield piece
