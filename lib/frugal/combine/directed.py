@@ -21,6 +21,15 @@ class Extrapolated(TwoModels):
     """log p = log G + lam (log M - log G) - log Z: the generator at lam 0, the mediator at 1, about the data at 2.
 
     Where G is near P, log M - log G is about half of log P - log G, hence 2. Classifier-free guidance has this form.
+
+    Example:
+        >>> from frugal.baselines import NGram
+        >>> from frugal.corpora import CharTokenizer
+        >>> generator, mediator = (NGram(2, CharTokenizer("ab")).fit([text]) for text in ("ab", "abab"))
+        >>> tokens = torch.tensor([[2, 0]])
+        >>> one = Extrapolated(generator, mediator, lam=1.0)
+        >>> torch.allclose(one.log_probabilities(tokens), mediator.log_probabilities(tokens), atol=1e-5)
+        True
     """
 
     def __init__(self, generator: LanguageModel, mediator: LanguageModel, *, lam: float = 2.0) -> None:
@@ -43,6 +52,16 @@ class Inverted(TwoModels):
 
     Args:
         bounds: lowest and highest a; (0.1, 0.9) suits a learned mediator.
+
+    Example:
+        >>> from frugal.baselines import NGram
+        >>> from frugal.combine import Mixture
+        >>> from frugal.corpora import CharTokenizer
+        >>> data, generator = (NGram(2, CharTokenizer("ab")).fit([text]) for text in ("abab", "aabb"))
+        >>> exact = Inverted(generator, Mixture(data, generator), bounds=(1e-3, 1.0))
+        >>> tokens = torch.tensor([[2, 0, 1]])
+        >>> torch.allclose(exact.log_probabilities(tokens), data.log_probabilities(tokens), atol=1e-4)
+        True
     """
 
     def __init__(
@@ -71,6 +90,11 @@ def reweighted(log_generator: Tensor, log_mediator: Tensor) -> Tensor:
 
     Raises:
         InputError: the mediator finds no sequence likely enough to keep.
+
+    Example:
+        >>> log_generator, log_mediator = torch.tensor([0.5, 0.5]).log(), torch.tensor([0.75, 0.25]).log()
+        >>> reweighted(log_generator, log_mediator)  # as if the data were the first sequence alone
+        tensor([2., 0.])
     """
     weights = (math.log(2) + log_mediator - log_generator).exp().sub(1).clamp_min(0)
     if not weights.sum() > 0:

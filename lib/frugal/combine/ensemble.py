@@ -36,6 +36,17 @@ class Ensemble(LanguageModel):
 
     Raises:
         InputError: there are no experts, or they do not have the same tokens.
+
+    Example:
+        >>> from frugal.baselines import NGram
+        >>> from frugal.corpora import CharTokenizer
+        >>> texts = {"cats": "the cat purrs. ", "numbers": "1 2 3 4 5 6 7. "}
+        >>> experts = {name: NGram(3, CharTokenizer.ascii()).fit([text * 20]) for name, text in texts.items()}
+        >>> both = Ensemble(experts, memory=1.0)
+        >>> [tokens] = encode_documents(both.tokenizer, ["1 2 3"])
+        >>> weights = both.weights(tokens[None])[0]  # [T, K]
+        >>> weights[0].tolist(), weights[-1].argmax().item()
+        ([0.5, 0.5], 1)
     """
 
     def __init__(

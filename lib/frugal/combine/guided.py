@@ -32,6 +32,14 @@ class Guided(LanguageModel):
         model: any language model.
         guide: the text to be read first.
         weight: of the guided stream, 0 to 1; 0 is the model itself.
+
+    Example:
+        >>> from frugal.baselines import NGram
+        >>> from frugal.corpora import CharTokenizer
+        >>> model = NGram(3, CharTokenizer("abc\\n")).fit(["abcabc", "acbacb"])
+        >>> guided = Guided(model, "acb", weight=0.5)
+        >>> guided.log_probabilities(torch.tensor([[model.tokenizer.start_id, 0]])).exp().sum(-1).round(decimals=4)
+        tensor([[1., 1.]])
     """
 
     def __init__(self, model: LanguageModel, guide: str, *, weight: float = 0.5) -> None:

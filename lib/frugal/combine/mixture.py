@@ -60,7 +60,18 @@ class TwoModels(LanguageModel):
 
 
 class Mixture(TwoModels):
-    """Half the sequences of one model and half of another: for data P and generator G the perfect mediator."""
+    """Half the sequences of one model and half of another: for data P and generator G the perfect mediator.
+
+    Example:
+        >>> from frugal.baselines import NGram
+        >>> from frugal.corpora import CharTokenizer
+        >>> first, second = (NGram(2, CharTokenizer("ab")).fit([text]) for text in ("aaaa", "bbbb"))
+        >>> sequence = torch.tensor([[2, 0, 1]])  # the start, then "ab"
+        >>> mixed = Mixture(first, second).target_log_probabilities(sequence).sum().exp()
+        >>> halves = [model.target_log_probabilities(sequence).sum().exp() / 2 for model in (first, second)]
+        >>> torch.allclose(mixed, sum(halves))
+        True
+    """
 
     def combine(self, log_first: Tensor, log_second: Tensor, log_ratio: Tensor) -> Tensor:
         from_first, from_second = logsigmoid(log_ratio).unsqueeze(-1), logsigmoid(-log_ratio).unsqueeze(-1)

@@ -23,6 +23,14 @@ class Steered(HiddenStateModel):
         model: any model with hidden states.
         guide: the text.
         weight: 0 to 1; 0 is the model itself, at 1 nothing of the context is left.
+
+    Example:
+        >>> from frugal.cooperative import LSTMLanguageModel
+        >>> from frugal.corpora import CharTokenizer
+        >>> model = LSTMLanguageModel(CharTokenizer.ascii(), hidden=8)
+        >>> tokens = torch.tensor([[97, 98]])
+        >>> torch.equal(Steered(model, "a guide", weight=0.0).hidden(tokens), model.hidden(tokens))
+        True
     """
 
     def __init__(self, model: HiddenStateModel, guide: str, *, weight: float = 0.2) -> None:

@@ -15,6 +15,15 @@ class Tempered(LanguageModel):
     diversity that one trained model already offers.
 
     Caccia et al., "Language GANs Falling Short", ICLR 2020, arXiv 1811.02549.
+
+    Example:
+        >>> from frugal.baselines import NGram
+        >>> from frugal.corpora import CharTokenizer, encode_documents
+        >>> model = NGram(2, CharTokenizer("ab")).fit(["abababb"])
+        >>> [tokens] = encode_documents(model.tokenizer, ["ab"])
+        >>> cold = Tempered(model, 0.5)
+        >>> bool(cold.log_probabilities(tokens[None]).max() > model.log_probabilities(tokens[None]).max())
+        True
     """
 
     def __init__(self, model: LanguageModel, temperature: float) -> None:
