@@ -45,10 +45,13 @@ class WindowedFoundation(KeptStateModel):
     Raises:
         InputError: the context does not fit the foundation, or the stride not the context.
 
-    >>> from frugal.foundation import load_foundation
-    >>> gpt = WindowedFoundation(load_foundation("tiny-gpt2"), context=64)
-    >>> gpt.log_probabilities(torch.zeros(1, 1000, dtype=torch.int64)).shape
-    torch.Size([1, 1000, 4096])
+    Example:
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
+        >>> from frugal.corpora import CharTokenizer
+        >>> config = GPT2Config(vocab_size=130, n_positions=32, n_embd=12, n_layer=1, bos_token_id=128, eos_token_id=128)
+        >>> gpt = Foundation(GPT2LMHeadModel(config), CharTokenizer.ascii(), name="untrained")
+        >>> WindowedFoundation(gpt, context=8).log_probabilities(torch.zeros(1, 100, dtype=torch.int64)).shape
+        torch.Size([1, 100, 130])
     """
 
     def __init__(self, foundation: Foundation, context: int, stride: int | None = None, prefix: str = "") -> None:
