@@ -39,6 +39,15 @@ def load_foundation(
     Raises:
         InputError: there is no such model, or it is of a kind that cannot be used here.
         UnavailableError: the model is neither here nor can be fetched, or its files are damaged.
+
+    Example:
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
+        >>> from frugal.corpora import BytePairTokenizer
+        >>> tokenizer = BytePairTokenizer.train(["a text"], vocabulary_size=260)
+        >>> small = GPT2Config(vocab_size=260, n_positions=32, n_embd=12, n_layer=1, bos_token_id=0, eos_token_id=0)
+        >>> Foundation(GPT2LMHeadModel(small), tokenizer, name="untrained").save(Path("my-gpt"), "# Untrained")
+        >>> load_foundation("my-gpt", context_length=16).context_length
+        16
     """
     name = str(name)
     return Foundation.load(_place_of(name), device=device, dtype=dtype, context_length=context_length, name=name)

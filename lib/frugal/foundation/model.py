@@ -56,6 +56,17 @@ class Foundation(HiddenStateModel):
         name: what the model was loaded by.
         dtype: of the weights and of the computation.
         hidden_size: width d of the hidden states.
+
+    Example:
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
+        >>> from frugal.corpora import CharTokenizer, encode_documents
+        >>> small = GPT2Config(vocab_size=130, n_positions=32, n_embd=12, n_layer=1, bos_token_id=128, eos_token_id=128)
+        >>> gpt = Foundation(GPT2LMHeadModel(small), CharTokenizer.ascii(), name="untrained")
+        >>> gpt
+        Foundation(untrained: GPT2LMHeadModel, 0.0 M parameters, float32 on cpu)
+        >>> [tokens] = encode_documents(gpt.tokenizer, ["hello"])
+        >>> gpt.hidden(tokens[None]).shape
+        torch.Size([1, 6, 12])
     """
 
     context_length: int

@@ -62,6 +62,13 @@ Training loss at the end: {np.mean(losses[-20:]):.3f} nats per token.
 
 
 def next_token_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-    """Mean negative log-likelihood, in nats per token, of targets [B, T] given inputs [B, T]."""
+    """Mean negative log-likelihood, in nats per token, of targets [B, T] given inputs [B, T].
+
+    Example:
+        >>> model = GPT2LMHeadModel(GPT2Config(vocab_size=50257, n_positions=8, n_embd=12, n_layer=1))
+        >>> tokens = torch.tensor([[1, 2, 3, 4]])
+        >>> next_token_loss(model, (tokens[:, :-1], tokens[:, 1:])).ndim
+        0
+    """
     inputs, targets = batch
     return nn.functional.cross_entropy(model(inputs).logits.flatten(0, 1), targets.flatten())

@@ -48,8 +48,8 @@ class WindowedFoundation(KeptStateModel):
     Example:
         >>> from transformers import GPT2Config, GPT2LMHeadModel
         >>> from frugal.corpora import CharTokenizer
-        >>> config = GPT2Config(vocab_size=130, n_positions=32, n_embd=12, n_layer=1, bos_token_id=128, eos_token_id=128)
-        >>> gpt = Foundation(GPT2LMHeadModel(config), CharTokenizer.ascii(), name="untrained")
+        >>> small = GPT2Config(vocab_size=130, n_positions=32, n_embd=12, n_layer=1, bos_token_id=128, eos_token_id=128)
+        >>> gpt = Foundation(GPT2LMHeadModel(small), CharTokenizer.ascii(), name="untrained")
         >>> WindowedFoundation(gpt, context=8).log_probabilities(torch.zeros(1, 100, dtype=torch.int64)).shape
         torch.Size([1, 100, 130])
     """
