@@ -46,6 +46,17 @@ class EchoLanguageModel(KeptStateModel):
 
     Without a reservoir the readout sees the features alone: the control that has learned the same text but no echo.
     There is no limit on the length of a stream: the state carries what lies beyond the foundation's window.
+
+    Example:
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
+        >>> from frugal.corpora import CharTokenizer
+        >>> from frugal.readout import SoftmaxReadout
+        >>> small = GPT2Config(vocab_size=130, n_positions=32, n_embd=12, n_layer=1, bos_token_id=128, eos_token_id=128)
+        >>> gpt = Foundation(GPT2LMHeadModel(small), CharTokenizer.ascii(), name="untrained")
+        >>> readout = SoftmaxReadout(12 + 20, 130)  # feature and state, to the vocabulary
+        >>> model = EchoLanguageModel(gpt, Reservoir(12, 20, seed=1), readout, join="residual", context=8)
+        >>> model.log_probabilities(torch.zeros(1, 100, dtype=torch.int64)).shape
+        torch.Size([1, 100, 130])
     """
 
     def __init__(

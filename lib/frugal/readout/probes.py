@@ -40,6 +40,16 @@ class Probe:
         texts: the documents; tokens: of each, [1 + T], with the start token in front.
         labels: what is to be known of each, numbers of `classes`.
         said: the row of each document's states from which on it can be known.
+
+    Example:
+        >>> from frugal.corpora import CharTokenizer
+        >>> articles = [Document(name, f"{name} " * 40) for name in ("apple", "pear")]
+        >>> shift = Probe.topic_shift(CharTokenizer.ascii(), articles, count=16, words=3, seed=0, topics=2)
+        >>> shift.texts[0], shift.labels[0]
+        ('pear pear pear apple apple apple', 0)
+        >>> perfect = [torch.eye(2)[[label] * len(tokens)] for label, tokens in zip(shift.labels, shift.tokens)]
+        >>> shift.share_known(shift.known(perfect, shift.parts[2]), after=0)
+        1.0
     """
 
     texts: tuple[str, ...]
@@ -118,6 +128,12 @@ def copied_share(
     Raises:
         InputError: too few documents for three parts, no delays, or one that is negative or that none of them is
             longer than.
+
+    Example:
+        >>> tokens = [torch.randint(4, (100,), generator=torch.Generator().manual_seed(seed)) for seed in range(8)]
+        >>> found = copied_share([torch.eye(4)[document] for document in tokens], tokens, delays=[0, 1])
+        >>> found[0], found[1] < 0.5  # such states hold the token just read and nothing before it
+        (1.0, True)
     """
     if not delays or min(delays) < 0:
         raise InputError(f"delays={delays}: must be whole numbers of tokens from 0 on, at least one of them")

@@ -30,6 +30,13 @@ class RecallTask(Probe):
     Attributes:
         asked: the row of each document's states before the answer.
         first_ids: the token that each colour begins with, [8].
+
+    Example:
+        >>> from frugal.corpora import CharTokenizer
+        >>> source = [Document("filler", "words that say nothing of any colour")]
+        >>> task = RecallTask.make(CharTokenizer.ascii(), source, count=8, filler_words=3, seed=0)
+        >>> task.texts[0].endswith(COLOURS[task.labels[0]]), task.until_asked(0).shape == (1, task.asked[0] + 1)
+        (True, True)
     """
 
     asked: tuple[int, ...]

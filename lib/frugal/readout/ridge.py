@@ -41,6 +41,12 @@ class RidgeReadout(Readout):
         frequency: share of each token in the training text, smoothed, [K].
         floor, power: the calibration.
         alpha: the penalty that was taken, in units of the inputs' mean eigenvalue.
+
+    Example:
+        >>> states, tokens = torch.eye(3).repeat(20, 1), torch.tensor([2, 0, 1] * 20)
+        >>> readout = RidgeReadout.fit(RidgeStatistics.collect([(states, tokens)], output_size=3), alphas=[1e-6])
+        >>> readout(torch.eye(3)).argmax(-1)
+        tensor([2, 0, 1])
     """
 
     weight: Tensor

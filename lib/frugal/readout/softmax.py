@@ -25,6 +25,11 @@ class SoftmaxReadout(Readout):
     Attributes:
         mean: of the inputs, [D]; whitening: [D, D]; the identity at first.
         layers: what is trained.
+
+    Example:
+        >>> readout = SoftmaxReadout(6, 100, hidden=(8,), rank=4)
+        >>> readout(torch.ones(2, 6)).abs().max().item()  # nothing is preferred yet
+        0.0
     """
 
     mean: Tensor
