@@ -26,6 +26,10 @@ class ImagePlan(Plan):
     Attributes:
         learning_rate: AdamW's highest; it rises over the first tenth and falls to nothing over the last fifth.
         noise: standard deviation of what is added to every pixel at every step; pixels lie in 0 to 1.
+
+    Example:
+        >>> ImagePlan(epochs=5).batch_size
+        64
     """
 
     epochs: int = 60
@@ -139,6 +143,13 @@ class ForwardForwardClassifier(ImageClassifier):
     `negatives` says how wrong labels are drawn: all equally likely ("uniform"), or as likely as the head thinks them
     ("hard"), which teaches the layers what the net still confuses. The label of an image is the one with most goodness
     or, with `read_by="softmax"`, the likeliest for the head, in one pass; the attribute may be changed at any time.
+
+    Example:
+        >>> images = torch.eye(4).repeat(20, 1)  # 4 pixels, one of which is lit: its number is the label
+        >>> labels = torch.arange(4).repeat(20)
+        >>> plan = ImagePlan(epochs=20, batch_size=10, learning_rate=1e-2)
+        >>> ForwardForwardClassifier(4, 4, (16,), plan=plan).fit(images, labels).error(images, labels)
+        0.0
     """
 
     net: ForwardForwardNet
@@ -184,6 +195,13 @@ class UnsupervisedForwardForward(ImageClassifier):
     """Real data is an image, other data a hybrid of two; only the linear read-out ever sees a label.
 
     `shape` is the images' (height, width), `blurs` how smooth the masks of the hybrids are.
+
+    Example:
+        >>> images = torch.eye(4).repeat(20, 1)  # 4 pixels, one of which is lit: its number is the label
+        >>> labels = torch.arange(4).repeat(20)
+        >>> plan = ImagePlan(epochs=20, batch_size=10, learning_rate=1e-2)
+        >>> UnsupervisedForwardForward((2, 2), 4, (16, 16), plan=plan).fit(images, labels).error(images, labels)
+        0.0
     """
 
     net: ForwardForwardNet
@@ -219,7 +237,15 @@ class UnsupervisedForwardForward(ImageClassifier):
 
 
 class BackpropClassifier(ImageClassifier):
-    """The same layers and head, trained by the head's error alone, which goes back through all of them: the control."""
+    """The same layers and head, trained by the head's error alone, which goes back through all of them: the control.
+
+    Example:
+        >>> images = torch.eye(4).repeat(20, 1)  # 4 pixels, one of which is lit: its number is the label
+        >>> labels = torch.arange(4).repeat(20)
+        >>> plan = ImagePlan(epochs=20, batch_size=10, learning_rate=1e-2)
+        >>> BackpropClassifier(4, 4, (16,), training).fit(images, labels).error(images, labels)
+        0.0
+    """
 
     net: ForwardForwardNet
 

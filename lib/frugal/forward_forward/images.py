@@ -49,7 +49,18 @@ def read_mnist(images: Path, labels: Path) -> tuple[Tensor, Tensor]:
 
 
 def load_images(folder: str = "") -> tuple[Tensor, Tensor]:
-    """MNIST out of a folder with its files, those to train on if they are there; without a folder, `load_digits`."""
+    """MNIST out of a folder with its files, those to train on if they are there; without a folder, `load_digits`.
+
+    Example:
+        >>> images = struct.pack(">4B3I", 0, 0, 8, 3, 2, 1, 2) + bytes([0, 51, 102, 255])  # two of 1 x 2 pixels
+        >>> Path("t10k-images-idx3-ubyte").write_bytes(images), Path("t10k-labels-idx1-ubyte").write_bytes(
+        ...     struct.pack(">4BI", 0, 0, 8, 1, 2) + bytes([7, 1])
+        ... )
+        (20, 10)
+        >>> load_images(".")
+        (tensor([[0.0000, 0.2000],
+                [0.4000, 1.0000]]), tensor([7, 1]))
+    """
     if not folder:
         return load_digits()
     found = {path.name.split(".")[0]: path for path in Path(folder).glob("*-idx?-ubyte*")}
@@ -61,7 +72,14 @@ def load_images(folder: str = "") -> tuple[Tensor, Tensor]:
 
 
 def stratified_split(labels: Tensor, test_size: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Places to train on and to test on, [n - test_size] and [test_size], with each label's share in both."""
+    """Places to train on and to test on, [n - test_size] and [test_size], with each label's share in both.
+
+    Example:
+        >>> labels = torch.tensor([0] * 8 + [1] * 4)
+        >>> train, test = stratified_split(labels, test_size=3, seed=0)
+        >>> labels[test].tolist(), len(train)
+        ([0, 0, 1], 9)
+    """
     if not 0 < test_size < len(labels):
         raise InputError(f"test_size={test_size}: must lie in 1 to {len(labels) - 1}, the number of images less one")
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))

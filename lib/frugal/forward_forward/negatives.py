@@ -35,14 +35,28 @@ class Negatives(ABC):
 
 
 class UniformNegatives(Negatives):
-    """The state with any other token, all equally likely."""
+    """The state with any other token, all equally likely.
+
+    Example:
+        >>> batch = Batch(torch.rand(3, 2), torch.tensor([0, 1, 2]), torch.tensor([[0.1, 0.8, 0.1, 0.0]] * 3))
+        >>> states, tokens = UniformNegatives().draw(batch, torch.Generator().manual_seed(0))
+        >>> states is batch.hidden, bool((tokens != batch.targets).all())
+        (True, True)
+    """
 
     def draw(self, batch: Batch, random: torch.Generator) -> tuple[Tensor, Tensor]:
         return batch.hidden, uniform_wrong(batch.guesses.shape[1], batch.targets, random)
 
 
 class HardNegatives(Negatives):
-    """The state with one of the readout's own guesses, the right token left out."""
+    """The state with one of the readout's own guesses, the right token left out.
+
+    Example:
+        >>> guesses = torch.tensor([[0.5, 0.5, 0.0], [0.5, 0.5, 0.0]])
+        >>> batch = Batch(torch.rand(2, 4), torch.tensor([0, 1]), guesses)
+        >>> HardNegatives().draw(batch, torch.Generator().manual_seed(0))[1]
+        tensor([1, 0])
+    """
 
     def draw(self, batch: Batch, random: torch.Generator) -> tuple[Tensor, Tensor]:
         return batch.hidden, wrong_candidates(batch.guesses, batch.targets, random)
@@ -53,6 +67,16 @@ class FoundationNegatives(Negatives):
 
     With a residual readout and a temperature of 1 this is where goodness means most: it is what the truth is likelier
     than the foundation says.
+
+    Example:
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
+        >>> from frugal.corpora import CharTokenizer
+        >>> small = GPT2Config(vocab_size=130, n_positions=32, n_embd=12, n_layer=1, bos_token_id=128, eos_token_id=128)
+        >>> gpt = Foundation(GPT2LMHeadModel(small), CharTokenizer.ascii(), name="untrained")
+        >>> batch = Batch(torch.rand(3, 12), torch.tensor([0, 1, 2]), torch.full((3, 130), 1 / 130))
+        >>> _, tokens = FoundationNegatives(gpt).draw(batch, torch.Generator().manual_seed(0))
+        >>> bool((tokens != batch.targets).all())
+        True
     """
 
     def __init__(self, foundation: Foundation, temperature: float = 1.0) -> None:
@@ -70,6 +94,13 @@ class TextNegatives(Negatives):
 
     Either whole windows, a state of the other text with the token that follows it there, or the other text's tokens
     after the real states.
+
+    Example:
+        >>> batch = Batch(torch.rand(3, 2), torch.tensor([0, 1, 2]), torch.tensor([[0.1, 0.8, 0.1, 0.0]] * 3))
+        >>> other_text = KeptRows(torch.ones(5, 2), torch.full((5,), 3))
+        >>> states, tokens = TextNegatives(other_text).draw(batch, torch.Generator().manual_seed(0))
+        >>> bool((states == 1).all()), tokens.tolist()
+        (True, [3, 3, 3])
     """
 
     def __init__(self, rows: KeptRows, windows: bool = True) -> None:
@@ -89,6 +120,17 @@ class SelfGenerated(Negatives):
         every: training steps from one sleep to the next.
         streams, length: texts written at once, from the start of a document, and tokens of each.
         temperature: of the sampling.
+
+    Example:
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
+        >>> from frugal.corpora import CharTokenizer
+        >>> small = GPT2Config(vocab_size=130, n_positions=32, n_embd=12, n_layer=1, bos_token_id=128, eos_token_id=128)
+        >>> gpt = Foundation(GPT2LMHeadModel(small), CharTokenizer.ascii(), name="untrained")
+        >>> batch = Batch(torch.rand(3, 12), torch.tensor([0, 1, 2]), torch.full((3, 130), 1 / 130))
+        >>> model = EchoLanguageModel(gpt, context=8)
+        >>> states, tokens = SelfGenerated(model, streams=2, length=4).draw(batch, torch.Generator().manual_seed(0))
+        >>> states.shape, tokens.shape
+        (torch.Size([3, 12]), torch.Size([3]))
     """
 
     def __init__(
@@ -134,7 +176,14 @@ class SelfGenerated(Negatives):
 
 
 class MixedNegatives(Negatives):
-    """Several sources, each for its share of every batch."""
+    """Several sources, each for its share of every batch.
+
+    Example:
+        >>> batch = Batch(torch.rand(3, 2), torch.tensor([0, 1, 2]), torch.tensor([[0.1, 0.8, 0.1, 0.0]] * 3))
+        >>> mixed = MixedNegatives([(2, UniformNegatives()), (1, HardNegatives())])
+        >>> mixed.draw(batch, torch.Generator().manual_seed(0))[1][-1].item()  # the last third is the net's best guess
+        1
+    """
 
     def __init__(self, sources: Sequence[tuple[float, Negatives]]) -> None:
         """Take (share, source) pairs; the shares are relative to their sum."""

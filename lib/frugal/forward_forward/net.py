@@ -30,6 +30,11 @@ class Goodness:
         kind: "mean" or "sum"; the sum is the mean with N times the sharpness.
         threshold: per unit; real data is to lie above, everything else below.
         sharpness: how fast a distance from the threshold becomes certainty.
+
+    Example:
+        >>> goodness = Goodness("mean", threshold=1.0, sharpness=10.0)
+        >>> goodness.logits(torch.tensor([[1.0, 1.0], [2.0, 0.0]])).tolist()
+        [0.0, 10.0]
     """
 
     kind: Literal["mean", "sum"] = "mean"
@@ -73,6 +78,12 @@ class ForwardForwardNet(nn.Module):
         weights: [N_1, D], [N_2, N_1], ..; biases: [N_l]; candidates: c [V, N_1], or None.
         head: linear, from the activities that are read to the classes; zero at first.
         spread: running means of the units' activities on real data, for peer normalisation, [sum of N_l].
+
+    Example:
+        >>> net = ForwardForwardNet(input_size=4, hidden=(8, 8), classes=3)
+        >>> right, wrong = torch.zeros(5, dtype=torch.int64), torch.ones(5, dtype=torch.int64)
+        >>> net.set_gradients(torch.rand(5, 4), right, wrong).shape  # one loss a layer
+        torch.Size([2])
     """
 
     spread: Tensor

@@ -41,6 +41,11 @@ class ForwardForwardReadout(Readout):
         mean [D], whitening [D, D]: of the inputs; the identity at first.
         log_frequency: of the tokens in the training text, [V]; 0 at first.
         mixture: [1 + layers], the frequency's factor first; the layers' mean alone at first.
+
+    Example:
+        >>> readout = ForwardForwardReadout(6, 100, hidden=(8, 8))
+        >>> readout(torch.rand(2, 6)).shape
+        torch.Size([2, 100])
     """
 
     mean: Tensor

@@ -46,6 +46,12 @@ class SequenceExperiment:
 
     Attributes:
         windows, following: of the training text, one-hot [n, 10 * 30] and next characters [n].
+
+    Example:
+        >>> text = "to be or not to be, that is the question. " * 4
+        >>> experiment = SequenceExperiment(text, text, hidden=(8, 8), epochs=1)
+        >>> experiment.run("teacher-forced").bits_per_character < math.log2(len(ALPHABET)) + 1
+        True
     """
 
     def __init__(
@@ -150,7 +156,12 @@ class SequenceExperiment:
 
 
 def clean_alphabet(text: str) -> str:
-    """The text in the alphabet's 30 symbols: small letters, other characters as spaces, no two spaces in a row."""
+    """The text in the alphabet's 30 symbols: small letters, other characters as spaces, no two spaces in a row.
+
+    Example:
+        >>> clean_alphabet("It's 9 o'clock, Tom.")
+        'it s o clock, tom.'
+    """
     return " ".join("".join(c if c in ALPHABET else " " for c in text.lower()).split())
 
 

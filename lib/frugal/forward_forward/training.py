@@ -52,6 +52,20 @@ def train_forward_forward(
         InputError: the readout is of another kind, rows do not fit, a loss is not finite, or `folder` is that of
             another training.
         UnavailableError: `folder` is damaged.
+
+    Example:
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
+        >>> from frugal.corpora import CharTokenizer
+        >>> from frugal.forward_forward import UniformNegatives
+        >>> from frugal.foundation import Foundation
+        >>> small = GPT2Config(vocab_size=130, n_positions=32, n_embd=12, n_layer=1, bos_token_id=128, eos_token_id=128)
+        >>> gpt = Foundation(GPT2LMHeadModel(small), CharTokenizer.ascii(), name="untrained")
+        >>> readout = ForwardForwardReadout(12, 130, hidden=(8, 8))
+        >>> model = EchoLanguageModel(gpt, readout=readout, join="concat", context=8)
+        >>> rows, validation = model.rows(["some text to learn"]), model.rows(["another text"])
+        >>> scores = train_forward_forward(model, rows, validation, UniformNegatives(), TrainingPlan(epochs=1))
+        >>> [score.epoch for score in scores]
+        [0, 1]
     """
     plan, readout = ReadoutPlan() if plan is None else plan, model.readout
     if not isinstance(readout, ForwardForwardReadout):
