@@ -24,6 +24,13 @@ def judged(texts: Sequence[str], judge: LanguageModel, piece: int = 4) -> Judged
 
     Raises:
         InputError: no text is as long as a piece.
+
+    Example:
+        >>> from frugal.baselines import NGram
+        >>> from frugal.corpora import CharTokenizer
+        >>> judge = NGram(3, CharTokenizer.ascii()).fit(["the cat sat on the mat"])
+        >>> judged(["ab" * 4], judge).distinct  # two distinct pieces of five
+        0.4
     """
     pieces = [text[at : at + piece] for text in texts for at in range(len(text) - piece + 1)]
     if not pieces:

@@ -31,6 +31,13 @@ class LSTMLanguageModel(nn.Module, HiddenStateModel):
         special: predict the document start (where a document ends) and unknown characters too. A world of sequences
             of one length has neither: there they get probability zero.
         seed: of the weights.
+
+    Example:
+        >>> from frugal.corpora import CharTokenizer
+        >>> model = LSTMLanguageModel(CharTokenizer("abc"), hidden=8)
+        >>> logits, state = model.step(torch.tensor([0, 1]), model.start(2))
+        >>> logits.shape
+        torch.Size([2, 5])
     """
 
     never: Tensor

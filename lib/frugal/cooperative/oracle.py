@@ -59,6 +59,14 @@ class Oracle:
 
     Attributes:
         model: the LSTM, a language model.
+
+    Example:
+        >>> oracle = Oracle(vocabulary=3, length=4, hidden=8)
+        >>> oracle.sequences(5).shape  # each after the start token
+        torch.Size([5, 5])
+        >>> scores = oracle.compare(oracle.learner(hidden=8), count=100)
+        >>> scores.exact, 0 < scores.jsd < 0.7
+        (True, True)
     """
 
     def __init__(self, vocabulary: int = 50, length: int = 20, hidden: int = 32, seed: int = 0) -> None:

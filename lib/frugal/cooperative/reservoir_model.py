@@ -32,6 +32,13 @@ class ReservoirLanguageModel(HiddenStateModel):
 
     Raises:
         InputError: the sizes do not fit.
+
+    Example:
+        >>> from frugal.corpora import CharTokenizer
+        >>> tokenizer = CharTokenizer("abc")
+        >>> model = ReservoirLanguageModel(tokenizer, Reservoir(5, 20, seed=1), SoftmaxReadout(20, 5))
+        >>> model.log_probabilities(tokenizer.encode("abca")[None]).shape
+        torch.Size([1, 4, 5])
     """
 
     def __init__(self, tokenizer: Tokenizer, reservoir: Reservoir, readout: SoftmaxReadout) -> None:

@@ -21,6 +21,11 @@ def draw(model: LanguageModel, count: int, length: int, *, generator: torch.Gene
     """Draw `count` sequences of `length` tokens from a model, all at once.
 
     Drawn on the CPU, so that a seed gives the same sequences whatever device the model is on.
+
+    Example:
+        >>> from frugal.cooperative import Oracle
+        >>> draw(Oracle(vocabulary=3, length=4).model, count=5, length=4).tokens.shape
+        torch.Size([5, 5])
     """
     tokens = torch.full((count,), model.tokenizer.start_id, device=model.device)
     state, drawn, hidden = model.start(count), [tokens], []

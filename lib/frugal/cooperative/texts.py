@@ -20,6 +20,12 @@ def text_windows(
 
     Raises:
         InputError: `length` or `stride` is not positive, or no document is long enough.
+
+    Example:
+        >>> from frugal.corpora import CharTokenizer
+        >>> text_windows(CharTokenizer("ab"), ["ababb"], length=2)
+        tensor([[2, 0, 1],
+                [2, 0, 1]])
     """
     stride = length if stride is None else stride
     if length < 1 or stride < 1:

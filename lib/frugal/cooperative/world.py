@@ -31,6 +31,13 @@ def every_sequence(vocabulary: int, length: int) -> Tensor:
 
     Raises:
         InputError: there are more than a million.
+
+    Example:
+        >>> every_sequence(vocabulary=2, length=2)
+        tensor([[2, 0, 0],
+                [2, 0, 1],
+                [2, 1, 0],
+                [2, 1, 1]])
     """
     if length < 1 or vocabulary**length > MOST_SEQUENCES:
         raise InputError(
@@ -43,7 +50,14 @@ def every_sequence(vocabulary: int, length: int) -> Tensor:
 
 
 def log_probabilities(model: LanguageModel, sequences: Tensor) -> Tensor:
-    """Log-probability [n], float64, of each of the sequences [n, 1 + T] under a model, as differentiable as it is."""
+    """Log-probability [n], float64, of each of the sequences [n, 1 + T] under a model, as differentiable as it is.
+
+    Example:
+        >>> from frugal.cooperative import LSTMLanguageModel
+        >>> model = LSTMLanguageModel(symbols(2), hidden=4, special=False)
+        >>> round(log_probabilities(model, every_sequence(2, 3)).exp().sum().item(), 5)
+        1.0
+    """
     return model.target_log_probabilities(sequences).double().sum(1)
 
 
@@ -92,7 +106,14 @@ class Terms(NamedTuple):
 
 
 def terms(log_p: Tensor, log_q: Tensor, log_m: Tensor) -> Terms:
-    """How far apart p and q are, and what a mediator m says about it."""
+    """How far apart p and q are, and what a mediator m says about it.
+
+    Example:
+        >>> p, q = torch.tensor([0.5, 0.5]).log(), torch.tensor([0.9, 0.1]).log()
+        >>> best = terms(p, q, mixture(p, q))
+        >>> best.bound == best.divergence, best.gap
+        (True, 0.0)
+    """
     divergence, bound = jensen_shannon(log_p, log_q), mediated(log_p, log_q, log_m)
     gap = kullback_leibler(mixture(log_p, log_q), log_m)
     entropies = (entropy(log_p) + entropy(log_q)) / 2
