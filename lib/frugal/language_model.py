@@ -33,8 +33,9 @@ class TargetScores(NamedTuple):
     """How well each token was predicted from those before it; row t is about token t + 1.
 
     Example:
-        >>> import frugal.baselines
-        >>> model = frugal.baselines.NGram(2, frugal.corpora.CharTokenizer("ab")).fit(["abababab"])
+        >>> from frugal.baselines import NGram
+        >>> from frugal.corpora import CharTokenizer
+        >>> model = NGram(2, CharTokenizer("ab")).fit(["abababab"])
         >>> scores = model.target_scores(torch.tensor([[2, 0, 1, 1]]))  # the start, then "abb"
         >>> scores.ranks
         tensor([[0, 0, 1]])
