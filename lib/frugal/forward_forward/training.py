@@ -63,7 +63,7 @@ def train_forward_forward(
         >>> readout = ForwardForwardReadout(12, 130, hidden=(8, 8))
         >>> model = EchoLanguageModel(gpt, readout=readout, join="concat", context=8)
         >>> rows, validation = model.rows(["some text to learn"]), model.rows(["another text"])
-        >>> scores = train_forward_forward(model, rows, validation, UniformNegatives(), TrainingPlan(epochs=1))
+        >>> scores = train_forward_forward(model, rows, validation, UniformNegatives(), ReadoutPlan(epochs=1))
         >>> [score.epoch for score in scores]
         [0, 1]
     """
