@@ -164,13 +164,10 @@ def test_mamba_is_that_of_mambapy() -> None:
         for weight in (norm.weight, block.skip, block.log_decay):
             torch.nn.init.uniform_(weight)
         layer.norm.weight, mixer = norm.weight, layer.mixer
-        mixer.in_proj, mixer.conv1d.weight, mixer.conv1d.bias = (
-            block.enter,
-            block.convolution.weight,
-            block.convolution.bias,
-        )
+        mixer.conv1d.weight, mixer.conv1d.bias = block.convolution.weight, block.convolution.bias
         mixer.x_proj, mixer.dt_proj.weight, mixer.dt_proj.bias = block.select, block.step.weight, block.step_bias
-        mixer.A_log, mixer.D, mixer.out_proj = block.log_decay, block.skip, block.leave
+        mixer.A_log, mixer.D = block.log_decay, block.skip
+        mixer.in_proj, mixer.out_proj = block.enter, block.leave
     window = codes(3, 9) % 30
     vectors = ours.norms[-1](theirs(ours.embedding(window)))
     torch.testing.assert_close(ours(window), vectors @ ours.embedding.weight.t())
