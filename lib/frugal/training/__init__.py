@@ -6,6 +6,7 @@ What any model may be trained with enters here; what one family alone trains wit
 from frugal.training.epochs import Epoch, EpochScore, Plan, run_epochs
 from frugal.training.loop import fit, half_cosine, seed_everything, take_steps, warm_up_and_decay
 from frugal.training.optimizers import Lion, OptimizerName, SparseLion, make_optimizer
+from frugal.training.search import Trial, search
 
 __all__ = [
     "Epoch",
@@ -14,10 +15,12 @@ __all__ = [
     "OptimizerName",
     "Plan",
     "SparseLion",
+    "Trial",
     "fit",
     "half_cosine",
     "make_optimizer",
     "run_epochs",
+    "search",
     "seed_everything",
     "take_steps",
     "warm_up_and_decay",

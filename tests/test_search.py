@@ -1,0 +1,113 @@
+"""The search over settings: grid, random, TPE and CMA-ES, and successive halving."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from frugal.errors import InputError
+from frugal.training import search
+
+SPACE = {"a": [0, 1, 2], "b": [0.0, 0.5, 1.0]}
+BOWL = {"width": (2, 250), "rate": (0.0, 1.0)}
+
+
+def nearness(setting: dict[str, float], share: float = 1.0) -> float:
+    """Best at a=1, b=0.5; small shares of the text see it less well."""
+    return -abs(setting["a"] - 1) - share * abs(setting["b"] - 0.5)
+
+
+def bowl(point: dict[str, float]) -> float:
+    return (point["width"] - 70) ** 2 / 100 + (point["rate"] - 0.3) ** 2
+
+
+def test_a_grid_is_tried_whole_and_ranked() -> None:
+    ranked = search(nearness, SPACE, maximize=True)
+    assert ranked[0].setting == {"a": 1, "b": 0.5}
+    assert len({tuple(trial.setting.values()) for trial in ranked}) == 9
+    assert [trial.value for trial in ranked] == sorted((trial.value for trial in ranked), reverse=True)
+    least = search(nearness, SPACE)
+    assert [trial.value for trial in least] == sorted(trial.value for trial in least)
+
+
+def settings_of(trials: list[Any]) -> list[dict[str, Any]]:
+    return [trial.setting for trial in sorted(trials, key=lambda trial: trial.number)]
+
+
+def test_a_part_of_the_grid_has_different_settings_and_repeats_with_its_seed() -> None:
+    first = settings_of(search(nearness, SPACE, trials=5, seed=1))
+    assert len({tuple(setting.values()) for setting in first}) == 5
+    assert first == settings_of(search(nearness, SPACE, trials=5, seed=1))
+    assert first != settings_of(search(nearness, SPACE, trials=5, seed=2))
+    assert len(search(nearness, SPACE, trials=100)) == 9
+
+
+@pytest.mark.parametrize("maximize", [False, True])
+def test_a_setting_goes_on_only_if_it_is_in_the_best_third_so_far(maximize: bool) -> None:
+    asked: list[tuple[float, int]] = []
+    sign = 1 if maximize else -1
+
+    def objective(setting: dict[str, Any]) -> Iterator[float]:
+        for part in range(3):
+            asked.append((setting["a"], part))
+            yield sign * setting["a"]
+
+    ranked = search(objective, {"a": list(range(27))}, maximize=maximize)
+    came = [value for value, part in asked if part == 0]
+    seen: list[float] = []
+    for value in came:
+        seen = sorted([*seen, value], reverse=True)
+        goes_on = value >= seen[max(0, len(seen) // 3 - 1)]
+        assert ((value, 1) in asked) == goes_on
+    assert sorted(came) == list(range(27))
+    assert (ranked[0].setting["a"], ranked[0].values) == (26, 3)
+    assert [trial.values for trial in ranked] == sorted((trial.values for trial in ranked), reverse=True)
+    assert len(asked) < 27 * 2
+
+
+def test_evolution_finds_the_bottom_of_a_bowl() -> None:
+    trials = search(bowl, BOWL, sampler="cma-es", trials=80, start={"width": 200, "rate": 0.9}, seed=1)
+    assert len(trials) == 80
+    assert settings_of(trials)[0] == {"width": 200, "rate": 0.9}
+    assert abs(trials[0].setting["width"] - 70) < 15
+    assert all(isinstance(trial.setting["width"], int) and 2 <= trial.setting["width"] <= 250 for trial in trials)
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "cma-es"])
+def test_samplers_stay_in_their_ranges_and_repeat_with_their_seed(sampler: str) -> None:
+    first, again, other = (
+        settings_of(search(bowl, BOWL, sampler=sampler, trials=12, seed=seed))  # type: ignore[arg-type]
+        for seed in (3, 3, 4)
+    )
+    assert first == again != other
+    assert all(2 <= setting["width"] <= 250 and 0 <= setting["rate"] <= 1 for setting in first)
+
+
+def test_tpe_looks_where_values_were_good() -> None:
+    later = settings_of(search(bowl, BOWL, sampler="tpe", trials=40, seed=0))[20:]
+    assert sum(abs(setting["width"] - 70) for setting in later) / 20 < 40  # of a mean of 66 where it is drawn at random
+
+
+def test_choices_and_ranges_mix() -> None:
+    space = {"kind": ["lines", "steps"], "width": (1, 9)}
+    best = search(lambda at: at["width"] + 100 * (at["kind"] == "steps"), space, sampler="tpe", trials=40)[0]
+    assert best.setting["kind"] == "lines"
+    assert best.setting["width"] <= 2
+
+
+@pytest.mark.parametrize(
+    ("space", "settings", "message"),
+    [
+        ({}, {}, "at least one name"),
+        ({"a": []}, {}, "at least one value"),
+        (SPACE, {"trials": 0}, "trials=0: must be at least 1"),
+        (SPACE, {"sampler": "luck"}, "sampler='luck': must be one of"),
+        (BOWL, {}, "'grid' needs lists of choices for width, rate"),
+        (SPACE, {"sampler": "cma-es", "trials": 3}, "'cma-es' needs ranges .* for a, b"),
+        (BOWL, {"sampler": "tpe"}, "trials=None: 'tpe' has no end of its own"),
+        (BOWL, {"sampler": "cma-es", "trials": 1, "start": {}}, "a start for each of width, rate"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused(space: Any, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        search(lambda setting: 0.0, space, **settings)
