@@ -19,7 +19,14 @@ from typing import Any
 import torch
 
 from frugal.combine import Tempered
-from frugal.cooperative import CooperativePlan, CooperativeTrainer, LikelihoodTrainer, Oracle, Plan, gradient_noise
+from frugal.cooperative import (
+    CooperativePlan,
+    CooperativeTrainer,
+    LikelihoodTrainer,
+    Oracle,
+    SequencePlan,
+    gradient_noise,
+)
 from frugal.cooperative.training import SequenceTrainer
 from frugal.files import write_text
 
@@ -67,11 +74,11 @@ def compare(world: str, seed: int, steps: int | None) -> list[dict[str, Any]]:
     oracle = Oracle(V, T, hidden, seed)
     data, held_out = oracle.sequences(count, seed=0), oracle.sequences(256, seed=7)
     mediator, generator = oracle.learner(mediator_units, seed=2), oracle.learner(units, seed=1)
-    plan = CooperativePlan(steps, learning_rate=rate, mediator_rate=mediator_rate, log_every=steps, seed=seed)
+    plan = CooperativePlan(steps=steps, epochs=1, learning_rate=rate, mediator_rate=mediator_rate, seed=seed)
     cooperative = CooperativeTrainer(generator, mediator, data, held_out, plan)
 
     def likelihood(steps: int) -> LikelihoodTrainer:
-        plan = Plan(steps, learning_rate=rate, log_every=steps, seed=seed)
+        plan = SequencePlan(steps=steps, epochs=1, learning_rate=rate, seed=seed)
         return LikelihoodTrainer(oracle.learner(units, seed=1), data, held_out, plan)
 
     rows = trained("cooperative", oracle, cooperative)

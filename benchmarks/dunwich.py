@@ -19,10 +19,10 @@ import torch
 from frugal.corpora import CharTokenizer
 from frugal.device import processor
 from frugal.files import write_text
-from frugal.piecewise import EpochScore, PiecewiseLM, Recipe, Windows, bayes_limit, memorised, preset, train
+from frugal.piecewise import PiecewiseLM, PiecewisePlan, PiecewiseScore, Windows, bayes_limit, memorised, preset, train
 from frugal.training import seed_everything
 
-RECIPE = Recipe(epochs=100, learning_rate=1e-4, patience=15)
+PLAN = PiecewisePlan(epochs=100, learning_rate=1e-4, plateau=15)
 RESULTS = Path(__file__).parent / "results" / "dunwich.json"
 
 
@@ -32,14 +32,16 @@ def learned(text: str, seed: int) -> dict[str, float]:
     model = PiecewiseLM(preset("no_hidden_layer"), CharTokenizer.ascii())
     windows = Windows.for_network(model.network, model.tokenizer, [text])
     wall, cpu = time.perf_counter(), time.process_time()
-    train(model.network, windows, RECIPE, after_epoch=told, progress=False)
+    train(model, windows, PLAN, on_epoch=told, progress=False)
     seconds = {"wall_seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
-    return {**memorised(model.network, windows)._asdict(), **seconds}
+    return {**memorised(model, windows)._asdict(), **seconds}
 
 
-def told(score: EpochScore) -> None:
+def told(score: PiecewiseScore) -> None:
     if score.epoch % 5 == 0:
-        click.echo(f"epoch {score.epoch:3}: accuracy {score.accuracy:.4f}, {score.nats:.3f} nats", err=True)
+        click.echo(
+            f"epoch {score.epoch:3}: accuracy {score.training_accuracy:.4f}, {score.training_loss:.3f} nats", err=True
+        )
 
 
 @click.command()

@@ -29,7 +29,7 @@ from frugal.forward_forward import (
     BackpropClassifier,
     ForwardForwardClassifier,
     ForwardForwardNet,
-    ImageTraining,
+    ImagePlan,
     UnsupervisedForwardForward,
     load_digits,
     stratified_split,
@@ -60,17 +60,17 @@ def main() -> None:
 
 
 def classifiers(images: Tensor, labels: Tensor, seeds: range, epochs: int) -> list[dict[str, Any]]:
-    kinds: dict[str, Callable[[ImageTraining], Any]] = {
-        "supervised": lambda plan: ForwardForwardClassifier(64, hidden=HIDDEN, training=plan),
-        "unsupervised": lambda plan: UnsupervisedForwardForward((8, 8), hidden=HIDDEN, training=plan),
-        "backpropagation": lambda plan: BackpropClassifier(64, hidden=HIDDEN, training=plan),
+    kinds: dict[str, Callable[[ImagePlan], Any]] = {
+        "supervised": lambda plan: ForwardForwardClassifier(64, hidden=HIDDEN, plan=plan),
+        "unsupervised": lambda plan: UnsupervisedForwardForward((8, 8), hidden=HIDDEN, plan=plan),
+        "backpropagation": lambda plan: BackpropClassifier(64, hidden=HIDDEN, plan=plan),
     }
     found: dict[str, list[tuple[float, float]]] = {}
     for seed in seeds:
         train, test = split(labels, seed)
         for name, build in kinds.items():
             start = time.process_time()
-            model = build(ImageTraining(epochs=epochs, seed=seed)).fit(images[train], labels[train])
+            model = build(ImagePlan(epochs=epochs, seed=seed)).fit(images[train], labels[train])
             seconds = time.process_time() - start
             found.setdefault(name, []).append((100 * model.error(images[test], labels[test]), seconds))
             if name == "supervised":
