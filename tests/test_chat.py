@@ -1,8 +1,9 @@
 """Conversations: the session, guide text, the terminal, the notebook's widget."""
 
+import dataclasses
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from frugal.generate import ChatSession, Sampling, stream
 from frugal.lab.live import cli, terminal
 from frugal.lab.live.conversation import _live, chat_widget, transcript
 from frugal.language_model import LanguageModel
-from models import EVERY_MODEL, ROUNDING, Recurrent, Uniform, byte_pairs, characters, echo_model
+from models import EVERY_MODEL, ROUNDING, Recurrent, Uniform, byte_pairs, characters, echo_model, lstm, reservoir_model
 
 GREEDY = Sampling(temperature=0, max_tokens=40)
 SHORT = Sampling(max_tokens=12, seed=0)
@@ -407,6 +408,22 @@ def frugal_chat(*words: object, typed: str = "") -> Result:
 def test_lines_from_a_pipe_are_answered_until_its_end(parrot_folder: str) -> None:
     result = frugal_chat(parrot_folder, "--temperature", 0, typed="hi\n\nhow are you?\n")
     assert (result.stdout, result.exit_code) == ("hello you\nfine:\nthanks\n", 0)
+
+
+@pytest.mark.parametrize("model", [lstm, reservoir_model])
+def test_the_models_that_cooperate_can_chat(tmp_path: Path, model: Callable[[], LanguageModel]) -> None:
+    model().save(tmp_path / "model")
+    result = frugal_chat(tmp_path / "model", "--max-tokens", 9, "--seed", 0, typed="the cat\n")
+    assert result.exit_code == 0
+    assert len(result.stdout) > 1  # the answer, and the end of its line
+
+
+def test_every_field_of_sampling_is_an_option_and_a_setting() -> None:
+    told = frugal_chat("--help").stdout
+    for field in dataclasses.fields(Sampling):
+        assert f"--{field.name.replace('_', '-')} " in told
+        value = "3" if field.name != "top_p" else "0.5"
+        assert getattr(terminal.changed(GREEDY, field.name, value), field.name) != getattr(GREEDY, field.name)
 
 
 def test_commands_are_obeyed(parrot_folder: str, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Every notebook as it is used: run at its smallest size, read as a report, started by plain papermill."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,12 +8,14 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 from bs4 import BeautifulSoup
 
 from frugal.lab import read_records
 from frugal.lab.pages.notebooks import read_notebook
 from frugal.lab.run.execution import run_notebook
-from frugal.lab.run.parameters import read_parameters
+from frugal.lab.run.parameters import Parameter, ParameterType, read_parameters
+from frugal.language_model import LanguageModel, class_named, load_model
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 MINUTES = 10  # for a run that takes one on two idle cores, so that a busy machine is no failure
@@ -20,10 +23,26 @@ MINUTES = 10  # for a run that takes one on two idle cores, so that a busy machi
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
+def saves(parameter: Parameter) -> bool:
+    """Whether a notebook keeps models in the folder that the parameter names; an absolute path stays where it is."""
+    return parameter.name in ("saved", "chatbot") and parameter.type == ParameterType(str)
+
+
+def saved_models(folder: Path) -> list[Path]:
+    """The folders of language models below a folder; a conversation and an automaton are none."""
+    classes = {path.parent: json.loads(path.read_text()).get("class") for path in folder.rglob("config.json")}
+    return [found for found, name in classes.items() if name and issubclass(class_named(name), LanguageModel)]
+
+
 @every_notebook
 def test_it_runs_at_smoke_and_its_report_can_be_read(path: Path, tmp_path: Path) -> None:
-    result = run_notebook(path, profile="smoke", timeout=MINUTES, reports=tmp_path)
+    saving = {each.name: str(tmp_path / each.name) for each in read_parameters(read_notebook(path)) if saves(each)}
+    result = run_notebook(path, saving, profile="smoke", timeout=MINUTES, reports=tmp_path)
     assert (result.status, result.error) == ("done", None)
+    models = [load_model(folder) for name in saving for folder in saved_models(tmp_path / name)]
+    assert bool(models) == bool(saving)
+    for model in models:
+        assert model.log_probabilities(torch.tensor([[model.tokenizer.start_id, 0]])).isfinite().any()
     assert read_records(result.notebook)
     page = BeautifulSoup(result.report.read_text(encoding="utf-8"), "html.parser")
     figures = page.select("main figure img")

@@ -40,6 +40,16 @@ objective: {record: loss, direction: minimise}
 """
 
 
+# A run with a large x goes on until it is stopped, or for a minute.
+REPORTING = """\
+import time
+from frugal.lab import record, report_progress
+for step in range(3 if x < 1 else 120):
+    report_progress(step, x)
+    time.sleep(0 if x < 1 else 0.5)
+record(loss=x)"""
+
+
 def a_sweep(folder: Path, text: str = GRID) -> Sweep:
     path = folder / "toy.ipynb"
     if not path.exists():
@@ -198,6 +208,7 @@ def test_lists_can_be_choices(tmp_path: Path) -> None:
 
 def test_a_run_without_prospects_is_asked_to_stop(tmp_path: Path) -> None:
     text = GRID.replace("[0.0, 1.0, 2.0]", "{low: 0.0, high: 1.0}") + "sampler: random\nruns: 9\npruner: halving"
+    make_notebook(tmp_path / "toy.ipynb", REPORTING, parameters=PARAMETERS)
     driver = Driver(a_sweep(tmp_path, text), tmp_path)
     driver.study.pruner = type("All", (), {"prune": lambda *_: True})()
     waiting: Future[str] = Future()
@@ -276,6 +287,7 @@ def test_a_second_driver_is_refused(tmp_path: Path) -> None:
         (("objective", "runs: 0\nobjective"), "runs=0: must be positive"),
         (("objective", "runs: many\nobjective"), "runs='many': is of the wrong type"),
         (("objective", "seeds: 2\npruner: median\nobjective"), "needs one seed per point"),
+        (("objective", "pruner: median\nobjective"), "toy.ipynb never calls report_progress"),
         (("objective", "colour: red\nobjective"), "colour: unknown entry"),
     ],
 )
@@ -307,6 +319,23 @@ def test_a_wrong_site_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "site.yaml").write_text(text)
     with pytest.raises(InputError):
         read_site(tmp_path / "site.yaml")
+
+
+def test_a_run_that_reports_less_than_others_is_pruned(tmp_path: Path) -> None:
+    make_notebook(tmp_path / "toy.ipynb", REPORTING, parameters=PARAMETERS)
+    text = GRID.replace("toy.ipynb", str(tmp_path / "toy.ipynb")).replace("  n: [1, 2]\n", "")
+    good = [0.0, 0.1, 0.2, 0.3, 0.4]  # the median is of five at least
+    (tmp_path / "toy.yaml").write_text(text.replace("[0.0, 1.0, 2.0]", f"{[*good, 9.0]}") + "pruner: median")
+    command = [sys.executable, "-c", "from frugal.lab.live.cli import main; main()", "sweep", tmp_path / "toy.yaml"]
+    command += ["--reports", str(tmp_path), "--workers", "1"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    root = tmp_path / "sweeps" / "toy"
+    outcomes = {row["values"]["x"]: row for row in table(root)}
+    assert [outcomes[x]["state"] for x in good] == ["complete"] * 5
+    assert (outcomes[9.0]["state"], outcomes[9.0]["value"]) == ("pruned", None)
+    status = json.loads((root / outcomes[9.0]["runs"][0] / "status.json").read_text())
+    assert "other runs of the sweep did better" in status["error"]
 
 
 def test_a_sweep_on_two_pools_at_another_address_ends_in_a_report(tmp_path: Path) -> None:

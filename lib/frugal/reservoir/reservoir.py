@@ -156,7 +156,7 @@ class Reservoir(StateCollector):
         self.recurrence = recurrence
         self.register_buffer("W_in", W_in.contiguous())
         self.register_buffer("bias", bias.contiguous())
-        self.register_buffer("leak", leak_of_each_unit(leak, self.size))
+        self.register_buffer("leak", leak_of_each_unit(leak, self.size).to(W_in))
 
     @property
     def W(self) -> Tensor:

@@ -141,19 +141,21 @@ def sweep(definition: Path, site: Path | None, workers: int | None, reports: Pat
     rebuild_index(reports)
 
 
-@main.command()
+class WithSampling(click.Command):
+    """Takes the fields of `Sampling` as options, looked up when they are needed, since that imports PyTorch."""
+
+    def get_params(self, context: click.Context) -> list[click.Parameter]:
+        from frugal.lab.live.terminal import sampling_options
+
+        return [*super().get_params(context), *sampling_options()]
+
+
+@main.command(cls=WithSampling)
 @click.argument("model", default="smollm2")
 @click.option("--system", metavar="TEXT", help="Instructions that the model reads first.")
 @click.option("--guide", metavar="TEXT", help="Text that the answers should lean towards.")
 @click.option("--guide-weight", type=float, default=0.5, show_default=True, help="How far: 0 not at all, to 1.")
 @click.option("--markers", is_flag=True, help="Mark turns as in frugal's dialogues even with a chat template.")
-@click.option("--max-tokens", type=int, help="Longest answer.")
-@click.option("--temperature", type=float, help="0 takes the likeliest token always  [default: 0.7]")
-@click.option("--top-k", type=int, help="Sample among the likeliest K tokens only.")
-@click.option("--top-p", type=float, help="Sample among the likeliest tokens of this joint probability [default: 0.9]")
-@click.option("--repetition-penalty", type=float, help="Above 1, tokens that occurred become less likely.")
-@click.option("--stop", multiple=True, metavar="TEXT", help="End answers before this text; may be given repeatedly.")
-@click.option("--seed", type=int, help="Makes the conversation reproducible.")
 @click.option("--device", default="cpu", show_default=True, help="Where the model computes: cpu, cuda, mps or auto.")
 @click.option("--load", type=click.Path(path_type=Path), metavar="FOLDER", help="Go on with a saved conversation.")
 @click.option("--save", type=click.Path(path_type=Path), metavar="FOLDER", help="Save the conversation as it grows.")

@@ -2,16 +2,19 @@
 
 import contextlib
 import dataclasses
+import inspect
 import json
+import re
 import sys
+from functools import cache
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import click
 
 from frugal.errors import FrugalError, InputError
-from frugal.generate import ChatSession, Sampling
+from frugal.generate import CHAT_SAMPLING, ChatSession, Sampling
 from frugal.language_model import LanguageModel, load_model
 
 PROMPT = "> "
@@ -22,15 +25,29 @@ HELP = """/reset              forget the conversation
 /set NAME VALUE     change one, such as /set temperature 0.7; "none" sets it back
 /help               show this
 /quit               leave, as do Ctrl-C and Ctrl-D here; Ctrl-C during an answer stops the answer"""
-KINDS: dict[str, type[int] | type[float] | type[str]] = {
-    "max_tokens": int,
-    "temperature": float,
-    "top_k": int,
-    "top_p": float,
-    "repetition_penalty": float,
-    "stop": str,
-    "seed": int,
-}
+
+
+def _kind(hint: Any) -> tuple[type, bool]:
+    """Of a field of `Sampling`: the type of a value, and whether there may be several."""
+    return (get_args(hint) or (hint,))[0], get_origin(hint) is tuple
+
+
+KINDS = {name: _kind(hint) for name, hint in get_type_hints(Sampling).items()}
+
+
+@cache
+def sampling_options() -> list[click.Option]:
+    """The fields of `Sampling` as options of a command, with what its docstring says of them."""
+    about = dict(re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", inspect.getdoc(Sampling) or "", re.MULTILINE))
+    options = []
+    for name, (kind, many) in KINDS.items():
+        usual = getattr(CHAT_SAMPLING, name)
+        shown = False if usual is None or many else str(usual)
+        words = " ".join(about[name].split())
+        words = words[0].upper() + words[1:]
+        option = f"--{name.replace('_', '-')}"
+        options.append(click.Option([option], type=kind, multiple=many, help=words, show_default=shown))
+    return options
 
 
 def model_called(name: str, device: str = "cpu") -> LanguageModel:
@@ -124,12 +141,12 @@ def changed(sampling: Sampling, name: str, value: str) -> Sampling:
         raise InputError(f"{name}: is no setting; there are {', '.join(KINDS)}")
     if value == "none":
         return dataclasses.replace(sampling, **{name: getattr(Sampling(), name)})
-    kind = KINDS[name]
+    kind, many = KINDS[name]
     try:
         read = kind(value)
     except ValueError as error:
         raise InputError(f"{name}={value!r}: must be {'an integer' if kind is int else 'a number'}") from error
-    setting: dict[str, Any] = {name: (read,) if name == "stop" else read}
+    setting: dict[str, Any] = {name: (read,) if many else read}
     return dataclasses.replace(sampling, **setting)
 
 

@@ -123,7 +123,13 @@ class Driver:
         self.pending.append(pending)
 
     def look_at(self, pending: Pending, submit: Submit) -> None:
-        """Take what is finished, submit again what was killed, stop what has no prospects."""
+        """Stop what has no prospects, take what is finished, submit again what was killed."""
+        for run, _ in pending.waiting.values():
+            for step, value in read_progress(run.progress)[pending.reported :]:
+                pending.trial.report(value, step)
+                pending.reported += 1
+                if pending.trial.should_prune():
+                    write_text(run.progress / STOP, "")
         for future in [future for future in pending.waiting if future.done()]:
             run, attempts = pending.waiting.pop(future)
             if future.exception() is None and future.result() in FINISHED:
@@ -131,12 +137,6 @@ class Driver:
             give_up(run.attempts)
             if run.status not in FINISHED and attempts <= RETRIES:  # it may have finished before it was lost
                 pending.waiting[self._submit(submit, run)] = (run, attempts + 1)
-        for run, _ in pending.waiting.values():
-            for step, value in read_progress(run.progress)[pending.reported :]:
-                pending.trial.report(value, step)
-                pending.reported += 1
-                if pending.trial.should_prune():
-                    write_text(run.progress / STOP, "")
 
     def finish(self, pending: Pending) -> None:
         """Tell the study what came of a point and write the table of all points."""
@@ -220,9 +220,10 @@ def make_study(sweep: Sweep, points: list[Point]) -> "Study":
     )
     for point in points:
         state, value = outcome(sweep, point)
+        reported = dict(read_progress(point.runs[0].progress)) if sweep.pruner != "none" else {}
         study.add_trial(
             optuna.trial.create_trial(
-                state=state, value=value, params=point.values, distributions=sweep.search, intermediate_values={}
+                state=state, value=value, params=point.values, distributions=sweep.search, intermediate_values=reported
             )
         )
     return study
