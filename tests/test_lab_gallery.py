@@ -7,7 +7,7 @@ import pytest
 from executed_notebooks import code, display, figure, notebook, recorded, save, stream, text
 from frugal.errors import InputError
 from frugal.lab.pages.gallery import write_gallery
-from frugal.lab.pages.report import WIDGET
+from frugal.lab.pages.outputs import WIDGET
 
 STORY = "# Echo nets\n\nA net learns. See [next](02_memory.ipynb) and [last](09_other.ipynb). $x^2$"
 

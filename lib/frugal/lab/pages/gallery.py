@@ -9,14 +9,12 @@ from base64 import b64decode
 from pathlib import Path
 
 from bs4 import BeautifulSoup, Tag
-from nbconvert.filters import strip_ansi
 from nbformat import NotebookNode
 
 from frugal.errors import InputError
 from frugal.files import appearing
 from frugal.lab.pages.latest_runs import latest_runs
-from frugal.lab.pages.notebooks import is_papermill_banner, split_title
-from frugal.lab.pages.report import WIDGET, without_progress
+from frugal.lab.pages.outputs import WIDGET, cells_for_readers
 from frugal.lab.pages.run_facts import RunFacts, read_run
 
 PROFILE = "default"
@@ -82,10 +80,9 @@ def page(notebook: NotebookNode, run: RunFacts, figures: Figures, names: set[str
     """A run's text, figures and results; its code stays in the notebook."""
     name = figures.name
     parts = [f"# {run.title}", f"[All pages](README.md) · [the notebook, with its code]({NOTEBOOKS}/{name}.ipynb)"]
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown" and not is_papermill_banner(cell):
-            text = split_title(cell.source)[1] if cell.source.startswith("# ") else cell.source
-            parts.append(relinked(text.strip(), names))
+    for cell in cells_for_readers(notebook):
+        if cell.cell_type == "markdown":
+            parts.append(relinked(cell.source.strip(), names))
         elif cell.cell_type == "code":
             parts += [readable(output, figures) for output in cell.outputs]
     facts = [("Profile", run.profile), ("Started", run.when), ("Took", run.took), *run.facts]
@@ -105,15 +102,15 @@ def relinked(markdown: str, names: set[str]) -> str:
 
 
 def readable(output: NotebookNode, figures: Figures) -> str:
-    """An output as Markdown; nothing for messages, controls and progress."""
+    """An output as Markdown; nothing for messages and controls."""
     if output.output_type == "stream":
-        return fenced(without_progress(strip_ansi(output.text))) if output.name == "stdout" else ""
+        return fenced(output.text) if output.name == "stdout" else ""
     if output.output_type == "error":
-        return fenced(strip_ansi("\n".join(output.traceback)))
-    if set(output.data) <= {WIDGET, "text/plain"} and WIDGET in output.data:
-        return ""
+        return fenced(output.traceback[0])
     if "text/html" in output.data:
         return with_files(output.data["text/html"], figures)
+    if WIDGET in output.data:
+        return ""
     return str(output.data.get("text/markdown") or fenced(output.data.get("text/plain", "")))
 
 

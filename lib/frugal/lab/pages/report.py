@@ -3,7 +3,6 @@
 The notebook's text and outputs are turned into HTML here; the page around them is the template's.
 """
 
-import copy
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -13,21 +12,15 @@ from typing import Any
 
 from bs4 import BeautifulSoup, Tag
 from nbconvert.exporters import HTMLExporter
-from nbconvert.filters import strip_ansi
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
-from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from nbformat import NotebookNode
 
 from frugal.files import write_text
-from frugal.lab.pages.notebooks import is_papermill_banner, read_notebook, split_title
+from frugal.lab.pages.notebooks import read_notebook
+from frugal.lab.pages.outputs import WIDGET, cells_for_readers
 from frugal.lab.pages.run_facts import read_run, words
 
 TEMPLATE = Path(__file__).parent / "template"
-WIDGET = "application/vnd.jupyter.widget-view+json"
-# tqdm's bar, with and without a known total: they say nothing once the run is over. A longer line is no bar, and
-# would take the pattern quadratic time.
-PROGRESS = re.compile(r".*?(\d+%\|.*\| \S+|\d\w*) \[\d\d:\d\d[^\]]*\]")
-LONGEST_BAR = 2000  # characters
 NUMBER = re.compile(r"[-+−±]?[\d,.]*\d(e[-+]?\d+)?\s*(%|[a-zA-Zµ]{1,3}|\s*±.*)?|nan|[-−]?inf|[—–-]?", re.IGNORECASE)  # noqa: RUF001
 
 
@@ -68,34 +61,19 @@ def exporter() -> HTMLExporter:
 def readable_cells(notebook: NotebookNode) -> tuple[list[NotebookNode], list[Heading]]:
     """The cells with their text and outputs as HTML, without the title, and the headings in the text."""
     headings: list[Heading] = []
-    cells: list[NotebookNode] = []
-    for cell in copy.deepcopy(notebook.cells):
-        if is_papermill_banner(cell) or (cell.cell_type != "raw" and not cell.source.strip()):
-            continue
+    cells = cells_for_readers(notebook)
+    for cell in cells:
         if cell.cell_type == "markdown":
-            source = cell.source
-            if not any(earlier.cell_type == "markdown" for earlier in cells):
-                source = split_title(source)[1]
-            cell.source = markdown_to_html(source, headings, cell.get("attachments", {}))
-        elif cell.cell_type == "code":
-            CoalesceStreamsPreprocessor().preprocess_cell(cell, {}, 0)
-            cell.outputs = [output for output in map(readable_output, cell.outputs) if output]
-        cells.append(cell)
+            cell.source = markdown_to_html(cell.source, headings, cell.get("attachments", {}))
+        for output in cell.get("outputs", []):
+            if "data" in output:
+                add_html(output.data)
     return cells, headings
 
 
-def readable_output(output: NotebookNode) -> NotebookNode | None:
-    """An output as plain text or as HTML; None for what says nothing to a reader."""
-    if output.output_type == "stream":
-        output.text = without_progress(strip_ansi(output.text))
-        return output if output.text else None
-    if output.output_type == "error":
-        output.traceback = [strip_ansi("\n".join(output.traceback))]
-        return output
-    data = output.data
+def add_html(data: dict[str, Any]) -> None:
+    """Give an output's data the HTML that the page shows, if not its plain text."""
     if data.pop(WIDGET, None) and set(data) <= {"text/plain"}:
-        if not without_progress(data.get("text/plain", "")):
-            return None
         data["text/html"] = '<p class="note">A control stood here; it is live only in JupyterLab.</p>'
     if "text/html" in data:
         data["text/html"] = readable_tables(data["text/html"])
@@ -103,17 +81,6 @@ def readable_output(output: NotebookNode) -> NotebookNode | None:
         data["text/html"] = markdown_to_html(data["text/markdown"], [], {})
     elif "text/latex" in data:
         data["text/html"] = formula(data["text/latex"].strip().strip("$"), display=True)
-    return output
-
-
-def without_progress(text: str) -> str:
-    """The text without progress bars, and without the lines that held nothing else."""
-    kept = []
-    for line in text.split("\n"):
-        rest = PROGRESS.sub("", line) if len(line) <= LONGEST_BAR else line
-        if rest or not line:
-            kept.append(rest)
-    return "\n".join(kept).strip("\n")
 
 
 def markdown_to_html(source: str, headings: list[Heading], attachments: dict[str, Any]) -> str:

@@ -1,0 +1,54 @@
+"""What an executed notebook says to a reader: its cells and outputs without what was only of use while it ran."""
+
+import copy
+import re
+
+from nbconvert.filters import strip_ansi
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+from nbformat import NotebookNode
+
+from frugal.lab.pages.notebooks import is_papermill_banner, split_title
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+# tqdm's bar, with and without a known total: they say nothing once the run is over. A longer line is no bar, and
+# would take the pattern quadratic time.
+PROGRESS = re.compile(r".*?(\d+%\|.*\| \S+|\d\w*) \[\d\d:\d\d[^\]]*\]")
+LONGEST_BAR = 2000  # characters
+
+
+def cells_for_readers(notebook: NotebookNode) -> list[NotebookNode]:
+    """Copies of the cells without the title, with what `output_for_readers` leaves of their outputs."""
+    cells: list[NotebookNode] = []
+    for cell in copy.deepcopy(notebook.cells):
+        if is_papermill_banner(cell) or (cell.cell_type != "raw" and not cell.source.strip()):
+            continue
+        if cell.cell_type == "markdown" and not any(earlier.cell_type == "markdown" for earlier in cells):
+            cell.source = split_title(cell.source)[1]
+        elif cell.cell_type == "code":
+            CoalesceStreamsPreprocessor().preprocess_cell(cell, {}, 0)
+            cell.outputs = [output for output in map(output_for_readers, cell.outputs) if output]
+        cells.append(cell)
+    return cells
+
+
+def output_for_readers(output: NotebookNode) -> NotebookNode | None:
+    """An output without colours and progress bars; None if nothing is left."""
+    if output.output_type == "stream":
+        output.text = without_progress(strip_ansi(output.text))
+        return output if output.text else None
+    if output.output_type == "error":
+        output.traceback = [strip_ansi("\n".join(output.traceback))]
+        return output
+    data = output.data
+    only_a_control = WIDGET in data and set(data) <= {WIDGET, "text/plain"}
+    return None if only_a_control and not without_progress(data.get("text/plain", "")) else output
+
+
+def without_progress(text: str) -> str:
+    """The text without progress bars, and without the lines that held nothing else."""
+    kept = []
+    for line in text.split("\n"):
+        rest = PROGRESS.sub("", line) if len(line) <= LONGEST_BAR else line
+        if rest or not line:
+            kept.append(rest)
+    return "\n".join(kept).strip("\n")
