@@ -33,11 +33,10 @@ from torch.utils.data import DataLoader
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from frugal.corpora import Blocks, CharTokenizer
-from frugal.foundation import Foundation
+from frugal.foundation import Foundation, WindowedFoundation
 from frugal.foundation.tiny_gpt2 import next_token_loss
-from frugal.memory import Datastore, Interpolation, NearestNeighbourLM, proofs
-from frugal.memory.mixture import Trace
-from frugal.readout import EchoLanguageModel
+from frugal.memory import Datastore, Interpolation, NearestNeighbourLM, controls
+from frugal.memory.mixture import Retrieved
 from frugal.training import fit
 
 RESULTS = Path(__file__).parent / "results" / "memory_references.json"
@@ -102,16 +101,18 @@ def small(recipe: Recipe) -> Recipe:
 
 def measure(recipe: Recipe) -> dict[str, Any]:
     began = time.process_time()
-    windows = EchoLanguageModel(trained(recipe), context=recipe.context, stride=recipe.context)
+    windows = WindowedFoundation(trained(recipe), recipe.context, stride=recipe.context)
     lm = NearestNeighbourLM(windows, Datastore.empty(128, len(recipe.remembered), index="flat"))
     training = time.process_time() - began
     lm.remember_all([recipe.remembered])
-    valid, test = lm.traces([recipe.tuned]), lm.traces([recipe.scored])
+    valid, test = lm.retrieve([recipe.tuned]), lm.retrieve([recipe.scored])
     bits = {"GPT": -test[0].own.mean().item() / log(2)}
     for name, sources in SOURCES.items():
         for kind in ("", ", adaptive"):
-            bits[name + kind] = mixed(proofs.only(valid, *sources), proofs.only(test, *sources), adaptive=bool(kind))
-    shuffled = [proofs.only(proofs.shuffled(traces), 1) for traces in (valid, test)]
+            bits[name + kind] = mixed(
+                controls.only(valid, *sources), controls.only(test, *sources), adaptive=bool(kind)
+            )
+    shuffled = [controls.only(controls.shuffled(retrieved), 1) for retrieved in (valid, test)]
     bits["memory, values shuffled"] = mixed(*shuffled, adaptive=False)
     gains = {name: 1 - value / bits["GPT"] for name, value in bits.items()}
     reference = 1 - recipe.with_memory / recipe.base
@@ -141,7 +142,7 @@ def trained(recipe: Recipe) -> Foundation:
     return Foundation(model, tokenizer, name=recipe.name)
 
 
-def mixed(valid: Sequence[Trace], test: Sequence[Trace], *, adaptive: bool) -> float:
+def mixed(valid: Sequence[Retrieved], test: Sequence[Retrieved], *, adaptive: bool) -> float:
     """Bits per character of the test text with the mixture that predicts the validation text best."""
     mixture = Interpolation.fit(valid, adaptive=adaptive)
     return -mixture.log_probabilities(test[0]).mean().item() / log(2)

@@ -15,7 +15,7 @@ from frugal.errors import InputError
 from frugal.evaluate import evaluate
 from frugal.generate import Sampling, generate
 from frugal.memory import Datastore, Interpolation, NearestNeighbourLM
-from frugal.memory.controls import oracle_values, shuffled_values
+from frugal.memory.controls import oracle_values, shuffled_values, with_foreign_documents
 from frugal.memory.mixture import Retrieved
 from models import ROUNDING, TEXTS, Recurrent, Table, characters, neighbour_model, set_everywhere
 
@@ -113,6 +113,33 @@ def test_scoring_leaves_the_memory_as_it_is_unless_told_to_remember() -> None:
     assert second < first
 
 
+def test_many_texts_are_remembered_as_one_after_the_other_and_none_changes_nothing() -> None:
+    together, apart = neighbour_model(), neighbour_model()
+    together.remember_all(TEXTS)
+    for text in TEXTS:
+        apart.remember(text)
+    together.remember_all([])
+    assert evaluate(together, TEXTS[0]).nats == pytest.approx(evaluate(apart, TEXTS[0]).nats, rel=1e-3)
+    assert len(together.memory) == len(apart.memory)
+
+
+def test_an_empty_memory_that_is_given_is_the_one_that_is_used() -> None:
+    memory = Datastore.empty(16, 100)
+    assert NearestNeighbourLM(Recurrent(characters()), memory).memory is memory
+
+
+def test_a_foreign_document_is_found_in_place_of_the_own_one() -> None:
+    model = recurrent(0.3, 0.3)
+    foreign = with_foreign_documents(model, [TEXTS[0], TEXTS[1], TEXTS[0]])
+    for place, each in enumerate(foreign):
+        (source,) = each.sources
+        before = foreign[place - 1].targets
+        assert set(source.tokens.flatten().tolist()) <= set(before.tolist())
+        assert source.ids.max() < len(before)
+    same = foreign[0]  # after the last one, which is the same text: its own key is the nearest
+    torch.testing.assert_close(same.sources[0].similarity[:, 0], torch.ones(len(same.targets)), rtol=0, atol=1e-3)
+
+
 def test_entries_say_where_they_were_read() -> None:
     model = recurrent(0.1, 0.3)
     model.remember(TEXTS[1])
@@ -121,6 +148,9 @@ def test_entries_say_where_they_were_read() -> None:
     place = model.memory.place(entry)
     tokens = encode_documents(model.tokenizer, [TEXTS[0]])[0]
     assert (place.text, place.token) == (number, len(tokens) - 1)
+    before, value = model.memory.text_at(entry, model.tokenizer)
+    assert TEXTS[0].endswith(before + value)
+    assert (len(before), len(value)) == (6, 1)
 
 
 def test_a_memory_of_texts_survives_being_saved(tmp_path: Path) -> None:

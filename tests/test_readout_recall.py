@@ -2,9 +2,11 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
+from frugal.baselines import NGram
 from frugal.corpora import BytePairTokenizer, CharTokenizer, Document
 from frugal.errors import InputError
 from frugal.readout.recall import COLOURS, RecallTask
+from models import Uniform
 
 SOURCE = [Document("filler", "some words that say nothing of any colour at all and go on for a while")]
 
@@ -41,3 +43,11 @@ def test_a_key_that_is_the_same_at_statement_and_question_finds_the_colour() -> 
 def test_too_few_documents_are_refused() -> None:
     with pytest.raises(InputError, match="at least 8"):
         a_task(4)
+
+
+def test_the_share_of_colours_that_a_model_names() -> None:
+    tokenizer = BytePairTokenizer.train([a_task().texts[0] + " ".join(COLOURS * 5)], 400)
+    task = RecallTask.make(tokenizer, SOURCE, 16, filler_words=4, seed=0)
+    knows = NGram(30, tokenizer).fit(task.texts)
+    assert task.share_named(knows, range(16)) == 1.0
+    assert task.share_named(Uniform(tokenizer), range(16)) == task.labels.count(0) / 16  # of equals, the first

@@ -7,8 +7,9 @@ the same bytes. Perplexity is per token and is never compared across tokenisers.
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -104,6 +105,7 @@ def evaluate(
     context: int | None = None,
     stride: int | None = None,
     batch_tokens: int = 4096,
+    fresh: bool = False,
     progress: bool = False,
 ) -> Scores:
     """Score every token of `text`, one document at a time, each from the model's starting state.
@@ -114,6 +116,7 @@ def evaluate(
         context: most tokens to look back on; default: the model's own limit.
         stride: tokens scored per window, at most `context`; default: `context`, windows without overlap.
         batch_tokens: about how many tokens are scored in one call of the model.
+        fresh: compute everything, also what a model keeps on disk, so that `seconds` are those of scoring a new text.
         progress: show a progress bar.
 
     Raises:
@@ -132,9 +135,10 @@ def evaluate(
     stride = _checked_stride(stride, context)
     started = time.perf_counter()
     encoded = encode_documents(model.tokenizer, documents)
+    document_scores = LanguageModel.document_scores if fresh else type(model).document_scores
     with torch.inference_mode():
-        found = model.document_scores(
-            encoded, context=context, stride=stride, batch_tokens=batch_tokens, progress=progress
+        found = document_scores(
+            model, encoded, context=context, stride=stride, batch_tokens=batch_tokens, progress=progress
         )
     unknown_id = model.tokenizer.unknown_id
     columns = zip(documents, encoded, found, strict=True)
@@ -197,6 +201,18 @@ def bootstrap_difference(
     differences = nats[drawn].sum(1) / (math.log(2) * size[drawn].sum(1))
     low, high = np.quantile(differences, [(1 - level) / 2, (1 + level) / 2])
     return Difference(first.bits_per_byte - second.bits_per_byte, float(low), float(high))
+
+
+def compare(scores: Mapping[str, Scores], first: str, second: str, *, seed: int = 0) -> dict[str, Any]:
+    """One row of a table of differences: the names, and `bootstrap_difference` with its 95 % interval."""
+    found = bootstrap_difference(scores[first], scores[second], seed=seed)
+    return {
+        "first": first,
+        "second": second,
+        "bits per byte": found.bits_per_byte,
+        "low": found.low,
+        "high": found.high,
+    }
 
 
 def _as_documents(text: str | Iterable[Document | str]) -> list[Document]:

@@ -157,7 +157,8 @@ class LooksBack(LanguageModel):
     def read(self, documents: Iterable[Document | str]) -> Iterator[tuple[Tensor, Tensor]]:
         """Tokens [1 + T] and the model's hidden states [T, d] of each document; from disk where they are kept there."""
         encoded = encode_documents(self.tokenizer, documents)
-        yield from zip(encoded, self.model.document_hidden(encoded), strict=True)
+        if encoded:
+            yield from zip(encoded, self.model.document_hidden(encoded), strict=True)
 
     def log_probabilities(self, tokens: Tensor) -> Tensor:
         hidden = self.model.hidden(tokens)

@@ -14,6 +14,8 @@ from frugal.lab.run.timing import median_seconds
 __all__ = [
     "COLOURS",
     "chat_widget",
+    "draw_boxes",
+    "draw_differences",
     "explore",
     "latest_records",
     "median_seconds",
@@ -27,7 +29,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     match name:
-        case "COLOURS" | "show" | "use_style":
+        case "COLOURS" | "draw_boxes" | "draw_differences" | "show" | "use_style":
             from frugal.lab.pages import figures
 
             return getattr(figures, name)

@@ -12,7 +12,7 @@ from frugal.baselines.cache import Neighbours
 from frugal.corpora import Document, encode_documents
 from frugal.evaluate import Scores, evaluate
 from frugal.generate import Sampling, generate
-from frugal.memory.datastore import Datastore
+from frugal.memory.datastore import Datastore, text_at
 from frugal.memory.entries import Entries
 from frugal.memory.knn_lm import KEPT, NearestNeighbourLM
 from frugal.memory.mixture import Interpolation, Retrieved
@@ -111,20 +111,14 @@ def explain(lm: NearestNeighbourLM, document: Document, retrieved: Retrieved, co
     won = (lm.mixture.log_probabilities(retrieved) - retrieved.own) / np.log(2)
     weights = lm.mixture.weights(retrieved.entropy, retrieved.sources)[:, 1:]
 
-    def text(known: Tensor, place: int) -> tuple[str, str]:
-        return lm.tokenizer.decode(known[max(0, place - 6) : place]), lm.tokenizer.decode(known[place : place + 1])
-
     rows = []
     for row in won.topk(min(count, len(won))).indices.tolist():
         source = int(weights[row].argmax())
         entry = int(retrieved.sources[source].ids[row, 0])
-        if source == 0:
-            found = text(tokens, entry + 1)
-        else:
-            number, place = lm.memory.place(entry)
-            found = text(lm.memory.texts[number], place)
-        name = ("document", "memory")[source]
-        rows.append(Found(*text(tokens, row + 1), won[row].item(), weights[row].sum().item(), name, *found))
+        tokenizer, name = lm.tokenizer, ("document", "memory")[source]
+        found = lm.memory.text_at(entry, tokenizer) if source else text_at(tokens, entry + 1, tokenizer)
+        gain, weight = won[row].item(), weights[row].sum().item()
+        rows.append(Found(*text_at(tokens, row + 1, tokenizer), gain, weight, name, *found))
     return rows
 
 

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from frugal.baselines.cache import Neighbours
+from frugal.corpora import Tokenizer
 from frugal.errors import InputError
 from frugal.memory.store import AssociativeMemory
 
@@ -90,6 +91,11 @@ class Datastore:
         _, text, place = self.store.values([entry])[0]
         return Place(int(text), int(place))
 
+    def text_at(self, entry: int, tokenizer: Tokenizer, before: int = 6) -> tuple[str, str]:
+        """The last few tokens that were read when an entry was written, and the token that is its value."""
+        number, token = self.place(entry)
+        return text_at(self.texts[number], token, tokenizer, before)
+
     def save(self, folder: Path) -> None:
         """Write the memory into a folder."""
         self.store.save(folder / "memory")
@@ -108,3 +114,8 @@ class Datastore:
             return iter((nothing, torch.full((len(queries), 1), -torch.inf), nothing.clamp_min(0)))
         ids, distances = self.store.search(queries, k, count_hits=False)
         return iter((ids, 1 - distances, self.store.values(ids)[..., 0]))
+
+
+def text_at(tokens: Tensor, place: int, tokenizer: Tokenizer, before: int = 6) -> tuple[str, str]:
+    """What stands before a place in a text, `before` tokens of it, and what stands there."""
+    return tokenizer.decode(tokens[max(0, place - before) : place]), tokenizer.decode(tokens[place : place + 1])

@@ -17,6 +17,7 @@ from torch.nn.functional import normalize
 from frugal.baselines.cache import earlier_in_document
 from frugal.corpora import Document, Tokenizer, encode_documents
 from frugal.errors import InputError
+from frugal.language_model import LanguageModel
 from frugal.readout.probes import Probe
 
 NAMES = ("Anna", "Tom", "Mary", "Paul", "Lucy", "Mark", "Emma", "Jack")
@@ -86,6 +87,12 @@ class RecallTask(Probe):
         past = earlier_in_document(unit, following, asked, asked + 1)
         found = [past.probability(token, theta).item() for token in self.first_ids.split(1)]
         return int(np.argmax(found)) == self.labels[number]
+
+    @torch.inference_mode()
+    def share_named(self, model: LanguageModel, numbers: Sequence[int]) -> float:
+        """Share of these documents whose colour a model ranks above the others, after reading up to the question."""
+        asked = ((n, self.until_asked(n).to(model.device)) for n in numbers)
+        return float(np.mean([self.names_colour(model.log_probabilities(read)[0, -1].cpu(), n) for n, read in asked]))
 
     def names_colour(self, logits: Tensor, number: int) -> bool:
         """Whether logits [V] after the question rank the right colour of document `number` above the others."""

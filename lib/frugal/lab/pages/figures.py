@@ -10,6 +10,7 @@ import base64
 import html
 import io
 import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cycler import cycler
@@ -18,6 +19,7 @@ from matplotlib import style
 from frugal.errors import InputError
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # A family has the same colour in every notebook. Draw baselines dashed as well.
@@ -96,6 +98,37 @@ def show(figure: "Figure", caption: str, alt: str) -> None:
 
     data, metadata = figure_output(figure, caption, alt)
     display(data, metadata=metadata, raw=True)
+
+
+def draw_differences(
+    axis: "Axes", rows: Sequence[Mapping[str, Any]], names: Sequence[str], colours: Sequence[str]
+) -> None:
+    """A point with its interval for each row with "bits per byte", "low" and "high"; the first at the bottom."""
+    for place, (row, colour) in enumerate(zip(rows, colours, strict=True)):
+        axis.plot([row["low"], row["high"]], [place, place], color=colour)
+        axis.plot(row["bits per byte"], place, "o", color=colour)
+    axis.set_yticks(range(len(rows)), names, fontsize=9)
+    axis.axvline(0, color=COLOURS["foundation"], linewidth=1)
+    axis.set_xlabel("difference in bits per byte")
+
+
+def draw_boxes(
+    axis: "Axes", boxes: Mapping[str, tuple[str, float, float]], arrows: Sequence[tuple[str, str, str]], colour: str
+) -> None:
+    """A diagram: boxes by name, each a text and its centre, and arrows from one name to another with a label."""
+    centred: dict[str, Any] = {"ha": "center", "va": "center"}
+    frame = {"boxstyle": "round", "facecolor": "none"}
+    behind = {"facecolor": axis.get_facecolor(), "edgecolor": "none", "pad": 1}
+    frames = {
+        name: axis.text(x, y, text, fontsize=11, bbox=frame, **centred).get_bbox_patch()
+        for name, (text, x, y) in boxes.items()
+    }
+    for start, end, label in arrows:
+        (x, y), (u, v) = boxes[start][1:], boxes[end][1:]
+        patches = {"patchA": frames[start], "patchB": frames[end], "shrinkA": 2, "shrinkB": 2}
+        axis.annotate("", (u, v), (x, y), arrowprops={"arrowstyle": "->", "color": colour, **patches})
+        axis.text((x + u) / 2, (y + v) / 2, label, fontsize=10, color=colour, bbox=behind, **centred)
+    axis.axis("off")
 
 
 def figure_output(figure: "Figure", caption: str, alt: str) -> tuple[dict[str, str], dict[str, Any]]:
