@@ -54,7 +54,7 @@ class PreparedKernel(IPKernelApp):
             write_to(nowhere)
             try:
                 self.make_shell(options)
-                sys.stdout, sys.stderr = Current("stdout"), Current("stderr")  # type: ignore[assignment]
+                sys.stdout, sys.stderr = Current("stdout"), Current("stderr")
                 write_to(printed)
                 run_imports(imports)
                 self.problem = None
