@@ -156,7 +156,7 @@ def test_an_attempt_that_was_given_up_leaves_nothing(tmp_path: Path, monkeypatch
 
 def test_what_stands_between_driver_and_workers_ends_with_the_driver() -> None:
     watching = "import sys, time; from frugal.lab.sweep.switchboard import end_with; end_with(int(sys.argv[1]))"
-    child = f"{watching}; print('watches', flush=True); time.sleep(20); print('outlived it', flush=True)"
+    child = f"{watching}; print('watches', flush=True); time.sleep(120); print('outlived it', flush=True)"
     driver = "import os, subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1], str(os.getpid())])"
     with subprocess.Popen([sys.executable, "-c", driver, child], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -351,7 +351,7 @@ def test_a_sweep_on_two_pools_at_another_address_ends_in_a_report(tmp_path: Path
         str(tmp_path / "toy.yaml"),
     ]
     command += ["--reports", str(tmp_path / "reports"), "--site", str(tmp_path / "site.yaml")]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env={**os.environ})
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=1200, env={**os.environ})
     assert done.returncode == 0, done.stderr
     root = tmp_path / "reports" / "sweeps" / "toy"
     assert [row["state"] for row in table(root)] == ["complete"] * 2
