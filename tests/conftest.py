@@ -101,7 +101,8 @@ class Progress:
 
 
 def minutes(seconds: float) -> str:
-    return f"{seconds // 60:.0f}:{seconds % 60:02.0f}"
+    whole = round(seconds)
+    return f"{whole // 60}:{whole % 60:02}"
 
 
 @pytest.hookimpl(trylast=True)  # once there is a terminal
