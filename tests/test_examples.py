@@ -66,6 +66,7 @@ def test_the_examples_run(path: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     """What they write goes to a folder of its own, and nothing that was kept before can help them."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FRUGAL_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr("frugal.foundation.loading.PACKAGED", ())  # which would be fetched, or trained for a minute
     result = doctest.testmod(importlib.import_module(module_name(path)), optionflags=doctest.ELLIPSIS)
     assert result.attempted
     assert not result.failed, (

@@ -231,11 +231,12 @@ class Cache(LooksBack):
     Raises:
         InputError: a value outside its range, or a model with a limited context.
 
-    >>> from frugal.foundation import WindowedFoundation, load_foundation
-    >>> gpt = WindowedFoundation(load_foundation("tiny-gpt2"), context=32)
-    >>> cache = Cache.tuned(gpt, ["The cat saw the cat, and the cat saw the dog."])
-    >>> cache.weight > 0
-    True
+    Example:
+        >>> from frugal.cooperative import LSTMLanguageModel
+        >>> from frugal.corpora import CharTokenizer
+        >>> model = LSTMLanguageModel(CharTokenizer.ascii(), hidden=8)
+        >>> Cache.tuned(model, ["The cat saw the cat, and the cat saw the dog."]).weight > 0
+        True
     """
 
     def __init__(
