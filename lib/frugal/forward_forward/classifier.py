@@ -243,7 +243,7 @@ class BackpropClassifier(ImageClassifier):
         >>> images = torch.eye(4).repeat(20, 1)  # 4 pixels, one of which is lit: its number is the label
         >>> labels = torch.arange(4).repeat(20)
         >>> plan = ImagePlan(epochs=20, batch_size=10, learning_rate=1e-2)
-        >>> BackpropClassifier(4, 4, (16,), training).fit(images, labels).error(images, labels)
+        >>> BackpropClassifier(4, 4, (16,), plan).fit(images, labels).error(images, labels)
         0.0
     """
 

@@ -124,13 +124,14 @@ class SelfGenerated(Negatives):
     Example:
         >>> from transformers import GPT2Config, GPT2LMHeadModel
         >>> from frugal.corpora import CharTokenizer
+        >>> from frugal.reservoir import Reservoir
         >>> small = GPT2Config(vocab_size=130, n_positions=32, n_embd=12, n_layer=1, bos_token_id=128, eos_token_id=128)
         >>> gpt = Foundation(GPT2LMHeadModel(small), CharTokenizer.ascii(), name="untrained")
-        >>> batch = Batch(torch.rand(3, 12), torch.tensor([0, 1, 2]), torch.full((3, 130), 1 / 130))
-        >>> model = EchoLanguageModel(gpt, context=8)
+        >>> batch = Batch(torch.rand(3, 32), torch.tensor([0, 1, 2]), torch.full((3, 130), 1 / 130))
+        >>> model = EchoLanguageModel(gpt, Reservoir(12, 20), context=8)
         >>> states, tokens = SelfGenerated(model, streams=2, length=4).draw(batch, torch.Generator().manual_seed(0))
         >>> states.shape, tokens.shape
-        (torch.Size([3, 12]), torch.Size([3]))
+        (torch.Size([3, 32]), torch.Size([3]))
     """
 
     def __init__(
