@@ -159,6 +159,12 @@ def sum_scores(
 
     Raises:
         InputError: they are of other documents, or a log-probability is NaN.
+
+    Example:
+        >>> from frugal.corpora import CharTokenizer
+        >>> scores = sum_scores(CharTokenizer.ascii(), ["cat"], [torch.tensor([0.5, 0.5, 0.25]).log()])
+        >>> round(scores.bits_per_byte, 3), scores.accuracy  # (1 + 1 + 2 bits) / 3 bytes
+        (1.333, None)
     """
     documents = _as_documents(documents)
     encoded = encode_documents(tokenizer, documents)
@@ -204,7 +210,16 @@ def bootstrap_difference(
 
 
 def compare(scores: Mapping[str, Scores], first: str, second: str, *, seed: int = 0) -> dict[str, Any]:
-    """One row of a table of differences: the names, and `bootstrap_difference` with its 95 % interval."""
+    """One row of a table of differences: the names, and `bootstrap_difference` with its 95 % interval.
+
+    Example:
+        >>> from frugal.baselines import NGram
+        >>> from frugal.corpora import CharTokenizer
+        >>> texts = ["the cat sat on the mat. ", "a dog sat on the log. "]
+        >>> scores = {f"{n}-gram": evaluate(NGram(n, CharTokenizer.ascii()).fit(texts), texts) for n in (3, 1)}
+        >>> compare(scores, "3-gram", "1-gram")["high"] < 0
+        True
+    """
     found = bootstrap_difference(scores[first], scores[second], seed=seed)
     return {
         "first": first,
