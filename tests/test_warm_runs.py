@@ -6,8 +6,6 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +21,8 @@ from test_lab_run import cell_statuses, printed, status, strike_once_there
 
 
 @pytest.fixture(autouse=True)
-def _a_fork_server_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """As in a worker, which runs one notebook only."""
-    monkeypatch.setattr(warm, "_server", None)
-    yield
-    forkserver._forkserver._stop()  # type: ignore[attr-defined]
+def _one_fork_server_for_several_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warm, "surroundings", dict)  # pytest names the test in a variable of the environment
 
 
 def run(

@@ -3,8 +3,7 @@
 Starting a kernel and importing the libraries takes longer than many a short run. Here one process per worker,
 multiprocessing's fork server, does what all runs of a notebook begin with, and each run gets a fork of it. A run is
 still a process of its own, and it begins with the state that its imports leave: only imports that stand before all
-other code are done ahead. A worker runs one notebook many times: its first warm run decides what is done ahead, and
-runs that differ from it in their imports, folder or environment get fresh kernels.
+other code are done ahead.
 """
 
 import ast
@@ -12,7 +11,7 @@ import json
 import os
 import signal
 import sys
-from multiprocessing import get_context, set_forkserver_preload
+from multiprocessing import forkserver, get_context, set_forkserver_preload
 from multiprocessing.context import ForkServerProcess
 from types import ModuleType
 from typing import Any
@@ -71,9 +70,9 @@ class ForkServer:
         problem: why it cannot be used, as a sentence; None if it can.
     """
 
-    def __init__(self, imports: list[str]) -> None:
-        self.imports = imports
-        self.setting = (imports, os.getcwd(), surroundings())
+    def __init__(self, imports: list[str], *setting: Any) -> None:
+        self.imports, self.setting = imports, (imports, *setting)
+        forkserver._forkserver._stop()  # type: ignore[attr-defined]  # one with other imports; there is no public word
         ours, theirs = get_context().Pipe(duplex=False)
         try:
             with ours, theirs:
@@ -158,15 +157,14 @@ _server: ForkServer | None = None
 
 
 def server_for(notebook: NotebookNode) -> ForkServer | None:
-    """This process's fork server, started if need be and kept for the next run; None if the notebook cannot use it."""
+    """This process's fork server for the notebook, kept for its next run; None where kernels must not be forked."""
     global _server
     if sys.platform != "linux":  # elsewhere system libraries may not work after a fork
         return None
-    imports = first_imports(notebook)
-    if _server is None:
-        _server = ForkServer(imports)
-    same = _server.setting == (imports, os.getcwd(), surroundings())
-    return _server if same and _server.problem is None else None
+    setting = (first_imports(notebook), os.getcwd(), surroundings())
+    if _server is None or _server.setting != setting:
+        _server = ForkServer(*setting)
+    return None if _server.problem else _server
 
 
 def surroundings() -> dict[str, str]:
