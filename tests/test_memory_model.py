@@ -17,6 +17,7 @@ from frugal.evaluate import evaluate
 from frugal.foundation import WindowedFoundation
 from frugal.generate import Sampling, generate
 from frugal.memory import Datastore, MemoryGPT, MemoryPlan, train_memory, validate
+from frugal.memory.controls import ablations
 from frugal.memory.entries import Entries
 from frugal.memory.reading import Reader
 from frugal.memory.training import memory_loss
@@ -305,3 +306,15 @@ def test_a_damaged_folder_is_refused(tmp_path: Path) -> None:
 def test_impossible_settings_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         MemoryGPT(random_gpt2(), **{"context": 6, **settings})  # type: ignore[arg-type]
+
+
+def test_ablations_leave_the_model_as_it_was_and_off_is_the_gpt_alone() -> None:
+    model = memory_gpt(read="attention", write="learned", remembered=())
+    before = evaluate(model, TEXTS).nats
+    found = ablations(model, TEXTS, LONG)
+    assert (model.network.writer.write, evaluate(model, TEXTS).nats) == ("learned", before)
+    alone = evaluate(WindowedFoundation(model.foundation, context=6), TEXTS).nats
+    assert found["off"].nats == pytest.approx(alone, rel=1e-4)
+    others = [scores.nats for name, scores in found.items() if name != "off"]
+    assert len(set(others)) == len(others) == 6
+    assert all(nats != pytest.approx(before, rel=1e-6) for nats in others)
