@@ -18,7 +18,6 @@ TO_COME = (
     "frugal.baselines",
     "frugal.cooperative.rivals",
     "frugal.cooperative.trainer",
-    "frugal.lab",
     "frugal.memory",
     "frugal.piecewise",
     "frugal.readout.plan",

@@ -27,6 +27,14 @@ def chat_widget(session: "ChatSession", example: "Iterable[Turn]" = ()) -> None:
     Args:
         session: the conversation; it goes on where it stands.
         example: turns to show where nobody can chat, such as the turns of another session.
+
+    Example:
+        >>> from frugal.baselines import NGram
+        >>> from frugal.corpora import CharTokenizer, Turn
+        >>> from frugal.generate import ChatSession
+        >>> session = ChatSession(NGram(3, CharTokenizer.ascii()).fit(["hello"]))
+        >>> chat_widget(session, example=[Turn("user", "hello")])  # headless: the example
+        {'text/html': '<figure...', 'text/plain': 'You: hello'}
     """
     from IPython.display import display
 

@@ -27,12 +27,6 @@ def explore(function: Draw, **controls: Control) -> None:
     In JupyterLab the controls stand above the figure, which follows them. In a headless run (papermill, `frugal run`,
     nbconvert) the figure is shown once for the default values, and its caption says what the controls were.
 
-        def draw(leak=0.3, units=200, noisy=False):
-            ...
-            return figure, "What to see.", "The same in words."
-
-        explore(draw, leak=(0.05, 1.0), units=(50, 500, 50), noisy=bool)
-
     Args:
         function: returns `(figure, caption, alt)`, always the same for the same arguments: what was drawn once is not
             drawn again. The defaults of its arguments are where the controls start.
@@ -42,6 +36,15 @@ def explore(function: Draw, **controls: Control) -> None:
     Raises:
         InputError: a control names no argument of the function, has no default to start from or not within its range,
             or is none of the above.
+
+    Example:
+        >>> from matplotlib import pyplot
+        >>> def draw(power=2):
+        ...     figure, axis = pyplot.subplots()
+        ...     axis.plot([x**power for x in range(9)])
+        ...     return figure, f"The first powers of degree {power}.", "A rising curve."
+        >>> explore(draw, power=(1, 4))  # headless: one figure, with the controls named in its caption
+        {'text/html': '<figure ...The first powers of degree 2. In JupyterLab this figure has controls: power from 1 to 4...
     """
     start = {name: _default(function, name, control) for name, control in controls.items()}
     if not is_interactive():

@@ -93,6 +93,15 @@ def show(figure: "Figure", caption: str, alt: str) -> None:
 
     Raises:
         InputError: the caption or the alt text is empty.
+
+    Example:
+        >>> from matplotlib import pyplot
+        >>> figure, axis = pyplot.subplots()
+        >>> show(figure, caption="", alt="Empty axes.")
+        Traceback (most recent call last):
+        frugal.errors.InputError: caption='': a figure needs one; say in a sentence what there is to see
+        >>> show(figure, caption="Nothing is drawn yet.", alt="Empty axes.")
+        {'text/html': '<figure class="frugal-figure"...
     """
     from IPython.display import display
 

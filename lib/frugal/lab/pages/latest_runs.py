@@ -37,5 +37,9 @@ def latest_records(reports: Path | None = None) -> dict[str, dict[str, Any]]:
 
     Args:
         reports: folder of reports; `reports/` by default.
+
+    Example:
+        >>> latest_records(Path("a folder without runs"))
+        {}
     """
     return {name: read_records(notebook) for name, notebook in latest_runs(reports or reports_folder()).items()}

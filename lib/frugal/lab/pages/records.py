@@ -28,6 +28,11 @@ def record(**values: Any) -> None:
 
     Raises:
         InputError: a value is of another type, or a table is ragged or has more than 500 rows.
+
+    Example:
+        >>> record(bits_per_byte=1.25, tokens=1000)
+        bits_per_byte = 1.25
+        tokens = 1000
     """
     results = {name: to_result(name, value) for name, value in values.items()}
     from IPython.core.getipython import get_ipython

@@ -56,7 +56,12 @@ def versions() -> dict[str, str]:
 
 
 def machine(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """What there is to compute with; `threads` is $OMP_NUM_THREADS, None where the libraries choose."""
+    """What there is to compute with; `threads` is $OMP_NUM_THREADS, None where the libraries choose.
+
+    Example:
+        >>> machine({"OMP_NUM_THREADS": "1"})["threads"]
+        '1'
+    """
     import psutil
 
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()

@@ -14,6 +14,10 @@ def median_seconds(
         work: called without arguments.
         repeats: how often it is timed.
         clock: `time.process_time` counts processor time, which other work on the machine disturbs less.
+
+    Example:
+        >>> 0 < median_seconds(lambda: sum(range(1000))) < 1
+        True
     """
     work()
     times = []
