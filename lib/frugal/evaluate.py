@@ -3,6 +3,8 @@
 Bits per byte is the common currency: negative log-likelihood / (ln 2 * UTF-8 bytes of the same text). Every token
 of a document is scored, the first one given the document start, so models with different tokenisers pay for
 the same bytes. Perplexity is per token and is never compared across tokenisers.
+
+A measure of any language model enters here; what knows how a model works does not.
 """
 
 import math

@@ -2,6 +2,8 @@
 
 Tokens are int64 tensors [B, T]. A document starts with the tokeniser's `start_id`, so that its first
 real token is predicted too and every byte of a text is paid for by every model.
+
+What every model can do enters here, with what saves and loads it; the models are in the rooms of their families.
 """
 
 import json

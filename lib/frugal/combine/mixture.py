@@ -3,7 +3,7 @@
     M(s) = (P(s) + G(s)) / 2,    M(v | s) = a(s) P(v | s) + (1 - a(s)) G(v | s),    a(s) = P(s) / (P(s) + G(s))
 
 Mixing sequences is not mixing next-token distributions with equal weights: the weight a(s) is the probability that the
-beginning s came from P, and it moves as s grows.
+prefix s came from P, and it moves as s grows.
 """
 
 from abc import abstractmethod

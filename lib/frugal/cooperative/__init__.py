@@ -1,4 +1,8 @@
-"""Cooperative training: a generator follows a mediator of data and samples; the worlds to test it in; its rivals."""
+"""Cooperative training: a generator follows a mediator, which learns from data and from the generator's samples.
+
+What trains a generator of sequences enters here, the methods it is compared with among them, and the worlds in which
+the result can be computed exactly.
+"""
 
 from frugal.cooperative.judged import Judged, judged
 from frugal.cooperative.lstm import LSTMLanguageModel

@@ -29,7 +29,7 @@ class OracleScores:
         nll_test: -E_P log G: likelihood and diversity; at least `data_entropy`.
         entropy: H(G).
         data_entropy: H(P).
-        jsd_step: exact Jensen-Shannon divergence of the next-token distributions, averaged over beginnings from P and
+        jsd_step: exact Jensen-Shannon divergence of the next-token distributions, averaged over prefixes from P and
             from G, half and half. It does not saturate with the length.
         log_ratio_sum: what the original code calls "jsd": log-ratios of the chosen token's conditionals to their
             average, summed over the sequence. No divergence of sequences: it reaches T log 2.

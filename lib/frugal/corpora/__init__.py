@@ -1,4 +1,7 @@
-"""Text in: the catalogue, fetching, cleaning, splits by document, tokenisers, windows."""
+"""Text in: the catalogue, fetching, cleaning, splits by document, tokenisers, windows.
+
+What turns a name or a file into documents, and documents into tokens, enters here. It knows nothing of models.
+"""
 
 from frugal.corpora.catalogue import CatalogueEntry, read_catalogue
 from frugal.corpora.documents import TURN_MARKERS, Corpus, Document, Turn, dialogue_text

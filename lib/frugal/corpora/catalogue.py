@@ -72,7 +72,7 @@ def read_entry(entry: CatalogueEntry) -> list[Document]:
         write_text(cache, json.dumps({"key": key, "documents": values}, ensure_ascii=False))
     except OSError as error:
         warnings.warn(
-            f"{cache} cannot be written ({error.strerror}): this text is cleaned anew each time", stacklevel=2
+            f"{cache} cannot be written ({error.strerror}): this text is cleaned again each time", stacklevel=2
         )
     return documents
 

@@ -1,7 +1,7 @@
 """Emoji by name, the toy text of GPT-Echo, made so that unseen lines can be told from seen ones.
 
 Most symbols of the original's test lines never occurred in training. Here a symbol has two parts, who or what and the
-colour of the skin, each of which has its name and its character; a line held out puts two known parts together anew.
+colour of the skin, each of which has its name and its character; a line held out joins two known parts in a new way.
 """
 
 import unicodedata

@@ -9,7 +9,7 @@ from frugal.errors import InputError
 
 
 def excerpts(documents: Sequence[Document], characters: int) -> tuple[Document, ...]:
-    """The beginnings of all documents, of like length, that together have at most `characters` characters.
+    """The first part of each document, of equal length, with at most `characters` characters in all.
 
     Documents shorter than their share stay whole and leave the rest of it to the others; longer ones end between
     two words. Dialogues lose their `turns` with their end.

@@ -41,7 +41,7 @@ class SequenceExperiment:
 
     "random"          the hidden layers stay as they are; only the head learns, as it does in the others
     "teacher-forced"  other data: real windows whose last character is the net's prediction of it
-    "self-generated"  other data: windows of texts that the net wrote, anew every few epochs, while it slept
+    "self-generated"  other data: windows of texts that the net wrote in its sleep; new ones every few epochs
     "backprop"        no other data: the head's error goes back through all layers
 
     Attributes:

@@ -66,7 +66,7 @@ def _progress(folder: Path, shape: tuple[int, int], ordered: list[Window]) -> tu
                 return done, checksum
         except (OSError, ValueError, KeyError, TypeError):
             pass
-        warnings.warn(f"the cached features in {folder} are damaged: computing them anew", stacklevel=2)
+        warnings.warn(f"the cached features in {folder} are damaged: computing them again", stacklevel=2)
     _create(folder, shape)
     return 0, 0
 

@@ -48,8 +48,8 @@ class Foundation(HiddenStateModel):
     """A frozen causal language model of the Hugging Face kind: GPT-2, GPT-NeoX, Llama and their like.
 
     Streams may be longer than `context_length`: when the cache is full, the last `context_length // 2` tokens are
-    encoded anew and the stream goes on from there. So a step past the limit sees between a half and the whole of
-    the context, and the cost of encoding anew is shared by the many steps between.
+    encoded again and the stream goes on from there. So a step past the limit sees between a half and the whole of
+    the context, and the cost of encoding again is shared by the many steps between.
 
     Attributes:
         model: the transformers model, in evaluation mode, its parameters frozen.

@@ -1,4 +1,7 @@
-"""Memory: a vector store that can be trusted, and the language models that read and write it."""
+"""Language models over an associative memory: kNN-LM, and a GPT that reads and writes; their training and controls.
+
+What knows of language and of a memory enters here. The memory itself, for any vectors, is `memory.store`.
+"""
 
 from frugal.memory.datastore import Datastore
 from frugal.memory.knn_lm import NearestNeighbourLM

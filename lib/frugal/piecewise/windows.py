@@ -106,13 +106,13 @@ class Windows:
 
 @dataclass(frozen=True)
 class Batches:
-    """All examples in an order that is drawn anew each time, in batches.
+    """All examples in an order that is drawn again each time, in batches.
 
     Attributes:
         windows: the examples.
         size: examples in a batch.
         repeats: how often each example comes.
-        random_fraction: share of the input characters that are replaced by random ones, in places drawn anew.
+        random_fraction: share of the input characters that are replaced by random ones, in places drawn again each time.
         characters: how many there are to draw from.
 
     >>> from frugal.corpora import CharTokenizer

@@ -1,4 +1,8 @@
-"""What is trained on features and states: ridge and softmax readouts, and the echo language model made of them."""
+"""What is trained on features and states: ridge and softmax readouts, and the echo language model made of them.
+
+A map from states to the next token enters here, with its training and what it is probed with. What makes the states
+belongs to `foundation` and `reservoir`.
+"""
 
 from frugal.readout.base import Readout
 from frugal.readout.echo import EchoLanguageModel

@@ -104,7 +104,7 @@ class EchoEncoder:
     def join(self, tokens: Tensor, features: Tensor, resets: Tensor, echo: Tensor) -> tuple[Tensor, Tensor]:
         """Hidden states [B, n, d + N] of tokens [B, n] and their features [B, n, d], and the echo after them.
 
-        The echo starts anew before the rows where `resets` [B, n] is true.
+        The echo starts again from zero before the rows where `resets` [B, n] is true.
         """
         if self.reservoir is None:
             return features, echo
@@ -119,7 +119,7 @@ class EchoEncoder:
         return torch.cat([features, torch.cat(states, 1).to(features)], -1), echo
 
     def resets(self, tokens: Tensor, position: int) -> Tensor:
-        """Where the echo starts anew, [B, T], for tokens [B, T] that come after `position` others."""
+        """Where the echo starts again from zero, [B, T], for tokens [B, T] that come after `position` others."""
         if self.reset == "never":
             return torch.zeros_like(tokens, dtype=torch.bool)
         borders = tokens == self.foundation.tokenizer.start_id

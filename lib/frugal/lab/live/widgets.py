@@ -44,7 +44,7 @@ def explore(function: Draw, **controls: Control) -> None:
         ...     axis.plot([x**power for x in range(9)])
         ...     return figure, f"The first powers of degree {power}.", "A rising curve."
         >>> explore(draw, power=(1, 4))  # headless: one figure, with the controls named in its caption
-        {'text/html': '<figure ...The first powers of degree 2. In JupyterLab this figure has controls: power from 1 to 4...
+        {'text/html': '<figure ...The first powers of degree 2. In JupyterLab this figure has controls: power...
     """
     start = {name: _default(function, name, control) for name, control in controls.items()}
     if not is_interactive():

@@ -112,7 +112,15 @@ def show(figure: "Figure", caption: str, alt: str) -> None:
 def draw_differences(
     axis: "Axes", rows: Sequence[Mapping[str, Any]], names: Sequence[str], colours: Sequence[str]
 ) -> None:
-    """A point with its interval for each row with "bits per byte", "low" and "high"; the first at the bottom."""
+    """A point with its interval for each row with "bits per byte", "low" and "high"; the first at the bottom.
+
+    Example:
+        >>> from matplotlib import pyplot
+        >>> axis = pyplot.figure().subplots()
+        >>> draw_differences(axis, [{"bits per byte": -0.1, "low": -0.2, "high": 0.0}], ["memory"], ["C0"])
+        >>> [label.get_text() for label in axis.get_yticklabels()]
+        ['memory']
+    """
     for place, (row, colour) in enumerate(zip(rows, colours, strict=True)):
         axis.plot([row["low"], row["high"]], [place, place], color=colour)
         axis.plot(row["bits per byte"], place, "o", color=colour)
@@ -124,7 +132,15 @@ def draw_differences(
 def draw_boxes(
     axis: "Axes", boxes: Mapping[str, tuple[str, float, float]], arrows: Sequence[tuple[str, str, str]], colour: str
 ) -> None:
-    """A diagram: boxes by name, each a text and its centre, and arrows from one name to another with a label."""
+    """A diagram: boxes by name, each a text and its centre, and arrows from one name to another with a label.
+
+    Example:
+        >>> from matplotlib import pyplot
+        >>> axis = pyplot.figure().subplots()
+        >>> draw_boxes(axis, {"a": ("text", 0.2, 0.5), "b": ("tokens", 0.8, 0.5)}, [("a", "b", "encode")], "C0")
+        >>> [text.get_text() for text in axis.texts]
+        ['text', 'tokens', '', 'encode']
+    """
     centred: dict[str, Any] = {"ha": "center", "va": "center"}
     frame = {"boxstyle": "round", "facecolor": "none"}
     behind = {"facecolor": axis.get_facecolor(), "edgecolor": "none", "pad": 1}

@@ -25,7 +25,7 @@ def execute_run(
     plan = plan_run(Path(path), given, profile)
     os.environ[FOLDER_VARIABLE] = progress
     with appearing(Path(folder)) as temporary:
-        # Whoever gives the attempt up moves the mark away; folders that the run may make anew have none.
+        # Whoever gives the attempt up moves the mark away; folders that the run may make again have none.
         mark = temporary.with_name("attempt")
         mark.touch()
         status = carry_out(plan, timeout, folder=temporary, warm=warm).status
