@@ -112,7 +112,7 @@ class Batches:
         windows: the examples.
         size: examples in a batch.
         repeats: how often each example comes.
-        random_fraction: share of the input characters that are replaced by random ones, in places drawn again each time.
+        random_fraction: share of the input characters that are replaced by random ones, in new places each time.
         characters: how many there are to draw from.
 
     >>> from frugal.corpora import CharTokenizer
