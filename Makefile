@@ -51,7 +51,7 @@ gallery: $(READY)  ## write docs/gallery from the newest finished runs at defaul
 PROCESSES = $$($(BIN)/python -c 'import os, psutil; print(max(1, min(os.cpu_count(), psutil.virtual_memory().total >> 32)))')
 
 test: lint  ## check style and types, then run all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES)
 
 test-lab: $(READY)  ## run every notebook at its smallest in JupyterLab, by a real browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m every_notebook_in_lab tests/test_jupyterlab.py
