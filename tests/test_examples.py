@@ -16,15 +16,9 @@ WITH_EXAMPLES = sorted(path for path in LIBRARY.rglob("*.py") if ">>> " in path.
 # Rooms and files of which some names have none yet.
 TO_COME = (
     "frugal.baselines",
-    "frugal.cooperative.rivals",
-    "frugal.cooperative.trainer",
     "frugal.memory",
     "frugal.piecewise",
-    "frugal.readout.plan",
     "frugal.readout.scoring",
-    "frugal.readout.search",
-    "frugal.readout.training",
-    "frugal.training",
 )
 
 

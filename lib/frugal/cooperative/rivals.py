@@ -8,7 +8,17 @@ from frugal.cooperative.training import SequenceTrainer
 
 
 class LikelihoodTrainer(SequenceTrainer):
-    """Maximum likelihood (MLE): the generator predicts the data, token by token."""
+    """Maximum likelihood (MLE): the generator predicts the data, token by token.
+
+    Example:
+        >>> from frugal.cooperative import Oracle, SequencePlan
+        >>> oracle = Oracle(vocabulary=3, length=4, hidden=8)
+        >>> plan = SequencePlan(steps=6, epochs=2, batch_size=8)
+        >>> data, held_out = oracle.sequences(40), oracle.sequences(20, seed=1)
+        >>> trainer = LikelihoodTrainer(oracle.learner(hidden=4), data, held_out, plan)
+        >>> sorted(trainer.train()[-1].losses)
+        ['generator']
+    """
 
     def step(self, done: float) -> dict[str, Tensor]:
         return {"generator": likelihood_loss(self)}
@@ -22,6 +32,15 @@ class ScheduledSamplingTrainer(SequenceTrainer):
 
     Bengio et al., "Scheduled Sampling for Sequence Prediction with Recurrent Neural Networks", NIPS 2015; in parallel:
     Mihaylova and Martins, "Scheduled Sampling for Transformers", ACL Student Research Workshop, 2019.
+
+    Example:
+        >>> from frugal.cooperative import Oracle, SequencePlan
+        >>> oracle = Oracle(vocabulary=3, length=4, hidden=8)
+        >>> plan = SequencePlan(steps=6, epochs=2, batch_size=8)
+        >>> data, held_out = oracle.sequences(40), oracle.sequences(20, seed=1)
+        >>> trainer = ScheduledSamplingTrainer(oracle.learner(hidden=4), data, held_out, plan)
+        >>> sorted(trainer.train()[-1].losses)
+        ['generator']
     """
 
     most = 0.5
@@ -44,6 +63,15 @@ class ReinforceTrainer(CooperativeTrainer):
     The reward grows with M's verdict on whether a sample is data, P / (P + G) = 1 - G / (2 M), as a discriminator's
     does in SeqGAN (Yu et al., AAAI 2017); the baseline is the batch's mean reward. As there, the generator first
     learns by likelihood, for `pretraining` of the steps.
+
+    Example:
+        >>> from frugal.cooperative import CooperativePlan, Oracle
+        >>> oracle = Oracle(vocabulary=3, length=4, hidden=8)
+        >>> plan = CooperativePlan(steps=6, epochs=2, batch_size=8)
+        >>> data, held_out = oracle.sequences(40), oracle.sequences(20, seed=1)
+        >>> trainer = ReinforceTrainer(oracle.learner(hidden=4), oracle.learner(hidden=8, seed=1), data, held_out, plan)
+        >>> sorted(trainer.train()[-1].losses)
+        ['generator', 'mediator']
     """
 
     pretraining = 0.5

@@ -40,6 +40,9 @@ class CooperativePlan(SequencePlan):
             generator's own beginnings and has nothing to teach there, while on the data's it is P.
         prefix_term: add the part of the gradient that the paper drops: the choice of a token also decides which
             beginnings come later, and so what is to be paid there. Estimated by REINFORCE, hence noisy.
+
+    >>> CooperativePlan(steps=100, epochs=4, prefix_term=True).beginnings
+    'mixed'
     """
 
     mediator_rate: float = 1e-2
@@ -60,7 +63,16 @@ class CooperativeTrainer(SequenceTrainer):
         generator: what is wanted.
         mediator: what it follows, best larger. Two readouts on one frozen reservoir share its states.
         data, held_out, plan, folder: see SequenceTrainer.
-        data_entropy: H(P) in nats per sequence, where it is known: the log then has an upper bound on the divergence.
+        data_entropy: H(P) in nats per sequence, where it is known: scores then have an upper bound on the divergence.
+
+    Example:
+        >>> from frugal.cooperative import Oracle
+        >>> oracle = Oracle(vocabulary=3, length=4, hidden=8)
+        >>> models = oracle.learner(hidden=4), oracle.learner(hidden=8, seed=1)
+        >>> plan = CooperativePlan(steps=6, epochs=2, batch_size=8)
+        >>> trainer = CooperativeTrainer(*models, oracle.sequences(40), oracle.sequences(20, seed=1), plan)
+        >>> [score.step for score in trainer.train()]
+        [3, 6]
     """
 
     plan: CooperativePlan

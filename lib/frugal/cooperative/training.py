@@ -28,6 +28,9 @@ class SequencePlan(Plan):
         epochs: parts that the steps are divided into; each ends with a score and a checkpoint.
         batch_size: sequences per step.
         learning_rate: highest of the generator's Adam; it rises at first and falls to nothing at the end.
+
+    >>> SequencePlan(steps=100, epochs=4).steps_until(3)
+    75
     """
 
     steps: int = 2000

@@ -32,6 +32,9 @@ class MemoryPlan(Plan):
             without a gradient.
         forgetfulness_factor: share of a stream's entries that is forgotten, at random, after each step.
         retrieval, write_rate, deletion: weights of the loss's terms beside the cross-entropy; see `memory_loss`.
+
+    >>> MemoryPlan(epochs=3, deletion=0.0).scope
+    'step'
     """
 
     epochs: int = 5

@@ -41,6 +41,9 @@ class PiecewisePlan(Plan):
             "exponential" by `gamma` after every epoch, "constant" leaves it.
         repeats: how often an example comes in an epoch.
         random_fraction: share of the input characters replaced by random ones.
+
+    >>> PiecewisePlan(learning_rate=0.1, schedule="exponential", gamma=0.5).rate_after([2.0])
+    0.05
     """
 
     epochs: int = 100
@@ -131,6 +134,16 @@ def train(
     Raises:
         InputError: a loss that is not finite, or `folder` is that of another training.
         UnavailableError: `folder` is damaged.
+
+    Example:
+        >>> from frugal.corpora import CharTokenizer
+        >>> from frugal.piecewise import preset
+        >>> model = PiecewiseLM(preset("no_hidden_layer", context_length=4, width=8), CharTokenizer("abc"))
+        >>> windows = Windows.for_network(model.network, model.tokenizer, ["abcabcabcabc"])
+        >>> plan = PiecewisePlan(epochs=50, learning_rate=0.02, batch_size=4)
+        >>> scores = train(model, windows, plan, progress=False)
+        >>> memorised(model, windows).accuracy
+        1.0
     """
     plan, network = PiecewisePlan() if plan is None else plan, model.network
     batches = Batches(windows, plan.batch_size, plan.repeats, plan.random_fraction, int(windows.tokens.max()) + 1)

@@ -26,6 +26,9 @@ class ReadoutPlan(Plan):
         learning_rate: AdamW's highest; it falls to nothing along half a cosine over all epochs.
         optimizer: "adamw", or "lbfgs" for readouts of few weights: it keeps 20 times as many numbers.
         weight_decay: AdamW's; with L-BFGS the factor of half the squared weights in the loss per token.
+
+    >>> ReadoutPlan(epochs=3, optimizer="lbfgs").patience
+    2
     """
 
     learning_rate: float = 2e-3
@@ -70,6 +73,19 @@ def train_readout(
         InputError: there is nothing to train, rows do not fit the model, the loss is not finite, or `folder` is
             that of another training.
         UnavailableError: `folder` is damaged.
+
+    Example:
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
+        >>> from frugal.corpora import CharTokenizer
+        >>> from frugal.foundation import Foundation
+        >>> from frugal.readout import SoftmaxReadout
+        >>> small = GPT2Config(vocab_size=130, n_positions=32, n_embd=12, n_layer=1, bos_token_id=128, eos_token_id=128)
+        >>> gpt = Foundation(GPT2LMHeadModel(small), CharTokenizer.ascii(), name="untrained")
+        >>> model = EchoLanguageModel(gpt, readout=SoftmaxReadout(12, 130), join="concat", context=8)
+        >>> rows, validation = model.rows(["some text to learn"]), model.rows(["another text"])
+        >>> scores = train_readout(model, rows, validation, ReadoutPlan(epochs=2))
+        >>> scores[-1].validation_nats < scores[0].validation_nats
+        True
     """
     plan, readout = ReadoutPlan() if plan is None else plan, model.readout
     if readout is None or not any(True for _ in readout.parameters()):

@@ -64,6 +64,9 @@ class EpochScore:
         validation_nats: per token of held-out text; NaN where nothing is held out.
         validation_accuracy: share of held-out tokens thought the likeliest; NaN where it is not measured.
         seconds: of processor time since the training began, validation included.
+
+    >>> EpochScore(epoch=2, validation_nats=0.0).validation_perplexity
+    1.0
     """
 
     epoch: int = 0
@@ -149,6 +152,21 @@ def run_epochs(
     Raises:
         InputError: `folder` is that of another training.
         UnavailableError: `folder` is damaged, or of an earlier version.
+
+    Example:
+        >>> from frugal.training import fit
+        >>> layer, x = nn.Linear(1, 1), torch.tensor([[1.0]])
+        >>> optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+        >>> def error(layer, x):
+        ...     return (layer(x) - 3).square().mean()
+        >>> def train_epoch(epoch):
+        ...     return fit(layer, error, [x], optimizer, steps=10, title="")[-1]
+        >>> def score():
+        ...     return EpochScore(validation_nats=error(layer, x).item())
+        >>> plan = Plan(epochs=5, patience=2)
+        >>> scores = run_epochs(layer, optimizer, plan, train_epoch, score, title="line", progress=False)
+        >>> [score.epoch for score in scores], scores[5].validation_nats < scores[0].validation_nats
+        ([0, 1, 2, 3, 4, 5], True)
     """
     begun = time.process_time()
     scores: list[Score] = []
