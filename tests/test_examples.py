@@ -15,10 +15,7 @@ LIBRARY = ROOT / "lib"
 WITH_EXAMPLES = sorted(path for path in LIBRARY.rglob("*.py") if ">>> " in path.read_text(encoding="utf-8"))
 # Rooms and files of which some names have none yet.
 TO_COME = (
-    "frugal.baselines",
     "frugal.memory",
-    "frugal.piecewise",
-    "frugal.readout.scoring",
 )
 
 
