@@ -14,9 +14,7 @@ ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "lib"
 WITH_EXAMPLES = sorted(path for path in LIBRARY.rglob("*.py") if ">>> " in path.read_text(encoding="utf-8"))
 # Rooms and files of which some names have none yet.
-TO_COME = (
-    "frugal.memory",
-)
+TO_COME = ("frugal.memory",)
 
 
 def module_name(path: Path) -> str:

@@ -224,7 +224,15 @@ class Memorised(NamedTuple):
 
 @torch.inference_mode()
 def memorised(model: PiecewiseLM | Automaton, windows: Windows) -> Memorised:
-    """Go once through all examples without training."""
+    """Go once through all examples without training.
+
+    Example:
+        >>> from frugal.corpora import CharTokenizer
+        >>> from frugal.piecewise import preset
+        >>> model = PiecewiseLM(preset("no_hidden_layer", context_length=2), CharTokenizer("ab"))
+        >>> 0 <= memorised(model, Windows.for_network(model.network, model.tokenizer, ["abab"])).accuracy <= 1
+        True
+    """
     network = model.network
     hits, nats, device = Hits(), 0.0, network.device
     batch_size = max(1, CODES_AT_ONCE // network.context_length)
