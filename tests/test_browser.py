@@ -28,6 +28,8 @@ s_t &= (1 - \\alpha)\\, s_{t-1} + \\alpha \\tanh(W_\\text{in} x_t + W s_{t-1}) \
 
 > Quoted.
 
+Solved for the data: $P(v|s) = [M(v|s) - (1-\\alpha(s)) G(v|s) - (1-\\beta(s)) H(v|s)] / \\alpha(s)$, in one line.
+
 ### In numbers
 """
 # What a stock report would fetch.

@@ -128,6 +128,10 @@ class Renderer(IPythonRenderer):
         return f'<a href="{escape(url)}">{escape(text or url)}</a>'
 
 
+# A formula does not break across lines: what may be wider than a telephone scrolls by itself.
+SHORT_FORMULA = 30
+
+
 def formula(latex: str, display: bool) -> str:
     """MathML for a formula, or its source where it cannot be converted."""
     from latex2mathml.converter import convert
@@ -140,9 +144,10 @@ def formula(latex: str, display: bool) -> str:
         mathml = ""
     if not mathml or "<mi>\\" in mathml:
         mathml = f'<code class="tex">{escape(latex)}</code>'
-    if not display:
+    if not display and len(latex) <= SHORT_FORMULA:
         return mathml
-    return f'<div class="formula" tabindex="0" role="region" aria-label="Formula">{mathml}</div>'
+    kind, tag = ("formula", "div") if display else ("inline-formula", "span")
+    return f'<{tag} class="{kind}" tabindex="0" role="group" aria-label="Formula">{mathml}</{tag}>'
 
 
 def readable_tables(html: str) -> str:
