@@ -32,6 +32,16 @@ class Datastore:
     Attributes:
         store: the entries; their values are (token, text, place), int64.
         texts: tokens [1 + T] of the texts that were remembered, by number.
+
+    Examples:
+        >>> datastore = Datastore.empty(dim=2, capacity=100)
+        >>> datastore.add(torch.tensor([0, 5, 6]), torch.eye(2))  # after token 0 came 5, after that 6
+        0
+        >>> found = datastore.search(torch.tensor([[0.1, 1.0]]), k=1)
+        >>> found.tokens, datastore.place(int(found.ids))
+        (tensor([[6]]), Place(text=0, token=2))
+        >>> datastore.forget(torch.tensor([0, 5, 6]))
+        2
     """
 
     store: AssociativeMemory

@@ -39,6 +39,16 @@ class NearestNeighbourLM(LooksBack):
 
     Raises:
         InputError: a model with a limited context, or a memory of another width.
+
+    Examples:
+        >>> from frugal.corpora import CharTokenizer
+        >>> from frugal.cooperative import LSTMLanguageModel
+        >>> from frugal.evaluate import evaluate
+        >>> lm = NearestNeighbourLM(LSTMLanguageModel(CharTokenizer.ascii(), 16))  # untrained
+        >>> before = evaluate(lm, "the cat sat on the mat").bits_per_byte
+        >>> number = lm.remember("the cat sat on the mat")
+        >>> evaluate(lm, "the cat sat on the mat").bits_per_byte < before
+        True
     """
 
     def __init__(

@@ -38,6 +38,15 @@ class Interpolation:
     `gate` [sources, features] are the logits of the sources' weights against the model's, which is 0; the features
     are 1, the model's entropy and the similarity of each source's nearest entry. All but the first column are zero
     where the weights do not adapt. A source without entries leaves its weight to the others.
+
+    Examples:
+        >>> mixture = Interpolation.constant(weights=(0.2, 0.3), thetas=(20, 40), counts=(512, 8))
+        >>> some = Neighbours(torch.tensor([[0]]), torch.tensor([[0.9]]), torch.tensor([[7]]))
+        >>> none = Neighbours(torch.tensor([[-1]]), torch.tensor([[-torch.inf]]), torch.tensor([[0]]))
+        >>> mixture.weights(torch.tensor([2.0]), (some, some))
+        tensor([[0.5000, 0.2000, 0.3000]])
+        >>> mixture.weights(torch.tensor([2.0]), (some, none))  # the memory is empty
+        tensor([[0.7143, 0.2857, 0.0000]])
     """
 
     thetas: tuple[float, ...]

@@ -69,6 +69,17 @@ class AssociativeMemory:
     Raises:
         InputError: a value outside its range.
         UnavailableError: there is no such device.
+
+    Examples:
+        >>> memory = AssociativeMemory(2, capacity=100)
+        >>> memory.add(np.eye(2, dtype=np.float32), np.array([7, 8]))
+        array([0, 1])
+        >>> ids, distances = memory.search(np.array([[0.9, 0.0]], np.float32), k=1)
+        >>> memory.values(ids), distances.round(2)
+        (array([[7]]), array([[0.01]], dtype=float32))
+        >>> memory.remove([0])
+        >>> memory.ids()
+        array([1])
     """
 
     def __init__(
