@@ -24,6 +24,10 @@ def report_progress(step: int, value: float) -> None:
     Raises:
         RunStopped: the sweep has seen enough of this run; what was shown so far is kept.
         InputError: the value is no number.
+
+    Example:
+        >>> for epoch, loss in enumerate([2.0, 1.5]):
+        ...     report_progress(epoch, loss)
     """
     if not isinstance(value, int | float):
         raise InputError(f"value={value!r}: must be a number, of what the sweep minimises or maximises")
