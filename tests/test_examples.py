@@ -13,8 +13,6 @@ from frugal.lab.pages.notebooks import read_notebook
 ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "lib"
 WITH_EXAMPLES = sorted(path for path in LIBRARY.rglob("*.py") if ">>> " in path.read_text(encoding="utf-8"))
-# Rooms and files of which some names have none yet.
-TO_COME = ("frugal.memory",)
 
 
 def module_name(path: Path) -> str:
@@ -74,5 +72,4 @@ def test_every_name_that_a_notebook_uses_exists_and_has_an_example() -> None:
                 continue
             if (inspect.isclass(value) or inspect.isfunction(value)) and not has_example(value):
                 without.add(f"{value.__module__}.{value.__qualname__}")
-    missing = sorted(name for name in without if not name.startswith(TO_COME))
-    assert not missing, "\n".join(missing)
+    assert not without, "\n".join(sorted(without))

@@ -71,6 +71,17 @@ class MemoryGPT(LanguageModel):
 
     Raises:
         InputError: a value outside its range.
+
+    Examples:
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
+        >>> from frugal.corpora import CharTokenizer
+        >>> small = GPT2Config(vocab_size=130, n_positions=8, n_embd=12, n_layer=1, bos_token_id=128, eos_token_id=128)
+        >>> gpt = Foundation(GPT2LMHeadModel(small), CharTokenizer.ascii(), name="untrained")
+        >>> model = MemoryGPT(gpt, read="knn")
+        >>> model.log_probabilities(torch.zeros(1, 100, dtype=torch.int64)).shape
+        torch.Size([1, 100, 130])
+        >>> model.remember("the cat sat"), model.forget("the cat sat")
+        (11, 11)
     """
 
     context_length = None

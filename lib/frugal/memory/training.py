@@ -134,6 +134,18 @@ def train_memory(
 
     Raises:
         InputError: too little text, nothing to train, or a loss that is not finite.
+
+    Example:
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
+        >>> from frugal.corpora import CharTokenizer
+        >>> from frugal.foundation import Foundation
+        >>> small = GPT2Config(vocab_size=130, n_positions=8, n_embd=12, n_layer=1, bos_token_id=128, eos_token_id=128)
+        >>> gpt = Foundation(GPT2LMHeadModel(small), CharTokenizer.ascii(), name="untrained")
+        >>> model, unseen = MemoryGPT(gpt, read="knn"), ["the cat sat on the hat"]
+        >>> scores = train_memory(model, ["the cat sat on the mat"], unseen, MemoryPlan(epochs=2, windows=2))
+        >>> nats = [score.validation_nats for score in scores]
+        >>> len(nats), validate(model, unseen).validation_nats == min(nats)
+        (3, True)
     """
     plan, network = MemoryPlan() if plan is None else plan, model.network
     streams = _streams(model, documents, plan)

@@ -346,7 +346,14 @@ class AssociativeMemory:
         return gone
 
     def collect_garbage(self, threshold: float = 1e-6) -> np.ndarray:
-        """Remove entries whose vectors' Euclidean length is below `threshold`; their ids."""
+        """Remove entries whose vectors' Euclidean length is below `threshold`; their ids.
+
+        Example:
+            >>> memory = AssociativeMemory(2, capacity=100)
+            >>> ids = memory.add(np.array([[1, 0], [1e-9, 0]], np.float32))
+            >>> memory.collect_garbage()
+            array([1])
+        """
         if not threshold >= 0:
             raise InputError(f"threshold={threshold}: must not be negative")
         with self._lock:
