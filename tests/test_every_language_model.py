@@ -1,10 +1,14 @@
 """What the protocol promises, held against every language model of the library (tests/models.py)."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
-from frugal.language_model import LanguageModel, TargetScores, gather_targets
+from frugal.errors import InputError
+from frugal.language_model import LanguageModel, TargetScores, class_named, gather_targets, load_model
 from frugal.memory import MemoryGPT
 from models import EVERY_MODEL, ROUNDING, set_everywhere
 
@@ -87,3 +91,24 @@ def test_scoring_in_small_pieces_changes_nothing(
     set_everywhere(monkeypatch, "CODES_AT_ONCE", 50)
     torch.testing.assert_close(model.target_log_probabilities(tokens), whole, rtol=0, atol=ROUNDING)
     assert max(pieces) < usual or isinstance(model, MemoryGPT)  # which goes from window to window in any case
+
+
+@pytest.mark.parametrize(
+    "name", ["frugal.files:Path", "Path", "pathlib:Path", "frugal.nowhere:NGram", "frugal:CHECKOUT"]
+)
+def test_a_folder_names_no_class_but_the_library_s_own(name: str) -> None:
+    with pytest.raises(InputError, match="is no class of this library"):
+        class_named(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [("frugal.files:Path", "is no class of this library"), ("frugal.corpora:Corpus", "is no readout")],
+)
+def test_an_echo_model_s_folder_names_no_other_class_as_its_readout(tmp_path: Path, name: str, complaint: str) -> None:
+    EVERY_MODEL["echo, ridge readout"]().save(tmp_path / "echo")
+    config = json.loads((tmp_path / "echo" / "config.json").read_text())
+    config["readout"]["class"] = name
+    (tmp_path / "echo" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=complaint):
+        load_model(tmp_path / "echo")

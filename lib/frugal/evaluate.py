@@ -246,13 +246,13 @@ def _checked_context(model: LanguageModel, context: int | None) -> int | None:
     if context is not None and (context < 1 or (limit is not None and context > limit)):
         most = f"at most {limit}, this model's limit" if limit else "at least 1"
         raise InputError(f"context={context}: must be {most}; leave it out for the longest possible")
-    return context or limit
+    return limit if context is None else context
 
 
 def _checked_stride(stride: int | None, context: int | None) -> int | None:
     if stride is not None and (context is None or not 1 <= stride <= context):
         raise InputError(f"stride={stride}: must be from 1 to the context ({context}); leave it out for no overlap")
-    return stride or context
+    return context if stride is None else stride
 
 
 def _document_score(

@@ -290,7 +290,8 @@ def class_named(name: str) -> Any:
     for room in rooms:
         if room.startswith("frugal.") and room.isprintable() and find_spec(room):
             found = getattr(import_module(room), kind, None)
-            if isinstance(found, type):
+            # What a room merely imports, such as a class of the standard library, is not to be had by a folder's word.
+            if isinstance(found, type) and found.__module__.startswith("frugal."):
                 return found
     raise InputError(f"{name!r} is no class of this library: the folder was saved by another version, or is damaged")
 

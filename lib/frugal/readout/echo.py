@@ -223,7 +223,7 @@ class EchoLanguageModel(KeptStateModel):
             reservoir = kind.from_saved(settings, part(weights, "reservoir.")).to(foundation.device)
         readout, settings = None, config["readout"]
         if settings is not None:
-            readout = class_named(settings.pop("class"))(**settings)
+            readout = _readout_class(settings.pop("class"))(**settings)
             readout.load_state_dict(part(weights, "readout."))
         settings = {name: config[name] for name in ("join", "drive", "context", "stride", "prefix", "reset")}
         return cls(foundation, reservoir, readout, **settings)
@@ -261,3 +261,10 @@ class EchoLanguageModel(KeptStateModel):
         sizes = (self.readout.input_size, self.readout.output_size)
         if sizes != (inputs, outputs):
             raise InputError(f"a readout from {sizes[0]} to {sizes[1]}: join={self.join!r} needs {inputs} to {outputs}")
+
+
+def _readout_class(name: str) -> type[Readout]:
+    kind = class_named(name)
+    if not issubclass(kind, Readout):
+        raise InputError(f"{name!r} is no readout: the folder is damaged")
+    return kind
