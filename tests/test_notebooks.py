@@ -1,5 +1,6 @@
 """Every notebook as it is used: run at its smallest size, read as a report, started by plain papermill."""
 
+import ast
 import json
 import os
 import subprocess
@@ -64,6 +65,20 @@ def test_its_cells_are_small_and_carry_no_outputs(path: Path) -> None:
     assert max(len(cell.source.splitlines()) for cell in code) <= 30
     assert sum(len(cell.source.splitlines()) for cell in code) <= 300
     assert not any(cell.outputs or cell.execution_count for cell in code)
+
+
+SLOW_IMPORTS = ["datasets", "faiss", "IPython", "lightgbm", "numba", "optuna"]
+SLOW_IMPORTS += ["pandas", "parsl", "scipy", "sklearn", "sympy", "transformers"]
+
+
+def test_what_takes_seconds_to_import_is_imported_where_it_is_used() -> None:
+    cells = [cell.source for path in NOTEBOOKS for cell in read_notebook(path).cells if cell.cell_type == "code"]
+    imports = [
+        node for source in cells for node in ast.parse(source).body if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    told = f"import sys\nprint([name for name in {SLOW_IMPORTS} if name in sys.modules])"
+    code = "\n".join([*dict.fromkeys(map(ast.unparse, imports)), told])
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
 
 
 def test_plain_papermill_runs_one_from_another_folder(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import GPT2Config, GPT2LMHeadModel
 
 from frugal.corpora import Blocks, BytePairTokenizer, encode_documents, load_corpus
 from frugal.evaluate import evaluate
@@ -25,6 +24,8 @@ def make_tiny_gpt2(folder: Path) -> None:
 
     1.3 million parameters, 512,000 tokens seen. The seed is fixed and torch's random state is left as it was.
     """
+    from transformers import GPT2Config, GPT2LMHeadModel  # takes seconds
+
     corpus = load_corpus(CORPUS)
     tokenizer = BytePairTokenizer.train((document.text for document in corpus.train), VOCABULARY_SIZE)
     tokens = torch.cat(encode_documents(tokenizer, corpus.train))
@@ -65,6 +66,7 @@ def next_token_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     """Mean negative log-likelihood, in nats per token, of targets [B, T] given inputs [B, T].
 
     Example:
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
         >>> model = GPT2LMHeadModel(GPT2Config(vocab_size=50257, n_positions=8, n_embd=12, n_layer=1))
         >>> tokens = torch.tensor([[1, 2, 3, 4]])
         >>> next_token_loss(model, (tokens[:, :-1], tokens[:, 1:])).ndim
