@@ -35,7 +35,7 @@ def test_lanes_give_the_sequential_states_within_the_tolerance(topology: str, to
 
 
 def test_a_stack_of_reservoirs_runs_in_lanes_too() -> None:
-    deep = DeepReservoir([Reservoir(1, 32, spectral_radius=0.7), Reservoir(32, 32, spectral_radius=0.7)])
+    deep = DeepReservoir([Reservoir(1, 32, spectral_radius=0.7), Reservoir(32, 32, spectral_radius=0.7, seed=1)])
     inputs = noise(3000, 1)
     result = run_parallel(deep, inputs, 1e-4, lanes=4)
     assert result.lanes == 4

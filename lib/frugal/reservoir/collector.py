@@ -2,9 +2,9 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, overload
 
 import numpy as np
 import torch
@@ -55,16 +55,67 @@ class StateCollector(nn.Module, ABC):
         """The state [B, S] of `batch_size` streams before their first input: zeros."""
         return torch.zeros(batch_size, self.state_size, dtype=self.like.dtype, device=self.like.device)
 
-    def run(self, inputs: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    @overload
+    def run(self, inputs: Tensor, state: Tensor | None = None, *, washout: int = 0) -> tuple[Tensor, Tensor]: ...
+
+    @overload
+    def run(
+        self, inputs: np.ndarray, state: np.ndarray | Tensor | None = None, *, washout: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]: ...
+
+    @overload
+    def run(
+        self, inputs: Sequence[Any], state: np.ndarray | Tensor | None = None, *, washout: int = 0
+    ) -> tuple[list[Any], Any]: ...
+
+    def run(self, inputs: Any, state: Any = None, *, washout: int = 0) -> tuple[Any, Any]:
         """The states [B, T, N] of `inputs` [B, T, d], and the state [B, S] to go on from.
 
+        Arrays of NumPy give arrays. A list of series [T_i, d], which may differ in length, gives a list of their
+        states and one tensor or array of the last ones.
+
+        Args:
+            washout: first steps of every series whose states are left out: they depend on where it started.
+
         Raises:
-            InputError: the inputs' shape does not fit, or they hold NaN or infinity.
+            InputError: the inputs' shape does not fit, they hold NaN or infinity, or one is shorter than the washout.
+
+        >>> import numpy as np
+        >>> from frugal.reservoir import Reservoir
+        >>> states, last = Reservoir(2, 30).run([np.zeros((8, 2)), np.ones((5, 2))], washout=3)
+        >>> [rows.shape for rows in states], last.shape
+        ([(5, 30), (2, 30)], (2, 30))
         """
+        if isinstance(inputs, Tensor | np.ndarray):
+            states, last = self._run_batch(_tensor(inputs), None if state is None else _tensor(state), washout)
+            return (states, last) if isinstance(inputs, Tensor) else (states.numpy(), last.numpy())
+        series = [_tensor(one) for one in inputs]
+        wrong = [list(one.shape) for one in series if one.ndim != 2]
+        if wrong:
+            raise InputError(f"a series of shape {wrong[0]}: each of a list must be [T, {self.input_size}]")
+        starts = self.start(len(series)) if state is None else _tensor(state).to(self.like)
+        if len(starts) != len(series):
+            raise InputError(f"state of {len(starts)} streams: the list holds {len(series)} series")
+        lasts, found = starts.clone(), [self.like.new_empty(0)] * len(series)
+        for length in sorted({len(one) for one in series}):  # those of one length go together
+            chosen = [i for i, one in enumerate(series) if len(one) == length]
+            states, lasts[chosen] = self._run_batch(torch.stack([series[i] for i in chosen]), starts[chosen], washout)
+            for i, rows in zip(chosen, states, strict=True):
+                found[i] = rows
+        if series and all(isinstance(one, np.ndarray) for one in inputs):
+            return [rows.numpy() for rows in found], lasts.numpy()
+        return found, lasts
+
+    def _run_batch(self, inputs: Tensor, state: Tensor | None, washout: int) -> tuple[Tensor, Tensor]:
         state = self._checked(inputs, state)
+        if not 0 <= washout <= inputs.shape[1]:
+            raise InputError(f"washout={washout}: must be 0 to the series' length, here {inputs.shape[1]} steps")
         states = empty((len(inputs), inputs.shape[1], self.size), self.like)
+        if not len(inputs):
+            return states[:, washout:], state.clone()
         with torch.no_grad():
-            return states, self.collect(inputs, state, states)
+            last = self.collect(inputs, state, states)
+        return states[:, washout:], last
 
     def step(self, inputs: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """One step for `inputs` [B, d]: the states read out, [B, N], and the state [B, S] to go on from."""
@@ -87,7 +138,9 @@ class StateCollector(nn.Module, ABC):
         """Write `model.safetensors` and `config.json`; the folder appears whole."""
         with appearing(folder) as temporary:
             temporary.mkdir()
-            save_file(self.state_dict(), temporary / "model.safetensors")
+            # A reservoir may stand in a stack twice; a file holds no memory that is shared.
+            weights = {name: values.clone() for name, values in self.state_dict().items()}
+            save_file(weights, temporary / "model.safetensors")
             (temporary / "config.json").write_text(json.dumps(self.config(), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
@@ -106,15 +159,29 @@ class StateCollector(nn.Module, ABC):
     def _checked(self, inputs: Tensor, state: Tensor | None) -> Tensor:
         if inputs.ndim != 3 or inputs.shape[2] != self.input_size:
             raise InputError(f"inputs of shape {list(inputs.shape)}: expected [B, T, {self.input_size}]")
-        # One sum is ten times as fast as a look at each number, and only a bad number or an overflow spoils it.
-        if not torch.isfinite(inputs.sum()) and not torch.isfinite(inputs).all():
-            raise InputError("the inputs hold NaN or infinity: clean them before they enter a state that remembers")
+        if inputs.is_complex():
+            raise InputError(f"inputs of {inputs.dtype}: must be real; give real and imaginary part as two inputs")
+        # One number for all is ten times as fast as a look at each, and only a bad number or an overflow spoils it.
+        dtype, numbers = self.like.dtype, inputs if inputs.is_floating_point() else inputs.to(torch.float32)
+        whole = numbers.sum() if numbers.dtype == dtype else torch.linalg.vector_norm(numbers, torch.inf)
+        if numbers.numel() and not torch.isfinite(whole.to(dtype)) and not torch.isfinite(numbers.to(dtype)).all():
+            raise InputError(
+                f"the inputs hold NaN or infinity, or numbers beyond {dtype}: clean them before they enter a state "
+                "that remembers"
+            )
         if state is None:
             return self.start(len(inputs))
         if state.shape != (len(inputs), self.state_size):
             expected = [len(inputs), self.state_size]
             raise InputError(f"state of shape {list(state.shape)}: expected {expected}, as the last run returned it")
         return state.to(self.like.dtype)
+
+
+def _tensor(values: Any) -> Tensor:
+    try:
+        return values if isinstance(values, Tensor) else torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{type(values).__name__}: must hold numbers, in series [T, d] ({error})") from error
 
 
 def empty(shape: tuple[int, ...], like: Tensor) -> Tensor:

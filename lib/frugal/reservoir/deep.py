@@ -1,6 +1,7 @@
 """Reservoirs stacked on each other."""
 
 import itertools
+import warnings
 from collections.abc import Sequence
 from typing import Any, Self, cast
 
@@ -40,6 +41,12 @@ class DeepReservoir(StateCollector):
                 raise InputError(
                     f"a layer takes {above.input_size} inputs but the layer below has {below.size} units: "
                     "make each layer's input_size the size of the layer below"
+                )
+        for (i, one), (j, other) in itertools.combinations(enumerate(layers), 2):
+            alike = one.W_in.shape == other.W_in.shape and torch.equal(one.W_in, other.W_in.to(one.W_in))
+            if not alike and one.recurrence.same_weights(other.recurrence):  # one layer may stand there twice
+                warnings.warn(
+                    f"layers {i} and {j} have the same recurrent weights: give each layer its own seed", stacklevel=2
                 )
         if read_out not in ("all", "top"):
             raise InputError(f"read_out={read_out!r}: must be 'all' or 'top'")

@@ -9,15 +9,13 @@ from torch import Tensor
 
 from frugal.errors import InputError
 from frugal.reservoir.collector import StateCollector
+from frugal.reservoir.recurrence import ACTIVATIONS
 from frugal.reservoir.reservoir import Reservoir
 from frugal.reservoir.spectrum import spectral_radius
 
 # Trajectories count as together at this share of their first distance, and below the other all is rounding.
 TOGETHER = 1e-8
 ROUNDING = 1e-12
-
-# Slope of each activation at zero.
-SLOPES = {"tanh": 1.0, "identity": 1.0, "gelu": 0.5}
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,10 @@ def effective_spectral_radius(reservoir: Reservoir) -> float:
     """
     leak = reservoir.leak.double().unsqueeze(1)  # [N, 1]
     W = reservoir.W.double()
-    step = torch.diag(1 - leak[:, 0]) + leak * SLOPES[reservoir.activation] * W
+    activation = reservoir.activation
+    activate = ACTIVATIONS[activation] if isinstance(activation, str) else activation
+    slope = torch.func.grad(activate)(torch.zeros((), dtype=torch.float64))
+    step = torch.diag(1 - leak[:, 0]) + leak * slope.to(W) * W
     return spectral_radius(step.cpu().numpy())
 
 

@@ -24,8 +24,10 @@ ONE = np.float32(1)
 P1, P2, P3, P4 = (np.float32(p) for p in (0.1338098049, 0.003495534416, 2.060818406e-05, 1.335341260e-08))
 Q1, Q2, Q3, Q4 = (np.float32(q) for q in (0.4671429694, 0.02587677911, 0.0003285546263, 7.776046687e-07))
 
+# Sums may be reordered, but NaN and infinity must come out as what they are: so not all of fastmath.
 # Without NumPy's error model every division is guarded by a branch, and no loop with a division is vectorised.
-compiled = numba.njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
+compiled = numba.njit(cache=True, fastmath=FASTMATH, nogil=True, error_model="numpy")
 
 
 @compiled
@@ -143,16 +145,19 @@ def gather_lanes(states: Array, state: Array, leak: Array, activation: int, sour
     """
     lanes, steps, size = states.shape
     old, new = state.T.copy(), np.empty((size, lanes), state.dtype)
+    lengths = np.empty(size, np.int64)  # rows are padded with zeros at their end
+    for i in range(size):
+        lengths[i] = sources.shape[1]
+        while lengths[i] > 0 and weights[i, lengths[i] - 1] == 0:
+            lengths[i] -= 1
     for t in range(steps):
         for lane in range(lanes):
             for i in range(size):
                 new[i, lane] = states[lane, t, i]
         for i in range(size):
             total = new[i]
-            for k in range(sources.shape[1]):
+            for k in range(lengths[i]):
                 weight = weights[i, k]
-                if weight == 0:  # rows are padded with zeros at their end
-                    break
                 source = old[sources[i, k]]
                 for lane in range(lanes):
                     total[lane] += weight * source[lane]

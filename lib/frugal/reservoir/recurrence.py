@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+Activation = Callable[[Tensor], Tensor]
+
+ACTIVATIONS: dict[str, Activation] = {
     "tanh": torch.tanh,
     "gelu": functional.gelu,
     "identity": lambda total: total,
@@ -23,10 +25,6 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 # Below this many products a step, lanes run through the compiled loop one by one: calls into torch would cost more,
 # and threads that make many of them wait for each other.
 WORTH_A_GEMM = 2**20
-
-
-# Products gather K numbers for each unit and row: a whole identity at once would take [N, N, K].
-UNITS_AT_ONCE = 32
 
 
 class Recurrence(nn.Module, ABC):
@@ -48,9 +46,9 @@ class Recurrence(nn.Module, ABC):
     def advance_lane(self, states: np.ndarray, state: np.ndarray, leak: np.ndarray, activation: int) -> None:
         """Run the compiled loop over one lane: `states` [T, N] and `state` [N], both changed in place."""
 
-    def advance(self, states: Tensor, state: Tensor, leak: Tensor, activation: str) -> Tensor:
+    def advance(self, states: Tensor, state: Tensor, leak: Tensor, activation: str | Activation) -> Tensor:
         """Replace projected inputs [B, T, N] by states, beginning after `state` [B, N]; give the last state."""
-        if not compilable(states):
+        if not compilable(states) or not isinstance(activation, str):
             return self.advance_in_torch(states, state, leak, activation)
         state = state.clone()
         code = activation_code(activation, state.dtype)
@@ -58,19 +56,23 @@ class Recurrence(nn.Module, ABC):
             self.advance_lane(lane.numpy(), lane_state.numpy(), leak.numpy(), code)
         return state
 
-    def advance_in_torch(self, states: Tensor, state: Tensor, leak: Tensor, activation: str) -> Tensor:
+    def advance_in_torch(self, states: Tensor, state: Tensor, leak: Tensor, activation: str | Activation) -> Tensor:
         """The same as `advance` in torch operations: for other devices, and for lanes that fill a GEMM."""
-        activate = ACTIVATIONS[activation]
+        activate = ACTIVATIONS[activation] if isinstance(activation, str) else activation
         for t in range(states.shape[1]):
             state = torch.lerp(state, activate(states[:, t] + self.product(state)), leak)
             states[:, t] = state
         return state
 
+    def same_weights(self, other: "Recurrence") -> bool:
+        ours, theirs = self.state_dict(), other.state_dict()
+        return ours.keys() == theirs.keys() and all(
+            torch.equal(ours[name], theirs[name].to(ours[name])) for name in ours
+        )
+
+    @abstractmethod
     def matrix(self) -> Tensor:
-        """W as a dense matrix [N, N]."""
-        weights = next(buffer for buffer in self.buffers() if buffer.is_floating_point())
-        units = torch.eye(self.size, dtype=weights.dtype, device=weights.device)
-        return torch.cat([self.product(some) for some in units.split(UNITS_AT_ONCE)]).T
+        """W as a dense matrix [N, N], a copy."""
 
 
 class Dense(Recurrence):
@@ -87,7 +89,10 @@ class Dense(Recurrence):
     def product(self, state: Tensor) -> Tensor:
         return state @ self.weights.T
 
-    def advance(self, states: Tensor, state: Tensor, leak: Tensor, activation: str) -> Tensor:
+    def matrix(self) -> Tensor:
+        return self.weights.clone()
+
+    def advance(self, states: Tensor, state: Tensor, leak: Tensor, activation: str | Activation) -> Tensor:
         if len(states) == 1 or len(states) * self.size**2 < WORTH_A_GEMM:
             return super().advance(states, state, leak, activation)
         return self.advance_in_torch(states, state, leak, activation)
@@ -102,17 +107,14 @@ class Gather(Recurrence):
     lanes_in_step = 32
     sources: Tensor
     weights: Tensor
-    sources_by_slot: Tensor
-    weights_by_slot: Tensor
 
     def __init__(self, sources: Tensor, weights: Tensor) -> None:
         super().__init__()
         self.size = len(weights)
         self.register_buffer("sources", sources)
         self.register_buffer("weights", weights)
-        # A single lane wants them by slot, [K, N]: then the loop over units reads them in order.
-        self.register_buffer("sources_by_slot", sources.T.contiguous(), persistent=False)
-        self.register_buffer("weights_by_slot", weights.T.contiguous(), persistent=False)
+        self._copies: tuple[Tensor, ...] = ()
+        self._versions: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, matrix: Tensor) -> "Gather":
@@ -122,11 +124,29 @@ class Gather(Recurrence):
         sources = (matrix == 0).to(torch.uint8).sort(dim=1, stable=True).indices[:, :width].contiguous()
         return cls(sources.to(torch.int32), matrix.gather(1, sources))
 
+    @classmethod
+    def of_sparse(cls, matrix: Any) -> "Gather":
+        """The non-zero entries of a sparse matrix of SciPy [N, N], which never becomes dense."""
+        rows = matrix.tocsr().copy()
+        rows.sum_duplicates()
+        rows.eliminate_zeros()
+        counts = np.diff(rows.indptr)
+        slots = np.arange(rows.nnz) - np.repeat(rows.indptr[:-1], counts)
+        units = np.repeat(np.arange(len(counts)), counts)
+        shape = (len(counts), max(1, int(counts.max())))
+        sources, weights = np.zeros(shape, np.int32), np.zeros(shape, rows.dtype)
+        sources[units, slots], weights[units, slots] = rows.indices, rows.data
+        return cls(torch.from_numpy(sources), torch.from_numpy(weights))
+
     def product(self, state: Tensor) -> Tensor:
         return (state[:, self.sources] * self.weights).sum(-1)
 
-    def advance(self, states: Tensor, state: Tensor, leak: Tensor, activation: str) -> Tensor:
-        if len(states) == 1 or not compilable(states):
+    def matrix(self) -> Tensor:
+        empty = self.weights.new_zeros(self.size, self.size)
+        return empty.scatter_add_(1, self.sources.long(), self.weights)
+
+    def advance(self, states: Tensor, state: Tensor, leak: Tensor, activation: str | Activation) -> Tensor:
+        if len(states) == 1 or not compilable(states) or not isinstance(activation, str):
             return super().advance(states, state, leak, activation)
         state = state.clone()
         code = activation_code(activation, state.dtype)
@@ -136,8 +156,17 @@ class Gather(Recurrence):
         return state
 
     def advance_lane(self, states: np.ndarray, state: np.ndarray, leak: np.ndarray, activation: int) -> None:
-        sources, weights = self.sources_by_slot.numpy(), self.weights_by_slot.numpy()
-        kernels().gather(states, state, leak, activation, sources, weights)
+        sources, weights = self._by_slot()
+        kernels().gather(states, state, leak, activation, sources.numpy(), weights.numpy())
+
+    def _by_slot(self) -> tuple[Tensor, Tensor]:
+        """Sources and weights [K, N], made again when they have changed: a single lane then reads them in order."""
+        given = (self.sources, self.weights)
+        versions = () if self.weights.is_inference() else tuple(part._version for part in given)
+        known = len(versions) > 0 and versions == self._versions
+        if not known or any(old is not new for old, new in zip(self._copies, given, strict=False)):
+            self._copies, self._versions = (*given, *(part.T.contiguous() for part in given)), versions
+        return self._copies[2], self._copies[3]
 
 
 class Shifts(Recurrence):
@@ -160,6 +189,12 @@ class Shifts(Recurrence):
         sources = (units + self.offsets.unsqueeze(1)) % self.size  # [K, N]
         return (state[:, sources] * self.weights).sum(1)
 
+    def matrix(self) -> Tensor:
+        units = torch.arange(self.size, device=self.weights.device)
+        sources = (units + self.offsets.unsqueeze(1)) % self.size  # [K, N]
+        empty = self.weights.new_zeros(self.size, self.size)
+        return empty.scatter_add_(1, sources.T, self.weights.T)
+
     def advance_lane(self, states: np.ndarray, state: np.ndarray, leak: np.ndarray, activation: int) -> None:
         kernels().shifts(states, state, leak, activation, self.offsets.numpy(), self.weights.numpy())
 
@@ -178,6 +213,9 @@ class Hadamard(Recurrence):
         for sign in self.signs:
             state = walsh_hadamard(state * sign)
         return state
+
+    def matrix(self) -> Tensor:
+        return self.product(torch.eye(self.size).to(self.signs)).T
 
     def advance_lane(self, states: np.ndarray, state: np.ndarray, leak: np.ndarray, activation: int) -> None:
         kernels().hadamard(states, state, leak, activation, self.signs.numpy())

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from typing import Any, Self
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from frugal.errors import InputError
 from frugal.reservoir.collector import StateCollector
-from frugal.reservoir.recurrence import ACTIVATIONS, Dense, Gather, Hadamard, Recurrence, Shifts
+from frugal.reservoir.recurrence import ACTIVATIONS, Activation, Dense, Gather, Hadamard, Recurrence, Shifts
 from frugal.reservoir.topologies import TOPOLOGIES, Plan
 
 # Inputs are projected, and then advanced, in pieces of about this many numbers: long enough for the product to be
@@ -19,6 +20,8 @@ NUMBERS_AT_ONCE = 2**21
 STEPS_AT_ONCE = 256
 # Below this many state numbers a run is over before a second thread has started.
 WORTH_A_THREAD = 2**20
+# Given weights with no more entries than this share are kept as sparse ones.
+SPARSE_ENOUGH = 0.25
 RECURRENCES = {kind.__name__: kind for kind in (Dense, Gather, Shifts, Hadamard)}
 
 
@@ -40,10 +43,11 @@ class Reservoir(StateCollector):
         connectivity: share of connections that exist, for topology "sparse".
         spectral_radius: largest eigenvalue modulus of W.
         leak: a in (0, 1]; one number, or one for each unit: several time scales side by side.
-        activation: f, one of "tanh", "gelu", "identity".
-
-        input_scale, bias_scale: bounds of the weights from the inputs and of the bias.
-        seed: of all weights.
+        activation: f, one of "tanh", "gelu", "identity", or any function of a tensor that works number by number.
+            A function of your own runs in plain torch, more slowly, and cannot be saved.
+        input_scale: bound of the weights from the inputs; one number, or one for each input.
+        bias_scale: bound of the bias.
+        seed: of all weights; layers of a stack need different ones.
         dtype, device: of weights and states.
 
     Attributes:
@@ -77,29 +81,38 @@ class Reservoir(StateCollector):
         connectivity: float = 0.1,
         spectral_radius: float = 0.9,
         leak: float | Sequence[float] | Tensor = 1.0,
-        input_scale: float = 1.0,
+        input_scale: float | Sequence[float] | Tensor | np.ndarray = 1.0,
         bias_scale: float = 0.0,
-        activation: str = "tanh",
+        activation: str | Activation = "tanh",
         seed: int = 0,
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
     ) -> None:
         super().__init__()
         for name, count in (("input_size", input_size), ("size", size), ("fan_in", fan_in)):
-            if count < 1:
-                raise InputError(f"{name}={count}: must be a positive whole number")
+            if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < 1:
+                raise InputError(f"{name}={count!r}: must be a positive whole number")
+        if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or seed < 0:
+            raise InputError(f"seed={seed!r}: must be a whole number, 0 or more")
         if topology not in TOPOLOGIES:
             raise InputError(f"topology={topology!r}: unknown; choose one of {', '.join(TOPOLOGIES)}")
         if not 0 < connectivity <= 1:
             raise InputError(f"connectivity={connectivity}: must lie in (0, 1]; typical values are 0.01 to 0.2")
-        if not spectral_radius > 0:
+        if not 0 < spectral_radius < np.inf:
             raise InputError(f"spectral_radius={spectral_radius}: must be positive; typical values lie in 0.1 to 1.5")
-        for name, scale in (("input_scale", input_scale), ("bias_scale", bias_scale)):
-            if not scale >= 0:
-                raise InputError(f"{name}={scale}: must not be negative; typical values lie in 0.01 to 2")
+        input_scales = np.asarray(input_scale, dtype=float)
+        if input_scales.shape not in ((), (input_size,)):
+            raise InputError(
+                f"input_scale of shape {list(input_scales.shape)}: expected one number, or one for each of "
+                f"{input_size} inputs"
+            )
+        for name, scales in (("input_scale", input_scales), ("bias_scale", np.asarray(bias_scale, dtype=float))):
+            wrong = scales[~((scales >= 0) & (scales < np.inf))]
+            if len(wrong):
+                raise InputError(f"{name}={wrong[0]}: must not be negative; typical values lie in 0.01 to 2")
         rng = np.random.default_rng(seed)
         recurrence = TOPOLOGIES[topology](Plan(size, spectral_radius, fan_in, connectivity), rng)
-        W_in = torch.from_numpy(rng.uniform(-input_scale, input_scale, (size, input_size)))
+        W_in = torch.from_numpy(rng.uniform(-input_scales, input_scales, (size, input_size)))
         bias = torch.from_numpy(rng.uniform(-bias_scale, bias_scale, size))
         self._assemble(recurrence, W_in, bias, leak, activation)
         self.to(dtype=dtype, device=device)
@@ -107,19 +120,20 @@ class Reservoir(StateCollector):
     @classmethod
     def from_matrices(
         cls,
-        W: Tensor,
-        W_in: Tensor,
-        bias: Tensor | None = None,
+        W: Any,
+        W_in: Any,
+        bias: Any = None,
         *,
         leak: float | Sequence[float] | Tensor = 1.0,
-        activation: str = "tanh",
+        activation: str | Activation = "tanh",
     ) -> Self:
         """A reservoir of given weights W [N, N], W_in [N, d], bias [N], in the dtype and on the device of W.
 
-        Zeros in W cost nothing where at least three quarters of its entries are zero.
+        They are tensors, arrays of NumPy or sparse ones of SciPy, and are copied. A sparse W never becomes dense;
+        of a dense one zeros cost nothing where at least three quarters of its entries are zero.
 
         Raises:
-            InputError: shapes that do not fit, or a value outside its range.
+            InputError: shapes that do not fit, NaN or infinity, or a value outside its range.
 
         Example:
             >>> import torch
@@ -127,18 +141,24 @@ class Reservoir(StateCollector):
             >>> delay.run(torch.tensor([[[1.0], [2.0]]]))[0].tolist()
             [[[1.0], [2.0]]]
         """
-        if W.ndim != 2 or W.shape[0] != W.shape[1]:
+        if W.ndim != 2 or W.shape[0] != W.shape[1] or not W.shape[0]:
             raise InputError(f"W of shape {list(W.shape)}: must be a square matrix [N, N]")
-        if W_in.ndim != 2 or len(W_in) != len(W):
-            raise InputError(f"W_in of shape {list(W_in.shape)}: expected [{len(W)}, d], one row for each unit of W")
-        bias = torch.zeros(len(W)) if bias is None else bias
-        if bias.shape != (len(W),):
-            raise InputError(f"bias of shape {list(bias.shape)}: expected [{len(W)}], one number for each unit of W")
-        sparse = (W != 0).float().mean() <= 0.25
+        size = W.shape[0]
+        if W_in.ndim != 2 or W_in.shape[0] != size:
+            raise InputError(f"W_in of shape {list(W_in.shape)}: expected [{size}, d], one row for each unit of W")
+        recurrence = given_recurrence(W)
+        weights = recurrence.weights
+        W_in = given_tensor(W_in).to(weights)
+        bias = torch.zeros(size).to(weights) if bias is None else given_tensor(bias).to(weights)
+        if bias.shape != (size,):
+            raise InputError(f"bias of shape {list(bias.shape)}: expected [{size}], one number for each unit of W")
+        for name, part in (("W", weights), ("W_in", W_in), ("bias", bias)):
+            if not part.is_floating_point() or not torch.isfinite(part).all():
+                raise InputError(f"{name}: must hold numbers with a point, and no NaN or infinity")
         reservoir = cls.__new__(cls)
         nn.Module.__init__(reservoir)
-        reservoir._assemble(Gather.of(W) if sparse else Dense(W.contiguous()), W_in, bias, leak, activation)
-        return reservoir.to(dtype=W.dtype, device=W.device)
+        reservoir._assemble(recurrence, W_in, bias, leak, activation)
+        return reservoir
 
     def _assemble(
         self,
@@ -146,16 +166,16 @@ class Reservoir(StateCollector):
         W_in: Tensor,
         bias: Tensor,
         leak: float | Sequence[float] | Tensor,
-        activation: str,
+        activation: str | Activation,
     ) -> None:
-        if activation not in ACTIVATIONS:
+        if not callable(activation) and activation not in ACTIVATIONS:
             raise InputError(f"activation={activation!r}: unknown; choose one of {', '.join(ACTIVATIONS)}")
         self.size, self.input_size = W_in.shape
         self.state_size = self.size
         self.activation = activation
         self.recurrence = recurrence
-        self.register_buffer("W_in", W_in.contiguous())
-        self.register_buffer("bias", bias.contiguous())
+        self.register_buffer("W_in", W_in.clone(memory_format=torch.contiguous_format))
+        self.register_buffer("bias", bias.clone(memory_format=torch.contiguous_format))
         self.register_buffer("leak", leak_of_each_unit(leak, self.size).to(W_in))
 
     @property
@@ -175,19 +195,14 @@ class Reservoir(StateCollector):
         if states.device.type != "cpu":
             return self._collect_group(inputs, state, states)
         # Each thread takes its own lanes from beginning to end and torch gets no threads beside it: nobody waits for
-        # anybody, which on busy cores would cost far more than it gains. Setting this also sets what later threads
-        # inherit, so it is put back.
-        threads = torch.get_num_threads()
-        workers = min(threads, len(inputs)) if states.numel() >= WORTH_A_THREAD else 1
-        torch.set_num_threads(1)
-        try:
+        # anybody, which on busy cores would cost far more than it gains.
+        with ONE_THREAD as threads:
+            workers = min(threads, len(inputs)) if states.numel() >= WORTH_A_THREAD else 1
             if workers == 1:
                 return self._collect_block(inputs, state, states)
             blocks = (tensor.tensor_split(workers) for tensor in (inputs, state, states))
             with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
                 return torch.cat(list(pool.map(self._collect_block, *blocks)))
-        finally:
-            torch.set_num_threads(threads)
 
     def _collect_block(self, inputs: Tensor, state: Tensor, states: Tensor) -> Tensor:
         groups = (tensor.split(self.lanes_in_step) for tensor in (inputs, state, states))
@@ -204,6 +219,8 @@ class Reservoir(StateCollector):
         return state
 
     def config(self) -> dict[str, Any]:
+        if not isinstance(self.activation, str):
+            raise InputError(f"activation={self.activation}: a function of your own cannot be saved; name one of ours")
         return {"recurrence": type(self.recurrence).__name__, "activation": self.activation}
 
     @classmethod
@@ -223,4 +240,47 @@ def leak_of_each_unit(leak: float | Sequence[float] | Tensor, size: int) -> Tens
     wrong = leaks[~((leaks > 0) & (leaks <= 1))]
     if len(wrong):
         raise InputError(f"leak={wrong[0]:g}: must lie in (0, 1]; 1 is no leak, 0.01 remembers about a hundred steps")
-    return leaks.expand(size).contiguous()
+    return leaks.expand(size).clone()
+
+
+def given_tensor(values: Any) -> Tensor:
+    """A copy of a tensor, an array of NumPy or a sparse one of SciPy as a dense tensor."""
+    values = values.toarray() if hasattr(values, "toarray") else values
+    return values.detach().clone() if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
+
+
+def given_recurrence(W: Any) -> Dense | Gather:
+    """Given weights [N, N] in the form that makes them cheapest, copied."""
+    if hasattr(W, "tocsr"):
+        return Gather.of_sparse(W)
+    matrix = given_tensor(W)
+    sparse = (matrix != 0).float().mean() <= SPARSE_ENOUGH
+    return Gather.of(matrix) if sparse else Dense(matrix.contiguous())
+
+
+class OneThread:
+    """Sets torch to one thread while any run is in progress, whatever threads the runs overlap in.
+
+    The setting is also what later threads inherit. So it is the first of overlapping runs that looks what it was,
+    and each puts that back.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.running, self.threads = Lock(), 0, 1
+
+    def __enter__(self) -> int:
+        """How many threads there were before."""
+        with self.lock:
+            if self.running == 0:
+                self.threads = torch.get_num_threads()
+            self.running += 1
+            torch.set_num_threads(1)
+            return self.threads
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.running -= 1
+            torch.set_num_threads(self.threads)
+
+
+ONE_THREAD = OneThread()

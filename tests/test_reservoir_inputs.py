@@ -1,0 +1,223 @@
+"""Reservoirs under other people's data: kinds of input, given weights, copies, threads, and what is refused."""
+
+import copy
+import pickle
+import warnings
+from threading import Barrier, Thread
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse import coo_array, random_array
+from torch import Tensor
+
+from frugal.errors import InputError
+from frugal.reservoir import DeepReservoir, Reservoir, diagnostics
+from frugal.reservoir.reservoir import ONE_THREAD
+from frugal.reservoir.spectrum import spectral_radius
+from frugal.reservoir.topologies import TOPOLOGIES
+
+D = torch.float64
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=D)
+
+
+@settings(max_examples=25)
+@given(st.lists(st.integers(0, 7), min_size=1, max_size=5), st.booleans())
+def test_a_list_of_series_is_each_of_them_alone(lengths: list[int], arrays: bool) -> None:
+    reservoir = Reservoir(2, 12, leak=0.5, dtype=D)
+    series = [noise(length, 2, seed=i) for i, length in enumerate(lengths)]
+    washout = min(lengths) // 2
+    states, last = reservoir.run([one.numpy() for one in series] if arrays else series, washout=washout)
+    for i, one in enumerate(series):
+        alone, end = reservoir.run(one[None])
+        torch.testing.assert_close(torch.as_tensor(states[i]), alone[0, washout:], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(torch.as_tensor(last[i]), end[0], rtol=1e-12, atol=1e-12)
+        assert isinstance(states[i], np.ndarray if arrays else Tensor)
+
+
+def test_arrays_of_any_number_type_are_taken_and_arrays_come_back() -> None:
+    reservoir = Reservoir(2, 12)
+    for dtype in (np.float16, np.float64, np.int8, np.uint16, bool):
+        inputs = (noise(1, 6, 2).numpy() > 0).astype(dtype)
+        states, last = reservoir.run(inputs)
+        assert isinstance(states, np.ndarray)
+        expected, _ = reservoir.run(torch.from_numpy(inputs.astype(np.float32)))
+        np.testing.assert_array_equal(states, expected.numpy())
+        np.testing.assert_array_equal(last, expected[:, -1].numpy())
+
+
+@pytest.mark.parametrize("topology", sorted(TOPOLOGIES))
+def test_an_empty_batch_and_an_empty_series_give_empty_states(topology: str) -> None:
+    for reservoir in (Reservoir(3, 16, topology=topology), DeepReservoir([Reservoir(3, 16, topology=topology)])):
+        states, last = reservoir.run(torch.zeros(0, 5, 3))
+        assert states.shape == (0, 5, 16)
+        assert last.shape == (0, 16)
+        state = torch.rand(2, 16)
+        states, last = reservoir.run(torch.zeros(2, 0, 3), state)
+        assert states.shape == (2, 0, 16)
+        assert torch.equal(last, state)
+        assert last is not state
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_weights_that_are_zero_or_change_later_count_in_every_kernel(lanes: int) -> None:
+    reservoir = Reservoir(2, 24, topology="sparse", connectivity=0.5, dtype=D)
+    inputs = noise(lanes, 10, 2)
+    reservoir.run(inputs)
+    weights = reservoir.recurrence.weights
+    weights[weights.abs() < weights.abs().median()] = 0  # in the middle of rows too
+    expected = Reservoir.from_matrices(reservoir.W, reservoir.W_in, reservoir.bias).run(inputs)[0]
+    torch.testing.assert_close(reservoir.run(inputs)[0], expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda r: pickle.loads(pickle.dumps(r))])
+def test_copies_and_loaded_weights_are_the_same_reservoir(copied) -> None:  # type: ignore[no-untyped-def]
+    one, other = (Reservoir(2, 20, topology="sparse", connectivity=0.3, seed=seed, dtype=D) for seed in (0, 1))
+    inputs = noise(1, 10, 2)
+    expected, _ = one.run(inputs)
+    assert torch.equal(copied(one).run(inputs)[0], expected)
+    if one.recurrence.weights.shape != other.recurrence.weights.shape:
+        other = Reservoir.from_matrices(torch.zeros(20, 20, dtype=D), torch.zeros(20, 2, dtype=D))
+        width = one.recurrence.weights.shape[1]
+        other.recurrence.sources = torch.zeros(20, width, dtype=torch.int32)
+        other.recurrence.weights = torch.zeros(20, width, dtype=D)
+    other.run(inputs)
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(other.run(inputs)[0], expected)
+
+
+@pytest.mark.parametrize("density", [0.1, 1.0])
+def test_given_matrices_are_copied(density: float) -> None:
+    W, W_in, bias = 0.1 * noise(20, 20) * (torch.rand(20, 20) < density), noise(20, 2), noise(20)
+    leak = torch.full((20,), 0.5, dtype=D)
+    reservoir = Reservoir.from_matrices(W, W_in, bias, leak=leak)
+    before, _ = reservoir.run(noise(1, 5, 2))
+    for given_tensor in (W, W_in, bias, leak):
+        given_tensor.zero_()
+    reservoir.W.zero_()
+    assert torch.equal(reservoir.run(noise(1, 5, 2))[0], before)
+
+
+def test_a_sparse_matrix_of_scipy_is_the_dense_one() -> None:
+    W = 0.2 * random_array((40, 40), density=0.2, rng=np.random.default_rng(0))
+    W_in = noise(40, 2).numpy()
+    dense = Reservoir.from_matrices(torch.from_numpy(W.toarray()), W_in)
+    for given_matrix in (W.tocsr(), W.tocsc(), W.tocoo(), coo_array(W)):
+        reservoir = Reservoir.from_matrices(given_matrix, W_in)
+        assert torch.equal(reservoir.W, dense.W)
+        for lanes in (1, 3):
+            torch.testing.assert_close(reservoir.run(noise(lanes, 6, 2))[0], dense.run(noise(lanes, 6, 2))[0])
+
+
+@pytest.mark.parametrize("topology", sorted(TOPOLOGIES))
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_what_is_not_a_number_stays_so_in_both_precisions(topology: str, lanes: int) -> None:
+    for dtype in (torch.float32, D):
+        reservoir = Reservoir(1, 16, topology=topology, connectivity=0.5, dtype=dtype)
+        reservoir.W_in[3] = torch.nan
+        states, _ = reservoir.run(torch.ones(lanes, 3, 1))
+        assert states[:, :, 3].isnan().all()
+
+
+def test_one_scale_for_each_input_scales_its_column() -> None:
+    one, other = Reservoir(3, 20, dtype=D), Reservoir(3, 20, input_scale=[1.0, 0.0, 2.5], dtype=D)
+    torch.testing.assert_close(other.W_in, one.W_in * torch.tensor([1.0, 0.0, 2.5], dtype=D))
+    assert torch.equal(other.W, one.W)
+
+
+@pytest.mark.parametrize("topology", sorted(TOPOLOGIES))
+def test_an_activation_of_ones_own_is_used_in_every_form(topology: str, tmp_path) -> None:
+    ours, theirs = (
+        Reservoir(2, 16, topology=topology, activation=f, leak=0.5, dtype=D) for f in ("tanh", lambda x: torch.tanh(x))
+    )
+    for lanes in (1, 3):
+        torch.testing.assert_close(theirs.run(noise(lanes, 6, 2))[0], ours.run(noise(lanes, 6, 2))[0])
+    assert diagnostics.effective_spectral_radius(theirs) == pytest.approx(diagnostics.effective_spectral_radius(ours))
+    with pytest.raises(InputError, match="cannot be saved"):
+        theirs.save(tmp_path / "echo")
+
+
+def test_a_reservoir_that_stands_in_a_stack_twice_is_saved(tmp_path) -> None:
+    shared = Reservoir(16, 16, seed=1)
+    deep = DeepReservoir([Reservoir(2, 16), shared, shared])
+    deep.save(tmp_path / "echo")
+    inputs = torch.rand(1, 5, 2)
+    assert torch.equal(DeepReservoir.load(tmp_path / "echo").run(inputs)[0], deep.run(inputs)[0])
+
+
+def test_layers_with_the_same_seed_are_warned_of() -> None:
+    with pytest.warns(UserWarning, match="give each layer its own seed"):
+        DeepReservoir([Reservoir(2, 16), Reservoir(16, 16)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        DeepReservoir([Reservoir(2, 16), Reservoir(16, 16, seed=1)])
+
+
+@settings(max_examples=20)
+@given(st.integers(2, 500), st.integers(0, 5), st.floats(0.001, 1e6))
+def test_weights_without_a_cycle_have_radius_zero(size: int, seed: int, scale: float) -> None:
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(size)
+    acyclic = scale * np.triu(rng.standard_normal((size, size)), 1)[order][:, order]
+    assert spectral_radius(acyclic) == 0
+    acyclic[order.argsort()[1], order.argsort()[0]] = 0.0
+    acyclic[0, 0] = 0.5  # a cycle of one unit
+    assert spectral_radius(acyclic) == pytest.approx(0.5)
+
+
+def test_overlapping_runs_leave_the_number_of_threads_as_it_was() -> None:
+    threads, first, second, seen = torch.get_num_threads(), Barrier(2), Barrier(2), []
+    torch.set_num_threads(2)
+
+    def overlap(wait: bool) -> None:
+        with ONE_THREAD as before:
+            seen.append((before, torch.get_num_threads()))
+            first.wait()
+            if wait:
+                second.wait()
+        if not wait:
+            second.wait()
+
+    try:
+        runs = [Thread(target=overlap, args=(wait,)) for wait in (True, False)]
+        for run in runs:
+            run.start()
+        for run in runs:
+            run.join()
+        later = Thread(target=lambda: seen.append(torch.get_num_threads()))
+        later.start()
+        later.join()
+        assert seen == [(2, 1), (2, 1), 2]
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Reservoir(1, 16.0), "size=16.0"),  # type: ignore[arg-type]
+        (lambda: Reservoir(True, 16), "input_size=True"),
+        (lambda: Reservoir(1, 16, seed=-1), "seed=-1"),
+        (lambda: Reservoir(1, 16, seed=1.5), "seed=1.5"),  # type: ignore[arg-type]
+        (lambda: Reservoir(1, 16, spectral_radius=float("inf")), "spectral_radius=inf"),
+        (lambda: Reservoir(3, 16, input_scale=[1.0, 2.0]), "one for each of 3 inputs"),
+        (lambda: Reservoir(2, 16, input_scale=[1.0, -2.0]), "input_scale=-2.0"),
+        (lambda: Reservoir(2, 16, bias_scale=float("inf")), "bias_scale=inf"),
+        (lambda: Reservoir.from_matrices(torch.full((2, 2), torch.nan), torch.ones(2, 1)), "W: must hold"),
+        (lambda: Reservoir.from_matrices(torch.eye(2), torch.full((2, 1), torch.inf)), "W_in: must hold"),
+        (lambda: Reservoir(1, 16).run([torch.ones(3)]), r"a series of shape \[3\]"),
+        (lambda: Reservoir(1, 16).run(["words"]), "str: must hold numbers"),
+        (lambda: Reservoir(1, 16).run(torch.ones(1, 3, 1), washout=4), "washout=4"),
+        (lambda: Reservoir(1, 16).run([torch.ones(3, 1)], torch.zeros(2, 16)), "state of 2 streams"),
+        (lambda: Reservoir(1, 16).run(torch.full((1, 2, 1), 1e39, dtype=D)), "beyond torch.float32"),
+        (lambda: Reservoir(1, 16).run(torch.ones(1, 2, 1, dtype=torch.complex64)), "must be real"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_one_sentence(make, says: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(InputError, match=says):
+        make()
