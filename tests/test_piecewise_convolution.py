@@ -52,6 +52,73 @@ def test_a_convolution_is_one_layer_applied_to_every_patch(
     torch.testing.assert_close(y.flatten(2), expected)
 
 
+@pytest.mark.parametrize("form", ["sum", "product"])
+@pytest.mark.parametrize("basis", BASES[:2])
+def test_kernel_tuples_dilation_and_groups_are_those_of_torch(basis: Basis, form: Form) -> None:
+    """A convolution in groups is one for each; a dilated one has a kernel with taps that give nothing between."""
+    torch.manual_seed(0)
+    settings: dict[str, Any] = {"dimensions": 2, "form": form, "alpha": 0.3, "stride": (2, 1)}
+    x = torch.rand(2, 4, 9, 8, dtype=torch.float64) * 2 - 1
+    grouped = BasisConvolution(4, 6, (2, 3), basis, groups=2, dilation=(2, 1), padding=(1, 0), **settings).double()
+    parts = []
+    for group in range(2):
+        wide = BasisConvolution(2, 3, (3, 3), basis, padding=(1, 0), **settings).double()
+        wide.weight.data.zero_()
+        wide.weight.data[:, :, ::2] = grouped.weight.data[3 * group : 3 * group + 3]
+        parts.append(wide(x[:, 2 * group : 2 * group + 2]))
+    torch.testing.assert_close(grouped(x), torch.cat(parts, dim=1))
+
+
+def test_dilated_patches_are_the_dilated_convolution() -> None:
+    convolution = BasisConvolution(2, 3, 3, PiecewiseBasis(2, 20), dilation=2).double()
+    x = torch.rand(2, 2, 9, dtype=torch.float64)
+    torch.testing.assert_close(convolution._on_patches(x), convolution._on_expanded(x))
+
+
+@pytest.mark.parametrize("segments", [3, 30])
+@pytest.mark.parametrize("form", ["sum", "product"])
+def test_integer_codes_are_the_middles_of_their_segments(segments: int, form: Form) -> None:
+    basis = PiecewiseBasis(3, segments)
+    convolution = BasisConvolution(2, 3, 2, basis, form=form)
+    codes = torch.randint(segments, (2, 2, 5))
+    torch.testing.assert_close(convolution(codes), convolution(basis.code_positions(segments).float()[codes]))
+    with pytest.raises(InputError, match=f"must be 0 to {segments - 1}"):
+        convolution(codes + segments)
+
+
+@pytest.mark.parametrize("segments", [3, 30])
+@pytest.mark.parametrize("settings", [{}, {"padding": 1}, {"form": "product"}, {"transposed": True}])
+def test_an_empty_batch_is_fine(segments: int, settings: dict[str, Any]) -> None:
+    convolution = BasisConvolution(2, 3, 2, PiecewiseBasis(3, segments), **settings)
+    assert convolution(torch.rand(0, 2, 5)).shape == (0, *convolution(torch.rand(1, 2, 5)).shape[1:])
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"kernel_size": 2.0}, "kernel_size=2.0"),
+        ({"kernel_size": (2, 2)}, r"kernel_size=\(2, 2\)"),
+        ({"stride": 0}, "stride=0"),
+        ({"padding": "same"}, "padding='same'"),
+        ({"padding": -1}, "padding=-1"),
+        ({"dilation": 0}, "dilation=0"),
+        ({"groups": 3}, "groups=3: must divide"),
+        ({"groups": True}, "groups=True"),
+    ],
+)
+def test_sizes_that_cannot_be_used_are_refused(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        BasisConvolution(**{"in_channels": 2, "out_channels": 4, "kernel_size": 2, "basis": BASES[0], **settings})
+
+
+@pytest.mark.parametrize("settings", [{}, {"form": "product"}, {"basis": PiecewiseBasis(2, 30)}])
+def test_an_input_shorter_than_the_kernel_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="shorter than"):
+        BasisConvolution(**{"in_channels": 2, "out_channels": 4, "kernel_size": 3, "basis": BASES[0], **settings})(
+            torch.rand(1, 2, 2)
+        )
+
+
 @pytest.mark.parametrize("basis", BASES)
 @pytest.mark.parametrize("dimensions", [1, 2])
 def test_a_transposed_convolution_is_the_adjoint_in_the_expanded_values(basis: Basis, dimensions: int) -> None:

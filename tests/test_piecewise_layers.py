@@ -302,6 +302,68 @@ def test_initial_values_are_what_they_are_called() -> None:
     assert y.diff()[0] != 0
 
 
+@settings(max_examples=40)
+@given(bases(), st.sampled_from(KERNELS), st.integers(1, 4), st.integers(0, 2**31))
+def test_weights_that_no_sample_touches_have_a_gradient_of_exactly_zero(
+    basis: PiecewiseBasis, kernel: str, samples: int, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    layer = double_layer(basis, kernel).float()
+    x = (torch.rand(samples, 3) - 0.5) * basis.length
+    (gradient,) = torch.autograd.grad(layer(x).square().sum(), layer.weight)
+    untouched = (basis.expand(x) == 0).all(dim=0)  # [I, V]
+    assert (gradient[untouched] == 0).all()
+
+
+@settings(max_examples=15)
+@given(bases(most_nodes=3), st.sampled_from(KERNELS), st.sampled_from([torch.float16, torch.bfloat16, torch.float64]))
+def test_every_kernel_has_gradients_in_every_precision(basis: PiecewiseBasis, kernel: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    layer = double_layer(basis, kernel)
+    x = ((torch.rand(4, 3, dtype=torch.float64) - 0.5) * basis.length).requires_grad_()
+    expected = torch.autograd.grad(layer(x.to(dtype).double()).sum(), [layer.weight])
+    y = layer.to(dtype)(x.to(dtype))
+    found = torch.autograd.grad(y.sum(), [x, layer.weight])
+    assert y.dtype == found[1].dtype == dtype
+    assert found[0].isfinite().all()
+    torch.testing.assert_close(found[1].double(), expected[0], rtol=0, atol=100 * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("segments", [3, 30])
+@pytest.mark.parametrize("kernel", ["auto", *KERNELS])
+def test_function_transforms_work_with_every_kernel(kernel: str, segments: int) -> None:
+    layer = double_layer(PiecewiseBasis(3, segments), kernel)
+    x = torch.rand(5, 3, dtype=torch.float64)
+    expected = torch.stack([torch.autograd.functional.jacobian(layer, row) for row in x])
+    torch.testing.assert_close(torch.func.vmap(torch.func.jacrev(layer))(x), expected)
+    torch.testing.assert_close(torch.func.vmap(torch.func.jacfwd(layer))(x), expected)
+    torch.testing.assert_close(torch.func.vmap(layer)(x), layer(x))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("batch", [(0,), (1,), (2, 0), (3, 2)])
+def test_every_kernel_takes_every_batch_in_any_memory_order(kernel: str, batch: tuple[int, ...]) -> None:
+    layer = double_layer(PiecewiseBasis(3, 4), kernel)
+    x = torch.rand(3, *batch, dtype=torch.float64).movedim(0, -1).requires_grad_()
+    y = layer(x)
+    assert y.shape == (*batch, 4)
+    torch.testing.assert_close(y, layer(x.contiguous()))
+    gradients = torch.autograd.grad(y.sum(), [x, layer.weight])
+    assert [g.shape for g in gradients] == [x.shape, layer.weight.shape]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_more_nodes_than_the_precision_bears_are_refused(dtype: torch.dtype) -> None:
+    x = torch.linspace(-1, 1, 101, dtype=torch.float64).to(dtype)
+    most = {torch.float16: 9, torch.bfloat16: 12, torch.float32: 84, torch.float64: 681}[dtype]
+    for nodes in (2, most // 2, most):
+        values = PiecewiseBasis(nodes).expand(x)
+        assert (values.double().sum(-1) - 1).abs().max() < 8 * nodes * torch.finfo(dtype).eps
+    for nodes in (most + 1, 2000):
+        with pytest.raises(InputError, match="take more segments"):
+            PiecewiseBasis(nodes).expand(x)
+
+
 def test_leading_axes_are_kept_and_an_empty_batch_is_fine() -> None:
     layer = Polynomial(3, 4, 3)
     assert layer(torch.rand(2, 5, 3)).shape == (2, 5, 4)

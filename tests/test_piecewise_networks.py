@@ -25,7 +25,7 @@ PIECEWISE = [name for name, build in EVERY_MODEL.items() if isinstance(build(), 
 def weights(name: str, **changes: object) -> int:
     """Weights of the original's network over 128 characters, without those of normalisations between layers."""
     with torch.device("meta"):
-        network = preset(name, faithful=True, **changes).build(128)
+        network = preset(name, original=True, **changes).build(128)
     return sum(p.numel() for key, p in network.named_parameters() if "maps." not in key or p.dim() > 1)
 
 
@@ -46,21 +46,21 @@ def weights(name: str, **changes: object) -> int:
         ("piecewise_mamba", {}, 3_143_696 + 5 * 128),  # ours has a bias on the step sizes
     ],
 )
-def test_faithful_networks_have_the_originals_number_of_weights(
+def test_networks_as_in_the_original_have_its_number_of_weights(
     name: str, changes: dict[str, object], expected: int
 ) -> None:
     assert weights(name, **changes) == expected
 
 
-def test_faithful_convolutions_have_the_originals_shapes() -> None:
+def test_convolutions_as_in_the_original_have_its_shapes() -> None:
     with torch.device("meta"):
-        tail, faithful = (preset("tail_focus", faithful=flag).build(128) for flag in (False, True))
+        tail, theirs = (preset("tail_focus", original=flag).build(128) for flag in (False, True))
     shapes = [tuple(layer.weight.shape) for layer in tail.convolutions]  # type: ignore[union-attr]
     assert shapes == [(250, 129, 16), (250, 750, 2), (100, 750, 16)]
-    assert (tail.readout.in_features, faithful.readout.in_features) == (4_200, 12_206)
+    assert (tail.readout.in_features, theirs.readout.in_features) == (4_200, 12_206)
 
 
-def test_hidden_layers_have_the_nodes_asked_for_unless_faithful() -> None:
+def test_hidden_layers_have_the_nodes_asked_for_unless_original() -> None:
     with torch.device("meta"):
         asked = preset("large_single_layer", nodes=3).build(128)
     assert sum(p.numel() for p in asked.parameters() if p.dim() == 3) == 988_500
@@ -82,8 +82,8 @@ def test_the_transformer_sees_the_order_of_characters_and_not_the_place_in_the_b
     torch.testing.assert_close(twice[0], twice[1])
 
 
-def test_the_faithful_transformer_sees_the_place_in_the_batch_and_not_the_order_of_characters() -> None:
-    network, window = transformer(faithful=True), codes(1, 6)
+def test_the_original_transformer_sees_the_place_in_the_batch_and_not_the_order_of_characters() -> None:
+    network, window = transformer(original=True), codes(1, 6)
     torch.testing.assert_close(network(window.flip(1)), network(window), rtol=0, atol=1e-4)
     twice = network(window.repeat(2, 1))
     assert not torch.allclose(twice[0], twice[1], atol=1e-3)
@@ -112,10 +112,10 @@ def test_a_fresh_network_predicts_hardly_worse_than_a_uniform_distribution(name:
     assert nats < math.log(model.vocabulary_size) + 0.3
 
 
-def test_edges_of_high_order_do_not_explode_beyond_their_domain_unless_faithful() -> None:
-    for faithful, explodes in ((False, False), (True, True)):
+def test_edges_of_high_order_do_not_explode_beyond_their_domain_unless_original() -> None:
+    for original, explodes in ((False, False), (True, True)):
         torch.manual_seed(0)
-        network = preset("small", width=40, layers=1, nodes=5, input_nodes=5, faithful=faithful).build(128)
+        network = preset("small", width=40, layers=1, nodes=5, input_nodes=5, original=original).build(128)
         assert (network(codes(50, 16)).std() > 5) == explodes
 
 
@@ -280,3 +280,11 @@ def test_settings_are_read_as_what_they_are_written() -> None:
 def test_the_originals_names_are_all_there() -> None:
     theirs = "small large_single_layer large_double_layer large_standard conv transformer tail_focus mamba"
     assert {*theirs.split(), "high_order_input_transformer"} <= PRESETS.keys()
+
+
+@pytest.mark.parametrize("name", ["small", "tail_focus", "mamba"])
+def test_a_model_without_anything_to_say_says_nothing(name: str) -> None:
+    model = PiecewiseLM(preset(name), CharTokenizer("ab"), device="auto")
+    for batch, length in ((0, 5), (2, 0)):
+        assert model.log_probabilities(torch.zeros(batch, length, dtype=torch.int64)).shape == (batch, length, 4)
+    assert model.target_scores(torch.zeros(2, 1, dtype=torch.int64)).log_probabilities.shape == (2, 0)

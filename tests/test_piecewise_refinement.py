@@ -92,7 +92,16 @@ def test_a_whole_model_predicts_the_same_with_finer_edges(
 
 
 def test_refining_changes_nothing_but_the_edges_of_a_model() -> None:
-    for change in ({"width": 7}, {"layers": 2}, {"nods": 3}):
+    for change in (
+        {"width": 7},
+        {"layers": 2},
+        {"nods": 3},
+        {"normalise": "none"},
+        {"kind": "continuous_prod"},
+        {"original": True},
+        {"initialize": "linear"},
+        {"context_length": 3},
+    ):
         with pytest.raises(InputError, match="makes another network"):
             piecewise("large_single_layer", width=6).refined(**change)
 

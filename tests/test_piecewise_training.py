@@ -68,10 +68,10 @@ def test_what_is_known_by_heart_has_no_gradient_rather_than_a_denormal_one() -> 
     assert (table.weight.grad != 0).tolist() == [[False, False], [True, True]]
 
 
-@pytest.mark.parametrize("faithful", [False, True])
+@pytest.mark.parametrize("original", [False, True])
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_trains_and_predicts_from_its_folder(name: str, faithful: bool, tmp_path: Path) -> None:
-    made = piecewise(name, **SMALLEST[type(PRESETS[name])], faithful=faithful)
+def test_every_preset_trains_and_predicts_from_its_folder(name: str, original: bool, tmp_path: Path) -> None:
+    made = piecewise(name, **SMALLEST[type(PRESETS[name])], original=original)
     windows = Windows.for_network(made.network, made.tokenizer, TEXTS[:1], 8)
     before = [weight.clone() for weight in made.network.parameters()]
     (score,) = train(made, windows, PiecewisePlan(epochs=1, batch_size=8), progress=False)

@@ -24,7 +24,7 @@ class ConvolutionShape(Shape):
         nodes, continuous, periodicity: of all edges.
         normalise: over the channels of each position, before every convolution but the first and before the last map.
         initialize: of all edges.
-        faithful: a focus of 0 means all positions, as in the original, instead of none.
+        original: a focus of 0 means all positions, as in the original, instead of none.
     """
 
     context_length: int = 10_000
@@ -38,7 +38,7 @@ class ConvolutionShape(Shape):
     periodicity: float | None = 2.0
     normalise: Normalisation = "maxabs"
     initialize: Initialize = "uniform"
-    faithful: bool = False
+    original: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,7 +66,7 @@ class ConvolutionShape(Shape):
         """How many of the last positions of every level the linear map sees."""
         lengths = self.lengths
         ends = [
-            length if self.faithful and focus == 0 else min(focus, length)
+            length if self.original and focus == 0 else min(focus, length)
             for focus, length in zip(self.focus, lengths[:-1], strict=True)
         ]
         return [*ends, lengths[-1]]
@@ -116,7 +116,7 @@ class DualConvolutionShape(Shape):
         layers: hidden maps of the joining network.
         nodes, segments: of its edges, which are discontinuous.
         normalise, initialize: of all piecewise maps.
-        faithful: a character's vector is a function of a single number that is learned for it, as in the original.
+        original: a character's vector is a function of a single number that is learned for it, as in the original.
     """
 
     context_length: int = 16
@@ -126,7 +126,7 @@ class DualConvolutionShape(Shape):
     segments: int = 2
     normalise: Normalisation = "maxabs"
     initialize: Initialize = "uniform"
-    faithful: bool = False
+    original: bool = False
 
     def build(self, characters: int) -> "DualConvolution":
         return DualConvolution(self, characters)
@@ -139,8 +139,8 @@ class DualConvolution(WindowNetwork):
         super().__init__()
         self.context_length, width = shape.context_length, shape.width
         settings = (shape.nodes, shape.segments, shape.normalise, shape.initialize)
-        self.entry: nn.Module = PiecewisePolynomial(1, 1 if shape.faithful else width, 2, characters)
-        if shape.faithful:
+        self.entry: nn.Module = PiecewisePolynomial(1, 1 if shape.original else width, 2, characters)
+        if shape.original:
             self.entry = nn.Sequential(self.entry, chain_of_layers((1, width), "discontinuous", *settings))
         self.normalise = normalisation(shape.normalise, width)
         self.join = chain_of_layers((2 * width, *[width] * (shape.layers + 2)), "discontinuous", *settings)

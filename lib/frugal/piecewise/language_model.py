@@ -1,5 +1,6 @@
 """`PiecewiseLM`: any network over characters as a `LanguageModel`."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -9,11 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from frugal.corpora import Tokenizer
+from frugal.device import choose_device
 from frugal.errors import InputError
 from frugal.language_model import LanguageModel, TargetScores, gather_targets, read_model, save_model
 from frugal.piecewise.layers.refinement import refined_weights
 from frugal.piecewise.networks import CODES_AT_ONCE, Shape
 from frugal.piecewise.presets import shape_of
+
+# What kinds of layer may become one another: all but this of their names must be the same.
+BASES = re.compile("discontinuous|continuous|polynomial")
 
 
 class PiecewiseLM(LanguageModel):
@@ -22,7 +27,7 @@ class PiecewiseLM(LanguageModel):
     Args:
         shape: of the network, such as `preset("large_single_layer", width=200)`.
         tokenizer: one code per token: a `CharTokenizer`.
-        device: "cpu" or "cuda".
+        device: "cpu", "cuda", "mps" or "auto".
 
     >>> from frugal.corpora import CharTokenizer
     >>> from frugal.piecewise import preset
@@ -38,7 +43,7 @@ class PiecewiseLM(LanguageModel):
         self.shape, self.tokenizer = shape, tokenizer
         self.vocabulary_size = tokenizer.vocabulary_size
         self.network = shape.build(self.vocabulary_size)
-        self.network.to(device)
+        self.network.to(choose_device(device))
 
     @property
     def device(self) -> torch.device:  # type: ignore[override]  # where training has left the network
@@ -85,6 +90,12 @@ class PiecewiseLM(LanguageModel):
         Raises:
             InputError: the changes make another network.
         """
+        other = [name for name, value in changes.items() if not self._refines(name, value)]
+        if other:
+            raise InputError(
+                f"{other[0]}={changes[other[0]]!r}: makes another network; only the order, the segments and the "
+                "continuity of edges change"
+            )
         try:
             finer = type(self)(replace(self.shape, **changes), self.tokenizer)
             finer.network.to(next(self.parameters()))  # its device and number format
@@ -94,6 +105,12 @@ class PiecewiseLM(LanguageModel):
                 f"{changes}: makes another network; only the order, the segments and the continuity of edges change"
             ) from error
         return finer
+
+    def _refines(self, name: str, value: Any) -> bool:
+        """Whether a change of this field of the shape leaves all but the edges' functions as it is."""
+        if name == "kind":
+            return BASES.sub("", str(value)) == BASES.sub("", str(getattr(self.shape, name, None)))
+        return name.endswith(("nodes", "segments", "continuous"))
 
     def save(self, folder: Path, notes: str = "") -> None:
         """Write weights, shape, tokeniser and a card that ends with `notes`."""
@@ -106,11 +123,14 @@ class PiecewiseLM(LanguageModel):
         weights, config, tokenizer = read_model(folder, cls)
         model = cls(shape_of(config), tokenizer)
         model.network.load_state_dict(weights, assign=True)  # in the number format in which they were saved
-        model.network.to(device)
+        model.network.to(choose_device(device))
         return model
 
     def _pieces(self, tokens: Tensor) -> Iterator[tuple[Tensor, int]]:
         """Log-probabilities after the tokens [B, T], a piece of T at a time, and where each piece begins."""
+        if not tokens.numel():
+            yield torch.zeros(*tokens.shape, self.vocabulary_size, device=self.device), 0
+            return
         state, begin = self.start(len(tokens)), 0
         for part in tokens.split(self._length(len(tokens)), dim=1):
             logits, state = self.network.advance(part, state)

@@ -33,7 +33,7 @@ class MambaShape(Shape):
         kernel_size: of the short convolution in front of the state space.
         kind: "linear" projections, or piecewise ones of two layers each.
         nodes, segments, normalise, initialize: of piecewise projections.
-        faithful: as in the original, piecewise projections get inputs of any size, where the domain is [-1, 1], and
+        original: as in the original, piecewise projections get inputs of any size, where the domain is [-1, 1], and
             embedding and step sizes start at torch's defaults.
     """
 
@@ -48,7 +48,7 @@ class MambaShape(Shape):
     segments: int = 2
     normalise: Normalisation = "maxabs"
     initialize: Initialize = "uniform"
-    faithful: bool = False
+    original: bool = False
 
     def build(self, characters: int) -> "Mamba":
         return Mamba(self, characters)
@@ -60,7 +60,7 @@ class MambaShape(Shape):
         maps = chain_of_layers(
             (inputs, outputs, outputs), self.kind, self.nodes, self.segments, self.normalise, self.initialize
         )
-        return maps if self.faithful else nn.Sequential(normalisation(self.normalise, inputs), maps)
+        return maps if self.original else nn.Sequential(normalisation(self.normalise, inputs), maps)
 
 
 class BlockState(NamedTuple):
@@ -79,7 +79,7 @@ class Mamba(CharacterNetwork):
         super().__init__()
         self.context_length, self.shape = shape.context_length, shape
         self.embedding = nn.Embedding(characters, shape.width)
-        if not shape.faithful:  # the head is the embedding too: large ones would begin with sure and wrong predictions
+        if not shape.original:  # the head is the embedding too: large ones would begin with sure and wrong predictions
             nn.init.normal_(self.embedding.weight, std=EMBEDDING_SCALE)
         self.blocks = nn.ModuleList(MambaBlock(shape) for _ in range(shape.blocks))
         self.norms = nn.ModuleList(nn.RMSNorm(shape.width, eps=1e-5) for _ in range(shape.blocks + 1))
@@ -113,7 +113,7 @@ class MambaBlock(nn.Module):
         self.convolution = nn.Conv1d(channels, channels, shape.kernel_size, groups=channels)
         self.select = shape.projection(channels, sum(self.selected))
         self.step = shape.projection(rank, channels)
-        self.step_bias = nn.Parameter(torch.zeros(channels) if shape.faithful else first_step_bias(channels))
+        self.step_bias = nn.Parameter(torch.zeros(channels) if shape.original else first_step_bias(channels))
         self.log_decay = nn.Parameter(torch.arange(1.0, shape.state + 1).log().repeat(channels, 1))  # [D, N]
         self.skip = nn.Parameter(torch.ones(channels))
         self.leave = shape.projection(channels, shape.width)

@@ -32,9 +32,9 @@ class MLPShape(Shape):
         input_segments: of a piecewise entry; default: one for each character, which makes it a sum of embeddings.
         input_continuous: whether neighbouring characters share a node.
         normalise, initialize: of all piecewise maps.
-        faithful: keep what the original's code did against its words. There `nodes` reached only the last map, hidden
-            ones having `input_nodes`; edges went on as polynomials beyond the domain; plain maps had no ReLU before
-            the first of them; and embeddings were averaged over the window, which forgets the order of its characters.
+        original: as the code of language-interpolation has it, where that differs from its description. There `nodes`
+            reached only the last map, hidden ones having `input_nodes`; edges went on as polynomials beyond the
+            domain; plain maps had no ReLU before the first of them; and embeddings were averaged over the window, which forgets the order of its characters.
     """
 
     width: int = 250
@@ -49,7 +49,7 @@ class MLPShape(Shape):
     input_continuous: bool = True
     normalise: Normalisation = "layer"
     initialize: Initialize = "uniform"
-    faithful: bool = False
+    original: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,13 +75,13 @@ class MLP(WindowNetwork):
             outputs = characters if last else shape.width
             modules.append(normalisation(shape.normalise, shape.width))
             if shape.kind == "relu":
-                if place or not shape.faithful:
+                if place or not shape.original:
                     modules.append(nn.ReLU())
                 modules.append(nn.Linear(shape.width, outputs))
                 continue
-            nodes = shape.input_nodes if shape.faithful and not last else shape.nodes
+            nodes = shape.input_nodes if shape.original and not last else shape.nodes
             segments = shape.output_segments if last and shape.output_segments else shape.segments
-            tangent = nodes > 2 and not shape.faithful  # straight lines are their tangents
+            tangent = nodes > 2 and not shape.original  # straight lines are their tangents
             modules.append(
                 layer_of_kind(
                     shape.kind, shape.width, outputs, nodes, segments, shape.initialize, linear_extrapolation=tangent
@@ -115,13 +115,13 @@ class PiecewiseEntry(nn.Module):
 
 
 class EmbeddingEntry(nn.Module):
-    """Codes [B, T] to a hidden vector [B, width]: a linear map of embeddings, or only their mean if faithful."""
+    """Codes [B, T] to a hidden vector [B, width]: a linear map of embeddings, or only their mean as in the original."""
 
     def __init__(self, shape: MLPShape, characters: int) -> None:
         super().__init__()
-        size = shape.width if shape.faithful else max(1, shape.width // 4)
+        size = shape.width if shape.original else max(1, shape.width // 4)
         self.embedding = nn.Embedding(characters, size)
-        self.join = None if shape.faithful else nn.Linear(shape.context_length * size, shape.width)
+        self.join = None if shape.original else nn.Linear(shape.context_length * size, shape.width)
 
     def forward(self, codes: Tensor) -> Tensor:
         vectors: Tensor = self.embedding(codes)  # [B, T, size]

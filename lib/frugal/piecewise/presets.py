@@ -41,7 +41,7 @@ PRESETS: dict[str, Shape] = {
 }
 WIDEST = 1000  # of the networks that are tried for a size
 # Fields of shapes as earlier versions saved them, and their names now.
-RENAMED = {"features": "context_length", "characters_per_feature": "characters_per_position"}
+RENAMED = {"features": "context_length", "characters_per_feature": "characters_per_position", "faithful": "original"}
 SHAPES: dict[str, type[Shape]] = {kind.__name__: kind for kind in map(type, PRESETS.values())}
 
 

@@ -18,7 +18,7 @@ class TransformerShape(Shape):
     """Characters to vectors, blocks of attention and maps with a shortcut around them, map to the characters.
 
     It learns to predict after every prefix of a window, so that a text shorter than a window needs no padding. Only
-    if positions hold several characters, or if it is faithful, does it predict after whole windows alone.
+    if positions hold several characters, or if it is the original one, does it predict after whole windows alone.
 
     Attributes:
         context_length: characters in the window; a position holds `characters_per_position` of them.
@@ -27,7 +27,7 @@ class TransformerShape(Shape):
         embedding_width, inner_width, output_width: hidden layers of the maps before, in and after the blocks.
         kind, nodes, segments, normalise, initialize: of the piecewise maps.
         input_only: piecewise maps only before the blocks, plain ones with GELU after.
-        faithful: as the original's code has it, attention runs across the heads of one position and never across
+        original: as the original's code has it, attention runs across the heads of one position and never across
             positions, the positional code tells a sample's place in the batch, the prediction is made from the mean
             over the positions, and the logits are normalised.
     """
@@ -46,7 +46,7 @@ class TransformerShape(Shape):
     normalise: Normalisation = "layer"
     initialize: Initialize = "uniform"
     input_only: bool = False
-    faithful: bool = False
+    original: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -77,7 +77,7 @@ class Transformer(WindowNetwork):
     def __init__(self, shape: TransformerShape, characters: int) -> None:
         super().__init__()
         self.context_length, self.shape = shape.context_length, shape
-        self.predicts_all = not shape.faithful and shape.characters_per_position == 1
+        self.predicts_all = not shape.original and shape.characters_per_position == 1
         entry, hidden = shape.characters_per_position, shape.embedding_width
         self.embedding = nn.Sequential(
             layer_of_kind(shape.kind, entry, hidden, shape.nodes, characters, shape.initialize),
@@ -87,7 +87,7 @@ class Transformer(WindowNetwork):
         self.blocks = nn.ModuleList(AttentionBlock(shape) for _ in range(shape.blocks))
         self.before = normalisation(shape.normalise, shape.width)
         self.readout = shape.maps(shape.width, shape.output_width, shape.output_width, characters)
-        self.after = normalisation(shape.normalise, characters) if shape.faithful else nn.Identity()
+        self.after = normalisation(shape.normalise, characters) if shape.original else nn.Identity()
 
     def forward(self, codes: Tensor) -> Tensor:
         x = self._vectors(codes)
@@ -112,14 +112,14 @@ class Transformer(WindowNetwork):
         return self.after(self.readout(self.before(vectors)))
 
     def _vectors(self, codes: Tensor) -> Tensor:
-        """The blocks' last vectors, [B, positions, width]; if faithful their mean, [B, 1, width]."""
+        """The blocks' last vectors, [B, positions, width]; as in the original their mean, [B, 1, width]."""
         x = self.embedding(codes.unflatten(1, (-1, self.shape.characters_per_position)))
-        along = 0 if self.shape.faithful else 1
+        along = 0 if self.shape.original else 1
         code = sinusoids(x.shape[along], x.shape[2]).to(x)
-        x = x + (code.unsqueeze(1) if self.shape.faithful else code)
+        x = x + (code.unsqueeze(1) if self.shape.original else code)
         for block in self.blocks:
             x = block(x)
-        return x.mean(dim=1, keepdim=True) if self.shape.faithful else x
+        return x.mean(dim=1, keepdim=True) if self.shape.original else x
 
 
 class AttentionBlock(nn.Module):
@@ -127,7 +127,7 @@ class AttentionBlock(nn.Module):
 
     def __init__(self, shape: TransformerShape) -> None:
         super().__init__()
-        self.heads, self.faithful = shape.heads, shape.faithful
+        self.heads, self.original = shape.heads, shape.original
         wide = shape.heads * shape.width
         self.before = normalisation(shape.normalise, shape.width)
         self.queries, self.keys, self.values = (shape.maps(shape.width, wide) for _ in range(3))
@@ -137,11 +137,11 @@ class AttentionBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.before(x)
         heads = [make(y).unflatten(2, (self.heads, -1)) for make in (self.queries, self.keys, self.values)]
-        if not self.faithful:
+        if not self.original:
             heads = [head.transpose(1, 2) for head in heads]  # [B, heads, positions, width]
         q, k, v = heads
-        mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=not self.faithful)
-        if not self.faithful:
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=not self.original)
+        if not self.original:
             mixed = mixed.transpose(1, 2)
         return x + self.maps(self.after(mixed.flatten(2)))
 

@@ -128,6 +128,23 @@ class PiecewiseBasis(LocalBasis):
         flat = positions[:, : self._stride].flatten()
         return torch.cat([flat, positions[-1, -1:]]) if self.continuous else flat
 
+    def of_codes(self, codes: Tensor) -> Tensor:
+        """Where integer codes 0 ... segments - 1 lie, in float64: the middles of their segments.
+
+        Raises:
+            InputError: a code is none of them.
+        """
+        self.check_codes(codes)
+        return self.code_positions(self.segments).to(codes.device)[codes.long()]
+
+    def check_codes(self, codes: Tensor) -> None:
+        """Raise InputError where codes are not 0 ... segments - 1."""
+        if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.segments:
+            raise InputError(
+                f"codes from {int(codes.min())} to {int(codes.max())}: must be 0 to {self.segments - 1}, "
+                "one for each segment"
+            )
+
     def code_positions(self, count: int) -> Tensor:
         """Where `count` integer codes lie when each gets an equal part of the domain: the middles of the parts."""
         return self.length * ((torch.arange(count, dtype=torch.float64) + 0.5) / count - 0.5)
@@ -169,7 +186,18 @@ def mirrored(x: Tensor, period: float) -> Tensor:
 
 
 def lagrange(t: Tensor, nodes: tuple[float, ...]) -> list[Tensor]:
-    """Return the Lagrange polynomials l_j(t) = prod_{m != j} (t - X_m) / (X_j - X_m), one tensor for each node."""
+    """Return the Lagrange polynomials l_j(t) = prod_{m != j} (t - X_m) / (X_j - X_m), one tensor for each node.
+
+    Raises:
+        InputError: too many nodes for the precision: the products halve with each node, until they underflow, and
+            each adds its rounding.
+    """
+    precision = torch.finfo(t.dtype)
+    most = int(min(-math.log2(precision.tiny) * 2 / 3, 0.1 / precision.eps))
+    if len(nodes) > most:
+        raise InputError(
+            f"nodes={len(nodes)}: {t.dtype} bears at most {most} for a segment; take more segments instead"
+        )
     if len(nodes) == 1:
         return [t * 0 + 1]  # with a gradient of zero, not without one
     differences = [t - node for node in nodes]

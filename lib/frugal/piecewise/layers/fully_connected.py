@@ -78,13 +78,9 @@ class BasisLayer(nn.Module):
     def _of_codes(self, codes: Tensor) -> Tensor:
         if not isinstance(self.basis, PiecewiseBasis):
             raise InputError(f"input of {codes.dtype}: integer codes need a piecewise layer; give numbers")
-        if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.basis.segments:
-            raise InputError(
-                f"codes from {int(codes.min())} to {int(codes.max())}: must be 0 to {self.basis.segments - 1}, "
-                "one for each segment"
-            )
         if self.form == "product":
-            return self._of_numbers(self.basis.code_positions(self.basis.segments).to(self.weight)[codes.long()])
+            return self._of_numbers(self.basis.of_codes(codes).to(self.weight))
+        self.basis.check_codes(codes)
         return code_sums(self.basis, codes, self.weight)
 
     def extra_repr(self) -> str:

@@ -70,8 +70,7 @@ def code_sums(basis: PiecewiseBasis, codes: Tensor, weight: Tensor) -> Tensor:
     but the rows.
     """
     values = torch.stack(lagrange(weight.new_zeros(1), basis.local_nodes), dim=-1)
-    touched = Touched(codes.long(), basis.cell_nodes.to(codes.device), weight.shape[1])
-    return _GatherSum.apply(weight, values.expand(*codes.shape, -1), touched)
+    return _sum_of_touched(weight, values.expand(*codes.shape, -1), codes.long(), basis.cell_nodes.to(codes.device))
 
 
 def neuron_products(basis: Basis, x: Tensor, weight: Tensor, alpha: float, kernel: Kernel) -> Tensor:
@@ -94,7 +93,7 @@ def product_of_edges(edges: Tensor, alpha: float) -> Tensor:
 
 def in_chunks(function: Callable[[Tensor], Tensor], x: Tensor, width: int) -> Tensor:
     """Apply `function` to as many rows of `x` at once as CHUNK_BYTES allow, at `width` numbers for each row."""
-    rows = max(1, CHUNK_BYTES // (width * x.element_size()))
+    rows = max(1, CHUNK_BYTES // max(1, width * x.element_size()))
     if x.shape[0] <= rows:
         return function(x)
     return torch.cat([checkpoint(function, part, use_reentrant=False) for part in x.split(rows)])
@@ -105,8 +104,11 @@ def _dense(basis: Basis, x: Tensor, weight: Tensor) -> Tensor:
     if isinstance(basis, LocalBasis) and len(columns) > 1:
         # The functions sum to one, so that one of them can be left to a bias: a V-th less to multiply.
         left_out = len(columns) // 2
-        del columns[left_out]
-        base = weight[:, left_out : left_out + 1]
+        column, base = columns.pop(left_out), weight[:, left_out : left_out + 1]
+        if weight.requires_grad and torch.is_grad_enabled():
+            # Its gradient is a difference: where no sample touches it, that is rounding instead of the zero it must be.
+            touched = (column != 0).any(dim=0)[:, None, None]
+            base = torch.where(touched, base, base.detach())
         weight = torch.cat([weight[:, :left_out], weight[:, left_out + 1 :]], dim=1) - base
         bias = base.sum(dim=(0, 1))
     inputs = torch.cat(columns, dim=-1)  # [B, V * I]
@@ -120,14 +122,24 @@ def _reference(basis: LocalBasis, x: Tensor, weight: Tensor) -> Tensor:
 def _touched_edges(basis: LocalBasis, x: Tensor, weight: Tensor) -> Tensor:
     """Return every edge's output, [B, I, O], from copies of the rows it touches."""
     cell, values = basis.active(x)
-    nodes = basis.cell_nodes.to(x.device)[cell]  # [B, I, m]
-    rows = weight[torch.arange(weight.shape[0], device=x.device)[:, None], nodes]  # [B, I, m, O]
+    return _edges(weight, values, cell, basis.cell_nodes.to(x.device))
+
+
+def _edges(weight: Tensor, values: Tensor, cell: Tensor, cell_nodes: Tensor) -> Tensor:
+    rows = weight[torch.arange(weight.shape[0], device=cell.device)[:, None], cell_nodes[cell]]  # [B, I, m, O]
     return torch.einsum("bim,bimo->bio", values, rows)
 
 
 def _gather(basis: LocalBasis, x: Tensor, weight: Tensor) -> Tensor:
     cell, values = basis.active(x)
-    return _GatherSum.apply(weight, values, Touched(cell, basis.cell_nodes.to(x.device), weight.shape[1]))
+    return _sum_of_touched(weight, values, cell, basis.cell_nodes.to(x.device))
+
+
+def _sum_of_touched(weight: Tensor, values: Tensor, cell: Tensor, cell_nodes: Tensor) -> Tensor:
+    """Return [B, O]. Embedding bags know no function transforms (torch.func): under one, copies of rows do."""
+    if torch._C._are_functorch_transforms_active():
+        return _edges(weight, values, cell, cell_nodes).sum(dim=1)
+    return _GatherSum.apply(weight, values, Touched(cell, cell_nodes, weight.shape[1]))
 
 
 @dataclass(frozen=True)
@@ -237,7 +249,9 @@ class _SampledProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, weight: Tensor, gradient: Tensor, touched: Touched) -> Tensor:
         _keep(ctx, weight, gradient, touched)
-        table = weight.flatten(0, 1)
+        table, dtype = weight.flatten(0, 1), gradient.dtype
+        if dtype in (torch.float16, torch.bfloat16):  # for which there is no sampled product
+            table, gradient = table.float(), gradient.float()
         parts = []
         for part in touched.blocks(gradient):
             rows = touched.rows[:, part]
@@ -249,7 +263,7 @@ class _SampledProduct(torch.autograd.Function):
                 check_invariants=False,
             )
             parts.append(torch.sparse.sampled_addmm(pattern, gradient, table.t(), beta=0).values().view(rows.shape))
-        return torch.cat(parts, dim=1)
+        return torch.cat(parts, dim=1).to(dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:

@@ -132,7 +132,7 @@ def _on_basis(layer: Layer, basis: PiecewiseBasis | TensorProductBasis, matrix: 
         new = _along_axis(matrix, edges, channels + 1).flatten(channels, channels + 1)
     else:
         new = _along_axis(matrix, weight, 1)
-    result.basis, result.weight = basis, nn.Parameter(new.contiguous())
+    result.basis, result.weight = basis, nn.Parameter(new.contiguous(), layer.weight.requires_grad)
     return result
 
 
