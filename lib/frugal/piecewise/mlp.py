@@ -34,7 +34,8 @@ class MLPShape(Shape):
         normalise, initialize: of all piecewise maps.
         original: as the code of language-interpolation has it, where that differs from its description. There `nodes`
             reached only the last map, hidden ones having `input_nodes`; edges went on as polynomials beyond the
-            domain; plain maps had no ReLU before the first of them; and embeddings were averaged over the window, which forgets the order of its characters.
+            domain; plain maps had no ReLU before the first of them; and embeddings were averaged over the window,
+            which forgets the order of its characters.
     """
 
     width: int = 250
