@@ -313,6 +313,13 @@ def test_a_bad_condition_is_warned_of() -> None:
         RidgeReadout.fit(statistics_of(inputs, values, 4), alphas=[1e-16])
 
 
+def test_a_penalty_lost_in_rounding_gives_the_solution_of_least_norm() -> None:
+    inputs = torch.tensor([-2.0, -1.0, 1.0, 2.0], dtype=torch.float64)[:, None]
+    with pytest.warns(UserWarning, match="reciprocal condition number"):
+        readout = RidgeReadout.fit(statistics_of(inputs.expand(4, 2), 3 * inputs + 1, 1), alphas=[1e-20])
+    torch.testing.assert_close(readout.weight.double(), torch.full((1, 2), 1.5, dtype=torch.float64))
+
+
 def test_calibration_gives_probabilities_that_beat_the_frequencies() -> None:
     generator = torch.Generator().manual_seed(0)
     centres = 2 * torch.randn(6, 5, generator=generator)

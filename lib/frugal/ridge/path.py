@@ -107,12 +107,16 @@ class RidgePath:
         """Weights [K, D] and bias [K] for one penalty; the arithmetic is float64 whatever their dtype.
 
         The system is solved directly: at the smallest penalties that has a tenth of the eigenbasis's rounding error.
+        Where rounding leaves it singular, the solution is that of least norm.
         """
-        factors = torch.linalg.lu_factor(self.gram + self._penalty(alpha) * torch.eye(len(self.gram)).to(self.gram))
+        system = self.gram + self._penalty(alpha) * torch.eye(len(self.gram)).to(self.gram)
+        *factors, singular = torch.linalg.lu_factor_ex(system)
+        inverse = torch.linalg.pinv(system, hermitian=True) if singular else None
         weights = torch.zeros_like(self.moments.statistics.cross, dtype=dtype)
         bias = self.target_mean.clone()
         for outputs in self._outputs():
-            rows = torch.linalg.lu_solve(*factors, self.moments.cross(outputs), left=False)
+            cross = self.moments.cross(outputs)
+            rows = torch.linalg.lu_solve(*factors, cross, left=False) if inverse is None else cross @ inverse
             weights[outputs] = rows.to(dtype)
             bias[outputs] -= rows @ self.input_mean
         return weights, bias.to(dtype)
