@@ -2,17 +2,19 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from frugal.baselines.cache import Neighbours
-from frugal.corpora import Tokenizer
-from frugal.errors import InputError
-from frugal.memory.store import AssociativeMemory
+from frugal.corpora import Document, Tokenizer
+from frugal.errors import InputError, UnavailableError
+from frugal.memory.store import AssociativeMemory, Text
 
 # Search gathers the vectors of all candidates: so many numbers at a time.
 NUMBERS_AT_ONCE = 2**25
@@ -27,11 +29,13 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Datastore:
-    """An associative memory of (key [D] -> next token), each entry with the place it was read at.
+    """An associative memory of (key [D] -> next token), each entry with the text and the place it was read at.
+
+    An entry's value is the token, its position the token's place in the text. What the store holds of a text changes
+    with its entries in one transaction; see `AssociativeMemory` for what survives what.
 
     Attributes:
-        store: the entries; their values are (token, text, place), int64.
-        texts: tokens [1 + T] of the texts that were remembered, by number.
+        store: the entries and the texts.
 
     Examples:
         >>> datastore = Datastore.empty(dim=2, capacity=100)
@@ -45,7 +49,6 @@ class Datastore:
     """
 
     store: AssociativeMemory
-    texts: dict[int, Tensor]
 
     @classmethod
     def empty(cls, dim: int, capacity: int, *, index: str = "auto", device: str = "cpu", **settings: Any) -> Self:
@@ -55,23 +58,74 @@ class Datastore:
         """
         device = device if index in ("exact", "auto") else "cpu"
         settings = {"metric": "cosine", "index": index, "device": device, **settings}
-        return cls(AssociativeMemory(dim, capacity, **settings), {})
+        return cls(AssociativeMemory(dim, capacity, **settings))
+
+    @classmethod
+    def open(cls, folder: Path | str, dim: int, capacity: int, *, device: str = "cpu", **settings: Any) -> Self:
+        """The memory that is kept in a folder, every change of it too; it is made there where it is not yet.
+
+        A memory that is there keeps its own settings.
+
+        Raises:
+            InputError: its entries have another width.
+            UnavailableError: it is damaged, or another process writes to it.
+
+        Examples:
+            >>> import tempfile
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     with Datastore.open(folder, dim=2, capacity=100) as first:
+            ...         number = first.add(torch.tensor([0, 5, 6]), torch.eye(2))
+            ...     with Datastore.open(folder, dim=2, capacity=100) as second:
+            ...         len(second)
+            2
+        """
+        folder = Path(folder)
+        if not AssociativeMemory.is_in(folder):
+            kept = cls.empty(dim, capacity, device=device, **settings)
+            kept.store.attach(folder)
+            return kept
+        kept = cls(AssociativeMemory.open(folder, device))
+        if kept.store.dim != dim:
+            kept.close()
+            raise InputError(
+                f"{folder} holds entries {kept.store.dim} wide: expected {dim}; it was made with another model"
+            )
+        return kept
+
+    def close(self) -> None:
+        """Let the folder go, where another process can then write."""
+        self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __len__(self) -> int:
         return len(self.store)
 
-    def add(self, tokens: Tensor, keys: Tensor, rows: Tensor | None = None) -> int:
+    @property
+    def texts(self) -> dict[int, Tensor]:
+        """Tokens [1 + T] of the texts that are remembered, by number."""
+        return {number: torch.from_numpy(text.tokens.copy()) for number, text in self.store.texts.items()}
+
+    def add(
+        self, tokens: Tensor, keys: Tensor, rows: Tensor | None = None, document: Document | str | None = None
+    ) -> int:
         """Write a text of tokens [1 + T]: keys [n, D] of some of its rows [n], or of all; the text's number.
 
-        Row t's value is token t + 1.
+        Row t's value is token t + 1. The document is what a reader of the file sees.
         """
+        if not isinstance(document, Document):
+            document = Document("", "" if document is None else document)
         rows = torch.arange(len(tokens) - 1) if rows is None else rows
-        number = max(self.texts, default=-1) + 1
-        self.texts[number] = tokens = tokens.cpu()
-        places = rows.cpu() + 1
-        if len(places):
-            values = torch.stack([tokens[places], torch.full_like(places, number), places], 1)  # [n, 3]
-            self.store.add(keys.detach().float().cpu(), values)
+        tokens, places = tokens.cpu(), rows.cpu() + 1
+        number = self.store.next_text
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        remembered = Text(tokens.numpy().copy(), document.text, document.title, now)
+        keys = keys.detach().float().cpu()
+        self.store.add(keys, tokens[places], positions=places, text=remembered)
         return number
 
     def forget(self, tokens: Tensor) -> int:
@@ -83,12 +137,7 @@ class Datastore:
         numbers = [number for number, known in self.texts.items() if torch.equal(known, tokens.cpu())]
         if not numbers:
             raise InputError("this text is not in the memory: give one exactly as it was remembered")
-        ids = torch.from_numpy(self.store.ids())
-        mine = ids[torch.isin(self.store.values(ids)[:, 1], torch.tensor(numbers))] if len(ids) else ids
-        self.store.remove(mine)
-        for number in numbers:
-            del self.texts[number]
-        return len(mine)
+        return len(self.store.remove_texts(numbers))
 
     def search(self, queries: Tensor, k: int) -> Neighbours:
         """The k nearest entries of each query [T, D]; fewer columns where the memory holds fewer entries."""
@@ -98,24 +147,37 @@ class Datastore:
 
     def place(self, entry: int) -> Place:
         """Where an entry was read."""
-        _, text, place = self.store.values([entry])[0]
-        return Place(int(text), int(place))
+        return Place(int(self.store.text_numbers([entry])[0]), int(self.store.positions([entry])[0]))
 
     def text_at(self, entry: int, tokenizer: Tokenizer, before: int = 6) -> tuple[str, str]:
         """The last few tokens that were read when an entry was written, and the token that is its value."""
         number, token = self.place(entry)
-        return text_at(self.texts[number], token, tokenizer, before)
+        return text_at(torch.from_numpy(self.store.texts[number].tokens.copy()), token, tokenizer, before)
 
     def save(self, folder: Path) -> None:
         """Write the memory into a folder."""
         self.store.save(folder / "memory")
-        save_file({str(number): tokens for number, tokens in self.texts.items()}, folder / "texts.safetensors")
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read back what `save` wrote."""
-        texts = {int(number): tokens for number, tokens in load_file(folder / "texts.safetensors").items()}
-        return cls(AssociativeMemory.load(folder / "memory"), texts)
+        kept = cls(AssociativeMemory.load(folder / "memory"))
+        return kept.from_earlier(folder) if (folder / "texts.safetensors").is_file() else kept
+
+    def from_earlier(self, folder: Path) -> Self:
+        """As today's, from an earlier version's, whose values were (token, text, place) and whose texts lay beside."""
+        try:
+            texts = {int(number): tokens for number, tokens in load_file(folder / "texts.safetensors").items()}
+        except (OSError, SafetensorError) as error:
+            raise UnavailableError(f"{folder / 'texts.safetensors'} is damaged ({error}): restore a copy") from error
+        settings = {name: value for name, value in self.store.config.items() if name not in ("dim", "capacity")}
+        kept = type(self)(AssociativeMemory(self.store.dim, self.store.capacity, **settings))
+        ids = torch.from_numpy(self.store.ids())
+        held = self.store.values(ids) if len(ids) else torch.empty(0, 3, dtype=torch.int64)
+        for number, tokens in sorted(texts.items()):
+            mine = held[:, 1] == number
+            kept.add(tokens, self.store.get(ids[mine]), held[mine, 2] - 1)
+        return kept
 
     def _search(self, queries: Tensor, k: int) -> Iterator[Tensor]:
         queries = queries.detach().float().cpu()
@@ -123,7 +185,7 @@ class Datastore:
             nothing = torch.full((len(queries), 1), -1)
             return iter((nothing, torch.full((len(queries), 1), -torch.inf), nothing.clamp_min(0)))
         ids, distances = self.store.search(queries, k, count_hits=False)
-        return iter((ids, 1 - distances, self.store.values(ids)[..., 0]))
+        return iter((ids, 1 - distances, self.store.values(ids)))
 
 
 def text_at(tokens: Tensor, place: int, tokenizer: Tokenizer, before: int = 6) -> tuple[str, str]:

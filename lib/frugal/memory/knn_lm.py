@@ -10,6 +10,7 @@ from torch.nn.functional import pad
 
 from frugal.baselines.cache import LooksBack, Neighbours, earlier_in_document, in_pieces
 from frugal.corpora import Document, encode_documents
+from frugal.errors import InputError
 from frugal.files import appearing
 from frugal.language_model import LOGITS_AT_ONCE, HiddenStateModel, load_model, read_model, save_model
 from frugal.memory.datastore import Datastore
@@ -57,20 +58,41 @@ class NearestNeighbourLM(LooksBack):
         super().__init__(model)
         usual = Interpolation.constant((0.1, 0.1), (20.0, 20.0), (DOCUMENT, KEPT))
         self.mixture = usual if mixture is None else mixture
-        self.memory = Datastore.empty(self._width(), USUAL_CAPACITY) if memory is None else memory
+        width = self._width()
+        if memory is not None and memory.store.dim != width:
+            raise InputError(
+                f"a memory of width {memory.store.dim}: expected {width}, that of the model's hidden states"
+            )
+        self.memory = Datastore.empty(width, USUAL_CAPACITY) if memory is None else memory
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path | str,
+        model: HiddenStateModel,
+        mixture: Interpolation | None = None,
+        *,
+        capacity: int = USUAL_CAPACITY,
+        **settings: Any,
+    ) -> Self:
+        """A model whose memory is kept in a folder, made there if it is not yet; see `Datastore.open`."""
+        lm = cls(model, mixture=mixture)
+        lm.memory = Datastore.open(folder, lm.memory.store.dim, capacity, **settings)
+        return lm
 
     @torch.inference_mode()
     def remember(self, text: Document | str) -> int:
         """Write a text into the memory; the number by which the memory knows it."""
         tokens = encode_documents(self.tokenizer, [text])[0]
         hidden = self.model.hidden(tokens[None, :-1].to(self.device))[0]
-        return self.memory.add(tokens, self.keys(hidden))
+        return self.memory.add(tokens, self.keys(hidden), document=text)
 
     @torch.inference_mode()
     def remember_all(self, documents: Iterable[Document | str]) -> None:
         """As `remember`, for many texts, whose hidden states come from disk where they are kept there."""
-        for tokens, hidden in self.read(documents):
-            self.memory.add(tokens, self.keys(hidden))
+        documents = list(documents)
+        for document, (tokens, hidden) in zip(documents, self.read(documents), strict=True):
+            self.memory.add(tokens, self.keys(hidden), document=document)
 
     def forget(self, text: Document | str) -> int:
         """Take a remembered text out of the memory again; the number of entries removed."""
@@ -85,14 +107,14 @@ class NearestNeighbourLM(LooksBack):
             remember: write each into the memory once it is read, so that later ones find it (dynamic evaluation);
                 by default the memory is only read.
         """
-        found = []
-        for tokens, hidden in self.read(documents):
+        found, documents = [], list(documents)
+        for document, (tokens, hidden) in zip(documents, self.read(documents), strict=True):
             keys, targets = self.keys(hidden), tokens[1:].to(self.device)
             own, entropy = self._own(hidden, targets)
             sources = (_joined(list(in_pieces(keys, targets, DOCUMENT))), self.memory.search(keys, KEPT))
             found.append(Retrieved(own, entropy, targets, sources))
             if remember:
-                self.memory.add(tokens, keys)
+                self.memory.add(tokens, keys, document=document)
         return found
 
     def mixed(self, hidden: Tensor, keys: Tensor, following: Tensor, begin: int) -> Tensor:

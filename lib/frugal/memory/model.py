@@ -113,8 +113,8 @@ class MemoryGPT(LanguageModel):
         dim = foundation.hidden_size if memory_dim is None else memory_dim
         sizes = {"memory_size": memory_size, "num_search_results": num_search_results, "memory_dim": dim}
         for name, value in sizes.items():
-            if value < 1:
-                raise InputError(f"{name}={value}: must be positive")
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"{name}={value}: must be a positive whole number")
         self.settings: dict[str, Any] = {
             "read": read,
             "write": write,
@@ -227,7 +227,7 @@ class MemoryGPT(LanguageModel):
         written = [self._written(step, tokens[None]) for step in self.steps(tokens[None, :-1])]
         entries = Entries(*(torch.cat(column, 1)[0] for column in zip(*written, strict=True)))  # [n]
         kept = entries.log_prior > -torch.inf
-        self.memory.add(tokens, entries.vectors[kept], entries.positions[kept])
+        self.memory.add(tokens, entries.vectors[kept], entries.positions[kept], document=text)
         return self.memory.store.clock - before
 
     def forget(self, text: Document | str) -> int:
@@ -253,7 +253,13 @@ class MemoryGPT(LanguageModel):
         return model
 
     def with_memory(self, memory: Datastore) -> "MemoryGPT":
-        """The same model, weights and all, with another kept memory."""
+        """The same model, weights and all, with another kept memory, such as one on disk (`Datastore.open`).
+
+        Raises:
+            InputError: its entries have another width.
+        """
+        if memory.store.dim != self.dim:
+            raise InputError(f"a memory of width {memory.store.dim}: expected {self.dim}, as memory_dim says")
         other = copy.copy(self)
         other.memory = memory
         return other

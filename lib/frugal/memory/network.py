@@ -201,9 +201,12 @@ class MemoryNetwork(nn.Module):
 
     def _mixed(self, logits: Tensor, reading: Reading) -> Tensor:
         """Log-probabilities [B, n, V] of the transformer's distribution mixed with the entries' tokens."""
-        weights = self.gate * reading.weights[..., 1:]
-        own = (1 - weights.sum(-1, keepdim=True)) * logits.softmax(-1)
-        return own.scatter_add(2, reading.tokens.clamp_min(0), weights).log()
+        if not 0 <= self.gate.item() <= 1:  # a step of training led out of where probabilities are
+            with torch.no_grad():
+                self.gate.clamp_(0, 1)
+        own = (1 - self.gate + self.gate * reading.weights[..., :1]) * logits.softmax(-1)
+        mixed = own.scatter_add(2, reading.tokens.clamp_min(0), self.gate * reading.weights[..., 1:])
+        return mixed.clamp_min(torch.finfo(mixed.dtype).tiny).log()
 
 
 def _blocks(gpt: "PreTrainedModel") -> nn.ModuleList:

@@ -3,6 +3,7 @@
 What holds for any vectors enters here; what knows of language stands in the room above.
 """
 
+from frugal.memory.store.change import Text
 from frugal.memory.store.memory import AssociativeMemory
 
-__all__ = ["AssociativeMemory"]
+__all__ = ["AssociativeMemory", "Text"]

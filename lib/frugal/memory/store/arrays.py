@@ -34,12 +34,11 @@ def plain(given: object, name: str) -> np.ndarray:
     raise InputError(f"{name} of type {type(given).__name__}: expected a NumPy array or a torch tensor")
 
 
-def vectors_of(given: Array, dim: int, name: str, mask: Array | None) -> tuple[np.ndarray, np.ndarray]:
-    """Vectors [.., dim], and which of them count by `mask` [..], as float32 rows [n, dim] and bools [n].
+def vectors_of(given: Array, dim: int, name: str) -> np.ndarray:
+    """Vectors [.., dim] as float32 rows [n, dim].
 
     Raises:
-        InputError: not floats that float32 holds exactly, another width, or, in a row that counts, a number that is
-            not finite or too large.
+        InputError: not floats that float32 holds exactly, another width, or a number that is not finite or too large.
     """
     if isinstance(given, Tensor) and given.dtype not in EXACT_IN_FLOAT32:
         raise InputError(f"{name} of dtype {given.dtype}: expected float32, float16 or bfloat16; use .float()")
@@ -49,22 +48,12 @@ def vectors_of(given: Array, dim: int, name: str, mask: Array | None) -> tuple[n
     if array.ndim < 2 or array.shape[-1] != dim:
         raise InputError(f"{name} of shape {list(array.shape)}: expected [n, {dim}] or [B, T, {dim}]")
     rows = np.ascontiguousarray(array.reshape(-1, dim), dtype=np.float32)
-    counts = _bools(mask, array.shape[:-1])
-    bad = np.flatnonzero(counts & ~(squared_norms(rows) <= LARGEST_SQUARED_NORM))  # also where one is not a number
+    bad = np.flatnonzero(~(squared_norms(rows) <= LARGEST_SQUARED_NORM))  # also where one is not a number
     if len(bad):
         raise InputError(
             f"{name}: row {bad[0]} holds a number that is not finite, or numbers above 1e18; nothing was changed"
         )
-    return rows, counts
-
-
-def _bools(mask: Array | None, shape: tuple[int, ...]) -> np.ndarray:
-    if mask is None:
-        return np.ones(int(np.prod(shape)), bool)
-    counts = plain(mask, "mask")
-    if counts.dtype != bool or counts.shape != shape:
-        raise InputError(f"mask of {counts.dtype}, shape {list(counts.shape)}: expected bool, shape {list(shape)}")
-    return counts.reshape(-1)
+    return rows
 
 
 def squared_norms(rows: np.ndarray) -> np.ndarray:
@@ -73,7 +62,8 @@ def squared_norms(rows: np.ndarray) -> np.ndarray:
 
 def unit(rows: np.ndarray) -> np.ndarray:
     """Rows scaled to length 1; zeros stay zeros."""
-    return rows / np.sqrt(np.maximum(squared_norms(rows), np.finfo(np.float32).tiny))[:, None]
+    lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))  # short ones' squares leave float32
+    return (rows / np.where(lengths > 0, lengths, 1.0)[:, None]).astype(np.float32)
 
 
 def integers_of(given: Integers, name: str) -> np.ndarray:
@@ -81,6 +71,8 @@ def integers_of(given: Integers, name: str) -> np.ndarray:
     array = plain(given, name)
     if array.size and array.dtype.kind not in "iu":
         raise InputError(f"{name} of dtype {array.dtype}: expected whole numbers")
+    if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
+        raise InputError(f"{name} of {array.max()}: must be below 2^63")
     return array.astype(np.int64)
 
 

@@ -1,10 +1,27 @@
-"""One operation on a memory, as what it does to the entries: this is applied, and this is what the journal keeps."""
+"""One operation on a memory, as what it does to the entries and texts: this is written down, and this is applied."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from frugal.memory.store.table import Columns, Table
+
+
+class Text(NamedTuple):
+    """A text that entries were read from.
+
+    Attributes:
+        tokens: int64 [n], what a model read.
+        text: what a person reads.
+        title: its name.
+        added: when it came, as ISO 8601 has it.
+    """
+
+    tokens: np.ndarray
+    text: str = ""
+    title: str = ""
+    added: str = ""
 
 
 def no_ids() -> np.ndarray:
@@ -17,37 +34,33 @@ class Change:
 
     Attributes:
         clock: the memory's clock afterwards.
-        used: "ids" and the columns "hits", "used" and "strength" that searches changed before this operation.
+        next_text: the number that the next text gets, afterwards.
+        age: log2 of all decays so far, afterwards.
+        used: "ids" and the columns "hits", "used" and "strength" that searches changed.
         removed: ids that go.
-        updated: "ids" and the columns that get new contents.
-        added: columns of new entries; their ids are the last ones before `clock`. A column of one row is for all.
-        scale: every vector is multiplied by this.
+        updated: "ids" and all columns of entries that get new contents.
+        added: all columns of new entries, ids in ascending order.
+        new_texts: by number.
+        removed_texts: their numbers.
     """
 
     clock: int
+    next_text: int
+    age: float
     used: Columns = field(default_factory=dict)
     removed: np.ndarray = field(default_factory=no_ids)
     updated: Columns = field(default_factory=dict)
     added: Columns = field(default_factory=dict)
-    scale: float = 1.0
-
-    @property
-    def added_ids(self) -> np.ndarray:
-        count = len(self.added["vectors"]) if self.added else 0
-        return np.arange(self.clock - count, self.clock)
+    new_texts: dict[int, Text] = field(default_factory=dict)
+    removed_texts: tuple[int, ...] = ()
 
     def apply(self, table: Table) -> None:
-        for columns in (self.used, {"ids": self.removed}, self.updated):
-            if columns and len(columns["ids"]) and (table.slots(columns["ids"]) < 0).any():
-                raise ValueError("a change of entries that are not there")
         for columns in (self.used, self.updated):
             if columns:
                 table.overwrite(table.slots(columns["ids"]), columns)
         if len(self.removed):
             table.remove(table.slots(self.removed))
         if self.added:
-            ids = self.added_ids
-            start = {"ids": ids, "positions": ids, "used": ids, "hits": np.zeros(1), "strength": np.ones(1)}
-            table.append(start | dict(self.added))
-        if self.scale != 1.0:
-            table.scale(self.scale)
+            table.append(self.added)
+        table.grow_to_age(self.age)
+        table.version += 1

@@ -19,8 +19,6 @@ def check_settings(
     ef_search: int,
     nprobe: int,
     eviction: str,
-    novelty_distance: float | None,
-    merge_distance: float | None,
     seed: int,
     device: str,
 ) -> None:
@@ -41,9 +39,5 @@ def check_settings(
         raise InputError(f"m={m}: must divide dim={dim}; each of m bytes codes an equal part of a vector")
     if device != "cpu" and index not in ("exact", "auto"):
         raise InputError(f"device={device!r} with index={index!r}: only exact search runs there; use index='exact'")
-    if metric == "inner_product" and not (novelty_distance is None and merge_distance is None):
-        raise InputError(
-            "metric='inner_product': not a distance between entries; novelty and merging need l2 or cosine"
-        )
     if not isinstance(seed, int) or seed < 0:
         raise InputError(f"seed={seed}: must be a whole number, not negative")

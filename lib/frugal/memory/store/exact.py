@@ -20,6 +20,8 @@ SCORES_AT_ONCE = 2**24
 BLAS_FROM = 8
 # Candidates' keys are gathered and compared so many numbers at a time, which stay in the processor's cache.
 COMPARED_AT_ONCE = 2**16
+# Unit vectors of the same direction can differ by so much, squared, since they are rounded.
+SAME_DIRECTION = 8 * float(np.finfo(np.float32).eps) ** 2
 
 
 @dataclass(frozen=True)
@@ -74,17 +76,14 @@ def ranked(
 
 def distances_to(keys: np.ndarray, queries: np.ndarray, metric: str) -> np.ndarray:
     """Distances [Q, c] of each query [Q, d] to its own keys [Q, c, d]."""
+    if metric == "inner_product":
+        return -np.einsum("qcd,qd->qc", keys, queries)
+    differences = keys - queries[:, None]
+    squares = np.einsum("qcd,qcd->qc", differences, differences)
     if metric == "l2":
-        differences = keys - queries[:, None]
-        return np.einsum("qcd,qcd->qc", differences, differences)
-    return from_faiss(np.einsum("qcd,qd->qc", keys, queries), metric)
-
-
-def from_faiss(measured: np.ndarray, metric: str) -> np.ndarray:
-    """Distances from what FAISS returns: squared distances, or products, which are larger for what is nearer."""
-    if metric == "l2":
-        return measured
-    return 1 - measured if metric == "cosine" else -measured
+        return squares
+    without = np.where(queries.any(1), 0, 0.5)[:, None]  # a query without direction is 1 from everything
+    return np.where(squares <= SAME_DIRECTION, 0, squares / 2 + without)  # |u - v|^2 = 2 - 2 u v
 
 
 def _rounding(queries: np.ndarray, distances: np.ndarray) -> np.ndarray:

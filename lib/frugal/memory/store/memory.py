@@ -1,13 +1,17 @@
 """An associative memory: vectors with small values, found by their neighbours."""
 
+import contextlib
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from torch import Tensor
 
 from frugal.device import choose_device
-from frugal.errors import InputError
+from frugal.errors import InputError, UnavailableError
+from frugal.memory.store import database, earlier
 from frugal.memory.store.arrays import (
     Array,
     Integers,
@@ -15,17 +19,17 @@ from frugal.memory.store.arrays import (
     like,
     one_for_each,
     payload_of,
-    squared_norms,
+    plain,
     vectors_of,
 )
-from frugal.memory.store.change import Change, no_ids
+from frugal.memory.store.change import Change, Text, no_ids
 from frugal.memory.store.checks import check_settings
-from frugal.memory.store.contents import Contents
-from frugal.memory.store.duplicates import Gate
+from frugal.memory.store.database import NAME, Database, Kind, Stored
 from frugal.memory.store.eviction import POLICIES, strength
 from frugal.memory.store.exact import NONE
-from frugal.memory.store.files import Files
-from frugal.memory.store.folder import Stored, read
+from frugal.memory.store.index import IndexSettings
+from frugal.memory.store.interrupts import uninterrupted
+from frugal.memory.store.search import Searcher
 from frugal.memory.store.table import Table
 
 RECALL_SAMPLES = 256
@@ -43,15 +47,17 @@ class AssociativeMemory:
     product ("inner_product"). They are exact for every index, which only says what to compare.
 
     A memory lives in main memory. `save` and `load` copy it to a folder and back. While it is attached to a folder
-    (`attach`, `open`), each change is in the folder's journal before it is made: whenever the process ends, killed or
-    not, the folder then holds every operation that has returned, and an operation is there as a whole or not at all.
-    After a power failure it is those that the disk had got: at least everything up to `checkpoint`.
+    (`attach`, `open`), each operation is a transaction in the folder's `memory.sqlite` before it is made: an operation
+    that has returned survives when the process is killed, and an operation is there as a whole or not at all, also when
+    Ctrl-C interrupts it. After a power failure it is at least everything up to `checkpoint`. One memory writes to a
+    folder, any number read.
 
     Args:
         dim: width of the vectors.
         capacity: entries kept; what is written beyond it replaces others.
         index: "exact" (torch, on `device`), "flat" (exact, by FAISS), "ivf" (lists), "compressed" (lists of product
-            codes), "graph" (HNSW), or "auto": exact while that is quick, then lists if they reach a recall of 0.95.
+            codes), "graph" (HNSW), or "auto": exact while that is quick, then lists if they reach a recall of 0.95
+            for vectors that they are not built from.
         metric: "l2", "cosine" or "inner_product".
         num_clusters: lists of "ivf" and "compressed"; None: by the number of entries. Until there are 39 entries for
             each list, search is exact.
@@ -60,9 +66,6 @@ class AssociativeMemory:
         nprobe: lists that a search visits.
         eviction: who goes when the memory is full: "fifo" (who came first), "lru" (whose finding or writing is longest
             ago), "least_hit" (who was found least often) or "strength" (1 and 1 more for each finding, fading).
-        novelty_distance: a vector that has an entry of its namespace this near is not written; its id is -1.
-        merge_distance: a vector that has an entry this near with an equal value strengthens that entry instead of being
-            written; the entry's id is returned.
         seed: of everything random: forgetting, clustering.
         device: where "exact" and "auto" compute: "cpu", "cuda", "mps" or "auto".
 
@@ -95,8 +98,6 @@ class AssociativeMemory:
         ef_search: int = 64,
         nprobe: int = 16,
         eviction: str = "fifo",
-        novelty_distance: float | None = None,
-        merge_distance: float | None = None,
         seed: int = 0,
         device: str = "cpu",
     ) -> None:
@@ -105,14 +106,29 @@ class AssociativeMemory:
         check_settings(**config, device=device)
         self.dim, self.capacity, self.metric, self.eviction, self.seed = dim, capacity, metric, eviction, seed
         self._lock = threading.RLock()
-        self._contents = Contents(config, device)
-        self._files = Files(self._contents)
-        self._gate = Gate(novelty_distance, merge_distance)
+        self.config = config  # what the memory was made with, but for the device
+        self._table = Table(dim, capacity, metric)
+        settings = IndexSettings(num_clusters, m, ef_construction, ef_search, nprobe)
+        self._searcher = Searcher(self._table, index, metric, settings, seed, device)
+        self._clock = self._next_text = 0
+        self._texts: dict[int, Text] = {}
+        self._database: Database | None = None
+        self._unwritten_uses: set[int] = set()
 
     def save(self, folder: Path | str) -> None:
-        """Write everything into `folder`, in place of a memory that it may hold."""
+        """Write everything into `folder`, in place of a memory that it may hold.
+
+        Raises:
+            UnavailableError: another memory is attached to this folder, or the disk is full; the folder is as it was.
+        """
+        folder = Path(folder).resolve()
         with self._lock:
-            self._files.save(Path(folder).resolve())
+            if self._database is not None and self._database.folder == folder:
+                self._database.checkpoint()
+                self._keep_index(self._database)
+                return
+            with Database(folder) as written:
+                self._write_all(written)
 
     @classmethod
     def load(cls, folder: Path | str, device: str = "cpu") -> Self:
@@ -121,43 +137,88 @@ class AssociativeMemory:
         Raises:
             UnavailableError: it holds no memory, or something in it is damaged; it says what.
         """
-        return cls._restored(read(Path(folder)), device)
+        return cls._restored(_whole(Path(folder)), device)
 
     @classmethod
     def open(cls, folder: Path | str, device: str = "cpu") -> Self:
-        """The memory in `folder`, attached to it.
+        """The memory in `folder`, attached to it. A folder of an earlier version gets its `memory.sqlite` here.
 
         Raises:
             UnavailableError: as for `load`, or another memory is attached to this folder.
         """
-        writer, stored = Files.opened(Path(folder).resolve())
+        folder = Path(folder).resolve()
+        if not database.exists(folder):
+            _whole(folder)  # says what is missing, and makes nothing
+        opened = Database(folder)
         try:
-            memory = cls._restored(stored, device)
+            memory = cls._restored(_whole(folder), device)
+            if not opened.holds_a_memory:
+                memory._write_all(opened)
         except BaseException:
-            writer.close()
+            opened.close()
             raise
-        memory._files.go_on(writer)
+        memory._database = opened
         return memory
 
+    @staticmethod
+    def is_in(folder: Path | str) -> bool:
+        """Whether a folder holds a memory, of this version or an earlier one."""
+        return database.exists(Path(folder)) or earlier.exists(Path(folder))
+
     def attach(self, folder: Path | str) -> None:
-        """Keep this memory in `folder` from now on: a snapshot, and a journal of every operation.
+        """Write this memory into `folder`, and each operation from now on.
 
         Raises:
             InputError: it is attached already, or the folder holds a memory.
             UnavailableError: another memory is attached to this folder.
         """
+        folder = Path(folder).resolve()
         with self._lock:
-            self._files.attach(Path(folder).resolve())
+            if self._database is not None:
+                raise InputError(f"this memory is attached to {self._database.folder}: `close` it first")
+            opened = Database(folder)
+            try:
+                if opened.holds_a_memory or earlier.exists(folder):
+                    raise InputError(f"{folder} holds a memory: `open` that one, or give another folder")
+                self._write_all(opened)
+            except BaseException:
+                opened.close()
+                raise
+            self._database = opened
+
+    @classmethod
+    def repair(cls, folder: Path | str) -> list[str]:
+        """Keep what is whole of a damaged folder; what was damaged. The damaged file stays as `damaged.sqlite`.
+
+        Raises:
+            UnavailableError: too little is whole, or another memory is attached to this folder.
+        """
+        folder = Path(folder).resolve()
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".repaired.") as temporary:
+            stored = database.read(folder)
+            if stored.damage:
+                memory = cls._restored(stored, "cpu")
+                memory.save(temporary)
+                database.put_in_place(Path(temporary), folder)
+        return stored.damage
 
     def checkpoint(self) -> None:
-        """Write a snapshot in place of the journal so far; it is on the disk when this returns."""
+        """Wait until the disk has everything, so that a power failure takes nothing of it."""
         with self._lock:
-            self._files.checkpoint()
+            if self._database is None:
+                raise InputError("this memory is attached to no folder: `attach` it, or `save` it")
+            self._database.checkpoint()
 
     def close(self) -> None:
         """Detach from the folder, where others can then write; the memory goes on without."""
         with self._lock:
-            self._files.close()
+            if self._database is not None:
+                with contextlib.suppress(UnavailableError):  # where there is no room, uses are lost and an index
+                    if self._unwritten_uses:
+                        self._commit(self.clock)
+                    self._keep_index(self._database)
+                self._database.close()
+                self._database = None
 
     def __enter__(self) -> Self:
         return self
@@ -166,23 +227,29 @@ class AssociativeMemory:
         self.close()
 
     def __len__(self) -> int:
-        return len(self._contents)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """What the memory was made with, but for the device."""
-        return self._contents.config
+        return self._table.size
 
     @property
     def clock(self) -> int:
         """Writes so far: the id, and the position unless another is given, of the next entry."""
-        return self._contents.clock
+        return self._clock
 
     @property
     def index_in_use(self) -> str:
         """What the next search uses, in words."""
         with self._lock:
-            return self._contents.searcher.in_use
+            return self._searcher.in_use
+
+    @property
+    def next_text(self) -> int:
+        """The number that the next text gets."""
+        return self._next_text
+
+    @property
+    def texts(self) -> dict[int, Text]:
+        """The texts that entries were read from, by number."""
+        with self._lock:
+            return dict(self._texts)
 
     def ids(self, namespace: int | None = None) -> np.ndarray:
         """The ids of all entries, or of a namespace's, in ascending order."""
@@ -196,7 +263,12 @@ class AssociativeMemory:
         Raises:
             InputError: an id that no entry has.
         """
-        return self._column("vectors", ids)
+        with self._lock:
+            wanted = integers_of(ids, "ids")
+            slots = self._slots(wanted[wanted != NONE])
+            vectors = np.zeros((*wanted.shape, self.dim), np.float32)
+            vectors[wanted != NONE] = self._table.current(slots)
+            return like(ids)(vectors)
 
     def __getitem__(self, entry: int) -> Any:
         return self.get([entry])[0]
@@ -213,6 +285,10 @@ class AssociativeMemory:
         """Namespaces [..] of entries; zeros where an id is -1."""
         return self._column("namespaces", ids)
 
+    def text_numbers(self, ids: Integers) -> Any:
+        """Numbers [..] of the texts that entries were read from; -1 for none, zeros where an id is -1."""
+        return self._column("texts", ids)
+
     def all_embeddings(self) -> np.ndarray:
         """All vectors [n, dim], in the order of `ids()`."""
         with self._lock:
@@ -225,7 +301,7 @@ class AssociativeMemory:
         *,
         namespaces: Integers = 0,
         positions: Integers | None = None,
-        mask: Array | None = None,
+        text: Text | None = None,
     ) -> Any:
         """Write vectors [.., dim], [n, dim] or [B, T, dim], and return their ids [..].
 
@@ -233,13 +309,13 @@ class AssociativeMemory:
             values: one payload for each vector, [.., *payload], of the shape and dtype that the first ones had.
             namespaces: one for all, one for each row [B], or one for each vector.
             positions: when each was written; by default `clock` and what follows.
-            mask: where False, nothing is written and the id is -1: padding of ragged rows.
+            text: what they were read from. It gets the next number, which none ever had.
 
         Raises:
             InputError: something is not as described, or a number is not finite; then nothing is changed.
         """
-        rows, counts = vectors_of(vectors, self.dim, "vectors", mask)
-        shape = tuple(vectors.shape[:-1])
+        rows = vectors_of(vectors, self.dim, "vectors")
+        shape, count = tuple(vectors.shape[:-1]), len(rows)
         columns = {"vectors": rows, "namespaces": one_for_each(namespaces, shape, "namespaces")}
         if positions is not None:
             columns["positions"] = one_for_each(positions, shape, "positions")
@@ -247,11 +323,21 @@ class AssociativeMemory:
             columns["values"] = payload_of(values, shape)
         with self._lock:
             self._check_values(columns.get("values"))
-            self._check_directions(rows, counts)
-            if not counts.all():
-                columns = {name: column[counts] for name, column in columns.items()}
-            ids = np.full(len(rows), NONE)
-            ids[counts] = self._write_new(columns)
+            self._check_directions(rows)
+            ids = np.arange(self.clock, self.clock + count)
+            number = NONE if text is None else self._next_text
+            rest = {"ids": ids, "texts": np.full(count, number), "born": np.full(count, self._table.age)}
+            columns = {"positions": ids} | columns | rest
+            if count > self.capacity:  # only the last are kept
+                columns = {name: column[-self.capacity :] for name, column in columns.items()}
+            excess = max(0, len(self) + min(count, self.capacity) - self.capacity)
+            evict = POLICIES[self.eviction]
+            removed = evict(self._table, excess, self.clock, self.capacity) if excess else no_ids()
+            what: dict[str, Any] = {"removed": removed, "added": columns} if count else {}
+            if text is not None:
+                what |= {"new_texts": {number: text}, "next_text": number + 1}
+            if what:
+                self._commit(self.clock + count, **what)
         return like(vectors)(ids.reshape(shape))
 
     def update(
@@ -262,7 +348,7 @@ class AssociativeMemory:
         Their positions become `clock` and what follows, or `positions`: their contents are written now.
         """
         wanted = integers_of(ids, "ids").reshape(-1)
-        rows, _ = vectors_of(vectors, self.dim, "vectors", None)
+        rows = vectors_of(vectors, self.dim, "vectors")
         if len(rows) != len(wanted) or len(np.unique(wanted)) != len(wanted):
             raise InputError(f"{len(rows)} vectors for ids {wanted[:10]}: expected one for each, and each id once")
         columns = {"ids": wanted, "vectors": rows}
@@ -271,19 +357,41 @@ class AssociativeMemory:
         if values is not None:
             columns["values"] = payload_of(values, (len(rows),))
         with self._lock:
-            self._contents.slots(wanted)
+            slots = self._slots(wanted)
             self._check_directions(rows)
             if values is not None:
                 self._check_values(columns["values"])
+            if len(wanted) == 0:
+                return
             clock = self.clock + len(rows)
-            self._commit(clock, updated={"positions": np.arange(self.clock, clock)} | columns)
+            kept = {name: self._table[name][slots] for name in ("namespaces", "texts")}
+            held = self._table.get("values")
+            if held is not None:
+                kept["values"] = held[slots]
+            now = {"positions": np.arange(self.clock, clock), "born": np.full(len(rows), self._table.age)}
+            self._commit(clock, updated=kept | now | columns)
 
     def remove(self, ids: Integers) -> None:
         """Remove entries; an id that no entry has is refused before anything is changed."""
         wanted = np.unique(integers_of(ids, "ids"))
         with self._lock:
-            self._contents.slots(wanted)
+            self._slots(wanted)
             self._commit(self.clock, removed=wanted)
+
+    def remove_texts(self, numbers: Integers) -> np.ndarray:
+        """Remove texts and all entries that were read from them; the ids of these.
+
+        Raises:
+            InputError: a number that no text has; then nothing is changed.
+        """
+        wanted = np.unique(integers_of(numbers, "numbers"))
+        with self._lock:
+            unknown = [number for number in wanted.tolist() if number not in self._texts]
+            if unknown:
+                raise InputError(f"text {unknown[0]}: there is none of this number")
+            gone = np.sort(self._table["ids"][np.isin(self._table["texts"], wanted)])
+            self._commit(self.clock, removed=gone, removed_texts=tuple(wanted.tolist()))
+        return gone
 
     def search(
         self,
@@ -292,6 +400,9 @@ class AssociativeMemory:
         *,
         namespaces: Integers | None = None,
         before: Integers | None = None,
+        since: int | None = None,
+        ids: Integers | None = None,
+        value: Any = None,
         count_hits: bool = True,
     ) -> tuple[Any, Any]:
         """The k nearest entries of each query [.., dim]: ids [.., k] and distances [.., k], nearest first.
@@ -299,42 +410,46 @@ class AssociativeMemory:
         Args:
             namespaces: where each query looks: one for all, one for each row [B], one for each query; None: everywhere.
             before: only entries at positions strictly before this are seen; one for all, each row or each query.
+            since: only entries at this position or a later one are seen.
+            ids: only entries with these ids are seen.
+            value: only entries with this value are seen.
             count_hits: whether what is found counts as used, where the eviction asks for it.
 
         Where there are fewer than k entries, ids are -1 and distances infinite.
         """
-        rows, _ = vectors_of(queries, self.dim, "queries", None)
+        rows = vectors_of(queries, self.dim, "queries")
         shape = tuple(queries.shape[:-1])
-        if k < 1:
+        if not isinstance(k, int | np.integer) or k < 1:
             raise InputError(f"k={k}: must be a positive whole number")
         where = None if namespaces is None else one_for_each(namespaces, shape, "namespaces")
         limit = None if before is None else one_for_each(before, shape, "before")
         with self._lock:
-            slots, distances = self._contents.searcher.nearest(rows, k, where, limit)
+            slots, found = self._searcher.nearest(rows, int(k), where, limit, self._among(since, ids, value))
             if count_hits and self.eviction != "fifo":
                 self._strengthen(slots[slots != NONE])
-            ids = self._table.ids_at(slots)
+            entries = self._table.ids_at(slots)
         back = like(queries)
-        return back(ids.reshape(*shape, k)), back(distances.reshape(*shape, k))
+        return back(entries.reshape(*shape, k)), back(found.reshape(*shape, k))
 
     def recall(self, queries: Array | None = None, k: int = 10) -> float:
-        """The share of each query's k nearest entries that a search finds; of a sample of the entries by default."""
+        """The share of each query's k nearest entries that a search finds.
+
+        By default of a sample of the entries, each without itself: they tell less than queries of one's own.
+        """
         with self._lock:
             if len(self) == 0:
                 raise InputError("an empty memory has no recall: add vectors first")
             if queries is None:
                 drawn = self._random().choice(len(self), min(len(self), RECALL_SAMPLES), replace=False)
-                rows = self._table["vectors"][drawn]
-            else:
-                rows, _ = vectors_of(queries, self.dim, "queries", None)
-            return self._contents.searcher.recall(rows, k)
+                return self._searcher.recall(k, slots=drawn)
+            return self._searcher.recall(k, queries=vectors_of(queries, self.dim, "queries"))
 
     def age(self, decay: float = 0.999) -> None:
         """Shrink every vector by the factor `decay`."""
         if not 0 < decay <= 1:
             raise InputError(f"decay={decay}: must lie in (0, 1]; 0.999 shrinks by a thousandth")
         with self._lock:
-            self._commit(self.clock, scale=decay)
+            self._commit(self.clock, age=self._table.age + float(np.log2(decay)))
 
     def forget(self, fraction: float = 0.001) -> np.ndarray:
         """Remove a random `fraction` of the entries, rounded down; their ids."""
@@ -357,7 +472,7 @@ class AssociativeMemory:
         if not threshold >= 0:
             raise InputError(f"threshold={threshold}: must not be negative")
         with self._lock:
-            small = np.linalg.norm(self._table["vectors"], axis=1) < threshold
+            small = np.linalg.norm(self._table.current(slice(None)), axis=1) < threshold
             gone = np.sort(self._table["ids"][small])
             self._commit(self.clock, removed=gone)
         return gone
@@ -370,75 +485,114 @@ class AssociativeMemory:
     @classmethod
     def _restored(cls, stored: Stored, device: str) -> Self:
         memory = cls(**stored.config, device=device)
-        memory._contents.take(stored)
+        memory._clock, memory._next_text = stored.clock, stored.next_text
+        memory._table.append(stored.columns)
+        memory._table.grow_to_age(stored.age)
+        memory._texts = stored.texts
+        memory._searcher.restore(stored.index)
         return memory
 
-    @property
-    def _table(self) -> Table:
-        return self._contents.table
+    def _write_all(self, written: Database) -> None:
+        order = np.argsort(self._table["ids"])
+        columns = {name: column[order] for name, column in self._table.rows().items()}
+        everything = Change(self.clock, self._next_text, self._table.age, new_texts=self._texts)
+        written.replace(self.config, columns, everything)
+        self._keep_index(written)
+
+    def _keep_index(self, written: Database) -> None:
+        arrays = self._searcher.index_arrays()
+        if arrays:
+            written.keep_index(arrays)
 
     def _column(self, name: str, ids: Integers) -> Any:
+        """A column's rows [.., *payload] of entries [..]; zeros where an id is -1."""
         with self._lock:
-            return like(ids)(self._contents.column(name, ids))
+            wanted = integers_of(ids, "ids")
+            column = self._table.get(name)
+            if column is None:
+                raise InputError("this memory holds no values: give them to `add`")
+            there = wanted != NONE
+            rows = np.zeros(wanted.shape + column.shape[1:], column.dtype)
+            rows[there] = column[self._slots(wanted[there])]
+            return like(ids)(rows)
+
+    def _slots(self, ids: np.ndarray) -> np.ndarray:
+        """Where entries are in the table.
+
+        Raises:
+            InputError: an id that no entry has.
+        """
+        slots = self._table.slots(ids)
+        if (slots < 0).any():
+            raise InputError(f"id {ids[slots < 0][0]}: no entry has it; it was removed, replaced or never given")
+        return slots
+
+    def _among(self, since: int | None, ids: Integers | None, value: Any) -> np.ndarray | None:
+        """Which rows a search in a subset sees; None for all."""
+        if since is None and ids is None and value is None:
+            return None
+        seen = np.ones(len(self), bool)
+        if since is not None:
+            seen &= self._table["positions"] >= since
+        if ids is not None:
+            seen &= np.isin(self._table["ids"], integers_of(ids, "ids"))
+        if value is not None and len(self):
+            held = self._table.get("values")
+            if held is None:
+                raise InputError("this memory holds no values: give them to `add`")
+            wanted = plain(value, "value") if isinstance(value, Tensor) else np.asarray(value)
+            if wanted.shape != held.shape[1:]:
+                raise InputError(
+                    f"value of shape {list(wanted.shape)}: expected {list(held.shape[1:])}, as entries have"
+                )
+            seen &= (held == wanted).all(axis=tuple(range(1, held.ndim)))
+        return seen
 
     def _commit(self, clock: int, **what: Any) -> None:
-        self._files.commit(Change(clock, used=self._files.usage(), **what))
+        """Write an operation down and make it: both or neither, whatever interrupts."""
+        what = {"next_text": self._next_text, "age": self._table.age} | what
+        if self._unwritten_uses:
+            ids = self._table["ids"]
+            slots = np.flatnonzero(np.isin(ids, list(self._unwritten_uses)))
+            what["used"] = {name: self._table[name][slots] for name in ("ids", "hits", "used", "strength")}
+        change = Change(clock, **what)
+        before, keys_change = self._table.version, change.age != self._table.age and self.metric != "cosine"
+        with uninterrupted():
+            if self._database is not None:
+                self._database.commit(change, self._kind_after(change))
+            change.apply(self._table)
+            self._clock, self._next_text = change.clock, change.next_text
+            self._texts |= change.new_texts
+            for number in change.removed_texts:
+                del self._texts[number]
+            self._unwritten_uses.clear()
+        self._searcher.follow(change, before, keys_change)
+
+    def _kind_after(self, change: Change) -> Kind | None:
+        return Kind.of(change.added.get("values"))
 
     def _random(self) -> np.random.Generator:
         """The same in each run, and another after each change."""
         return np.random.default_rng([self.seed, self.clock, len(self)])
 
-    def _write_new(self, columns: dict[str, np.ndarray]) -> np.ndarray:
-        """Write rows that the gate lets in, and make room for them; ids of all."""
-        count = len(columns["vectors"])
-        if count == 0:
-            return np.full(0, NONE)
-        if self._gate.is_open:
-            ids = np.arange(self.clock, self.clock + count)
-            self._insert(columns)
-            return ids
-        verdict = self._gate.judge(
-            columns["vectors"],
-            columns["namespaces"],
-            columns.get("values"),
-            self._table,
-            self._contents.searcher,
-            self.metric,
-        )
-        ids = verdict.entry.copy()
-        new, merged = np.flatnonzero(verdict.new), verdict.row != NONE
-        ids[new] = np.arange(self.clock, self.clock + len(new))
-        ids[merged] = ids[verdict.row[merged]]
-        self._strengthen(self._table.slots(verdict.entry[verdict.entry != NONE]))
-        stands_for = np.bincount(verdict.row[merged], minlength=count)
-        self._insert({name: c[new] for name, c in columns.items()} | {"strength": 1 + stands_for[new]})
-        return ids
-
-    def _insert(self, columns: dict[str, np.ndarray]) -> None:
-        """Append new entries, the last `capacity` of them, in place of those that the eviction names."""
-        count = len(columns["vectors"])
-        kept = min(count, self.capacity)
-        if kept < count:
-            columns = {name: column[count - kept :] for name, column in columns.items()}
-        excess = max(0, len(self) + kept - self.capacity)
-        if (columns["namespaces"] == columns["namespaces"][:1]).all():
-            columns["namespaces"] = columns["namespaces"][:1]
-        evict = POLICIES[self.eviction]
-        removed = evict(self._table, excess, self.clock, self.capacity) if excess else no_ids()
-        self._commit(self.clock + count, removed=removed, added=columns)
-
     def _strengthen(self, slots: np.ndarray) -> None:
         """Note that entries were found, as often as they are named."""
         slots, times = np.unique(slots, return_counts=True)
-        self._table.overwrite(
-            slots,
-            {
-                "hits": self._table["hits"][slots] + times,
-                "strength": strength(self._table, slots, self.clock, self.capacity) + times,
-                "used": np.full(len(slots), self.clock),
-            },
-        )
-        self._files.note_use(self._table["ids"][slots])
+        if len(slots) == 0:
+            return
+        with uninterrupted():
+            self._table.overwrite(
+                slots,
+                {
+                    "hits": self._table["hits"][slots] + times,
+                    "strength": strength(self._table, slots, self.clock, self.capacity) + times,
+                    "used": np.full(len(slots), self.clock),
+                },
+            )
+            if self._database is not None:
+                self._unwritten_uses.update(self._table["ids"][slots].tolist())
+                with contextlib.suppress(UnavailableError):  # a search needs no room: with the next transaction
+                    self._commit(self.clock)
 
     def _check_values(self, values: np.ndarray | None) -> None:
         if len(self) == 0:
@@ -449,10 +603,27 @@ class AssociativeMemory:
         if values is not None and held is not None and _kind_of(values) != _kind_of(held):
             raise InputError(f"values of {_kind_of(values)}: this memory's have {_kind_of(held)}")
 
-    def _check_directions(self, rows: np.ndarray, counts: np.ndarray | slice = slice(None)) -> None:
-        if self.metric == "cosine" and not squared_norms(rows)[counts].all():
-            raise InputError("a vector of zeros has no direction: the cosine metric cannot hold it; mask it out")
+    def _check_directions(self, rows: np.ndarray) -> None:
+        if self.metric == "cosine" and not rows.any(1).all():
+            raise InputError("a vector of zeros has no direction: the cosine metric cannot hold it; leave it out")
 
 
 def _kind_of(values: np.ndarray | None) -> str:
     return "none" if values is None else f"dtype {values.dtype} and payload {list(values.shape[1:])}"
+
+
+def _whole(folder: Path) -> Stored:
+    """What a folder holds, of this version or an earlier one.
+
+    Raises:
+        UnavailableError: there is no memory, or something in it is damaged; it says what.
+    """
+    if earlier.exists(folder) and not database.exists(folder):
+        return earlier.read(folder)
+    stored = database.read(folder)
+    if stored.damage:
+        raise UnavailableError(
+            f"{folder / NAME} is damaged: {'; '.join(stored.damage)}; restore it from a copy, or keep what is whole "
+            f"with `frugal memory repair --folder {folder}`"
+        )
+    return stored

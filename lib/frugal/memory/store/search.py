@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 
 from frugal.memory.store.arrays import unit
-from frugal.memory.store.change import Change
-from frugal.memory.store.exact import NONE, Searched, exact_search, from_faiss, ranked
+from frugal.memory.store.change import Change, no_ids
+from frugal.memory.store.exact import NONE, Searched, exact_search, ranked
 from frugal.memory.store.index import (
     Graph,
     Index,
@@ -27,16 +27,23 @@ SMALL_NAMESPACE = 20_000
 AUTO_FROM = 50_000
 AUTO_RECALL = 0.95
 AUTO_SAMPLES = 128
+ALL = slice(None)
 
 
 class Searcher:
-    """Finds nearest rows of `table`, and keeps the index in step with it."""
+    """Finds nearest rows of `table`.
+
+    Its index is a copy that is in step with one version of the table; at another version it is built again. So
+    whatever interrupts its building or a change of it, no search sees it half done.
+    """
 
     def __init__(self, table: Table, kind: str, metric: str, settings: IndexSettings, seed: int, device: str) -> None:
         self._table, self._kind, self._metric = table, kind, metric
         self._settings, self._seed, self._device = settings, seed, device
         self._index: Index | None = None
+        self._version = -1  # of the table that the index is in step with
         self._try_from = AUTO_FROM if kind == "auto" else smallest_size(kind, settings)
+        self._stated = ""
 
     @property
     def in_use(self) -> str:
@@ -46,48 +53,50 @@ class Searcher:
             return "exact" if self._by_torch else "flat"
         if isinstance(self._index, InvertedLists):
             name = "ivf" if self._kind == "auto" else self._kind
-            return f"{name}, {self._index.nprobe} of {self._index.num_clusters} lists visited"
+            return f"{name}, {self._index.nprobe} of {self._index.num_clusters} lists visited{self._stated}"
         return self._kind
 
     @property
     def _by_torch(self) -> bool:
         return self._kind == "exact" or self._device != "cpu"
 
-    def reset(self) -> None:
-        """Drop the index; it is built again when it is needed."""
-        self._index = None
-
     def index_arrays(self) -> dict[str, np.ndarray]:
-        """The index as arrays; none where there is no index."""
-        return {} if self._index is None else self._index.arrays()
+        """The index as arrays; none where there is no index in step."""
+        return {} if self._index is None or self._version != self._table.version else self._index.arrays()
 
     def restore(self, arrays: Columns) -> None:
         """Take the index of the same entries from what `index_arrays` gave."""
         index = restored(self._kind, arrays, self._settings) if arrays else None
         if index is not None and len(index) == self._table.size:
-            self._index = index
+            self._index, self._version = index, self._table.version
 
-    def follow(self, change: Change) -> None:
-        """Bring the index in step after `change` was applied to the table."""
-        if self._index is None:
-            return
-        if change.scale != 1.0 or self._table.size == 0:
-            self.reset()
+    def follow(self, change: Change, before: int, keys_change: bool) -> None:
+        """Bring the index in step after `change` was applied to the table of version `before`."""
+        index = self._index
+        if index is None or self._version != before or keys_change or self._table.size == 0:
             return
         try:
-            moved = change.updated["ids"] if "vectors" in change.updated else change.removed[:0]
-            self._index.remove(np.concatenate([change.removed, moved]))
-            entered = np.concatenate([moved, change.added_ids])
+            moved = change.updated.get("ids", no_ids())
+            index.remove(np.concatenate([change.removed, moved]))
+            entered = np.concatenate([moved, change.added.get("ids", no_ids())])
             if len(entered):
-                self._index.add(entered, self._table.keys[self._table.slots(entered)])
+                index.add(entered, self._table.keys[self._table.slots(entered)])
+            self._version = self._table.version
         except IndexMismatchError as error:
             warnings.warn(f"{error}: building it again from the entries", stacklevel=2)
-            self.reset()
 
     def nearest(
-        self, queries: np.ndarray, k: int, namespaces: np.ndarray | None = None, before: np.ndarray | None = None
+        self,
+        queries: np.ndarray,
+        k: int,
+        namespaces: np.ndarray | None = None,
+        before: np.ndarray | None = None,
+        among: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Slots and distances [Q, k] of the nearest rows, in the query's namespace and at a position before its own."""
+        """Slots and distances [Q, k] of the nearest rows, in the query's namespace and at a position before its own.
+
+        With `among`, bools over the rows, only those are seen.
+        """
         slots, distances = np.full((len(queries), k), NONE), np.full((len(queries), k), np.inf, np.float32)
         if self._table.size == 0:
             return slots, distances
@@ -95,23 +104,27 @@ class Searcher:
         queries = self._as_keys(queries)
         for group in [None] if namespaces is None else np.unique(namespaces):
             mine = slice(None) if group is None else np.flatnonzero(namespaces == group)
-            rows = None if group is None else self._rows_of(group)
             limit = None if before is None else before[mine]
-            slots[mine], distances[mine] = self._in_group(queries[mine], k, rows, limit)
+            slots[mine], distances[mine] = self._in_group(queries[mine], k, self._rows_of(group, among), limit)
         return slots, distances
 
-    def recall(self, queries: np.ndarray, k: int) -> float:
-        """The share of the k nearest rows that a search finds."""
+    def recall(self, k: int, queries: np.ndarray | None = None, slots: np.ndarray | None = None) -> float:
+        """The share of the k nearest rows that a search finds, of queries or of rows, which do not find themselves."""
         self._prepare()
+        if queries is None:
+            assert slots is not None
+            return self._recall(self._table.keys[slots], k, itself=self._table["ids"][slots])
         return self._recall(self._as_keys(queries), k)
 
     def _as_keys(self, queries: np.ndarray) -> np.ndarray:
         return unit(queries) if self._metric == "cosine" else queries
 
-    def _rows_of(self, namespace: int) -> np.ndarray | None:
-        """The rows of a namespace; None for all of them."""
-        rows = np.flatnonzero(self._table["namespaces"] == namespace)
-        return None if len(rows) == self._table.size else rows
+    def _rows_of(self, namespace: int | None, among: np.ndarray | None) -> np.ndarray | None:
+        """The rows of a namespace, of those in `among`; None for all rows."""
+        mine = np.ones(self._table.size, bool) if among is None else among
+        if namespace is not None:
+            mine = mine & (self._table["namespaces"] == namespace)
+        return None if mine.all() else np.flatnonzero(mine)
 
     def _in_group(
         self, queries: np.ndarray, k: int, rows: np.ndarray | None, before: np.ndarray | None
@@ -133,8 +146,8 @@ class Searcher:
         enough = index.exact and rows is None and before is None and k <= self._table.size
         found, measured = index.search(queries, min(k if enough else 4 * k + 32, self._table.size))
         slots = self._table.slots(found)
-        if enough:
-            return slots, from_faiss(measured, self._metric)
+        if enough and self._metric != "cosine":  # whose products lose the digits of small distances
+            return slots, measured if self._metric == "l2" else -measured
         if rows is not None:
             inside = np.zeros(self._table.size, bool)
             inside[rows] = True
@@ -159,36 +172,55 @@ class Searcher:
 
     def _prepare(self) -> None:
         """Build the index if it is due."""
-        if self._index is not None and self._index.stale:
-            self.reset()
+        if self._index is not None and (self._version != self._table.version or self._index.stale):
+            self._index = None
         if self._index is not None or self._kind in ("exact", "flat") or self._table.size < self._try_from:
             return
-        if self._kind == "auto":
-            self._choose()
-        else:
-            self._index = self._built(self._kind, self._settings)
+        version = self._table.version
+        index = self._chosen() if self._kind == "auto" else self._built(self._kind, self._settings)
+        self._index, self._version = index, version
 
-    def _built(self, kind: str, settings: IndexSettings) -> InvertedLists | Graph:
-        return build(kind, self._table["ids"], self._table.keys, self._metric, settings, self._seed)
+    def _built(self, kind: str, settings: IndexSettings, rows: np.ndarray | slice = ALL) -> InvertedLists | Graph:
+        ids, keys = self._table["ids"][rows], self._table.keys[rows]
+        return build(kind, ids, keys, self._metric, settings, self._seed)
 
-    def _choose(self) -> None:
-        """Lists, if visiting few of them reaches the wanted recall; else exact search until the size has doubled."""
+    def _chosen(self) -> Index | None:
+        """Lists, if visiting few of them reaches the wanted recall; else none until the size has doubled.
+
+        The recall is that of entries that the lists are not built from, nor hold yet.
+        """
         if self._device == "cpu":
-            lists = self._built("ivf", replace(self._settings, nprobe=1))
+            drawn = np.zeros(self._table.size, bool)
+            drawn[np.random.default_rng(self._seed).choice(self._table.size, AUTO_SAMPLES, replace=False)] = True
+            lists = self._built("ivf", replace(self._settings, nprobe=1), ~drawn)
             assert isinstance(lists, InvertedLists)
-            self._index = lists
-            drawn = np.random.default_rng(self._seed).choice(self._table.size, AUTO_SAMPLES, replace=False)
+            queries, k = self._table.keys[drawn], min(10, self._table.size - AUTO_SAMPLES)
+            exact = self._exactly(queries, k, np.flatnonzero(~drawn), None)[1]
             while lists.nprobe <= lists.num_clusters // 8:
-                if self._recall(self._table.keys[drawn], k=10) >= AUTO_RECALL:
-                    return
+                recall = _share(self._by_index(lists, queries, k, None, None)[1], exact)
+                if recall >= AUTO_RECALL:
+                    self._stated = f", recall {recall:.2f} for vectors it was not built from"
+                    lists.add(self._table["ids"][drawn], queries)
+                    return lists
                 lists.nprobe *= 2
-            self.reset()
         self._try_from = 2 * self._table.size
+        return None
 
-    def _recall(self, queries: np.ndarray, k: int) -> float:
-        k = min(k, self._table.size)
-        found = self._in_group(queries, k, None, None)[1]
-        exact = self._exactly(queries, k, None, None)[1]
-        last = exact[:, -1:]
-        # By distance: of entries at equal distances, up to rounding, any is right.
-        return float((found <= last + 1e-5 * np.abs(last)).mean())
+    def _recall(self, queries: np.ndarray, k: int, itself: np.ndarray | None = None) -> float:
+        k = min(k + (itself is not None), self._table.size)
+        found, exact = self._in_group(queries, k, None, None), self._exactly(queries, k, None, None)
+        if itself is not None and k > 1:
+            found, exact = (self._others(*each, itself) for each in (found, exact))
+        return _share(found[1], exact[1])
+
+    def _others(self, slots: np.ndarray, distances: np.ndarray, itself: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Without the query's own entry, or else without the last, [Q, k - 1]."""
+        own = self._table.ids_at(slots) == itself[:, None]
+        own[~own.any(1), -1] = True
+        return tuple(each[~own].reshape(len(slots), -1) for each in (slots, distances))
+
+
+def _share(found: np.ndarray, exact: np.ndarray) -> float:
+    """Of the nearest, by distance: of entries at equal distances, up to rounding, any is right."""
+    last = exact[:, -1:]
+    return float((found <= last + 1e-5 * np.abs(last)).mean())

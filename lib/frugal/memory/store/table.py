@@ -6,12 +6,15 @@ import numpy as np
 
 from frugal.memory.store.arrays import unit
 
-# Of each entry: what it is called, what it holds, where it belongs, when it was written and how it was used.
+# Of each entry: what it is called, what it holds as it was written, where it belongs, when it was written, log2 of all
+# decays before that, and how it was used.
 COLUMNS = {
     "ids": np.int64,
     "vectors": np.float32,
     "namespaces": np.int64,
     "positions": np.int64,
+    "texts": np.int64,
+    "born": np.float64,
     "hits": np.int64,
     "used": np.int64,
     "strength": np.float32,
@@ -26,15 +29,18 @@ class Table:
     """Rows 0 to `size` - 1 in no particular order and without holes.
 
     Columns are read as `table["positions"]`, an array over the rows; `slots` are row numbers, which removals change.
+    Vectors stay as they were written; an entry's vector now is smaller by the decays since, `age` - `born`. `version`
+    counts the changes.
     """
 
     def __init__(self, dim: int, capacity: int, metric: str) -> None:
-        self.size = 0
+        self.size = self.version = 0
+        self.age = 0.0  # log2 of all decays so far
         self._first_room = min(capacity, max(1, FIRST_NUMBERS // dim))
-        self._unit_keys = metric == "cosine"
+        self._by_direction = metric == "cosine"
         self._columns = {name: np.empty((0, dim) if name == "vectors" else 0, t) for name, t in COLUMNS.items()}
-        if self._unit_keys:
-            self._columns["unit"] = np.empty((0, dim), np.float32)
+        if self._by_direction:
+            self._columns["keys"] = np.empty((0, dim), np.float32)
         self._directory = Directory()
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -50,12 +56,23 @@ class Table:
 
     @property
     def keys(self) -> np.ndarray:
-        """What is searched: the vectors, at unit length for the cosine."""
-        return self["unit" if self._unit_keys else "vectors"]
+        """What is searched: the vectors as they are now, or for the cosine at unit length."""
+        return self["keys" if "keys" in self._columns else "vectors"]
+
+    def current(self, slots: np.ndarray | slice) -> np.ndarray:
+        """Vectors as they are now."""
+        return _aged(self["vectors"][slots], self.age - self["born"][slots])
+
+    def grow_to_age(self, age: float) -> None:
+        """Shrink every vector to what it is at this age."""
+        if age != self.age:
+            self.age = age
+            if not self._by_direction:
+                self._columns["keys"] = _aged(self["vectors"], age - self["born"])
 
     def rows(self) -> dict[str, np.ndarray]:
         """All columns that follow from no other, as views."""
-        return {name: self[name] for name in self._columns if name != "unit"}
+        return {name: self[name] for name in self._columns if name != "keys"}
 
     def slots(self, ids: np.ndarray) -> np.ndarray:
         """The rows of `ids`, of any shape; -1 where there is none."""
@@ -70,7 +87,9 @@ class Table:
         count = len(rows["ids"])
         if self.size == 0:
             self._columns.pop("values", None)
-        for name, values in self._with_unit(rows).items():
+        ids = rows["ids"]
+        unused = {"hits": np.zeros(1), "used": ids, "strength": np.ones(1)}
+        for name, values in self._with_keys(unused | dict(rows)).items():
             if name not in self._columns:
                 self._columns[name] = np.empty((0, *values.shape[1:]), values.dtype)
             self._columns[name] = _with_room(self._columns[name], self.size, self.size + count, self._first_room)
@@ -80,16 +99,15 @@ class Table:
 
     def overwrite(self, slots: np.ndarray, rows: Columns) -> None:
         """Put other contents into rows; their ids stay."""
-        for name, values in self._with_unit(rows).items():
+        for name, values in self._with_keys(rows).items():
             if name != "ids":
                 self._columns[name][slots] = values
 
-    def scale(self, factor: float) -> None:
-        """Multiply every vector."""
-        self["vectors"][:] *= np.float32(factor)
-
-    def _with_unit(self, rows: Columns) -> Columns:
-        return {**rows, "unit": unit(rows["vectors"])} if self._unit_keys and "vectors" in rows else rows
+    def _with_keys(self, rows: Columns) -> Columns:
+        if "keys" not in self._columns or "vectors" not in rows:
+            return rows
+        vectors = rows["vectors"]
+        return {**rows, "keys": unit(vectors) if self._by_direction else _aged(vectors, self.age - rows["born"])}
 
     def remove(self, slots: np.ndarray) -> None:
         """Take rows out; the last ones move into their places."""
@@ -156,6 +174,11 @@ class Directory:
         self.move(ids, np.full(len(ids), -1))
         oldest = self.oldest(1)
         self._begin = self._end if len(oldest) == 0 else self._begin + int(self._at(oldest)[0])
+
+
+def _aged(vectors: np.ndarray, by: np.ndarray) -> np.ndarray:
+    """Vectors [n, d] after decays whose log2 are [n]."""
+    return (vectors * np.exp2(by)[:, None]).astype(np.float32) if by.any() else vectors.copy()
 
 
 def _with_room(column: np.ndarray, used: int, needed: int, at_first: int) -> np.ndarray:
