@@ -112,3 +112,17 @@ def test_effective_rank_counts_directions_of_equal_strength() -> None:
     spectrum = diagnostics.state_spectrum(states)
     assert spectrum.rank == 3
     assert spectrum.effective_rank == pytest.approx(3, abs=0.01)
+
+
+def test_lanes_are_within_the_tolerance_at_every_step_where_differences_grow_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Strong inputs make the units forget; at each seam begin weak ones, where differences grow a thousandfold."""
+    monkeypatch.setattr("frugal.reservoir.parallel.measured_washout", lambda *_: 60)
+    reservoir = Reservoir(1, 64, topology="dense", spectral_radius=2.0, input_scale=2.0, dtype=D)
+    inputs = torch.where(torch.arange(6000) % 200 >= 80, 3.0, 0.02)[:, None] * noise(6000, 1, dtype=D)
+    result = run_parallel(reservoir, inputs, 1e-5, lanes=5)
+    states = reservoir.run(inputs[None])[0][0]
+    apart = (result.states - states).norm(dim=1) / states.norm(dim=1)
+    assert result.lanes == 5
+    assert float(apart.max()) <= 1e-5

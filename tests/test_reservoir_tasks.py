@@ -83,3 +83,16 @@ def test_without_a_bias_no_even_function_of_the_inputs_is_held() -> None:
 def test_a_reservoir_with_another_number_of_inputs_is_refused() -> None:
     with pytest.raises(InputError, match="this task needs input_size=3"):
         tasks.score_lorenz(Reservoir(1, 20, dtype=D), ridge=1e-9)
+
+
+def test_a_narma_series_that_diverges_is_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    draws = [tasks.narma10(300, seed) for seed in range(6)]
+    seed = max(range(6), key=lambda one: float(draws[one][1].max()))
+    usual, largest = draws[seed], float(draws[seed][1].max())
+    monkeypatch.setattr(tasks, "DIVERGED", 0.99 * largest)
+    again = tasks.narma10(300, seed)
+    assert not torch.equal(again[0], usual[0])
+    assert float(again[1].max()) < largest
+    monkeypatch.setattr(tasks, "DIVERGED", 0.2)
+    with pytest.raises(InputError, match="steps=300: each of 20 draws diverges"):
+        tasks.narma10(300)

@@ -1,11 +1,13 @@
 """Many small models, one per source, mixed: sources come and go, and no other model has to be trained again."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
+from frugal.combine.pair import same_tokens
 from frugal.corpora import Document, encode_documents
 from frugal.errors import InputError
 from frugal.language_model import LanguageModel
@@ -57,14 +59,11 @@ class Ensemble(LanguageModel):
         if not 0 <= memory <= 1:
             raise InputError(f"memory={memory}: must be from 0, fixed weights, to 1, nothing is forgotten")
         weights = dict.fromkeys(experts, 1.0) if prior is None else dict(prior)
-        if weights.keys() != experts.keys() or min(weights.values()) <= 0:
+        if weights.keys() != experts.keys() or not all(0 < weight < math.inf for weight in weights.values()):
             raise InputError(f"prior={weights}: needs a positive weight for each of {', '.join(experts)}")
         first, *others = experts.values()
-        probe = "".join(map(chr, range(32, 127)))
-        for other in others:
-            same = torch.equal(first.tokenizer.encode(probe), other.tokenizer.encode(probe))
-            if not same or first.vocabulary_size != other.vocabulary_size:
-                raise InputError("experts: do not have the same tokens; give all of them one tokeniser")
+        if any(not same_tokens(first, other) for other in others):
+            raise InputError("experts: do not have the same tokens on one device; give all of them one tokeniser")
         total = sum(weights.values())
         self.experts = dict(experts)
         self.prior = {name: weights[name] / total for name in experts}
@@ -73,7 +72,13 @@ class Ensemble(LanguageModel):
         self.context_length = min((e.context_length for e in experts.values() if e.context_length), default=None)
 
     def with_expert(self, name: str, expert: LanguageModel) -> Self:
-        """A mixture with one more expert, whose weight is that of an average one."""
+        """A mixture with one more expert, whose weight is that of an average one.
+
+        Raises:
+            InputError: there is one of that name, or it has other tokens.
+        """
+        if name in self.experts:
+            raise InputError(f"expert={name!r}: is there already; take another name, or `without_expert` first")
         return type(self)(
             {**self.experts, name: expert}, {**self.prior, name: 1 / len(self.experts)}, memory=self.memory
         )
@@ -89,8 +94,18 @@ class Ensemble(LanguageModel):
         """A mixture whose prior, with fixed weights, predicts these documents best; found by expectation-maximisation.
 
         No expert is trained; give documents that none of them was trained on.
+
+        Raises:
+            InputError: a text instead of documents, or documents without a token.
         """
-        said = torch.cat([self._said(tokens[None])[0] for tokens in encode_documents(self.tokenizer, documents)])
+        if isinstance(documents, str):
+            raise InputError("documents is a text: give a list of documents, such as [text]")
+        encoded = encode_documents(self.tokenizer, documents)
+        said = torch.cat(
+            [torch.empty(0, len(self.experts)), *(self._said(t[None])[0].cpu() for t in encoded if len(t) > 1)]
+        )
+        if not len(said):
+            raise InputError("documents: hold no token to learn a prior from; give texts that are not empty")
         weights = torch.full((len(self.experts),), 1 / len(self.experts), dtype=torch.float64)
         for _ in range(EM_ROUNDS):
             weights = (weights.log() + said.double()).softmax(-1).mean(0).clamp(min=1e-6)

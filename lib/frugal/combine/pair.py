@@ -4,10 +4,13 @@ Where both are readouts on one frozen trunk (two echo language models with one f
 runs once for both, so that sampling with the two costs one state update per token.
 """
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from torch import Tensor
 
+from frugal.corpora import Tokenizer
 from frugal.errors import InputError
 from frugal.language_model import HiddenStateModel, LanguageModel
 
@@ -22,9 +25,8 @@ class Pair:
     def __init__(self, generator: LanguageModel, mediator: LanguageModel) -> None:
         if generator is mediator:
             raise InputError("generator and mediator are one model: give two, the mediator best larger")
-        sizes = generator.vocabulary_size, mediator.vocabulary_size
-        starts = generator.tokenizer.start_id, mediator.tokenizer.start_id
-        if sizes[0] != sizes[1] or starts[0] != starts[1] or generator.device != mediator.device:
+        if not same_tokens(generator, mediator):
+            sizes = generator.vocabulary_size, mediator.vocabulary_size
             raise InputError(
                 f"generator and mediator differ in vocabulary ({sizes[0]} and {sizes[1]} tokens), start token or "
                 "device: build both with one tokeniser on one device"
@@ -73,6 +75,21 @@ class Pair:
             self.log_probabilities(self.mediator, tokens, hidden),
             state,
         )
+
+
+def same_tokens(first: LanguageModel, second: LanguageModel) -> bool:
+    """Whether two models on one device mean the same text by every token."""
+    one, other = first.tokenizer, second.tokenizer
+    if first.vocabulary_size != second.vocabulary_size or one.start_id != other.start_id:
+        return False
+    return first.device == second.device and (one is other or tokenizer_files(one) == tokenizer_files(other))
+
+
+def tokenizer_files(tokenizer: Tokenizer) -> dict[str, bytes]:
+    """What a tokeniser writes into a folder: all that it is."""
+    with TemporaryDirectory() as folder:
+        tokenizer.save(Path(folder))
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.is_file()}
 
 
 def share_hidden_states(first: LanguageModel, second: LanguageModel) -> bool:

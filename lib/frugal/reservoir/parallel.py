@@ -3,10 +3,12 @@
 A reservoir that forgets its initial state may start anywhere a little early. The stream is cut into lanes; each lane
 but the first starts from zeros, `washout` steps before its part begins, and all lanes advance together, as a batch.
 How long the washout must be is measured on the stream itself; whether it was long enough is seen at every seam,
-where the end of one lane and the washed-out start of the next are the same moment and must agree. The first lane
-is the sequential run, so agreement at all seams carries over from lane to lane.
+where the end of one lane and the washed-out start of the next are the same moment and must agree. Beyond a seam a
+small difference may grow for a while before it is forgotten. So every lane is run on from the end of the one before
+until both runs are the same to rounding: the first lane is the sequential run, and with it all others are.
 """
 
+import math
 import warnings
 from dataclasses import dataclass
 
@@ -22,6 +24,8 @@ STRIDE = 32
 PLACES = 4
 # A quarter more than was enough there divides what is left by a further tolerance ** -0.25.
 MARGIN = 1.25
+# Two runs of this relative distance, in units of the precision, are the same.
+SAME = 16
 # A lane should be this many times its washout, lest the lanes do mostly what is thrown away.
 LANE_TO_WASHOUT = 3
 # Who still remembers its start after this many steps is not worth waiting for.
@@ -37,7 +41,8 @@ class ParallelStates:
         state: the state [1, S] to go on from.
         lanes: how many lanes ran side by side; 1 is the plain sequential run.
         washout: steps each lane ran before its part; 0 for one lane.
-        seam_error: largest relative distance between a lane's end and the next lane's start.
+        seam_error: largest relative distance between a lane's end and the next lane's start, before the steps beyond
+            are made the same; infinite where they do not become so.
         reason: why it was run as one lane, else empty.
     """
 
@@ -99,7 +104,7 @@ def run_parallel(
         return sequential(reservoir, inputs, state, f"the stream is short beside a washout of {washout} steps")
     result = in_lanes(reservoir, inputs, state, lanes, washout)
     if not result.seam_error <= tolerance:
-        reason = f"lanes disagree by {result.seam_error:.1e} where they meet"
+        reason = f"lanes disagree by {result.seam_error:.1e} where they meet or beyond"
         warnings.warn(f"run sequentially: {reason}, more than the tolerance {tolerance:g}", stacklevel=2)
         return sequential(reservoir, inputs, state, reason)
     return result
@@ -121,7 +126,24 @@ def in_lanes(reservoir: StateCollector, inputs: Tensor, state: Tensor, lanes: in
     with torch.no_grad():
         ends = reservoir.collect(parts, torch.cat((state, washed)), states[begin:].unflatten(0, (lanes, length)))
     seam_error = float(relative_distance(washed, ends[:-1]).max())
+    if not joined(reservoir, parts[1:], ends[:-1], states[begin:].unflatten(0, (lanes, length))[1:]):
+        seam_error = math.inf
     return ParallelStates(states, ends[-1:], lanes, washout, seam_error, reason="")
+
+
+def joined(reservoir: StateCollector, parts: Tensor, starts: Tensor, states: Tensor) -> bool:
+    """Run on from `starts` until the states are those written, to rounding, and overwrite them till then.
+
+    Says whether they became the same before the lanes' last steps, which the next lanes start from.
+    """
+    same = SAME * torch.finfo(states.dtype).eps
+    for part, written in zip(parts.split(STRIDE, 1), states.split(STRIDE, 1), strict=True):
+        rows, starts = reservoir.run(part, starts)
+        apart = relative_distance(written[:, -1], rows[:, -1]).max()
+        written.copy_(rows)
+        if apart <= same:
+            return True
+    return False
 
 
 def sequential(reservoir: StateCollector, inputs: Tensor, state: Tensor, reason: str) -> ParallelStates:

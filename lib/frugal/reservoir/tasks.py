@@ -20,6 +20,8 @@ from frugal.ridge import LinearMap
 
 Collector = TypeVar("Collector", bound=StateCollector)
 
+DRAWS = 20  # of inputs for a recursion that may diverge
+DIVERGED = 10.0  # values of the recursion stay below 2 otherwise
 LYAPUNOV_LORENZ = 0.9056  # largest exponent of the Lorenz system at the classical parameters, per unit of time
 
 
@@ -55,18 +57,28 @@ def narma10(steps: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Inputs u[t] and targets y[t+1] of the tenth-order moving average task, both [steps], after 200 dropped.
 
     y[t+1] = 0.3 y[t] + 0.05 y[t] (y[t] + .. + y[t-9]) + 1.5 u[t-9] u[t] + 0.1 with u uniform in [0, 0.5].
+    For some inputs the recursion diverges: those are drawn again, from the same generator, as is usual.
     Atiya and Parlos, IEEE Transactions on Neural Networks 11, 2000.
+
+    Raises:
+        InputError: every one of many draws diverges: the series is too long.
 
     >>> inputs, targets = narma10(100)
     >>> inputs.shape, targets.shape
     (torch.Size([100]), torch.Size([100]))
     """
     dropped = 200
-    u = np.random.default_rng(seed).uniform(0, 0.5, steps + dropped)
-    y = np.zeros(steps + dropped + 1)
-    for t in range(9, len(u)):
-        y[t + 1] = 0.3 * y[t] + 0.05 * y[t] * y[t - 9 : t + 1].sum() + 1.5 * u[t - 9] * u[t] + 0.1
-    return torch.from_numpy(u[dropped:]), torch.from_numpy(y[dropped + 1 :])
+    rng = np.random.default_rng(seed)
+    for _ in range(DRAWS):
+        u = rng.uniform(0, 0.5, steps + dropped)
+        y = np.zeros(steps + dropped + 1)
+        for t in range(9, len(u)):
+            y[t + 1] = 0.3 * y[t] + 0.05 * y[t] * y[t - 9 : t + 1].sum() + 1.5 * u[t - 9] * u[t] + 0.1
+            if y[t + 1] > DIVERGED:
+                break
+        else:
+            return torch.from_numpy(u[dropped:]), torch.from_numpy(y[dropped + 1 :])
+    raise InputError(f"steps={steps}: each of {DRAWS} draws diverges; take a shorter series or another seed")
 
 
 def lorenz(steps: int, seed: int = 0, dt: float = 0.02) -> Tensor:
