@@ -7,6 +7,7 @@ belongs to `foundation` and `reservoir`.
 from frugal.readout.base import Readout
 from frugal.readout.echo import EchoLanguageModel
 from frugal.readout.encoder import EchoEncoder, EchoState
+from frugal.readout.online import OnlineReadout
 from frugal.readout.ridge import RidgeReadout
 from frugal.readout.rows import EchoRows, KeptRows, Rows
 from frugal.readout.softmax import SoftmaxReadout
@@ -18,6 +19,7 @@ __all__ = [
     "EchoRows",
     "EchoState",
     "KeptRows",
+    "OnlineReadout",
     "Readout",
     "ReadoutPlan",
     "RidgeReadout",

@@ -7,8 +7,9 @@ Source: Golub and Van Loan, Matrix Computations, sections 5.5 and 6.1.
 """
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,16 +37,24 @@ class LinearMap:
     target_mean: Tensor
 
     @classmethod
-    def fit(cls, inputs: Tensor, targets: Tensor, ridge: float) -> Self:
+    def fit(
+        cls,
+        inputs: Tensor | np.ndarray,
+        targets: Tensor | np.ndarray,
+        ridge: float,
+        sample_weight: Tensor | np.ndarray | None = None,
+    ) -> Self:
         """Least squares of `targets` [n, K] on `inputs` [n, D], both centred.
 
         Args:
             ridge: added to the squared singular values of the centred inputs, not scaled by the number of rows. With
                 0, directions in which the inputs vary by rounding alone are left out: the shortest solution.
+            sample_weight: [n]; a row of weight 2 counts as two, one of weight 0 not at all. Equal by default.
 
         Raises:
-            InputError: no rows, shapes that do not fit, NaN or infinity, or a negative penalty.
+            InputError: no rows, shapes that do not fit, NaN or infinity, or a negative penalty or weight.
         """
+        inputs, targets = torch.as_tensor(inputs), torch.as_tensor(targets)
         if inputs.ndim != 2 or targets.ndim != 2 or len(inputs) != len(targets) or len(inputs) == 0:
             raise InputError(
                 f"inputs {tuple(inputs.shape)} and targets {tuple(targets.shape)}: must be [n, D] and [n, K], n > 0"
@@ -56,13 +65,25 @@ class LinearMap:
         for name, values in (("inputs", inputs), ("targets", targets)):
             if not torch.isfinite(values).all():
                 raise InputError(f"{name}: hold NaN or infinity; leave these rows out, or check the reservoir's radius")
-        input_mean, target_mean = inputs.mean(0), targets.mean(0)
-        left, values, right = torch.linalg.svd(inputs - input_mean, full_matrices=False)
+        weights = torch.ones(len(inputs)) if sample_weight is None else torch.as_tensor(sample_weight)
+        weights = weights.detach().to(inputs)
+        if weights.shape != (len(inputs),) or not (weights >= 0).all() or not 0 < weights.sum() < torch.inf:
+            raise InputError(f"sample_weight: must be [{len(inputs)}] numbers, none negative and some positive")
+        share, root = (weights / weights.sum()).unsqueeze(1), weights.sqrt().unsqueeze(1)
+        input_mean, target_mean = (share * inputs).sum(0), (share * targets).sum(0)
+        left, values, right = torch.linalg.svd(root * (inputs - input_mean), full_matrices=False)
         negligible = torch.finfo(torch.float64).eps * max(inputs.shape) * values[:1]
         damped = torch.where(values > negligible, values / (values.square() + ridge), 0.0)
-        weights = right.T @ (damped.unsqueeze(1) * (left.T @ (targets - target_mean)))
-        return cls(weights, input_mean, target_mean)
+        solution = right.T @ (damped.unsqueeze(1) * (left.T @ (root * (targets - target_mean))))
+        return cls(solution, input_mean, target_mean)
 
-    def __call__(self, inputs: Tensor) -> Tensor:
-        """Predictions [.., K] for inputs [.., D]."""
-        return (inputs.double() - self.input_mean) @ self.weights + self.target_mean
+    @overload
+    def __call__(self, inputs: Tensor) -> Tensor: ...
+
+    @overload
+    def __call__(self, inputs: np.ndarray) -> np.ndarray: ...
+
+    def __call__(self, inputs: Tensor | np.ndarray) -> Tensor | np.ndarray:
+        """Predictions [.., K] for inputs [.., D]; an array for an array."""
+        predictions = (torch.as_tensor(inputs).double() - self.input_mean) @ self.weights + self.target_mean
+        return predictions if isinstance(inputs, Tensor) else predictions.numpy()

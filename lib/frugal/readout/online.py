@@ -1,0 +1,117 @@
+"""The online readout: the ridge readout's linear map, learnt row by row by recursive least squares."""
+
+import math
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from frugal.errors import InputError
+from frugal.readout.ridge import RidgeReadout
+
+
+class OnlineReadout(RidgeReadout):
+    """A ridge readout that learns from each row as it comes: recursive least squares.
+
+    With P the inverse of the penalised, discounted sum of x x' (x with a 1 for the bias), a row x with target y gives
+
+        k = P x / (forgetting + x' P x),    W <- W + (y - W x) k',    P <- (P - k x' P) / forgetting
+
+    Without forgetting W is the ridge solution with the penalty `alpha` on all weights and the bias, after every row.
+    FORCE learning is the same in a closed loop: predict, learn from the row, feed the prediction back.
+
+    Haykin, "Adaptive filter theory", chapter 10; Sussillo and Abbott, "Generating coherent patterns of activity from
+    chaotic neural networks", Neuron 63, 2009.
+
+    Args:
+        input_size: width D of the inputs.
+        output_size: number K of values to predict, or the vocabulary's size.
+        alpha: the penalty, in units of the inputs' squares, as reservoirpy's RLS has it.
+        forgetting: weight of a row after one more, in (0, 1]; 1 forgets nothing.
+
+    Attributes:
+        inverse: P, [D + 1, D + 1]; the rest as in `RidgeReadout`.
+
+    Raises:
+        InputError: a value outside its range.
+
+    Example:
+        >>> readout = OnlineReadout(2, 1, alpha=1e-9)
+        >>> inputs = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+        >>> readout = readout.partial_fit(inputs, torch.tensor([[5.0], [2.0], [4.0]]))
+        >>> round(float(readout.predict(torch.zeros(1, 2))), 3)
+        3.0
+    """
+
+    inverse: Tensor
+    counts: Tensor
+
+    def __init__(
+        self, input_size: int, output_size: int, *, alpha: float = 1e-6, forgetting: float = 1.0, dtype: str = "float64"
+    ) -> None:
+        super().__init__(input_size, output_size, dtype=dtype)
+        if not 0 < alpha < math.inf:
+            raise InputError(f"alpha={alpha}: must be positive; typical values lie in 1e-9 to 1")
+        if not 0 < forgetting <= 1:
+            raise InputError(f"forgetting={forgetting}: must lie in (0, 1]; 1 forgets nothing, 0.999 a thousand rows")
+        self.forgetting = forgetting
+        self.bias.zero_()
+        self.alpha.fill_(alpha)
+        self.register_buffer("counts", torch.zeros_like(self.bias))
+        self.register_buffer("inverse", torch.eye(input_size + 1).to(self.weight) / alpha)
+
+    @torch.no_grad()
+    def partial_fit(
+        self,
+        inputs: Tensor | np.ndarray,
+        targets: Tensor | np.ndarray,
+        sample_weight: Tensor | np.ndarray | None = None,
+    ) -> Self:
+        """Learn from rows: inputs [n, D], and values [n, K] or tokens (integers [n]), in their order.
+
+        Args:
+            sample_weight: [n]; a row of weight 2 counts as two, one of weight 0 not at all. Equal by default.
+
+        Raises:
+            InputError: shapes that do not fit, NaN or infinity, or a negative weight. Nothing is learnt then.
+        """
+        x, y = torch.as_tensor(inputs).to(self.weight), torch.as_tensor(targets).to(self.weight.device)
+        tokens = not y.is_floating_point()
+        if tokens and y.ndim == 1 and len(y) and not 0 <= int(y.min()) <= int(y.max()) < self.output_size:
+            raise InputError(f"targets: tokens must lie in 0 to {self.output_size - 1}")
+        y = (one_hot(y.long(), self.output_size) if tokens and y.ndim == 1 else y).to(self.weight)
+        if x.ndim != 2 or x.shape[1] != self.input_size or y.shape != (len(x), self.output_size):
+            raise InputError(
+                f"inputs {list(x.shape)} and targets {list(y.shape)}: must be [n, {self.input_size}] and "
+                f"[n, {self.output_size}]"
+            )
+        ones = torch.ones(len(x)).to(x)
+        weights = ones if sample_weight is None else torch.as_tensor(sample_weight).to(x)
+        if weights.shape != (len(x),) or not (weights >= 0).all():
+            raise InputError(f"sample_weight of shape {list(weights.shape)}: must be [{len(x)}], none negative")
+        for name, values in (("inputs", x), ("targets", y), ("sample_weight", weights)):
+            if not torch.isfinite(values).all():
+                raise InputError(f"{name}: hold NaN or infinity; leave these rows out")
+        both = torch.cat([self.weight, self.bias.unsqueeze(1)], 1)
+        for row, target, weight in zip(torch.cat([x, ones.unsqueeze(1)], 1), y, weights, strict=True):
+            spread = self.inverse @ row
+            gain = weight * spread / (self.forgetting + weight * (row @ spread))
+            both += torch.outer(target - both @ row, gain)
+            inverse = (self.inverse - torch.outer(gain, spread)) / self.forgetting
+            self.inverse.copy_((inverse + inverse.T) / 2)  # rounding must not make it lopsided
+        self.weight.copy_(both[:, :-1])
+        self.bias.copy_(both[:, -1])
+        if tokens:
+            self.counts += (weights.unsqueeze(1) * y).sum(0)
+            self.frequency.copy_((self.counts + 0.5) / (self.counts + 0.5).sum())
+        return self
+
+    def predict(self, inputs: Tensor | np.ndarray) -> Any:
+        """The values [.., K] for inputs [.., D]; an array for an array."""
+        values = self.values(torch.as_tensor(inputs))
+        return values if isinstance(inputs, Tensor) else values.numpy()
+
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings(), "alpha": float(self.alpha), "forgetting": self.forgetting}

@@ -1,0 +1,108 @@
+"""The online readout: it is the ridge solution after every row, and forgets as it is told."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from frugal.errors import InputError
+from frugal.readout import OnlineReadout
+from frugal.reservoir import Reservoir
+from frugal.ridge import LinearMap
+
+
+def rows(n: int, inputs: int, outputs: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    random = torch.Generator().manual_seed(seed)
+    return tuple(torch.randn(n, size, generator=random, dtype=torch.float64) for size in (inputs, outputs))  # type: ignore[return-value]
+
+
+def solved(x: Tensor, y: Tensor, weights: Tensor, penalty: float) -> Tensor:
+    """Weights and bias by the normal equations, [D + 1, K]."""
+    x = torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], 1)
+    gram = x.T @ (weights[:, None] * x) + penalty * torch.eye(x.shape[1], dtype=x.dtype)
+    return torch.linalg.solve(gram, x.T @ (weights[:, None] * y))
+
+
+@settings(max_examples=10)
+@given(
+    st.integers(1, 25), st.integers(1, 5), st.floats(1e-3, 10), st.sampled_from([1.0, 0.99, 0.8]), st.integers(1, 24)
+)
+def test_it_is_the_discounted_ridge_solution_in_any_pieces(
+    n: int, inputs: int, alpha: float, forgetting: float, cut: int
+) -> None:
+    x, y = rows(n, inputs, 2)
+    weights = torch.arange(n, dtype=torch.float64) % 3
+    readout = OnlineReadout(inputs, 2, alpha=alpha, forgetting=forgetting)
+    for part in (slice(None, cut), slice(cut, None)):
+        readout.partial_fit(x[part].numpy(), y[part], sample_weight=weights[part])
+    discount = forgetting ** torch.arange(n - 1, -1, -1, dtype=torch.float64)
+    expected = solved(x, y, discount * weights, alpha * forgetting**n)
+    found = torch.cat([readout.weight, readout.bias[:, None]], 1).T
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
+
+
+def test_tokens_are_targets_too_and_it_comes_back_from_its_settings() -> None:
+    readout = OnlineReadout(3, 3).partial_fit(torch.eye(3).repeat(20, 1), torch.tensor([2, 0, 1] * 20))
+    assert readout(torch.eye(3)).argmax(-1).tolist() == [2, 0, 1]
+    again = OnlineReadout(**readout.settings())
+    again.load_state_dict(readout.state_dict())
+    more = (torch.eye(3), torch.tensor([0, 0, 0]))
+    assert torch.equal(again.partial_fit(*more).weight, readout.partial_fit(*more).weight)
+
+
+def test_force_learning_makes_a_reservoir_generate_a_wave() -> None:
+    """The prediction is fed back while it is learnt, and goes on alone afterwards."""
+    reservoir = Reservoir(1, 100, topology="dense", spectral_radius=1.2, leak=0.5, seed=1, dtype=torch.float64)
+    readout, wave = OnlineReadout(100, 1, alpha=1.0), torch.sin(torch.arange(500) / 5).double()
+    output, state, errors = torch.zeros(1, 1, dtype=torch.float64), None, []
+    for step, target in enumerate(wave):
+        states, state = reservoir.step(output, state)
+        output = readout.predict(states)
+        errors.append(float((output - target).abs()))
+        if step < 400:
+            readout.partial_fit(states, target.view(1, 1))
+    assert max(errors[400:]) < 0.1
+
+
+def test_reservoirpy_learns_the_same_weights() -> None:
+    nodes = pytest.importorskip("reservoirpy.nodes", reason="reservoirpy is not installed: nothing to compare with")
+    x, y = rows(60, 4, 2)
+    theirs, ones = nodes.RLS(alpha=1e-2, fit_bias=False), np.ones((60, 1))  # its bias is no part of the least squares
+    with_ones = np.concatenate([x.numpy(), ones], axis=1)
+    theirs.partial_fit(with_ones, y.numpy())
+    ours = OnlineReadout(4, 2, alpha=1e-2).partial_fit(x, y)
+    np.testing.assert_allclose(ours.predict(x.numpy()), theirs.run(with_ones), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: OnlineReadout(2, 1, alpha=0), "alpha=0"),
+        (lambda: OnlineReadout(2, 1, forgetting=1.1), "forgetting=1.1"),
+        (lambda: OnlineReadout(2, 1).partial_fit(torch.ones(3, 3), torch.ones(3, 1)), r"must be \[n, 2\]"),
+        (lambda: OnlineReadout(2, 1).partial_fit(torch.ones(3, 2), torch.full((3, 1), math.nan)), "targets: hold NaN"),
+        (lambda: OnlineReadout(2, 2).partial_fit(torch.ones(1, 2), torch.tensor([2])), "tokens must lie in 0 to 1"),
+        (
+            lambda: OnlineReadout(2, 1).partial_fit(torch.ones(1, 2), torch.ones(1, 1), torch.tensor([-1.0])),
+            "none negative",
+        ),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_one_sentence(make, says: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(InputError, match=says):
+        make()
+
+
+def test_weighted_rows_count_as_often_as_they_say() -> None:
+    x, y = rows(12, 3, 2)
+    weights = torch.arange(12) % 3
+    for ridge in (0.0, 0.1):
+        weighted = LinearMap.fit(x.numpy(), y.numpy(), ridge, sample_weight=weights.numpy())
+        repeated = LinearMap.fit(x.repeat_interleave(weights, 0), y.repeat_interleave(weights, 0), ridge)
+        np.testing.assert_allclose(weighted(x.numpy()), repeated(x).numpy(), rtol=1e-9, atol=1e-12)
+    with pytest.raises(InputError, match="none negative and some positive"):
+        LinearMap.fit(x, y, 0.0, sample_weight=torch.zeros(12))
