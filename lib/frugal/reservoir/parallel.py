@@ -21,9 +21,7 @@ from frugal.reservoir.collector import StateCollector, empty
 # Steps between two looks at how much is left of a difference.
 STRIDE = 32
 # Places in the stream where the forgetting is watched; the seams check all the others.
-PLACES = 4
-# A quarter more than was enough there divides what is left by a further tolerance ** -0.25.
-MARGIN = 1.25
+PLACES = 2
 # Two runs of this relative distance, in units of the precision, are the same.
 SAME = 16
 # A lane should be this many times its washout, lest the lanes do mostly what is thrown away.
@@ -152,7 +150,7 @@ def sequential(reservoir: StateCollector, inputs: Tensor, state: Tensor, reason:
 
 
 def measured_washout(reservoir: StateCollector, inputs: Tensor, tolerance: float) -> int | None:
-    """Steps after which zeros and a state from elsewhere in the stream are within `tolerance`, and a margin.
+    """Steps after which zeros and a state from elsewhere in the stream are within `tolerance`.
 
     None where that takes longer than would leave room for two lanes.
     """
@@ -165,7 +163,7 @@ def measured_washout(reservoir: StateCollector, inputs: Tensor, tolerance: float
     for done, (_, state) in enumerate(pieces, start=1):
         from_zeros, from_elsewhere = state.chunk(2)
         if relative_distance(from_zeros, from_elsewhere).max() <= tolerance:
-            return min(round(MARGIN * done * STRIDE), most)
+            return min(done * STRIDE, most)
     return None
 
 
