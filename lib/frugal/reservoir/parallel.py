@@ -22,6 +22,8 @@ from frugal.reservoir.collector import StateCollector, empty
 STRIDE = 32
 # Places in the stream where the forgetting is watched; the seams check all the others.
 PLACES = 2
+# A quarter more than was enough there divides what is left by a further tolerance ** -0.25.
+MARGIN = 1.25
 # Two runs of this relative distance, in units of the precision, are the same.
 SAME = 16
 # A lane should be this many times its washout, lest the lanes do mostly what is thrown away.
@@ -150,7 +152,7 @@ def sequential(reservoir: StateCollector, inputs: Tensor, state: Tensor, reason:
 
 
 def measured_washout(reservoir: StateCollector, inputs: Tensor, tolerance: float) -> int | None:
-    """Steps after which zeros and a state from elsewhere in the stream are within `tolerance`.
+    """Steps after which zeros and a state from elsewhere in the stream are within `tolerance`, and a margin.
 
     None where that takes longer than would leave room for two lanes.
     """
@@ -163,7 +165,7 @@ def measured_washout(reservoir: StateCollector, inputs: Tensor, tolerance: float
     for done, (_, state) in enumerate(pieces, start=1):
         from_zeros, from_elsewhere = state.chunk(2)
         if relative_distance(from_zeros, from_elsewhere).max() <= tolerance:
-            return min(done * STRIDE, most)
+            return min(round(MARGIN * done * STRIDE), most)
     return None
 
 
