@@ -176,6 +176,7 @@ def products(shape: tuple[int, ...], last: int) -> Iterator[Product]:
 
 
 def batched(items: Iterator[Product], length: int) -> Iterator[tuple[Product, ...]]:
+    """Pieces of at most `length` items, in their order."""
     while batch := tuple(itertools.islice(items, length)):
         yield batch
 

@@ -32,6 +32,7 @@ compiled = numba.njit(cache=True, fastmath=FASTMATH, nogil=True, error_model="nu
 
 @compiled
 def fast_tanh(x: np.float32) -> np.float32:
+    """tanh in single precision, by the rational function above."""
     x = LIMIT if x > LIMIT else x
     x = -LIMIT if x < -LIMIT else x
     z = x * x
@@ -42,6 +43,7 @@ def fast_tanh(x: np.float32) -> np.float32:
 
 @compiled
 def activate(row: Array, activation: int) -> None:
+    """Apply an activation to a row, in place."""
     if activation == FAST_TANH:
         for i in range(len(row)):
             row[i] = fast_tanh(row[i])
@@ -65,6 +67,7 @@ def settle(row: Array, state: Array, leak: Array, activation: int) -> None:
 
 @compiled
 def dense(states: Array, state: Array, leak: Array, activation: int, weights: Array) -> None:
+    """Every unit listens to every unit, with `weights` [N, N]."""
     size = len(state)
     for t in range(len(states)):
         row = states[t]

@@ -147,6 +147,7 @@ def joined(reservoir: StateCollector, parts: Tensor, starts: Tensor, states: Ten
 
 
 def sequential(reservoir: StateCollector, inputs: Tensor, state: Tensor, reason: str) -> ParallelStates:
+    """Run `inputs` [T, d] after `state` [1, S] as one lane."""
     states, state = reservoir.run(inputs.unsqueeze(0), state)
     return ParallelStates(states[0], state, lanes=1, washout=0, seam_error=0.0, reason=reason)
 
@@ -170,6 +171,7 @@ def measured_washout(reservoir: StateCollector, inputs: Tensor, tolerance: float
 
 
 def longest_washout(inputs: Tensor) -> int:
+    """Steps of a washout that leaves room for two lanes."""
     return min(len(inputs) // (2 * LANE_TO_WASHOUT), LONGEST_WASHOUT)
 
 

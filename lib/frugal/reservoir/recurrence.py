@@ -65,6 +65,7 @@ class Recurrence(nn.Module, ABC):
         return state
 
     def same_weights(self, other: "Recurrence") -> bool:
+        """Whether another recurrence has the same form and weights."""
         ours, theirs = self.state_dict(), other.state_dict()
         return ours.keys() == theirs.keys() and all(
             torch.equal(ours[name], theirs[name].to(ours[name])) for name in ours
@@ -233,10 +234,12 @@ def walsh_hadamard(rows: Tensor) -> Tensor:
 
 
 def compilable(states: Tensor) -> bool:
+    """Whether the compiled loops take these states."""
     return states.device.type == "cpu" and states.dtype in (torch.float32, torch.float64)
 
 
 def activation_code(name: str, dtype: torch.dtype) -> int:
+    """The number of an activation in the compiled loops."""
     codes = kernels()
     tanh = codes.FAST_TANH if dtype == torch.float32 else codes.TANH
     return {"tanh": tanh, "gelu": codes.GELU, "identity": codes.IDENTITY}[name]

@@ -234,6 +234,7 @@ class Reservoir(StateCollector):
 
 
 def leak_of_each_unit(leak: float | Sequence[float] | Tensor, size: int) -> Tensor:
+    """Leaks [N] in float64 from one number or one for each unit; raises InputError outside (0, 1]."""
     leaks = torch.as_tensor(leak, dtype=torch.float64)
     if leaks.ndim > 0 and leaks.shape != (size,):
         raise InputError(f"leak of shape {list(leaks.shape)}: expected one number, or one for each of {size} units")
