@@ -4,7 +4,7 @@
     python benchmarks/memory.py --small    a few seconds, to see that it works
 
 Rates are vectors per CPU second, in calls of 1,024 (searches: 256 queries, 10 neighbours), each measurement in a
-process of its own with one thread. Our memory is attached to a folder: whatever changes it is journalled. "add"
+process of its own with one thread. Our memory is attached to a folder: each change is a transaction of its file. "add"
 includes training and building the index, for all. The vectors lie around n / 100 centres. The peer has no removal; it
 is left out where it is not installed, or give the folder it was installed into with --peer. Results go to
 benchmarks/results/memory.json.

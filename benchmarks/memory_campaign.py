@@ -76,6 +76,12 @@ def write(folder: Path, pipe: int, seed: int) -> None:
         os.write(pipe, b"done\n")
 
 
+def once(*_: Any) -> None:
+    """Interrupt, and take no more while the memory is looked at."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def interrupted(folder: Path, pipe: int, seed: int) -> None:
     """Act for a while; after each interrupt the memory has to be as before the operation or as after it."""
     memory = AssociativeMemory.open(folder)
@@ -86,11 +92,11 @@ def interrupted(folder: Path, pipe: int, seed: int) -> None:
         act(ahead, np.random.default_rng([seed, step]))
         allowed.add(contents(ahead))
         try:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGINT, once)
             act(memory, np.random.default_rng([seed, step]))
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         except KeyboardInterrupt:
             hit = True
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # while it is looked at
         right = contents(memory) in allowed and len(np.unique(memory.ids())) == len(memory)
         if hit or not right:
             os.write(pipe, b"right\n" if right and in_order(memory, folder) else b"wrong\n")

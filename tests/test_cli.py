@@ -13,7 +13,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from frugal.lab.live import cli
+from frugal.memory import NearestNeighbourLM
 from made_notebooks import make_notebook
+from models import Recurrent, characters
 
 
 def frugal(*words: object) -> Result:
@@ -146,3 +148,21 @@ def test_an_interrupted_run_keeps_what_it_has_and_ends_its_kernel(tmp_path: Path
     assert (folder / "report.html").exists()
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_a_memory_is_filled_searched_and_emptied_over_several_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(folder: Path, _: str) -> NearestNeighbourLM:
+        return NearestNeighbourLM.open(folder, Recurrent(characters()))
+
+    monkeypatch.setattr("frugal.lab.live.memory.opened", opened)
+    (tmp_path / "tea.txt").write_text("a cup of tea, and one more cup of tea")
+    folder = ("--folder", tmp_path / "memory")
+    assert "text 0" in frugal("memory", "add", tmp_path / "tea.txt", *folder).output
+    assert "1 texts, 37 of at most" in frugal("memory", "list", *folder).output
+    assert "text 0:" in frugal("memory", "search", "a cup of t", *folder).output
+    assert "nothing is damaged" in frugal("memory", "repair", *folder).output
+    assert "37 entries forgotten, 0 left" in frugal("memory", "forget", 0, *folder).output
+    again = frugal("memory", "forget", 0, *folder)
+    assert (again.exit_code, "there is none of this number" in again.output) == (2, True)

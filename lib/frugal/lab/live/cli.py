@@ -1,4 +1,4 @@
-"""The `frugal` command: run notebooks with checked parameters, singly and in sweeps, show what they gave, chat.
+"""The `frugal` command: run notebooks with checked parameters, singly and in sweeps, show results, chat, remember.
 
 Exit codes: 0 all well, 1 a run failed, 2 the request could not be carried out, 130 interrupted.
 """
@@ -15,6 +15,7 @@ import click
 
 from frugal.errors import FrugalError, InputError
 from frugal.files import CHECKOUT, reports_folder
+from frugal.lab.live.memory import memory
 from frugal.lab.pages.notebooks import read_notebook
 from frugal.lab.run.parameters import PROFILES, read_parameters, read_values_file, tabulate
 from frugal.lab.run.threads import ask_for_threads
@@ -196,6 +197,9 @@ def chat(
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_about: click.echo(f"frugal: {message}", err=True)
         converse(session, save)
+
+
+main.add_command(memory)
 
 
 def rebuild_index(reports: Path) -> None:
