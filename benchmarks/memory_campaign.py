@@ -158,7 +158,7 @@ def interrupt_rounds(folder: Path, rounds: int, chance: random.Random) -> dict[s
     for number in range(rounds):
         said = child(interrupted, folder, number, strike)
         struck += said.count("right") + said.count("wrong")
-        lost += said.count("wrong") + any(word.startswith("failed") for word in said)
+        lost += said.count("wrong") + any(word.startswith("failed") and "Keyboard" not in word for word in said)
         memory = AssociativeMemory.load(folder)
         lost += not in_order(memory, folder)
     return {"rounds": rounds, "interrupts": struck, "lost": lost}
