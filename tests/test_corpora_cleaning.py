@@ -2,6 +2,7 @@
 
 import bz2
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -101,17 +102,32 @@ def test_a_conversation_nobody_answered_is_left_out() -> None:
     [
         "*** START OF THE PROJECT GUTENBERG EBOOK A BOOK ***",
         "***START OF THIS PROJECT GUTENBERG EBOOK A LONG\nBOOK***",
+        "*** START OF THIS PROJECT GUTENBERG ETEXT M*A*S*H ***\n\nThe Project Gutenberg Etext of A Book\nby A\n\n***",
         "*END*THE SMALL PRINT! FOR PUBLIC DOMAIN EBOOKS*Ver.04.29.93*END*",
+        "*SMALL PRINT! Ver.06.28.92* A Book *END*",
     ],
 )
 @pytest.mark.parametrize(
-    "end", ["*** END OF THE PROJECT GUTENBERG EBOOK A BOOK ***", "End of the Project Gutenberg EBook of A Book\n\n***"]
+    "end",
+    [
+        "*** END OF THE PROJECT GUTENBERG EBOOK A BOOK ***",
+        "End of the Project Gutenberg EBook of A Book\n\n***",
+        "End of this Project Gutenberg Etext of A Book",
+        "Ende dieses Projekt Gutenberg Etextes A Book",
+    ],
 )
 def test_gutenbergs_wrapping_is_stripped(start: str, end: str) -> None:
     wrapped = (
         f"Title: A Book\n\n{start}\n\nProduced by Somebody and\nothers\n\n\nThe book.\n\nIts end.\n\n\n{end}\nLicence\n"
     )
     assert strip_gutenberg(wrapped) == "The book.\n\nIts end.\n"
+
+
+def test_a_footer_alone_goes_and_a_quoted_one_within_a_text_stays() -> None:
+    footer = "\nEnd of the Project Gutenberg EBook of A Book, by A. U. Thor\n"
+    assert strip_gutenberg("The book.\n" + footer) == "The book.\n"
+    quoted = "A note on a footer:\n" + footer + "A sentence of mine.\n" * 2000
+    assert strip_gutenberg(quoted) == quoted
 
 
 def test_a_text_without_gutenbergs_markers_stays_as_it_is() -> None:
@@ -166,6 +182,36 @@ def test_another_encoding_is_guessed_with_a_warning() -> None:
     text = "Der Käse schmeckt über alle Maßen gut, und die Bäume blühen schön im Frühling. " * 5
     with pytest.warns(UserWarning, match="is not UTF-8"):
         assert decode(text.encode("cp1252"), "a file") == text
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("Mañana la niña pequeña comerá castañas en la montaña, señor. ", "latin-1"),
+        ("Perché però la città è così lontana? Andrò là più tardi, e non partì. ", "latin-1"),
+        ("Un œuvre à 5 € — « très » bien faite, dit-il à son élève étonné. ", "cp1252"),
+        ("Příliš žluťoučký kůň úpěl ďábelské ódy a šel domů. ", "cp1250"),
+        ("Съешь же ещё этих мягких французских булок да выпей чаю. ", "koi8-r"),
+        ("Широкая электрификация южных губерний даст мощный толчок. ", "cp1251"),
+        ("色は匂へど散りぬるを、我が世誰ぞ常ならむ。", "shift_jis"),
+        ("天地玄黃宇宙洪荒日月盈昃辰宿列張。", "big5"),
+        ("Ein Text ohne Marke. ", "utf-16-le"),
+        ("Noch ein Text, größer. ", "utf-32-be"),
+    ],
+    ids=lambda value: value if len(value) < 10 else value[:6],
+)
+def test_letters_are_right_whatever_the_encoding(text: str, encoding: str) -> None:
+    with pytest.warns(UserWarning, match="is not UTF-8; read as"):
+        assert decode((text * 20).encode(encoding), "a file") == text * 20
+
+
+@pytest.mark.parametrize("damage", [lambda raw: raw[:100] + b"\xff" + raw[100:], lambda raw: raw[:-1]])
+def test_a_damaged_byte_of_utf8_costs_that_byte(damage: Callable[[bytes], bytes]) -> None:
+    text = "Der jüngste hieß Jörg und ging über die Brücke zur Mühle" * 20 + "ü"
+    with pytest.warns(UserWarning, match="UTF-8 with 1 damaged places, the first at byte"):
+        read = decode(damage(text.encode()), "a file")
+    assert read.count("\N{REPLACEMENT CHARACTER}") == 1
+    assert abs(len(read) - len(text)) <= 1
 
 
 def test_a_declared_encoding_is_used() -> None:

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from frugal.corpora import CatalogueEntry, Turn, gutenberg, hub, load_corpus, read_catalogue
+from frugal.corpora import CatalogueEntry, Document, Turn, gutenberg, hub, load_corpus, read_catalogue
 from frugal.corpora.catalogue import read_entry
+from frugal.corpora.records import documents_of_records
 from frugal.errors import InputError, UnavailableError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -113,8 +114,9 @@ def test_a_text_file_is_one_document_cut_in_order(tmp_path: Path) -> None:
 def test_a_folder_gives_a_document_for_each_text_file_below_it(tmp_path: Path) -> None:
     for name in ("a.txt", "b.md", "more/c.txt", "picture.png"):
         (tmp_path / "texts" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "texts" / name).write_text(STORY, encoding="utf-8")
-    corpus = load_corpus(str(tmp_path / "texts"))
+        (tmp_path / "texts" / name).write_text(name + STORY, encoding="utf-8")
+    with pytest.warns(UserWarning, match=r"1 files are left out \(1 .png\)"):
+        corpus = load_corpus(str(tmp_path / "texts"))
     assert {document.title for split in (corpus.train, corpus.valid, corpus.test) for document in split} == set("abc")
 
 
@@ -126,6 +128,72 @@ def test_a_folder_keeps_the_splits_it_comes_with(tmp_path: Path) -> None:
         documents = getattr(corpus, split)
         assert [document.title for document in documents] == ["A", "B"]
         assert all(split in document.text for document in documents)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["train.txt", "VAL.txt"], ["train/1.txt", "test/1.txt"], ["en_Train.txt", "en-dev.txt", "notes.txt"],
+        ["training.txt", "validation.txt", "Test.txt"],
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_splits_are_known_by_their_usual_names_and_two_are_enough(tmp_path: Path, names: list[str]) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"{name}\n" + STORY)
+    corpus = load_corpus(str(tmp_path))
+    assert corpus.train == (Document(Path(names[0]).stem, f"{names[0]}\n" + STORY),)
+    held_out = "".join(document.text for document in (*corpus.valid, *corpus.test))
+    assert [name in held_out for name in names[1:]] == ["notes" not in name for name in names[1:]]
+
+
+def test_a_folder_as_people_have_them_loads(tmp_path: Path) -> None:
+    names = {
+        ".obsidian/app.json": "{}",
+        ".ipynb_checkpoints/a-checkpoint.md": STORY,
+        "README.md": "About.",
+        "b.TXT": "b" + STORY,
+    }
+    names |= {"a.md": STORY, "empty.txt": "", "package.json": '{"name": "x"}', "copy of a.md": STORY}
+    for name, text in names.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    with pytest.warns(UserWarning, match="left out") as caught:
+        corpus = load_corpus(str(tmp_path))
+    said = " ".join(str(warning.message) for warning in caught)
+    assert "3 files are left out" in said
+    assert "1 documents are copies" in said
+    assert {document.title for part in (corpus.train, corpus.valid, corpus.test) for document in part} == {"a", "b"}
+
+
+def test_a_text_that_stands_in_two_splits_stays_in_the_held_out_one(tmp_path: Path) -> None:
+    rows = {"train": ["one", "two"], "valid": ["two", "three"], "test": ["four"]}
+    for split, texts in rows.items():
+        write_json_lines(tmp_path / f"{split}.jsonl", [{"text": text + STORY} for text in texts])
+    with pytest.warns(UserWarning, match="1 documents are copies"):
+        corpus = load_corpus(str(tmp_path))
+    assert [len(part) for part in (corpus.train, corpus.valid, corpus.test)] == [1, 2, 1]
+
+
+def test_a_name_is_expanded_as_in_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "fox.txt").write_text(STORY)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load_corpus("~/fox.txt") == load_corpus("$HOME/fox.txt") == load_corpus(str(tmp_path / "fox.txt"))
+
+
+@pytest.mark.parametrize("name", [STORY, "a\0b", ""])
+def test_what_is_no_name_gets_one_short_sentence(name: str) -> None:
+    with pytest.raises(InputError, match="is no known text and no file") as caught:
+        load_corpus(name)
+    assert len(str(caught.value)) < 300
+
+
+def test_json_lines_are_known_by_what_they_hold(tmp_path: Path) -> None:
+    rows = "".join(json.dumps({"text": f"{n} " + STORY}) + "\n" for n in range(3))
+    (tmp_path / "rows.json").write_text(rows)
+    (tmp_path / "list.jsonl").write_text(json.dumps([{"text": f"{n} " + STORY} for n in range(3)]))
+    assert load_corpus(str(tmp_path / "rows.json")).train == load_corpus(str(tmp_path / "list.jsonl")).train
 
 
 def test_a_folder_without_texts_is_refused(tmp_path: Path) -> None:
@@ -145,7 +213,10 @@ def test_a_folder_without_texts_is_refused(tmp_path: Path) -> None:
         ("a.json", b"[]", "no rows at all"),
         ("a.json", b"[1, 2]", "int values"),
         ("a.json", b'[{"prompt": "p", "response": "r"}, {"text": "t"}]', "differs from the first"),
-        ("a.json", b'[{"question": "q", "answer": "a"}]', "found answer, question"),
+        ("a.json", b'[{"riddle": "q", "answer": "a"}]', "found answer, riddle"),
+        ("a.json", b"[" * 100_000, "nested too deep"),
+        ("a.jsonl", b'{"text": "one"}\n{"text": {"no": 1}}', "row 2 differs"),
+        ("a.json", b'[{"messages": [{"role": "narrator", "content": "Hm"}]}]', "the role 'narrator'"),
         ("a.json", b'[{"text": ""}]', "holds no text"),
     ],
 )
@@ -170,10 +241,48 @@ def test_prompts_and_responses_become_dialogues(tmp_path: Path) -> None:
 
 def test_an_instructions_input_belongs_to_the_prompt(tmp_path: Path) -> None:
     record = {"instruction": "Add the numbers." * 10, "input": "1 2", "output": "3"}
-    (tmp_path / "a.json").write_text(json.dumps([record, record, {**record, "input": ""}]))
+    (tmp_path / "a.json").write_text(json.dumps([record, {**record, "output": 3.0}, {**record, "input": ""}]))
     corpus = load_corpus(str(tmp_path / "a.json"))
     prompts = {document.turns[0].text for split in (corpus.train, corpus.valid, corpus.test) for document in split}
     assert prompts == {"Add the numbers." * 10 + "\n\n1 2", "Add the numbers." * 10}
+
+
+TALK = [("user", "Hi there"), ("assistant", "Good day")]
+
+
+@pytest.mark.parametrize(
+    ("row", "turns"),
+    [
+        ({"messages": [{"role": who, "content": what} for who, what in TALK]}, TALK),
+        ({"conversations": [{"from": "human", "value": "Hi there"}, {"from": "gpt", "value": "Good day"}]}, TALK),
+        ({"dialog": ["Hi there", "Good day"]}, TALK),
+        ({"messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi there"},
+                       {"role": "assistant", "content": [{"type": "text", "text": "Good day"}]}]},
+         [("user", "Be kind.\n\nHi there"), ("assistant", "Good day")]),
+        ({"prompt": "Hi there", "completion": "Good day"}, TALK),
+        ({"question": "Hi there", "answer": "Good day"}, TALK),
+        ({"instruction": "Hi", "context": "there", "response": 7}, [("user", "Hi\n\nthere"), ("assistant", "7")]),
+    ],
+    ids=["messages", "conversations", "alternating", "system", "completion", "answer", "context"],
+)  # fmt: skip
+def test_conversations_are_read_in_the_layouts_that_people_have(row: dict[str, Any], turns: list[Any]) -> None:
+    (document,) = documents_of_records([row], "a file")
+    assert [tuple(turn) for turn in document.turns] == turns
+
+
+@pytest.mark.parametrize("kind", ["pairs", "texts"])
+def test_rows_without_text_are_left_out_and_counted(kind: str) -> None:
+    rows: list[Any] = [
+        {"prompt": f"p {n}", "response": f"r {n}"} if kind == "pairs" else {"text": f"t {n}"} for n in range(9)
+    ]
+    rows[3] = dict.fromkeys(rows[3])
+    with pytest.warns(UserWarning, match=r"a file: 1 rows without text are left out \(row 4\)"):
+        assert len(documents_of_records(rows, "a file")) == 8
+
+
+def test_text_in_rows_is_cleaned_as_text_in_files_is() -> None:
+    (document,) = documents_of_records([{"text": "\ufeffone\r\ntwo \ud83d"}], "a file")
+    assert document.text == "one\ntwo \N{REPLACEMENT CHARACTER}"
 
 
 def message(text: str, role: str, *replies: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -239,7 +348,8 @@ def answering(monkeypatch: pytest.MonkeyPatch, answer: Answer) -> list[urllib.re
 
 def book(request: urllib.request.Request) -> io.BytesIO:
     header = "Title: A Bóok\nCharacter set encoding: ISO-8859-1\n*** START OF THE PROJECT GUTENBERG EBOOK A ***\n"
-    return io.BytesIO((header + STORY + "*** END OF THE PROJECT GUTENBERG EBOOK A ***").encode("latin-1"))
+    story = STORY if request.full_url.endswith("pg84.txt") else "Another one.\n" + STORY
+    return io.BytesIO((header + story + "*** END OF THE PROJECT GUTENBERG EBOOK A ***").encode("latin-1"))
 
 
 def test_books_are_asked_for_once_each_by_a_named_program(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,7 +357,7 @@ def test_books_are_asked_for_once_each_by_a_named_program(monkeypatch: pytest.Mo
     for _ in range(2):
         corpus = load_corpus("gutenberg:84,50133")
     assert corpus.test[0].title == "A Bóok"
-    assert corpus.test[0].text == STORY.strip() + "\n"
+    assert STORY.strip() + "\n" in (corpus.test[0].text, corpus.train[0].text + corpus.valid[0].text)
     assert [request.full_url.rpartition("/")[2] for request in requests] == ["pg84.txt", "pg50133.txt"]
     assert all("frugal" in (request.get_header("User-agent") or "") for request in requests)
 
@@ -338,9 +448,9 @@ def test_a_data_set_keeps_its_own_splits_where_it_has_all_three(monkeypatch: pyt
 def test_wikitext_rows_are_lines_put_together_again(monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets", reason="the optional package datasets is not installed")
     lines = ["", " = One = \n", "", f" {STORY[:-2]} \n".replace("\n\n", " "), "", " = Two = \n", "", " Text . \n"]
-    rows = datasets.Dataset.from_list([{"text": line} for line in lines])
-    splits = datasets.DatasetDict(dict.fromkeys(("train", "validation", "test"), rows))
+    rows = {split: [{"text": line.replace("o", split)} for line in lines] for split in ("train", "validation", "test")}
+    splits = datasets.DatasetDict({split: datasets.Dataset.from_list(values) for split, values in rows.items()})
     monkeypatch.setattr(hub, "_check_reachable", lambda name: None)
     monkeypatch.setattr(datasets, "load_dataset", lambda name, config: splits)
     corpus = load_corpus("hf:some/wikitext")
-    assert [document.title for document in corpus.test] == ["One", "Two"]
+    assert [document.title for document in corpus.test] == ["One", "Twtest"]

@@ -78,6 +78,37 @@ def test_too_short_a_text_is_refused(texts: list[str]) -> None:
         split_documents([Document("", text) for text in texts], seed=0)
 
 
-def test_a_text_without_any_place_to_cut_is_refused() -> None:
-    with pytest.raises(InputError, match="cannot be cut"):
-        split_documents([Document("one", "x" * 1000)], seed=0)
+@pytest.mark.parametrize(
+    "text", ["春天來了。" * 100, "年" * 500, "e\u0301" * 300], ids=["sentences", "letters", "marks"]
+)
+def test_a_text_without_spaces_is_cut_between_sentences_or_letters(text: str) -> None:
+    parts = [part[0].text for part in split_documents([Document("one", text)], seed=0)[:3]]
+    assert "".join(parts) == text
+    assert [len(part) / len(text) for part in parts] == pytest.approx([0.9, 0.05, 0.05], abs=0.01)
+    assert all(part[0] == text[0] for part in parts)
+
+
+def test_a_text_too_short_to_cut_is_refused() -> None:
+    with pytest.raises(InputError, match="cannot be cut into 3 texts: it is too short"):
+        split_documents([Document("one", "x" + " " * 200)], seed=0)
+
+
+def test_a_document_of_a_few_words_is_never_all_there_is_to_test_on() -> None:
+    for count in (1, 2, 9):
+        for seed in range(10):
+            splits = split_documents(
+                [*documents_of_sizes([1000 + n for n in range(count)]), Document("todo", "todo")], seed
+            )
+            assert min(len(splits.valid[0].text), len(splits.test[0].text)) > 40
+
+
+def test_a_documents_chance_to_be_held_out_does_not_depend_on_its_length() -> None:
+    documents = documents_of_sizes([20, 100] * 60)
+    held_out = [document for seed in range(60) for document in split_documents(documents, seed).test]
+    short = sum(len(document.text) == 100 for document in held_out)
+    assert 0.4 < short / len(held_out) < 0.6
+
+
+def test_which_of_a_few_long_documents_is_held_out_depends_on_the_seed() -> None:
+    documents = documents_of_sizes([1000, 1100, 1200, 1300, 1400])
+    assert len({split_documents(documents, seed).test for seed in range(30)}) == 5

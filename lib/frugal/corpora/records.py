@@ -1,94 +1,180 @@
-"""Rows of JSON files and data sets to documents: dialogue trees, prompt/response pairs, or plain text."""
+"""Rows of JSON files and data sets to documents: conversations in their usual layouts, pairs, or plain text."""
 
+import warnings
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import Any
 
 from frugal.corpora.documents import Document, Turn
-from frugal.corpora.text import WIKITEXT_TITLE, documents_of
+from frugal.corpora.text import WIKITEXT_TITLE, clean, documents_of
 from frugal.errors import InputError
 
 Record = dict[str, Any]
 EXPECTED = (
     "an OpenAssistant tree ('prompt' with 'replies'), an OpenAssistant message ('message_id', 'parent_id', 'text', "
-    "'role'), a pair ('prompt' and 'response', or 'instruction', 'input' and 'output'), or 'text'"
+    "'role'), a conversation ('messages' or 'conversations'), a pair ('prompt' or 'instruction' or 'question', with "
+    "'response', 'completion', 'output' or 'answer'), or 'text'"
 )
+CONVERSATIONS = ("messages", "conversations", "conversation", "dialog", "dialogue", "turns")
+ASKED = ("prompt", "instruction", "question", "query")
+MORE = ("input", "context")  # what an instruction or a question is about
+ANSWERED = ("response", "completion", "output", "answer", "chosen")
+TEXTS = ("text", "content")
+WHO = ("role", "from", "speaker")
+WHAT = ("content", "value", "text")
+USER = {"user", "human", "prompter", "customer", "tool", "function", "observation"}
+ASSISTANT = {"assistant", "gpt", "chatgpt", "bot", "model", "ai", "agent", "function_call"}
 
 
 def documents_of_records(records: list[Record], origin: str) -> list[Document]:
-    """Documents of rows of one kind, recognised by the first row's keys; rows without text are left out.
+    """Documents of rows of one kind, recognised by the first row's keys.
+
+    Rows without text (nothing, an empty string, a conversation that nobody answered) are left out with a warning
+    that counts them.
 
     Raises:
         InputError: the rows are of no known kind, or hold nothing; `origin` names them in the message.
+
+    Example:
+        >>> rows = [{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]}]
+        >>> documents_of_records(rows, "a file")[0].turns
+        (Turn(speaker='user', text='Hi'), Turn(speaker='assistant', text='Hello!'))
     """
     first = records[0] if records else {}
     if not isinstance(first, dict):
         raise InputError(f"{origin}: its rows are {type(first).__name__} values; expected objects, each {EXPECTED}")
-    try:
-        documents = _documents(records, set(first), origin)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{origin}: a row differs from the first ({error}); give rows of one kind: {EXPECTED}"
-        ) from error
+    documents = _documents(records, first, origin)
     if not documents:
         raise InputError(f"{origin}: holds no text; give at least one row with text in it")
     return documents
 
 
-def _documents(records: list[Record], keys: set[str], origin: str) -> list[Document]:
+def _documents(records: list[Record], first: Record, origin: str) -> list[Document]:
+    keys = set(first)
     if keys >= {"message_id", "parent_id", "text", "role"}:
-        return _tree_dialogues(_grown_trees(records))
-    if "prompt" in keys and isinstance(records[0]["prompt"], dict):
-        return _tree_dialogues([record["prompt"] for record in records])
-    if keys >= {"prompt", "response"}:
-        return _pair_dialogues((record["prompt"], record["response"]) for record in records)
-    if keys >= {"instruction", "output"}:
-        return _pair_dialogues((_instruction(record), record["output"]) for record in records)
-    if "text" in keys:
-        return _texts([record["text"] for record in records], origin)
-    found = ", ".join(sorted(keys)) or "no rows at all"
+        return _kept((_read_tree(root) for root in _grown_trees(records, origin)), origin)
+    if isinstance(first.get("prompt"), dict):
+        return _kept(_each(records, lambda row: _read_tree(row["prompt"]), origin), origin)
+    if conversation := _key(CONVERSATIONS, keys):
+        return _kept(_each(records, lambda row: _read_messages(row, conversation), origin), origin)
+    asked, answered = _key(ASKED, keys), _key(ANSWERED, keys)
+    if asked and answered:
+        more = _key(MORE, keys)
+        return _kept(_each(records, lambda row: _read_pair(row, asked, more, answered), origin), origin)
+    if text := _key(TEXTS, keys):
+        return _texts(list(_each(records, lambda row: _text(row[text]), origin)), origin)
+    found = ", ".join(sorted(map(str, keys))) or "no rows at all"
     raise InputError(f"{origin}: found {found}; expected rows that are each {EXPECTED}")
 
 
-def _instruction(record: Record) -> str:
-    return "\n\n".join(part for part in (record["instruction"], record.get("input")) if part)
+def _key(known: Iterable[str], keys: set[str]) -> str | None:
+    return next((name for name in known if name in keys), None)
 
 
-def _pair_dialogues(pairs: Iterator[tuple[str, str]]) -> list[Document]:
-    kept = ((prompt.strip(), response.strip()) for prompt, response in pairs)
+def _each(records: list[Record], read: Any, origin: str) -> Iterator[Any]:
+    """What `read` makes of each row, with the row's number where it cannot."""
+    for number, record in enumerate(records, 1):
+        try:
+            yield read(record)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{origin}: row {number} differs from the first ({error}); give rows of one kind: {EXPECTED}"
+            ) from error
+
+
+def _kept(found: Iterable[list[Turn]], origin: str) -> list[Document]:
+    """Dialogues with at least two turns that say something, as documents."""
+    documents, left_out = [], []
+    for number, turns in enumerate(found, 1):
+        if len(turns) > 1:
+            documents.append(Document.dialogue(turns[0].text.partition("\n")[0], turns))
+        else:
+            left_out.append(number)
+    _say(left_out, origin)
+    return documents
+
+
+def _say(left_out: list[int], origin: str) -> None:
+    if left_out:
+        rows = ", ".join(map(str, left_out[:3])) + (", ..." if len(left_out) > 3 else "")
+        warnings.warn(f"{origin}: {len(left_out)} rows without text are left out (row {rows})", stacklevel=2)
+
+
+def _text(value: object) -> str:
+    """A value as clean text; nothing is no text, a number is its digits, and parts of a message are put together."""
+    if value is None:
+        return ""
+    if isinstance(value, list):  # [{"type": "text", "text": ...}, ...]
+        return "\n".join(
+            filter(None, (_text(part.get("text")) if isinstance(part, dict) else _text(part) for part in value))
+        )
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise TypeError(f"{type(value).__name__} where a text is expected")
+    return clean(str(value))
+
+
+def _read_pair(record: Record, asked: str, more: str | None, answered: str) -> list[Turn]:
+    asking = "\n\n".join(part for part in (_text(record[asked]), _text(record.get(more)) if more else "") if part)
+    return _turns([("user", asking), ("assistant", _text(record[answered]))])
+
+
+def _read_messages(record: Record, key: str) -> list[Turn]:
+    messages = record[key] or []
+    said = []
+    for number, message in enumerate(messages):
+        if isinstance(message, str):  # who speaks alternates
+            said.append(("user" if number % 2 == 0 else "assistant", _text(message)))
+        else:
+            who, what = _key(WHO, set(message)), _key(WHAT, set(message))
+            if who is None:
+                raise ValueError(f"a message with the keys {', '.join(message)}")
+            said.append((_role(message[who]), _text(message[what]) if what else ""))
+    return _turns(said)
+
+
+def _role(name: str) -> str:
+    role = name.lower()
+    if role in USER:
+        return "user"
+    if role in ASSISTANT:
+        return "assistant"
+    if role in ("system", "developer"):
+        return "system"
+    raise ValueError(f"the role {name!r}")
+
+
+def _turns(said: Iterable[tuple[str, str]]) -> list[Turn]:
+    """Turns that say something, in turn; what the system says stands before what the user says first."""
+    heard = [("user" if role == "system" else role, text.strip()) for role, text in said if text.strip()]
+    while heard and heard[0][0] == "assistant":  # a greeting answers nothing
+        heard = heard[1:]
     return [
-        Document.dialogue(prompt.partition("\n")[0], [Turn("user", prompt), Turn("assistant", response)])
-        for prompt, response in kept
-        if prompt and response
+        Turn(role, "\n\n".join(text for _, text in group)) for role, group in groupby(heard, key=lambda turn: turn[0])
     ]
 
 
-def _grown_trees(messages: list[Record]) -> list[Record]:
+def _grown_trees(messages: list[Record], origin: str) -> list[Record]:
     """Root messages with their `replies` below them, out of a flat list of messages."""
     replies = defaultdict(list)
     for message in messages:
-        replies[message["parent_id"]].append(message)
-    nodes = [{**message, "replies": replies[message["message_id"]]} for message in messages]
+        replies[message.get("parent_id")].append(message)
+    nodes = list(_each(messages, lambda row: {**row, "replies": replies[row["message_id"]]}, origin))
     grown = {node["message_id"]: node for node in nodes}
     for node in nodes:
         node["replies"] = [grown[reply["message_id"]] for reply in node["replies"]]
-    return [node for node in nodes if node["parent_id"] is None]
+    return [node for node in nodes if node.get("parent_id") is None]
 
 
-def _tree_dialogues(roots: list[Record]) -> list[Document]:
+def _read_tree(root: Record) -> list[Turn]:
     """One dialogue a tree, so that no text stands in two: from the root along each message's best-ranked reply."""
-    dialogues = []
-    for root in roots:
-        turns = [Turn(_speaker(message), message["text"].strip()) for message in _best_path(root)]
-        if len(turns) > 1:
-            dialogues.append(Document.dialogue(turns[0].text.partition("\n")[0], turns))
-    return dialogues
+    return _turns((_role(message["role"]), _text(message["text"])) for message in _best_path(root))
 
 
 def _best_path(message: Record | None) -> Iterator[Record]:
     while message is not None:
         yield message
-        replies = [reply for reply in message["replies"] if not reply.get("deleted")]
+        replies = [reply for reply in message.get("replies") or () if not reply.get("deleted")]
         message = min(replies, key=_rank, default=None)
 
 
@@ -97,13 +183,10 @@ def _rank(message: Record) -> float:
     return float("inf") if rank is None else rank
 
 
-def _speaker(message: Record) -> str:
-    return "user" if message["role"] == "prompter" else "assistant"
-
-
 def _texts(texts: list[str], origin: str) -> list[Document]:
     """One document a row; but WikiText, whose rows are lines, is put together again."""
     lines = [text if text.endswith("\n") else text + "\n" for text in texts]
     if WIKITEXT_TITLE.match("".join(lines[:4])):
         return documents_of("".join(lines), origin)
+    _say([number for number, text in enumerate(texts, 1) if not text.strip()], origin)
     return [Document(f"row {number}", text) for number, text in enumerate(texts, 1) if text.strip()]

@@ -16,70 +16,128 @@ BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 
-# Project Gutenberg, https://www.gutenberg.org: the markers have varied over the years.
+# Project Gutenberg, https://www.gutenberg.org: the markers have varied over the years and languages.
 GUTENBERG_START = re.compile(
-    r"^\*\*\* ?START OF (?:THE|THIS) PROJECT GUTENBERG EBOOK[^*]*\*\*\*|^\*END\*? ?THE SMALL PRINT!.*\*END\*.*$",
+    r"^\*\*\* ?START OF (?:THE|THIS) PROJECT GUTENBERG E(?:BOOK|TEXT).*(?:\n.+)??\*\*\* *$"
+    r"|^\*END\*? ?THE SMALL PRINT!.*\*END\*.*$|^\*SMALL PRINT!.*\*END\*.*$",
     re.IGNORECASE | re.MULTILINE,
 )
 GUTENBERG_END = re.compile(
-    r"^(?:\*\*\* ?END OF (?:THE|THIS) PROJECT GUTENBERG EBOOK|End of (?:the )?Project Gutenberg)",
+    r"^(?:\*\*\* ?END OF (?:THE|THIS) PROJECT GUTENBERG E(?:BOOK|TEXT)"
+    r"|End of (?:the |this )?Project Gutenberg('s)?\b.*|Ende dieses Projekt Gutenberg\b.*)",
     re.IGNORECASE | re.MULTILINE,
 )
-GUTENBERG_ENCODING = re.compile(rb"Character set encoding: *([\w-]+)")
-GUTENBERG_CREDITS = re.compile(r"\s*(?:Produced|E-text prepared|Transcribed) by\b.*?\n\s*\n", re.IGNORECASE | re.DOTALL)
+GUTENBERG_CREDITS = re.compile(
+    r"\s*(?:(?:This e-?(?:text|book) was )?(?:Produced|E-text prepared|Transcribed|Prepared|Scanned) by\b"
+    r"|The Project Gutenberg E(?:text|book) of\b).*?\n\s*\n",
+    re.IGNORECASE | re.DOTALL,
+)
+GUTENBERG_RULE = re.compile(r"\s*\*\*\* *\n")
+
+WESTERN = "windows-1252"
+LATIN = {WESTERN, "iso-8859-1", "iso-8859-15"}
+OTHER_LATIN = re.compile(r"(?:windows-125[047]|iso-8859-(?:2|3|4|9|10|13|14|16))$")  # Central European, Turkish, Baltic
+DECLARED = re.compile(
+    rb"""Character set encoding: *([\w-]+)|^<\?xml[^>]*encoding=["']([\w-]+)|<meta[^>]*charset=["']?([\w-]+)""",
+    re.IGNORECASE,
+)
+SURROGATE = re.compile(r"[\ud800-\udfff]")
+DETECTED_BYTES = 1_000_000  # of the lines that are not ASCII
 
 # A WikiText article begins with its title between blank lines; sections have more equals signs.
 WIKITEXT_TITLE = re.compile(r"(?:\A(?:[ \t]*\n)?|(?<=\n)[ \t]*\n) ?= ([^=\s](?:.*[^=\s])?) = *\n(?=[ \t]*\n)")
 
 
 def decode(raw: bytes, origin: str) -> str:
-    r"""Text of `raw` with `\n` line ends: as its byte order mark says, else UTF-8, else a guess.
+    r"""Text of `raw` with `\n` line ends: as its byte order mark says, else UTF-8, else a guess, with a warning.
 
-    The guess is what a Project Gutenberg header declares, or else what charset-normalizer finds, with a warning.
+    UTF-8 with a few damaged bytes is UTF-8: each damaged place becomes U+FFFD. Else a declared encoding is believed
+    (Project Gutenberg, XML, HTML). Else chardet decides, but Western text with single accents is Windows-1252.
 
     Raises:
         InputError: there is no text in it; `origin` names it in the message.
+
+    Example:
+        >>> decode("Größe\r\n".encode("utf-16"), "a file")
+        'Größe\n'
     """
-    text = _decode(raw, origin).replace("\r\n", "\n").replace("\r", "\n")
+    text = clean(_decode(raw, origin))
     if not text.strip():
         raise InputError(f"{origin}: is empty; give a file with text in it")
     return text
+
+
+def clean(text: str) -> str:
+    r"""Text with `\n` line ends, without byte order marks, and with U+FFFD for halves of surrogate pairs."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\N{ZERO WIDTH NO-BREAK SPACE}", "")
+    return SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _decode(raw: bytes, origin: str) -> str:
     marked = next((encoding for mark, encoding in BYTE_ORDER_MARKS.items() if raw.startswith(mark)), "utf-8")
     try:
         text = raw.decode(marked)
-    except UnicodeDecodeError:
-        return _guess(raw, origin)
-    if "\0" in text:
-        raise InputError(f"{origin}: is a binary file; give a text file, best in UTF-8")
-    return text
+    except UnicodeDecodeError as error:
+        mended = _damaged_utf8(raw)
+        if mended is None:
+            return _guess(raw, origin)
+        count = mended.count("\N{REPLACEMENT CHARACTER}")
+        warnings.warn(f"{origin}: is UTF-8 with {count} damaged places, the first at byte {error.start}", stacklevel=2)
+        return mended
+    return _guess(raw, origin) if "\0" in text or "\x1b$" in text else text  # UTF-16 without a mark, ISO 2022
+
+
+def _damaged_utf8(raw: bytes) -> str | None:
+    """The text, if nearly all of what is not ASCII is UTF-8: by chance, few bytes of another encoding are."""
+    text = raw.decode("utf-8-sig", errors="replace")
+    damaged = text.count("\N{REPLACEMENT CHARACTER}")
+    whole = len(text) - damaged - sum(map(str.isascii, text))
+    return text if whole > 20 * damaged else None
 
 
 def _guess(raw: bytes, origin: str) -> str:
-    from charset_normalizer import from_bytes
+    import chardet
 
-    if declared := GUTENBERG_ENCODING.search(raw):
+    if declared := DECLARED.search(raw, 0, 10_000):
         with contextlib.suppress(LookupError, UnicodeDecodeError):
-            return raw.decode(declared[1].decode("ascii"))
-    best = None if b"\0" in raw else from_bytes(raw).best()
-    if best is None:
-        raise InputError(f"{origin}: is a binary file, or text in no known encoding; give a text file, best in UTF-8")
-    warnings.warn(f"{origin} is not UTF-8: read as {best.encoding}, a guess", stacklevel=2)
-    return str(best)
+            return raw.decode(declared[declared.lastindex or 1].decode("ascii"))
+    lines = raw if b"\0" in raw else b"\n".join(line for line in raw.splitlines() if not line.isascii()) or raw
+    found = chardet.detect(lines[:DETECTED_BYTES], max_bytes=DETECTED_BYTES)
+    encoding, sure = (found["encoding"] or "").lower(), found["confidence"]
+    if encoding in LATIN or (not OTHER_LATIN.match(encoding) and _has_single_accents(lines)):
+        encoding = WESTERN
+    for tried in (encoding, "iso-8859-1") if encoding == WESTERN else (encoding,):
+        with contextlib.suppress(LookupError, UnicodeDecodeError):
+            text = raw.decode(tried)
+            if "\0" not in text:
+                warnings.warn(
+                    f"{origin}: is not UTF-8; read as {tried}, a guess (chardet's confidence in {encoding}: "
+                    f"{sure:.2f}); convert it to UTF-8 if letters are wrong",
+                    stacklevel=2,
+                )
+                return text
+    raise InputError(f"{origin}: is a binary file, or text in no known encoding; give a text file, best in UTF-8")
+
+
+def _has_single_accents(raw: bytes) -> bool:
+    """Whether bytes beyond ASCII stand alone between ASCII letters: accents do, letters of other scripts do not."""
+    if b"\0" in raw:
+        return False
+    beyond = re.findall(rb"[\xc0-\xff]+", raw)
+    alone = sum(len(run) == 1 for run in beyond)
+    return alone > 0 and alone >= 0.8 * len(beyond) and len(re.findall(rb"[A-Za-z]", raw)) > 4 * len(beyond)
 
 
 def strip_gutenberg(text: str) -> str:
     """The book alone, without Project Gutenberg's header, credits and footer; other text comes back as it is."""
     start = GUTENBERG_START.search(text)
-    if not start:
+    end = GUTENBERG_END.search(text, start.end() if start else 0)
+    if not start and not (end and len(text) - end.start() < 30_000 and end[0].lower().startswith("end")):
         return text
-    book = text[start.end() :]
-    end = GUTENBERG_END.search(book)
-    book = book[: end.start()] if end else book
-    credits = GUTENBERG_CREDITS.match(book)
-    return (book[credits.end() :] if credits else book).strip() + "\n"
+    book = text[start.end() if start else 0 : end.start() if end else len(text)]
+    while credits := GUTENBERG_CREDITS.match(book) or GUTENBERG_RULE.match(book):
+        book = book[credits.end() :]
+    return book.strip() + "\n"
 
 
 def documents_of(text: str, title: str) -> list[Document]:
