@@ -5,11 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import psutil
 import pytest
 from filelock import FileLock
 from nbformat.v4 import new_code_cell, new_notebook, new_output
@@ -18,7 +20,7 @@ from frugal.errors import InputError, UnavailableError
 from frugal.lab.pages.records import bundle
 from frugal.lab.run.execution import RunResult, run_notebook
 from frugal.lab.run.progress import FOLDER_VARIABLE, STOP, RunStopped, read_progress, report_progress
-from frugal.lab.sweep import Site, Sweep, read_site, read_sweep, run_sweep
+from frugal.lab.sweep import Site, Sweep, any_complete, read_site, read_sweep, run_sweep
 from frugal.lab.sweep.driver import Driver
 from frugal.lab.sweep.pool import LOCAL, Pool, Submit
 from frugal.lab.sweep.runs import give_up, make_point, run_id
@@ -59,10 +61,13 @@ def a_sweep(folder: Path, text: str = GRID) -> Sweep:
 
 
 class Worker:
-    """Stands for the pool: makes a run's folder at once, with what `outcomes` says for its turn, else "done"."""
+    """Stands for the pool: makes a run's folder at once, with what `outcomes` says for its turn, else "done".
 
-    def __init__(self, *outcomes: str) -> None:
-        self.outcomes, self.given = list(outcomes), list[dict[str, Any]]()
+    `losses` are recorded where x has these values, in place of a sum.
+    """
+
+    def __init__(self, *outcomes: str, losses: dict[float, Any] | None = None) -> None:
+        self.outcomes, self.given, self.losses = list(outcomes), list[dict[str, Any]](), losses or {}
 
     def __call__(self, function: object, path: str, given: dict[str, Any], *_: Any) -> "Future[str]":
         folder, future = Path(_[-2]), Future[str]()
@@ -74,7 +79,9 @@ class Worker:
         folder.mkdir(parents=True, exist_ok=True)
         values = {"n": 3, "kinds": ["a"], "text": "", "seed": 0, **given}
         (folder / "status.json").write_text(json.dumps({"status": outcome, "parameters": values}))
-        output = new_output("display_data", bundle({"loss": given["x"] + values["n"] + values["seed"]}))
+        output = new_output(
+            "display_data", bundle({"loss": self.losses.get(given["x"], given["x"] + values["n"] + values["seed"])})
+        )
         nbformat.write(new_notebook(cells=[new_code_cell(outputs=[output])]), folder / "notebook.ipynb")
         future.set_result(outcome)
         return future
@@ -303,13 +310,58 @@ def test_an_objective_can_be_a_cell_of_a_table(tmp_path: Path) -> None:
     objective = a_sweep(tmp_path, GRID.replace("{record: loss, direction: minimise}", where)).objective
     rows = [{"model": "a", "bits per byte": 3.0}, {"model": "b", "bits per byte": 2.0}]
     assert objective.read({"scores": rows}) == 2.0
-    with pytest.raises(InputError, match="recorded no number as scores"):
+    with pytest.raises(InputError, match="recorded no scores"):
         objective.read({"scores": rows[:1]})
 
 
-def test_a_run_that_recorded_no_objective_is_a_failure(tmp_path: Path) -> None:
+def test_a_run_that_recorded_no_objective_is_a_failure_that_names_what_it_did_record(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     finished(a_sweep(tmp_path, GRID.replace("record: loss", "record: gain")), tmp_path, Worker())
     assert {row["state"] for row in table(tmp_path)} == {"fail"}
+    assert not any_complete(tmp_path)
+    assert capsys.readouterr().err.count("x=0.0, n=1 failed: the run recorded no gain; it recorded loss") == 1
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "high", True, [{"a": 1}]])
+def test_an_objective_that_is_no_finite_number_fails_its_point_and_no_other(tmp_path: Path, value: Any) -> None:
+    worker = Worker(losses={1.0: value})
+    finished(a_sweep(tmp_path), tmp_path, worker)
+    again = Driver(a_sweep(tmp_path), tmp_path)
+    again.write()
+    assert (len(worker.given), again.more()) == (6, False)
+    failed = [row for row in table(tmp_path) if row["state"] == "fail"]
+    assert [row["values"]["x"] for row in failed] == [1.0, 1.0]
+    assert all("no finite number" in row["reason"] and row["value"] is None for row in failed)
+    assert any_complete(tmp_path)
+
+
+def test_ctrl_c_ends_a_sweep_and_all_that_it_started(tmp_path: Path) -> None:
+    make_notebook(tmp_path / "toy.ipynb", f"open('begun', 'w').close()\n{REPORTING}", parameters=PARAMETERS)
+    (tmp_path / "toy.yaml").write_text(GRID.replace("toy.ipynb", str(tmp_path / "toy.ipynb")).replace("[0.0, ", "["))
+    command = [sys.executable, "-c", "from frugal.lab.live.cli import main; main()", "sweep", tmp_path / "toy.yaml"]
+    command += ["--reports", str(tmp_path), "--workers", "1"]
+    hear = "import os, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    hear += "os.execv(sys.argv[1], sys.argv[1:])"
+    mark = {"FRUGAL_MARK": str(tmp_path)}
+    sweep = subprocess.Popen(
+        [sys.executable, "-c", hear, *command], cwd=tmp_path, env={**os.environ, **mark}, start_new_session=True
+    )
+    deadline = time.monotonic() + 300
+    while not (tmp_path / "begun").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.killpg(sweep.pid, signal.SIGINT)
+    assert sweep.wait(timeout=60) == 130
+    assert [
+        process.cmdline() for process in psutil.process_iter() if mark.items() <= environment(process).items()
+    ] == []
+
+
+def environment(process: psutil.Process) -> dict[str, str]:
+    try:
+        return process.environ() if process.status() != psutil.STATUS_ZOMBIE else {}
+    except psutil.Error:
+        return {}
 
 
 @pytest.mark.parametrize(

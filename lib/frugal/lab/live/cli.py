@@ -134,12 +134,17 @@ def sweep(definition: Path, site: Path | None, workers: int | None, reports: Pat
     """
     if site is not None and workers is not None:
         raise click.UsageError("--workers is part of a site file: leave it out with --site")
-    from frugal.lab.sweep import Site, read_site, read_sweep, run_sweep, write_sweep_report
+    from frugal.lab.sweep import Site, any_complete, read_site, read_sweep, run_sweep, write_sweep_report
 
     asked, reports = read_sweep(definition, find_notebook), reports or reports_folder()
     folder = run_sweep(asked, reports, read_site(site) if site else Site(workers=workers))
-    click.echo(f"{asked.name}: {write_sweep_report(folder)}")
-    rebuild_index(reports)
+    try:
+        click.echo(f"{asked.name}: {write_sweep_report(folder)}")
+    finally:
+        rebuild_index(reports)
+    if not any_complete(folder):
+        click.echo(f"{asked.name}: no point succeeded; the report says why each failed", err=True)
+        raise SystemExit(1)
 
 
 class WithSampling(click.Command):

@@ -23,7 +23,7 @@ def report_progress(step: int, value: float) -> None:
 
     Raises:
         RunStopped: the sweep has seen enough of this run; what was shown so far is kept.
-        InputError: the value is no number.
+        InputError: the value is no number, or the step no whole number from 0.
 
     Example:
         >>> for epoch, loss in enumerate([2.0, 1.5]):
@@ -31,6 +31,8 @@ def report_progress(step: int, value: float) -> None:
     """
     if not isinstance(value, int | float):
         raise InputError(f"value={value!r}: must be a number, of what the sweep minimises or maximises")
+    if not isinstance(step, int) or step < 0:
+        raise InputError(f"step={step!r}: must be a whole number from 0, such as the epoch")
     if FOLDER_VARIABLE not in os.environ:
         return
     folder = Path(os.environ[FOLDER_VARIABLE])

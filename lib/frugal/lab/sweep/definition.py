@@ -10,6 +10,7 @@ sampler: tpe
 runs: 20
 """
 
+import math
 from dataclasses import dataclass, field, fields
 from itertools import product
 from pathlib import Path
@@ -42,14 +43,17 @@ class Objective:
         """The objective's value in a run's records.
 
         Raises:
-            InputError: the notebook did not record it.
+            InputError: the notebook did not record it, or recorded what is no finite number.
         """
         found = records.get(self.record)
-        if isinstance(found, list):
+        if isinstance(found, list) and self.column is not None:
             rows = [row for row in found if all(row.get(name) == value for name, value in self.where.items())]
-            found = rows[0].get(self.column or "") if rows else None
-        if isinstance(found, bool) or not isinstance(found, int | float):
-            raise InputError(f"objective: the run recorded no number as {self}; it recorded {', '.join(records)}")
+            found = rows[0].get(self.column) if rows else None
+        if found is None:
+            raise InputError(f"the run recorded no {self}; it recorded {', '.join(records) or 'nothing'}")
+        if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
+            what = "a table" if isinstance(found, list) else repr(found)
+            raise InputError(f"the run recorded {what} as {self}, which is no finite number")
         return float(found)
 
     def __str__(self) -> str:

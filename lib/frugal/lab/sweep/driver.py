@@ -7,6 +7,7 @@ and gives the sampler all results so far.
 import contextlib
 import json
 import shutil
+import sys
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from frugal.lab.sweep.worker import execute_run
 if TYPE_CHECKING:
     from optuna import Study, Trial
     from optuna.distributions import BaseDistribution
+    from optuna.trial import TrialState
 
 RETRIES = 2  # of a run whose worker or kernel was killed
 POLL_SECONDS = 1.0
@@ -41,7 +43,7 @@ def run_sweep(sweep: Sweep, reports: Path, site: Site) -> Path:
         KeyboardInterrupt: it was interrupted; started again, it goes on.
     """
     root = (reports / "sweeps" / sweep.name).resolve()
-    root.mkdir(parents=True, exist_ok=True)
+    root.mkdir(parents=True, exist_ok=True, mode=0o700)  # its files tell workers what to do
     lock = FileLock(root / ".lock")
     try:
         lock.acquire(timeout=0)
@@ -76,8 +78,9 @@ class Driver:
     def __init__(self, sweep: Sweep, root: Path) -> None:
         self.sweep, self.root, self.begun = sweep, root, time.monotonic()
         self.points = finished_points(sweep, root)
+        self.outcomes = [outcome(sweep, point) for point in self.points]
         self.pending: list[Pending] = []
-        self.study = make_study(sweep, self.points)
+        self.study = make_study(sweep, self.points, self.outcomes)
         self.left = self._left_of_grid() if sweep.sampler == "grid" else None
 
     def more(self) -> bool:
@@ -142,18 +145,22 @@ class Driver:
         """Tell the study what came of a point and write the table of all points."""
         self.pending.remove(pending)
         self.points.append(pending.point)
-        state, value = outcome(self.sweep, pending.point)
-        self.study.tell(pending.trial, value, state)
+        found = outcome(self.sweep, pending.point)
+        self.outcomes.append(found)
+        self.study.tell(pending.trial, found.value, found.state)
         self.write()
+        if found.reason:
+            values = ", ".join(f"{name}={value}" for name, value in pending.point.values.items())
+            tqdm.write(f"{self.sweep.name}: {values} failed: {found.reason}", file=sys.stderr)
 
     def write(self) -> None:
         """Write `sweep.json`: what was asked, and each finished point with its outcome and runs."""
         sweep = self.sweep
         rows = []
-        for point in self.points:
-            state, value = outcome(sweep, point)
+        for point, found in zip(self.points, self.outcomes, strict=True):
             folders = [str(run.folder.relative_to(self.root)) for run in point.runs]
-            rows.append({"values": point.values, "state": state.name.lower(), "value": value, "runs": folders})
+            row = {"state": found.state.name.lower(), "value": found.value, "reason": found.reason}
+            rows.append({"values": point.values, **row, "runs": folders})
         about = {
             "name": sweep.name,
             "notebook": sweep.plan.path.stem,
@@ -195,7 +202,16 @@ def described(distribution: "BaseDistribution") -> dict[str, Any]:
     return {"class": plain["name"], "arguments": plain["attributes"]}
 
 
-def make_study(sweep: Sweep, points: list[Point]) -> "Study":
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a finished point: Optuna's state, the value of a complete one, why another one failed."""
+
+    state: "TrialState"
+    value: float | None = None
+    reason: str | None = None
+
+
+def make_study(sweep: Sweep, points: list[Point], outcomes: list[Outcome]) -> "Study":
     """An Optuna study that knows the finished points; its sampler goes on with other random numbers."""
     import optuna
 
@@ -218,24 +234,35 @@ def make_study(sweep: Sweep, points: list[Point]) -> "Study":
         direction="minimize" if sweep.objective.direction == "minimise" else "maximize",
         study_name=sweep.name,
     )
-    for point in points:
-        state, value = outcome(sweep, point)
+    for point, found in zip(points, outcomes, strict=True):
         reported = dict(read_progress(point.runs[0].progress)) if sweep.pruner != "none" else {}
         study.add_trial(
             optuna.trial.create_trial(
-                state=state, value=value, params=point.values, distributions=sweep.search, intermediate_values=reported
+                state=found.state,
+                value=found.value,
+                params=point.values,
+                distributions=sweep.search,
+                intermediate_values=reported,
             )
         )
     return study
 
 
-def outcome(sweep: Sweep, point: Point) -> tuple[Any, float | None]:
-    """Optuna's state of a finished point, and its value if it has one."""
+def outcome(sweep: Sweep, point: Point) -> Outcome:
+    """What came of a finished point."""
     from optuna.trial import TrialState
 
-    if point.status == "done":
-        with contextlib.suppress(InputError):  # the notebook did not record the objective
-            return TrialState.COMPLETE, point.value(sweep)
     if point.status == "stopped":
-        return TrialState.PRUNED, None
-    return TrialState.FAIL, None
+        return Outcome(TrialState.PRUNED)
+    if point.status != "done":
+        return Outcome(TrialState.FAIL, reason=point.error)
+    try:
+        return Outcome(TrialState.COMPLETE, point.value(sweep))
+    except InputError as error:  # the notebook did not record the objective, or no number as it
+        return Outcome(TrialState.FAIL, reason=str(error))
+
+
+def any_complete(folder: Path) -> bool:
+    """Whether any point of the sweep in this folder has a value."""
+    points = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))["points"]
+    return any(point["state"] == "complete" for point in points)

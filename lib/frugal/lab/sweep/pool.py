@@ -2,13 +2,16 @@
 
 import contextlib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from frugal.errors import InputError
@@ -22,6 +25,10 @@ Submit = Callable[..., "Future[Any]"]
 LOCAL = """
 trap 'trap : TERM; kill 0' EXIT
 (while kill -0 {driver}; do sleep 1; done; kill 0) 2>/dev/null &"""
+
+# Ctrl-C reaches all processes of a terminal's foreground group. What stands between driver and workers is not to die
+# of it before the driver has ended the workers.
+UNINTERRUPTED = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,11 @@ def read_site(path: Path) -> Site:
 
 @contextlib.contextmanager
 def worker_pool(site: Site, logs: Path) -> Iterator[Pool]:
-    """Workers for as long as the context lasts."""
+    """Workers for as long as the context lasts; an interruption ends them at once, whatever they are doing.
+
+    All that driver and workers send each other is encrypted and authenticated, on one machine as between several: it
+    holds pickles, and whoever could send one could run code as this user.
+    """
     import parsl
     from parsl.config import Config
     from parsl.executors import HighThroughputExecutor
@@ -92,23 +103,75 @@ def worker_pool(site: Site, logs: Path) -> Iterator[Pool]:
         heartbeat_period=5,
         heartbeat_threshold=20,
         block_error_handler=False,  # a block that dies is replaced
-        encrypted=site.address is not None,
-        interchange_launch_cmd=[sys.executable, "-m", switchboard.__name__, str(os.getpid())],
+        encrypted=True,
+        interchange_launch_cmd=[*UNINTERRUPTED, sys.executable, "-m", switchboard.__name__, str(os.getpid())],
         provider=provider,
     )
     config = Config([executor], run_dir=str(logs), initialize_logging=False, strategy="simple", strategy_period=1)
-    kernel = parsl.DataFlowKernel(config)
     try:
-        yield Pool(
-            lambda function, *arguments: parsl.python_app(function, data_flow_kernel=kernel)(*arguments),
-            workers * provider.max_blocks * getattr(provider, "nodes_per_block", 1),
-            lambda: _reachable(executor),
-        )
+        kernel = parsl.DataFlowKernel(config)
+        try:
+            yield Pool(
+                lambda function, *arguments: parsl.python_app(function, data_flow_kernel=kernel)(*arguments),
+                workers * provider.max_blocks * getattr(provider, "nodes_per_block", 1),
+                lambda: _reachable(executor),
+            )
+        finally:
+            if not isinstance(sys.exception(), KeyboardInterrupt):
+                _end(kernel, executor)
+    except KeyboardInterrupt:
+        with uninterrupted():
+            end_at_once(executor)
+        raise
+
+
+def _end(kernel: Any, executor: Any) -> None:
+    if _reachable(executor):
+        kernel.cleanup()
+    else:
+        executor.provider.cancel(list(executor.blocks_to_job_id.values()))
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let a further Ctrl-C, or a batch system's signal, wait for what is done about the first."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
     finally:
-        if _reachable(executor):
-            kernel.cleanup()
-        elif executor.provider is not None:
-            executor.provider.cancel(list(executor.blocks_to_job_id.values()))
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def end_at_once(executor: Any) -> None:
+    """End all blocks of workers and what stands before them, without asking Parsl, which might wait for an answer."""
+    jobs = list(executor.provider.resources)
+    if type(executor.provider).__name__ == "LocalProvider":
+        for job in jobs:
+            kill_tree(int(job))
+    elif jobs:
+        executor.provider.cancel(jobs)
+    if executor.interchange_proc is not None:
+        executor.interchange_proc.kill()
+        executor.interchange_proc.wait()
+
+
+def kill_tree(pid: int) -> None:
+    """Kill a process and its descendants, which may be in groups of their own."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        top = psutil.Process(pid)
+        # Stopped first, a process can neither start another one nor take up one that was left alone.
+        for _ in range(2):
+            family = [top, *top.children(recursive=True)]
+            for each in family:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    each.suspend()
+        for each in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
 
 
 def _reachable(executor: Any) -> bool:

@@ -41,10 +41,19 @@ class Run:
     @property
     def status(self) -> str | None:
         """What its folder says, None if nothing readable."""
+        return self._said("status")
+
+    @property
+    def error(self) -> str | None:
+        """Why it failed, if it did."""
+        return self._said("error")
+
+    def _said(self, name: str) -> str | None:
         try:
-            return str(json.loads((self.folder / "status.json").read_text(encoding="utf-8"))["status"])
+            said = json.loads((self.folder / "status.json").read_text(encoding="utf-8"))[name]
         except (OSError, ValueError, KeyError):
             return None
+        return None if said is None else str(said)
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,12 @@ class Point:
         if any(status not in FINISHED for status in found):
             return None
         return next((status for status in found if status != "done"), "done")
+
+    @property
+    def error(self) -> str:
+        """Why it failed, by the first of its runs that did."""
+        failed = next((run for run in self.runs if run.status != "done"), None)
+        return "" if failed is None else failed.error or f"a run ended as {failed.status or 'lost'}"
 
     def value(self, sweep: Sweep) -> float:
         """The objective's mean over the runs, all of which are done."""
