@@ -64,8 +64,6 @@ def test_a_bracket_with_a_range_is_no_profile():
 @pytest.mark.parametrize(
     ("source", "complaint"),
     [
-        ("n = 3", "`n = 3` is not of the form"),
-        ("import os", "`import os` is not of the form"),
         ("n: int", "`n: int` is not of the form"),
         ("n: int = 1 +", "line 1: not Python"),
         ("n: dict = {}", "`n: dict`: the type must be one of int, float"),
@@ -82,12 +80,21 @@ def test_a_line_that_cannot_be_checked_is_refused(source: str, complaint: str):
         parse_parameters(source)
 
 
-def test_the_parameters_cell_must_be_the_only_one():
-    cells = [new_code_cell("n: int = 3", metadata={"tags": ["parameters"]}) for _ in range(2)]
-    with pytest.raises(InputError, match="no cells are tagged"):
-        read_parameters(new_notebook(cells=[new_code_cell("n: int = 3")]))
-    with pytest.raises(InputError, match="2 cells are tagged"):
-        read_parameters(new_notebook(cells=cells))
+def test_parameters_are_those_of_the_first_tagged_cell_if_there_is_one():
+    cells = [new_code_cell(f"{name}: int = 3", metadata={"tags": ["parameters"]}) for name in "ab"]
+    assert read_parameters(new_notebook(cells=[new_code_cell("n: int = 3")])) == []
+    assert [each.name for each in read_parameters(new_notebook(cells=cells))] == ["a"]
+
+
+def test_plain_assignments_take_their_type_from_the_value():
+    source = "import os\n%matplotlib inline\nn = 1  # how many\nname = 'a'\nsizes = [1, 2]\nhere = os.getcwd()\nof = {}"
+    parameters = parse_parameters(source)
+    types = {each.name: str(each.type) for each in parameters}
+    assert types == {"n": "int", "name": "str", "sizes": "list[int]", "here": "anything", "of": "anything"}
+    given = {"n": "0", "name": "07", "here": "there", "of": "{a: 1}"}
+    assert check(parameters, given) == {"n": 0, "name": "07", "here": "there", "of": {"a": 1}}
+    with pytest.raises(InputError, match="n='x': must be int"):
+        check(parameters, {"n": "x"})
 
 
 def test_an_unknown_name_is_refused_with_the_nearest_and_all_names():

@@ -172,6 +172,41 @@ def test_a_cell_that_ignores_the_interrupt_is_killed_at_the_limit(tmp_path: Path
     assert cell_statuses(result) == ["failed"]
 
 
+def test_a_run_over_its_limit_is_a_timeout_also_where_a_cell_swallows_the_interrupt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    strike_once_there(tmp_path / "busy", monkeypatch)
+    wait = "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    pass"
+    path = make_notebook(tmp_path / "a.ipynb", f"import time\nopen('{tmp_path}/busy', 'w').close()\n{wait}", "print(1)")
+    result = run(path, timeout=10)
+    assert status(result)["status"] == "timeout"
+    assert cell_statuses(result) == ["failed", "pending"]
+
+
+def test_fast_output_arrives_whole(tmp_path: Path):
+    code = """\
+import sys
+from frugal.lab import record
+for i in range(3000):
+    if i % 500 == 0:
+        record(**{f"step_{i}": i})
+    sys.stdout.write("0" * 50)
+    sys.stdout.flush()"""
+    result = run(make_notebook(tmp_path / "a.ipynb", code))
+    assert (result.status, printed(result).count("0")) == ("done", 150_000)
+    assert list(read_records(result.notebook)) == [f"step_{i}" for i in range(0, 3000, 500)]
+
+
+@pytest.mark.usefixtures("no_kernel")
+def test_a_kernel_that_is_not_installed_is_refused_by_name(tmp_path: Path):
+    path = make_notebook(tmp_path / "a.ipynb", "print(1)")
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata.kernelspec = {"name": "none-such", "display_name": "N", "language": "nonesuch"}
+    nbformat.write(notebook, path)
+    with pytest.raises(InputError, match=r"kernel 'none-such' .nonesuch. is not installed; there are: .*python3"):
+        run(path)
+
+
 def test_what_a_notebook_left_running_is_ended(tmp_path: Path):
     path = make_notebook(tmp_path / "a.ipynb", "import subprocess; print(subprocess.Popen(['sleep', '600']).pid)")
     result = run(path)

@@ -5,11 +5,13 @@ It differs from papermill's own in this:
 - The client looks at the shell channel once a second. Papermill's waits without limit, and when a notebook uses
   an Output widget, which sends on the same socket, its wake-up is sometimes lost: the run then never ends.
 - Kernels are reached through files in a private folder, not through ports that runs started together compete for.
-- A kernel is this interpreter, whatever kernels are installed, and is ended with all processes of its group.
+- A notebook's kernel is the one that it names; `python3`, or no name, is this interpreter, whatever kernels are
+  installed. A kernel is ended with all processes of its group.
 - A kernel computes with one thread unless the environment says otherwise; see `frugal.lab.run.threads`.
 - A limit holds for the whole run. Papermill's holds for each cell.
 - A cell is "completed" only if it ran to its end; papermill says so of all cells when the kernel dies.
 - The notebook file is replaced whole at every save.
+- No output is dropped, however fast it comes: ZeroMQ's limits on waiting messages are lifted at both ends.
 """
 
 import contextlib
@@ -28,10 +30,13 @@ from typing import Any
 
 import nbformat
 import psutil
+import zmq
 from jupyter_client.asynchronous import AsyncKernelClient
 from jupyter_client.channels import AsyncZMQSocketChannel
+from jupyter_client.client import KernelClient
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
+from jupyter_core.utils import run_sync
 from nbclient.exceptions import DeadKernelError
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, NotebookExecutionManager
@@ -39,6 +44,7 @@ from papermill.log import logger
 from traitlets import Type
 
 from frugal.files import write_text
+from frugal.lab.run.execution import OWN_KERNEL
 from frugal.lab.run.threads import kernel_environment
 from frugal.lab.run.warm import OPTIONS, ForkingProvisioner, ForkServer, server_for
 
@@ -67,6 +73,17 @@ class PollingChannel(AsyncZMQSocketChannel):
 
 class PollingClient(AsyncKernelClient):
     shell_channel_class = Type(PollingChannel)
+
+    def connect_iopub(self, identity: bytes | None = None) -> Any:
+        socket = super().connect_iopub(identity)
+        socket.setsockopt(zmq.RCVHWM, 0)  # no limit, beyond which outputs would be dropped
+        return socket
+
+
+# The same at the kernel's end, in the thread that sends: what waits there was dropped beyond a thousand messages.
+KEEP_ALL_OUTPUT = f"""\
+(lambda thread: thread.schedule(lambda: thread.socket.setsockopt({zmq.SNDHWM:d}, 0)))(get_ipython().kernel.iopub_thread)
+"""
 
 
 class ThisInterpreter(AsyncKernelManager):
@@ -145,16 +162,25 @@ class Client(PapermillNotebookClient):
         self.server = server
 
     def create_kernel_manager(self) -> AsyncKernelManager:
-        self.km = ThisInterpreter(
-            kernel_name="python3",
+        kind = ThisInterpreter if self.kernel_name == OWN_KERNEL else AsyncKernelManager
+        self.km = kind(
+            kernel_name=self.kernel_name,
             transport="ipc",
             connection_file=str(self.connection_file),
             client_class=f"{PollingClient.__module__}.{PollingClient.__name__}",
         )
-        if self.server is not None:
+        if self.server is not None and kind is ThisInterpreter:
             about = {"kernel_id": "warm", "kernel_spec": self.km.kernel_spec, "parent": self.km}
             self.km.provisioner = ForkingProvisioner(self.server, **about)
         return self.km
+
+    async def async_start_new_kernel_client(self) -> KernelClient:
+        client: KernelClient = await super().async_start_new_kernel_client()
+        if isinstance(self.km, ThisInterpreter):
+            client.execute(KEEP_ALL_OUTPUT, silent=True, store_history=False)
+        return client
+
+    start_new_kernel_client = run_sync(async_start_new_kernel_client)
 
     def start_new_kernel(self, **settings: Any) -> None:
         # What cells print comes back in messages; here the kernel would only log its own interruption.
@@ -164,7 +190,10 @@ class Client(PapermillNotebookClient):
 
     def execute_cell(self, cell: nbformat.NotebookNode, cell_index: int, **settings: Any) -> nbformat.NotebookNode:
         try:
-            return super().execute_cell(cell, cell_index, **settings)
+            executed = super().execute_cell(cell, cell_index, **settings)
+            if self.watch.expired:  # the cell may have made something else of the interrupt
+                raise RunTimeoutError
+            return executed
         except DeadKernelError as error:
             self.nb_man.cell_exception(cell)
             provisioner: Any = self.km.provisioner
@@ -271,7 +300,9 @@ class FrugalEngine(NBClientEngine):
         stopped = False
         try:
             client.execute()
-            stopped = watch.expired and bool(nb_man.nb.metadata.papermill["exception"])
+            stopped = watch.expired
+        except RunTimeoutError:
+            stopped = True
         except RuntimeError:  # the kernel died, perhaps while it was starting
             stopped = watch.expired
             if not stopped:

@@ -24,6 +24,7 @@ from frugal.lab.run.threads import OPENMP, kernel_environment
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
+OWN_KERNEL = "python3"  # this interpreter, as every installation of IPython names its own
 # Left by an earlier run, these would contradict the parameters and the outcome of this one.
 TAGS_OF_EARLIER_RUNS = {"injected-parameters", "papermill-error-cell-tag"}
 
@@ -70,6 +71,7 @@ def plan_run(path: Path, given: dict[str, Any] | None = None, profile: str = "de
     """
     notebook = read_notebook(path)
     try:
+        kernel_name(notebook)
         parameters = read_parameters(notebook)
         values = {**profile_values(parameters, profile), **check(parameters, given or {})}
     except InputError as error:
@@ -125,7 +127,7 @@ def carry_out(
     if folder is None:
         name = f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         folder = (reports or reports_folder()) / "runs" / plan.path.stem / name
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, mode=0o700)  # what a run holds is its user's alone
     write_status(folder, about)
 
     begun = monotonic()
@@ -151,7 +153,27 @@ def with_parameters(plan: Plan) -> "NotebookNode":
     notebook.metadata.setdefault("language_info", {"name": "python"})  # papermill notes it only after the last cell
     if not plan.given:
         return notebook
-    return parameterize_notebook(notebook, plan.given, kernel_name="python3", language="python")
+    return parameterize_notebook(notebook, plan.given, kernel_name=OWN_KERNEL, language="python")
+
+
+def kernel_name(notebook: "NotebookNode") -> str:
+    """The kernel that runs a notebook: the one that it names, this interpreter where it names none.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    spec = notebook.metadata.get("kernelspec", {})
+    name = str(spec.get("name") or OWN_KERNEL)
+    language = str(spec.get("language") or notebook.metadata.get("language_info", {}).get("name") or "python")
+    if name in (OWN_KERNEL, "python") and language.lower() in ("python", "ipython"):
+        return OWN_KERNEL
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    installed = KernelSpecManager().find_kernel_specs()
+    if name not in installed:
+        known = ", ".join(sorted({OWN_KERNEL, *installed}))
+        raise InputError(f"kernel {name!r} ({language}) is not installed; there are: {known}")
+    return name
 
 
 def describe(plan: Plan, timeout: float | None, started: datetime) -> dict[str, Any]:
@@ -208,7 +230,7 @@ def execute(
     try:
         FrugalEngine.execute_notebook(
             notebook,
-            "python3",
+            kernel_name(notebook),
             output_path=str(folder / "notebook.ipynb"),
             progress_bar={"desc": plan.path.stem, "disable": None},  # None: only on a terminal
             run_timeout=None if timeout is None else timeout * 60,

@@ -5,7 +5,8 @@ parameter is and, in a bracket at its end, what the profiles set it to:
 
     units: int = 500  # reservoir units [smoke: 50, full: 5_000]
 
-Types: int, float, str, bool, a list of one of these, and any of them `| None`.
+Types: int, float, str, bool, a list of one of these, and any of them `| None`. Other people's notebooks write plain
+assignments, as papermill's documentation does: there the type is that of the value, and anything where it is computed.
 """
 
 import ast
@@ -38,39 +39,46 @@ class ParameterType:
     optional: bool = False
 
     def __str__(self) -> str:
-        name = f"list[{self.item.__name__}]" if self.many else self.item.__name__
+        item = "anything" if self.item is object else self.item.__name__
+        name = f"list[{item}]" if self.many else item
         return f"{name} | None" if self.optional else name
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One line of the parameters cell; `profiles` maps a profile's name to its value."""
+    """One line of the parameters cell; `profiles` maps a profile's name to its value.
+
+    `inferred`: no type is declared, and it was taken from the value, of which `default` is the text if it is computed.
+    """
 
     name: str
     type: ParameterType
     default: Any
     help: str = ""
     profiles: dict[str, Any] = field(default_factory=dict)
+    inferred: bool = False
 
 
 def read_parameters(notebook: "NotebookNode") -> list[Parameter]:
-    """The parameters that the notebook's one cell tagged `parameters` declares, in its order.
+    """The parameters that the notebook's first cell tagged `parameters` declares, in its order; none without one.
+
+    Values go right after that cell, as papermill puts them.
 
     Raises:
-        InputError: there is no such cell or more than one, or a line in it is not `name: type = literal`.
+        InputError: a line declares a type, and is not `name: type = literal` of a type that parameters can have.
     """
     cells = [
         cell for cell in notebook.cells if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", [])
     ]
-    if len(cells) != 1:
-        raise InputError(
-            f"{len(cells) or 'no'} cells are tagged `parameters`: tag exactly one code cell of the notebook"
-        )
-    return parse_parameters(cells[0].source)
+    return parse_parameters(cells[0].source) if cells else []
 
 
 def parse_parameters(source: str) -> list[Parameter]:
     """Read the source of a parameters cell; see the head of this module for the form."""
+    if re.search(r"^\s*[%!]", source, re.MULTILINE):  # magics, which are no parameters
+        from IPython.core.inputtransformer2 import TransformerManager
+
+        source = TransformerManager().transform_cell(source)
     try:
         statements = ast.parse(source).body
     except SyntaxError as error:
@@ -80,7 +88,8 @@ def parse_parameters(source: str) -> list[Parameter]:
         for token in tokenize.generate_tokens(io.StringIO(source).readline)
         if token.type == tokenize.COMMENT
     }
-    parameters = [parse_assignment(each, comments.get(each.end_lineno or 0, "")) for each in statements]
+    found = [parse_assignment(each, comments.get(each.end_lineno or 0, "")) for each in statements]
+    parameters = [parameter for parameter in found if parameter is not None]
     names = [parameter.name for parameter in parameters]
     for name in names:
         if names.count(name) > 1:
@@ -88,8 +97,15 @@ def parse_parameters(source: str) -> list[Parameter]:
     return parameters
 
 
-def parse_assignment(statement: ast.stmt, comment: str) -> Parameter:
+def parse_assignment(statement: ast.stmt, comment: str) -> Parameter | None:
+    """The parameter that a statement declares; None for code that declares none, such as an import."""
     match statement:
+        case ast.Assign(targets=[ast.Name(id=name)], value=value):
+            try:
+                default = ast.literal_eval(value)
+            except ValueError:  # computed
+                return Parameter(name, ParameterType(object), ast.unparse(value), comment, inferred=True)
+            return Parameter(name, type_of(default), default, comment, inferred=True)
         case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation, value=ast.expr() as value):
             kind = parse_type(annotation)
             if kind is None:
@@ -105,11 +121,21 @@ def parse_assignment(statement: ast.stmt, comment: str) -> Parameter:
                 help_text,
                 {profile: read_literal(f"{name} [{profile}]", text, kind) for profile, text in profiles.items()},
             )
-        case _:
+        case ast.AnnAssign():
             raise InputError(
                 f"parameters cell, line {statement.lineno}: `{ast.unparse(statement)}` is not of the form "
                 "`name: type = value  # what it is`"
             )
+    return None
+
+
+def type_of(value: Any) -> ParameterType:
+    """The type of a literal; anything for what no parameter's type covers."""
+    if type(value) in ITEM_TYPES.values():
+        return ParameterType(type(value))
+    if isinstance(value, list) and len({type(item) for item in value}) == 1 and type(value[0]) in ITEM_TYPES.values():
+        return ParameterType(type(value[0]), many=True)
+    return ParameterType(object)
 
 
 def parse_type(annotation: ast.expr) -> ParameterType | None:
@@ -155,6 +181,11 @@ def read_text(value: Any, kind: ParameterType) -> Any:
         return [read_text(item, ParameterType(kind.item)) for item in value]
     if not isinstance(value, str):
         return value
+    if kind.item is object:
+        try:
+            return yaml.safe_load(value)
+        except yaml.YAMLError:
+            return value
     if kind.optional and value.lower() in ("none", "null"):
         return None
     if kind.many:
@@ -181,8 +212,8 @@ def conform(name: str, value: Any, kind: ParameterType) -> Any:
     Raises:
         InputError: the value is of another type, or a number that is not finite.
     """
-    if value is None and kind.optional:
-        return None
+    if kind.item is object or (value is None and kind.optional):
+        return value
     if kind.many:
         if not isinstance(value, list):
             raise InputError(f"{name}={value!r}: must be {kind}, written like [1, 2, 3]")
@@ -220,6 +251,8 @@ def check(parameters: list[Parameter], given: dict[str, Any]) -> dict[str, Any]:
 
 def check_count(parameter: Parameter, value: Any) -> None:
     """Refuse an int below 1, or below 0, and an empty list, where the notebook itself sets no such value."""
+    if parameter.inferred:
+        return
     declared = [parameter.default, *parameter.profiles.values()]
     if value == [] and [] not in declared:
         raise InputError(f"{parameter.name}=[]: must hold at least one value")
