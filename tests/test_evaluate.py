@@ -129,8 +129,20 @@ def test_the_bootstrap_refuses_scores_of_different_texts() -> None:
     model = Uniform(characters())
     with pytest.raises(InputError, match="different documents"):
         bootstrap_difference(evaluate(model, TEXTS), evaluate(model, TEXTS[:2]))
-    with pytest.raises(InputError, match="at least 2 documents"):
-        bootstrap_difference(evaluate(model, TEXTS[0]), evaluate(model, TEXTS[0]))
+
+
+def test_blocks_are_drawn_where_documents_are_too_few() -> None:
+    model, uniform = Recurrent(characters()), Uniform(characters())
+    for documents, unit in (
+        (["the cat sat on the mat " * 9], "blocks"),
+        (["the cat", "a"], "blocks"),
+        (TEXTS * 3, "documents"),
+    ):
+        first, second = evaluate(model, documents), evaluate(uniform, documents)
+        assert sum(sum(document.blocks) for document in first.documents) == pytest.approx(first.nats)
+        difference = bootstrap_difference(first, second)
+        assert difference.unit == unit
+        assert difference.low < first.bits_per_byte - second.bits_per_byte < difference.high
 
 
 def test_a_model_on_kept_features_is_scored_from_them_as_from_its_windows(

@@ -25,12 +25,16 @@ from frugal.language_model import LanguageModel, TargetScores
 # logarithm of the number of Unicode scalar values, so that ignorance never looks like compression.
 NATS_TO_NAME_A_CHARACTER = math.log(0x110000 - 0x800)
 
+BLOCKS = 20  # that a document is cut into where the documents are too few to be drawn
+FEWEST_DOCUMENTS = 5
+
 
 @dataclass(frozen=True)
 class DocumentScore:
     """Sums over one document: nats of all its tokens, and how many tokens ranked first or among the first five.
 
-    The last two are None where the tokens' probabilities are known but not their ranks.
+    The last two are None where the tokens' probabilities are known but not their ranks. `blocks` are the nats of
+    `BLOCKS` consecutive parts with equal shares of the tokens.
     """
 
     title: str
@@ -39,6 +43,7 @@ class DocumentScore:
     bytes: int
     top1: int | None
     top5: int | None
+    blocks: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -93,11 +98,15 @@ class Scores:
 
 @dataclass(frozen=True)
 class Difference:
-    """Bits per byte of one model minus another's, with a bootstrap interval; negative favours the first."""
+    """Bits per byte of one model minus another's, with a bootstrap interval; negative favours the first.
+
+    `unit` is what was drawn for the interval, "documents" or "blocks".
+    """
 
     bits_per_byte: float
     low: float
     high: float
+    unit: str
 
 
 def evaluate(
@@ -185,10 +194,14 @@ def bootstrap_difference(
     """Paired bootstrap by document of `first` minus `second` in bits per byte.
 
     Documents are drawn with replacement, the same for both models; nats and bytes are summed before dividing, so
-    long documents weigh as much as they do in the score itself.
+    long documents weigh as much as they do in the score itself. Fewer than `FEWEST_DOCUMENTS` are too few to draw
+    from: then the units are `BLOCKS` consecutive parts of each. Such an interval speaks for these documents alone,
+    and not for others like them.
+
+    Source: Künsch, The jackknife and the bootstrap for general stationary observations, Annals of Statistics 17, 1989.
 
     Raises:
-        InputError: the two were scored on different texts, or on fewer than two documents.
+        InputError: the two were scored on different texts.
 
     Example:
         >>> from frugal.baselines import NGram
@@ -201,14 +214,17 @@ def bootstrap_difference(
     """
     if [(d.title, d.bytes) for d in first.documents] != [(d.title, d.bytes) for d in second.documents]:
         raise InputError("the two scores are of different documents: evaluate both models on the same text")
-    if len(first.documents) < 2:
-        raise InputError("a bootstrap by document needs at least 2 documents, got 1: score a text with several")
-    nats = np.array([a.nats - b.nats for a, b in zip(first.documents, second.documents, strict=True)])
-    size = np.array([d.bytes for d in first.documents])
+    pairs = list(zip(first.documents, second.documents, strict=True))
+    unit = "documents" if len(pairs) >= FEWEST_DOCUMENTS else "blocks"
+    if unit == "documents":
+        nats, size = np.array([a.nats - b.nats for a, b in pairs]), np.array([a.bytes for a, _ in pairs])
+    else:
+        nats = np.concatenate([np.subtract(a.blocks, b.blocks) for a, b in pairs])
+        size = np.repeat([a.bytes / BLOCKS for a, _ in pairs], BLOCKS)
     drawn = np.random.default_rng(seed).integers(len(size), size=(samples, len(size)))
     differences = nats[drawn].sum(1) / (math.log(2) * size[drawn].sum(1))
     low, high = np.quantile(differences, [(1 - level) / 2, (1 + level) / 2])
-    return Difference(first.bits_per_byte - second.bits_per_byte, float(low), float(high))
+    return Difference(first.bits_per_byte - second.bits_per_byte, float(low), float(high), unit)
 
 
 def compare(scores: Mapping[str, Scores], first: str, second: str, *, seed: int = 0) -> dict[str, Any]:
@@ -229,6 +245,7 @@ def compare(scores: Mapping[str, Scores], first: str, second: str, *, seed: int 
         "bits per byte": found.bits_per_byte,
         "low": found.low,
         "high": found.high,
+        "drawn": found.unit,
     }
 
 
@@ -264,7 +281,8 @@ def _document_score(
         InputError: a log-probability is NaN.
     """
     unknown = torch.zeros(len(tokens) - 1, dtype=torch.bool) if unknown_id is None else tokens[1:] == unknown_id
-    nats = -log_probabilities.double().sum().item() + unknown.sum().item() * NATS_TO_NAME_A_CHARACTER
+    costs = unknown.cpu().double() * NATS_TO_NAME_A_CHARACTER - log_probabilities.cpu().double()
+    nats = costs.sum().item()
     if math.isnan(nats):
         raise InputError(f"the model answered NaN on {document.title!r}: its weights or states are damaged")
     return DocumentScore(
@@ -274,4 +292,5 @@ def _document_score(
         bytes=len(document.text.encode()),
         top1=None if ranks is None else int(((ranks < 1) & ~unknown).sum()),
         top5=None if ranks is None else int(((ranks < 5) & ~unknown).sum()),
+        blocks=tuple(part.sum().item() for part in costs.tensor_split(BLOCKS)),
     )
