@@ -7,15 +7,17 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from frugal.errors import InputError, UnavailableError
-from frugal.memory import AssociativeMemory
+from frugal.memory import AssociativeMemory, Datastore
 from frugal.memory.store import Text
 
 DIM = 3
@@ -99,7 +101,7 @@ def test_a_texts_number_is_never_given_twice(tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_kills_and_interrupts_lose_nothing(tmp_path: Path) -> None:
     """A short version of the campaign in benchmarks/."""
-    command = [sys.executable, str(CAMPAIGN), "--rounds", "4", "--kinds", "flat", "graph", "--folder", str(tmp_path)]
+    command = [sys.executable, str(CAMPAIGN), "--rounds", "2", "--kinds", "flat", "graph", "--folder", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONHASHSEED": "0"})
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
@@ -320,3 +322,30 @@ def test_the_cosine_distance_of_the_same_direction_is_nothing() -> None:
         assert found[:, 0].tolist() == list(range(500))
         assert (distances[:, 0] == 0).all()
         assert (distances[:, 1] > 0).all()
+
+
+@pytest.fixture
+def earlier(tmp_path: Path) -> Path:
+    """A folder with a store and a datastore as an earlier version wrote them."""
+    with zipfile.ZipFile(Path(__file__).with_name("memory_of_an_earlier_version.zip")) as kept:
+        kept.extractall(tmp_path)
+    return tmp_path
+
+
+def test_a_store_of_an_earlier_version_opens_as_its_journal_left_it(earlier: Path) -> None:
+    for _ in range(2):  # read from the earlier files, and then from today's
+        with AssociativeMemory.open(earlier / "store") as memory:
+            ids, distances = memory.search(torch.tensor([[4.0, 4.0], [6.0, 7.0], [8.0, 9.0]]), 1)
+            assert (ids.squeeze(1).tolist(), distances.sum()) == ([2, 3, 4], 0)
+            assert memory.values(ids.squeeze(1)).tolist() == [12, 13, 20]
+            assert len(memory) == 3
+
+
+def test_a_datastore_of_an_earlier_version_is_loaded_with_its_texts(earlier: Path) -> None:
+    datastore = Datastore.load(earlier / "datastore")
+    assert [text.tolist() for text in datastore.texts.values()] == [[0, 5, 6], [0, 9]]
+    found = datastore.search(torch.tensor([[0.0, 1.0], [1.0, 1.0]]), 1)
+    assert found.tokens.tolist() == [[6], [9]]
+    assert datastore.place(int(found.ids[1, 0])) == (1, 1)
+    with pytest.raises(InputError, match="saved by an earlier version: `load` it"):
+        Datastore.open(earlier / "datastore", dim=2, capacity=9)

@@ -67,7 +67,7 @@ class Datastore:
         A memory that is there keeps its own settings.
 
         Raises:
-            InputError: its entries have another width.
+            InputError: its entries have another width, or it was saved by an earlier version.
             UnavailableError: it is damaged, or another process writes to it.
 
         Examples:
@@ -80,6 +80,8 @@ class Datastore:
             2
         """
         folder = Path(folder)
+        if (folder / "texts.safetensors").is_file():
+            raise InputError(f"{folder} was saved by an earlier version: `load` it, and `save` it to another folder")
         if not AssociativeMemory.is_in(folder):
             kept = cls.empty(dim, capacity, device=device, **settings)
             kept.store.attach(folder)
