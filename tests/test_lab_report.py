@@ -1,5 +1,8 @@
 import re
+from base64 import b64encode
+from hashlib import sha256
 
+import nbformat
 import pytest
 from bs4 import BeautifulSoup
 from hypothesis import given
@@ -204,6 +207,68 @@ def test_pictures_from_elsewhere_become_links():
     soup = page(text("![A map](https://example.org/map.png)"))
     assert not soup.find_all("img")
     assert soup.find("a", href="https://example.org/map.png").string == "A map"
+
+
+def test_a_picture_that_is_missing_is_named_in_its_place():
+    said = body(text("![A map](attachment:gone%20now.png)\n\nMore."))
+    assert "picture missing: A map" in said
+    assert "More." in said
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        "<script>document.title = 'x'</script>",
+        "<iframe srcdoc='<p>x</p>'></iframe>",
+        "<base href='https://example.org/'>",
+        "<meta http-equiv='refresh' content='0; url=https://example.org/'>",
+        "<form action='https://example.org/'><input name='a'></form>",
+        "<svg/onload=alert(1)></svg>",
+        "<img src=x onerror='alert(1)'>",
+        "<a href=' java&#115;cript:alert(1)' target='_top'>x</a>",
+    ],
+)
+def test_nothing_in_texts_and_outputs_acts(html):
+    output = display(text_html=f"{html}<p>kept</p>")
+    soup = page(text(f"# T\n\n## H {html}\n\n{html}\n\nstays"), code(outputs=[output]))
+    (own,) = soup.find_all("script")
+    digest = b64encode(sha256(own.string.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'; form-action 'none'; base-uri 'none'" in str(soup.head)
+    assert len(soup.head.find_all("meta")) == 3
+    assert not soup.find_all(["iframe", "base", "form"]) + soup.body.find_all("meta")
+    assert not [
+        name for each in soup.find_all(True) for name in each.attrs if name.startswith("on") or name == "target"
+    ]
+    assert not soup.find_all(href=re.compile("script:"))
+    assert "kept" in soup.get_text()
+    assert "stays" in soup.get_text()
+
+
+def test_what_an_output_loses_is_said_where_it_stood():
+    output = display(application_javascript="x()", text_plain="<object>")
+    assert "A script stood here" in body(code(outputs=[output]))
+
+
+def test_a_long_output_shows_its_beginning_and_end_and_how_much_is_left_out():
+    lines = [f"line {i}" for i in range(100_000)]
+    said = body(code(outputs=[stream("\n".join(lines))]))
+    assert len(said) < 600_000
+    assert "line 0\n" in said
+    assert "line 99999" in said
+    left = int(re.search(r"([\d,]+) lines, [\d,]+ characters, left out", said)[1].replace(",", ""))
+    assert abs(left + said.count("line ") - len(lines)) <= 3
+
+
+def test_a_report_that_cannot_be_made_as_usual_is_made_plainer(tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no tables today")
+
+    monkeypatch.setattr("frugal.lab.pages.report.readable_tables", lambda html: fail() if "<table" in html else html)
+    output = display(text_html="<table></table>", text_plain="in words")
+    nbformat.write(notebook(text("# Echo\n\nSome text."), code(outputs=[output])), tmp_path / "a.ipynb")
+    write_report(tmp_path / "a.ipynb", tmp_path / "a.html")
+    said = BeautifulSoup((tmp_path / "a.html").read_text(), "html.parser").get_text()
+    assert all(words in said for words in ("could not be made as usual", "no tables today", "Some text.", "in words"))
 
 
 def test_the_page_forbids_requests_and_is_small():

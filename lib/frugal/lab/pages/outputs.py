@@ -14,6 +14,9 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 # would take the pattern quadratic time.
 PROGRESS = re.compile(r".*?(\d+%\|.*\| \S+|\d\w*) \[\d\d:\d\d[^\]]*\]")
 LONGEST_BAR = 2000  # characters
+LONGEST_TEXT = 500_000  # characters of one output; of a longer one the page shows the beginning and the end
+LONGEST_HTML = 5_000_000
+END_SHOWN = 100_000
 
 
 def cells_for_readers(notebook: NotebookNode) -> list[NotebookNode]:
@@ -34,14 +37,29 @@ def cells_for_readers(notebook: NotebookNode) -> list[NotebookNode]:
 def output_for_readers(output: NotebookNode) -> NotebookNode | None:
     """An output without colours and progress bars; None if nothing is left."""
     if output.output_type == "stream":
-        output.text = without_progress(strip_ansi(output.text))
+        output.text = shortened(without_progress(strip_ansi(output.text)))
         return output if output.text else None
     if output.output_type == "error":
         output.traceback = [strip_ansi("\n".join(output.traceback))]
         return output
     data = output.data
+    if isinstance(data.get("text/plain"), str):
+        data["text/plain"] = shortened(data["text/plain"])
+    if isinstance(page := data.get("text/html"), str) and len(page) > LONGEST_HTML:
+        data["text/html"] = f'<p class="note">{len(page):,} characters of HTML stand in the executed notebook only.</p>'
     only_a_control = WIDGET in data and set(data) <= {WIDGET, "text/plain"}
     return None if only_a_control and not without_progress(data.get("text/plain", "")) else output
+
+
+def shortened(text: str) -> str:
+    """The text, or its beginning and end and how much the executed notebook holds between them."""
+    if len(text) <= LONGEST_TEXT:
+        return text
+    first = text[: LONGEST_TEXT - END_SHOWN].rpartition("\n")[0] or text[: LONGEST_TEXT - END_SHOWN]
+    last = text[-END_SHOWN:].partition("\n")[2] or text[-END_SHOWN:]
+    left = text[len(first) : len(text) - len(last)]
+    lines, characters = left.count("\n"), len(left)
+    return f"{first}\n[… {lines:,} lines, {characters:,} characters, left out: notebook.ipynb holds them …]\n{last}"
 
 
 def without_progress(text: str) -> str:

@@ -4,16 +4,20 @@ The notebook's text and outputs are turned into HTML here; the page around them 
 """
 
 import re
+from base64 import b64encode
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from bs4 import BeautifulSoup, Tag
 from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
+from nbformat.v4 import new_markdown_cell, new_output
 
 from frugal.files import write_text
 from frugal.lab.pages.notebooks import read_notebook
@@ -22,6 +26,20 @@ from frugal.lab.pages.run_facts import read_run, words
 
 TEMPLATE = Path(__file__).parent / "template"
 NUMBER = re.compile(r"[-+−±]?[\d,.]*\d(e[-+]?\d+)?\s*(%|[a-zA-Zµ]{1,3}|\s*±.*)?|nan|[-−]?inf|[—–-]?", re.IGNORECASE)  # noqa: RUF001
+
+
+SCRIPT = "application/javascript"
+# What is taken out of texts and outputs: elements that a reader would miss, in words, and those that show nothing.
+LOST = {"script": "script", "iframe": "page in a frame", "frame": "page in a frame", "object": "plug-in"}
+LOST |= {"embed": "plug-in", "portal": "page in a frame"}
+DROPPED = ("base", "meta", "link", "noscript", "animate", "animatetransform", "set")
+ACTIVE = re.compile(
+    rf"<\s*({'|'.join([*LOST, *DROPPED, 'form'])})\b"
+    r"|[\s/\"'](on\w+|formaction|ping|srcdoc|target)\s*="
+    r"|(java|vb)script|data:text|&(#|tab|newline|colon)",
+    re.IGNORECASE,
+)
+NOT_AS_WISHED = "This report could not be made as usual; here are the texts as written and the outputs as plain text."
 
 
 @dataclass(frozen=True)
@@ -34,12 +52,36 @@ class Heading:
 
 
 def write_report(notebook: Path, html: Path) -> None:
-    """Render an executed notebook, whole or partly run, to a report.
+    """Render an executed notebook, whole or partly run, to a report; a plainer one where that fails.
 
     Raises:
         InputError: the file cannot be read as a notebook.
     """
-    write_text(html, report(read_notebook(notebook), notebook.stem))
+    executed = read_notebook(notebook)
+    try:
+        page = report(executed, notebook.stem)
+    except Exception as error:  # whatever one cell or output leads to, the other notebooks' reports shall be written
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        page = report(plain_notebook(executed, reason), notebook.stem)
+    write_text(html, page)
+
+
+def plain_notebook(notebook: NotebookNode, reason: str) -> NotebookNode:
+    """The notebook with text as it was written and outputs as plain text, and why."""
+    cells = [new_markdown_cell(f"# {notebook.metadata.get('title', 'Report')}"), new_markdown_cell(NOT_AS_WISHED)]
+    cells[1].source += f"\n\n    {reason}"
+    for cell in notebook.cells:
+        if cell.cell_type != "code":
+            cells.append(new_markdown_cell(f"<pre>{escape(cell.source)}</pre>"))
+            continue
+        outputs = []
+        for output in cell.get("outputs", []):
+            if output.output_type in ("stream", "error"):
+                outputs.append(output)
+            elif isinstance(words := output.get("data", {}).get("text/plain"), str):
+                outputs.append(new_output("display_data", {"text/plain": words}))
+        cells.append(NotebookNode({**cell, "outputs": outputs}))
+    return NotebookNode({**notebook, "cells": cells})
 
 
 def report(notebook: NotebookNode, name: str) -> str:
@@ -54,7 +96,9 @@ def exporter() -> HTMLExporter:
     """The exporter with its template, which takes longer to compile than a short notebook to run."""
     made = HTMLExporter(template_name=TEMPLATE.name, extra_template_basedirs=[str(TEMPLATE.parent)])
     made.register_filter("focusable", focusable)
-    made.environment.globals.update(words=words)
+    script = (TEMPLATE / "unfold.js").read_text(encoding="utf-8")
+    script_hash = b64encode(sha256(script.encode()).digest()).decode()
+    made.environment.globals.update(words=words, script=script, script_hash=script_hash)
     return made
 
 
@@ -75,8 +119,11 @@ def add_html(data: dict[str, Any]) -> None:
     """Give an output's data the HTML that the page shows, if not its plain text."""
     if data.pop(WIDGET, None) and set(data) <= {"text/plain"}:
         data["text/html"] = '<p class="note">A control stood here; it is live only in JupyterLab.</p>'
+    if SCRIPT in data:
+        del data[SCRIPT]
+        data.setdefault("text/html", note("script"))
     if "text/html" in data:
-        data["text/html"] = readable_tables(data["text/html"])
+        data["text/html"] = readable_tables(inert(data["text/html"]))
     elif "text/markdown" in data:
         data["text/html"] = markdown_to_html(data["text/markdown"], [], {})
     elif "text/latex" in data:
@@ -86,7 +133,36 @@ def add_html(data: dict[str, Any]) -> None:
 def markdown_to_html(source: str, headings: list[Heading], attachments: dict[str, Any]) -> str:
     """Render a notebook's markdown; its headings are added to `headings`."""
     renderer = Renderer(headings, attachments)
-    return focusable(readable_tables(MarkdownWithMath(renderer=renderer).render(source)))
+    return focusable(readable_tables(inert(MarkdownWithMath(renderer=renderer).render(source))))
+
+
+def inert(html: str) -> str:
+    """HTML without what acts by itself or leads the reader away; a sentence stands where something shown is lost.
+
+    The page's rules already keep scripts from running. Not all browsers and ways of acting are bound by them: a page
+    may be left for another one by a `meta` element, for instance.
+    """
+    if not ACTIVE.search(html):
+        return html
+    soup = BeautifulSoup(html, "html.parser")
+    for element in soup.find_all([*LOST, *DROPPED]):
+        if element.name in LOST:
+            element.insert_before(BeautifulSoup(note(LOST[element.name]), "html.parser"))
+        element.decompose()
+    for element in soup.find_all("form"):
+        element.unwrap()
+    for element in soup.find_all(True):
+        for name, value in list(element.attrs.items()):
+            target = re.sub(r"[\s\x00-\x20]+", "", value).lower() if isinstance(value, str) else ""
+            acts = name.lower().startswith("on") or name.lower() in ("formaction", "ping", "srcdoc", "target")
+            if acts or target.startswith(("javascript:", "vbscript:", "data:text/html")):
+                del element[name]
+    return str(soup)
+
+
+def note(what: str) -> str:
+    """Stands where something of an output is left out."""
+    return f'<p class="note">A {what} stood here; it works only in JupyterLab.</p>'
 
 
 def focusable(html: str) -> str:
@@ -107,7 +183,7 @@ class Renderer(IPythonRenderer):
         stem = re.sub(r"[^\w]+", "-", plain.lower()).strip("-") or "section"
         taken = sum(re.fullmatch(rf"{re.escape(stem)}(-\d+)?", each.anchor) is not None for each in self.headings)
         anchor = f"{stem}-{taken + 1}" if taken else stem
-        self.headings.append(Heading(level, anchor, re.sub(r"</?a\b[^>]*>", "", text)))
+        self.headings.append(Heading(level, anchor, re.sub(r"</?a\b[^>]*>", "", inert(text))))
         link = f'<a class="anchor" href="#{anchor}" aria-label="Link to this section">#</a>'
         return f'<h{level} id="{anchor}">{text} {link}</h{level}>\n'
 
@@ -123,8 +199,14 @@ class Renderer(IPythonRenderer):
         return formula(f"\\begin{{{name}}}{body}\\end{{{name}}}", display=True)
 
     def image(self, text: str, url: str, title: str | None = None) -> str:
-        if url.startswith(("data:", "attachment:")):
-            return str(super().image(text, url, title))
+        name = unquote(url.removeprefix("attachment:"))
+        if name != url and not self.attachments.get(name):
+            return f'<span class="note">(picture missing: {escape(text or name)})</span>'
+        if name != url:
+            kind, picture = next(iter(self.attachments[name].items()))
+            url = f"data:{kind};base64,{picture if isinstance(picture, str) else ''.join(picture)}"
+        if url.startswith("data:image/"):
+            return f'<img src="{escape(url)}" alt="{escape(text)}">'
         return f'<a href="{escape(url)}">{escape(text or url)}</a>'
 
 

@@ -18,12 +18,22 @@ byId("filter").addEventListener("input", (event) => {
   byId("count").textContent = words.length ? `${left} of ${articles.length} notebooks` : "";
 });
 
+// Enter in the filter would send the form, and so load the page again.
+byId("tools").addEventListener("submit", (event) => { event.preventDefault(); });
+
 byId("sort").addEventListener("change", (event) => {
   const key = event.target.value;
   const sorted = [...articles];
   if (key !== "started") sorted.sort((a, b) => a.dataset[key].localeCompare(b.dataset[key]));
   sorted.forEach((article) => main.insertBefore(article, byId("unreadable-runs")));
 });
+
+// What a cell says as a number, a duration in seconds; NaN for words.
+function seconds(text) {
+  const duration = text.match(/^(?:([\d.]+) h)? ?(?:([\d.]+) min)? ?(?:([\d.]+) s)?$/);
+  if (text && duration) return 3600 * (duration[1] ?? 0) + 60 * (duration[2] ?? 0) + Number(duration[3] ?? 0);
+  return text.trim() ? Number(text) : NaN;
+}
 
 // A click on a column's name sorts its table; another one turns the order round.
 document.querySelectorAll(".earlier th[scope=col]").forEach((head) => {
@@ -35,9 +45,18 @@ document.querySelectorAll(".earlier th[scope=col]").forEach((head) => {
     head.parentNode.querySelectorAll("th").forEach((other) => { other.removeAttribute("aria-sort"); });
     head.ariaSort = down ? "descending" : "ascending";
     const body = head.closest("table").tBodies[0];
-    const text = (row) => row.cells[head.cellIndex].textContent;
-    const order = (a, b) => text(a).localeCompare(text(b), "en", { numeric: true }) * (down ? -1 : 1);
-    body.append(...[...body.rows].sort(order));
+    const keyed = [...body.rows].map((row) => {
+      const text = row.cells[head.cellIndex].textContent;
+      return { row, text, number: seconds(text) };
+    });
+    // Numbers by their size, before words; rows without a value stand last in both orders.
+    keyed.sort((a, b) => {
+      if (!a.text || !b.text) return !a.text - !b.text;
+      if (Number.isNaN(a.number) !== Number.isNaN(b.number)) return Number.isNaN(a.number) - Number.isNaN(b.number);
+      const order = Number.isNaN(a.number) ? a.text.localeCompare(b.text, "en", { numeric: true }) : a.number - b.number;
+      return down ? -order : order;
+    });
+    body.append(...keyed.map(({ row }) => row));
   });
 });
 
