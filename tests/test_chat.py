@@ -250,7 +250,7 @@ def script(monkeypatch: pytest.MonkeyPatch, *tokens: int) -> None:
 
 def test_an_answer_ends_at_the_end_of_turn_token(llama: Foundation, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer: Any = llama.tokenizer
-    script(monkeypatch, *[*tokenizer.encode("so\nbe it").tolist(), tokenizer.end_of_turn_id] * 2)
+    script(monkeypatch, *[*tokenizer.encode("so\nbe it").tolist(), max(tokenizer.end_ids)] * 2)
     model = Watched(llama)
     session = ChatSession(model, sampling=GREEDY)
     assert say(session, "hi") == say(session, "hi") == "so\nbe it"
@@ -628,3 +628,16 @@ def test_an_error_is_shown_in_the_widget() -> None:
     send.click()
     assert "no &lt;system&gt; role" in problem.value
     assert not message.disabled
+
+
+def test_all_end_tokens_of_a_models_settings_end_a_text_and_a_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llama = random_llama()
+    (other,) = llama.tokenizer.encode("!").tolist()
+    llama.model.generation_config.eos_token_id = [other, max(llama.tokenizer.end_ids)]
+    llama.save(tmp_path / "llama")
+    loaded = Foundation.load(tmp_path / "llama")
+    assert loaded.tokenizer.end_ids == llama.tokenizer.end_ids | {other}
+    script(monkeypatch, *loaded.tokenizer.encode("so").tolist(), other)
+    assert say(ChatSession(loaded, sampling=GREEDY), "hi") == "so"

@@ -48,7 +48,8 @@ def test_smollm2_predicts_as_well_as_the_reference(smol: Foundation) -> None:
 
 def test_smollm2_starts_documents_as_in_pretraining(tokenizer: PretrainedTokenizer) -> None:
     assert tokenizer.pretrained.convert_ids_to_tokens(tokenizer.start_id) == "<|endoftext|>"
-    assert tokenizer.pretrained.convert_ids_to_tokens(tokenizer.end_of_turn_id) == "<|im_end|>"
+    ends = tokenizer.pretrained.convert_ids_to_tokens(sorted(tokenizer.end_ids))
+    assert ends == ["<|endoftext|>", "<|im_end|>"]
     assert (tokenizer.start_id, tokenizer.unknown_id, tokenizer.vocabulary_size) == (0, None, 49_152)
 
 
@@ -58,7 +59,7 @@ def test_smollm2_starts_documents_as_in_pretraining(tokenizer: PretrainedTokeniz
 def test_smollm2s_tokeniser_gives_any_text_back(tokenizer: PretrainedTokenizer, text: str) -> None:
     tokens = tokenizer.encode(text)
     assert tokenizer.decode(tokens) == text
-    assert not set(tokens.tolist()) & {tokenizer.start_id, tokenizer.end_of_turn_id}
+    assert not set(tokens.tolist()) & tokenizer.end_ids
 
 
 def test_smollm2s_tokeniser_splits_numbers_into_digits(tokenizer: PretrainedTokenizer) -> None:
@@ -69,7 +70,7 @@ def test_smollm2_answers_in_its_chat_template(smol: Foundation, tokenizer: Pretr
     prompt = tokenizer.chat_prompt([Turn("system", "Be brief."), Turn("user", "What is the capital of France?")])
     logits, state = smol.feed(prompt.unsqueeze(0), smol.start(1))
     answer = []
-    while len(answer) < 12 and (token := logits.argmax(-1)).item() != tokenizer.end_of_turn_id:
+    while len(answer) < 12 and (token := logits.argmax(-1)).item() not in tokenizer.end_ids:
         answer.append(token)
         logits, state = smol.step(token, state)
     assert "Paris" in tokenizer.decode(torch.cat(answer))

@@ -114,3 +114,22 @@ def test_a_prompt_beyond_the_context_is_announced() -> None:
 def test_impossible_settings_are_refused_by_name(setting: dict[str, float]) -> None:
     with pytest.raises(InputError, match=next(iter(setting))):
         Sampling(**setting)
+
+
+def test_a_row_of_a_seeded_batch_is_the_text_it_would_be_alone(model: NGram) -> None:
+    prompts, sampling = ["the ", "a", "on the m"], Sampling(seed=3, max_tokens=30)
+    assert generate_batch(model, prompts, sampling) == [generate(model, prompt, sampling) for prompt in prompts]
+
+
+def test_a_token_costs_the_decoding_of_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = CharTokenizer("ab")
+    forever = Table(tokenizer, torch.tensor([[0.1, 0.9, 0, 0], [0.9, 0.1, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0]]).log())
+    decoded: list[int] = []
+
+    def decode(self: CharTokenizer, tokens: torch.Tensor) -> str:
+        decoded.append(len(tokens))
+        return "".join("ab"[token] for token in tokens if token < 2)
+
+    monkeypatch.setattr(CharTokenizer, "decode", decode)
+    assert generate(forever, "", Sampling(temperature=0, max_tokens=200)) == "ab" * 100
+    assert max(decoded) < 30

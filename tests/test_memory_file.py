@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,15 @@ def test_kills_and_interrupts_lose_nothing(tmp_path: Path) -> None:
     assert [row["lost"] for row in rows] == [0, 0, 0, 0]
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT interrupts, also where the tests were started with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_within_a_change_waits_for_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     memory = attached(tmp_path)
     append = memory._table.append
@@ -124,6 +133,7 @@ def test_an_interrupt_within_a_change_waits_for_its_end(tmp_path: Path, monkeypa
     memory.close()
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_while_an_index_changes_leaves_a_right_index(monkeypatch: pytest.MonkeyPatch) -> None:
     memory = AssociativeMemory(DIM, 100, index="graph")
     memory.add(vectors(50))

@@ -31,6 +31,11 @@ class Tokenizer(ABC):
     start_id: int
     unknown_id: int | None
 
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """The tokens at which a text ends: where the next document starts and, in some models, others."""
+        return frozenset({self.start_id})
+
     @abstractmethod
     def encode(self, text: str) -> Tensor:
         """Tokens [T] of the text alone: nothing is put in front, and no special token comes out of text."""

@@ -260,7 +260,8 @@ class Foundation(HiddenStateModel):
         if header is not None:
             forget_gguf(model)
             cut_as_trained(pretrained, header)
-        tokenizer = PretrainedTokenizer(pretrained)
+        ends = model.generation_config.eos_token_id if model.generation_config else None
+        tokenizer = PretrainedTokenizer(pretrained, np.ravel([] if ends is None else ends).tolist())
         return cls(model.to(where), tokenizer, name=name or str(file or folder), context_length=context_length)
 
     def _take(self, tokens: Tensor, state: FoundationState) -> tuple[Tensor, FoundationState]:

@@ -23,11 +23,12 @@ class PretrainedTokenizer(Tokenizer):
     Documents start with `<|endoftext|>` where the vocabulary has it, as in pretraining (a chat model's own bos
     token may mark a turn instead), else with the bos or eos token.
 
-    Attributes:
-        end_of_turn_id: the token with which the model ends its answer in a chat.
+    Args:
+        pretrained: the tokeniser.
+        end_ids: tokens at which the model's own settings end a text or a turn, beside the tokeniser's end token.
     """
 
-    def __init__(self, pretrained: "PreTrainedTokenizerBase") -> None:
+    def __init__(self, pretrained: "PreTrainedTokenizerBase", end_ids: Iterable[int] = ()) -> None:
         vocabulary = pretrained.get_vocab()
         if not pretrained.encode("a", add_special_tokens=False):  # what transformers makes where no files are
             raise InputError("the model has no tokeniser: put its tokenizer.json into its folder")
@@ -38,9 +39,13 @@ class PretrainedTokenizer(Tokenizer):
         self.pretrained = pretrained
         self.vocabulary_size = len(pretrained)
         self.start_id: int = vocabulary[start]
-        self.end_of_turn_id: int = vocabulary[pretrained.eos_token or start]
+        self._end_ids = frozenset({self.start_id, vocabulary[pretrained.eos_token or start], *end_ids})
         unknown = vocabulary.get(pretrained.unk_token or "")
         self.unknown_id = unknown if unknown in self.encode(RARE_TEXT).tolist() else None
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        return self._end_ids
 
     def encode(self, text: str) -> Tensor:
         tokens = self.pretrained.encode(text, add_special_tokens=False, split_special_tokens=True, verbose=False)

@@ -27,8 +27,6 @@ MARKER_STOPS = tuple(f"{end}{marker}" for marker in TURN_MARKERS.values() for en
 class ChatTokenizer(Protocol):
     """A tokeniser that knows its model's chat template, as frugal.foundation's do."""
 
-    end_of_turn_id: int
-
     def chat_prompt(self, turns: Iterable[Turn]) -> Tensor:
         """Tokens [T] of the turns and of the beginning of the answer; InputError without a template."""
 
@@ -80,9 +78,6 @@ class ChatSession:
     ) -> None:
         self.model, self.sampling, self.system, self.markers = model, sampling, system, markers
         self._template = None if markers else _with_template(model.tokenizer)
-        self._ends = {model.tokenizer.start_id}
-        if self._template is not None:
-            self._ends.add(self._template.end_of_turn_id)
         self._answer: Generator[str, None, None] | None = None
         self.reset()
 
@@ -177,7 +172,7 @@ class ChatSession:
         for _ in range(sampling.max_tokens):
             self._readings = (now, asked)
             chosen = choose(now.tokens, now.logits)  # [1]
-            if int(chosen) in self._ends:
+            if int(chosen) in self.model.tokenizer.end_ids:
                 return
             yield int(chosen)
             logits, state = self.model.step(chosen, now.state)

@@ -14,6 +14,7 @@ from frugal.language_model import LanguageModel
 # Decoding a few tokens of the prompt with the new ones keeps spaces right for tokenisers that decide them by what
 # stands before.
 PROMPT_TAIL = 16
+MOST_TOKENS_OF_A_CHARACTER = 4  # one a byte
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Sampling:
         top_p: sample among the fewest tokens that together have this probability (nucleus sampling,
             Holtzman et al. 2020).
         repetition_penalty: above 1 makes tokens that have occurred less likely (Keskar et al. 2019).
-        stop: generation ends before any of these strings appears; it always ends at the end of a document.
+        stop: generation ends before any of these strings appears; it always ends at the tokeniser's `end_ids`.
         seed: makes the choice reproducible on one machine; None draws a fresh one.
 
     Example:
@@ -110,42 +111,52 @@ def stream(model: LanguageModel, prompt: str, sampling: Sampling = Sampling()) -
 
 
 class Continuation:
-    """The text of one stream as it grows, given out only as far as it can no longer change."""
+    """The text of one stream as it grows, given out only as far as it can no longer change.
+
+    Each token costs the decoding of a few, however long the text is.
+    """
 
     def __init__(self, tokenizer: Tokenizer, prompt: Tensor, stop: tuple[str, ...]) -> None:
         self.tokenizer, self.stop = tokenizer, stop
         self.tokens = prompt[-PROMPT_TAIL:].tolist()
-        self.text_before = len(tokenizer.decode(torch.tensor(self.tokens)))
-        self.given = 0
+        self.read = len(self.tokens)  # how many of them have become text
+        self.pending = ""  # text that may be the beginning of a stop string
         self.ended = False
 
     def take(self, token: int) -> str:
         """Add a token; the text that is now settled."""
-        if token == self.tokenizer.start_id:
+        if token in self.tokenizer.end_ids:
             return self.end()
         self.tokens.append(token)
-        text = self._text()
-        cuts = [at for string in self.stop if (at := text.find(string)) >= 0]
-        if cuts:
-            self.ended = True
-            return self._give(text[: min(cuts)])
-        settled = text.rstrip(REPLACEMENT)  # a character whose last bytes are still to come
-        held = max((_overlap(settled, string) for string in self.stop), default=0)
-        return self._give(settled[: len(settled) - held])
+        text = self._new_text()
+        if text.endswith(REPLACEMENT) and len(self.tokens) - self.read < MOST_TOKENS_OF_A_CHARACTER:
+            return ""  # a character whose last bytes are still to come
+        self.tokens = self.tokens[-PROMPT_TAIL:]
+        self.read = len(self.tokens)
+        return self._give(text)
 
     def end(self) -> str:
         """No more tokens: all that was held back."""
         if self.ended:
             return ""
+        text = self._give(self._new_text()) + ("" if self.ended else self.pending)
         self.ended = True
-        return self._give(self._text())
+        return text
 
-    def _text(self) -> str:
-        return self.tokenizer.decode(torch.tensor(self.tokens))[self.text_before :]
+    def _new_text(self) -> str:
+        before = len(self.tokenizer.decode(torch.tensor(self.tokens[: self.read])))
+        return self.tokenizer.decode(torch.tensor(self.tokens))[before:]
 
     def _give(self, text: str) -> str:
-        piece, self.given = text[self.given :], max(self.given, len(text))
-        return piece
+        """What of the pending and the new text no stop string can end any more."""
+        text = self.pending + text
+        cuts = [at for string in self.stop if (at := text.find(string)) >= 0]
+        if cuts:
+            self.ended = True
+            return text[: min(cuts)]
+        held = max((_overlap(text, string) for string in self.stop), default=0)
+        self.pending = text[len(text) - held :]
+        return text[: len(text) - held]
 
 
 def _stream(model: LanguageModel, prompts: Sequence[str], sampling: Sampling) -> Iterator[list[str]]:
@@ -175,19 +186,20 @@ def _tokens(model: LanguageModel, prompts: list[Tensor], sampling: Sampling) -> 
     All streams advance together from the end of the shortest prompt, so that no padding is needed.
     """
     shortest, longest = min(map(len, prompts)), max(map(len, prompts))
-    choose = chooser(model.tokenizer, sampling)
-    history = torch.stack([prompt[:shortest] for prompt in prompts]).to(model.device)  # [B, t]
-    logits, state = model.feed(history, model.start(len(prompts)))
+    choosers = [chooser(model.tokenizer, sampling) for _ in prompts]  # a row is the text that it would be alone
+    history = torch.zeros(len(prompts), longest + sampling.max_tokens, dtype=torch.int64, device=model.device)
+    history[:, :shortest] = torch.stack([prompt[:shortest] for prompt in prompts])
+    logits, state = model.feed(history[:, :shortest], model.start(len(prompts)))
     for at in range(shortest, longest + sampling.max_tokens):
-        chosen = choose(history, logits)  # [B]
         new: list[int | None] = []
-        for row, prompt in enumerate(prompts):
+        for row, (prompt, choose) in enumerate(zip(prompts, choosers, strict=True)):
             if at < len(prompt):
-                chosen[row] = prompt[at]
-            new.append(int(chosen[row]) if len(prompt) <= at < len(prompt) + sampling.max_tokens else None)
+                history[row, at] = prompt[at]
+            else:
+                history[row, at] = choose(history[row : row + 1, :at], logits[row : row + 1])
+            new.append(int(history[row, at]) if len(prompt) <= at < len(prompt) + sampling.max_tokens else None)
         yield new
-        history = torch.cat([history, chosen.unsqueeze(1)], 1)
-        logits, state = model.step(chosen, state)
+        logits, state = model.step(history[:, at], state)
 
 
 def chooser(tokenizer: Tokenizer, sampling: Sampling) -> Callable[[Tensor, Tensor], Tensor]:
