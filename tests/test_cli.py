@@ -37,8 +37,7 @@ def signals_restored():
         (("run", "{}/a.ipynb", "-p", "nam", "3"), "did you mean name?"),
         (("run", "{}/a.ipynb", "-p", "n", "1e3"), "n='1e3': must be int"),
         (("run", "{}/a.ipynb", "-f", "{}/none.yaml"), "cannot be read as YAML"),
-        (("run", "{}/a.ipynb", "{}/bare.ipynb"), "bare.ipynb: no cells are tagged `parameters`"),
-        (("parameters", "{}/bare.ipynb"), "bare.ipynb: no cells are tagged `parameters`"),
+        (("run", "{}/bare.ipynb", "-p", "n", "3"), "bare.ipynb: n: unknown parameter; The notebook has: none"),
     ],
 )
 def test_bad_input_gives_one_sentence(tmp_path: Path, words: tuple[str, ...], complaint: str):
