@@ -190,6 +190,7 @@ def test_another_encoding_is_guessed_with_a_warning() -> None:
         ("Mañana la niña pequeña comerá castañas en la montaña, señor. ", "latin-1"),
         ("Perché però la città è così lontana? Andrò là più tardi, e non partì. ", "latin-1"),
         ("Un œuvre à 5 € — « très » bien faite, dit-il à son élève étonné. ", "cp1252"),
+        ("\N{LEFT DOUBLE QUOTATION MARK}Größe\N{RIGHT DOUBLE QUOTATION MARK}: über 5 € für Müllers Söhne. ", "cp1252"),
         ("Příliš žluťoučký kůň úpěl ďábelské ódy a šel domů. ", "cp1250"),
         ("Съешь же ещё этих мягких французских булок да выпей чаю. ", "koi8-r"),
         ("Широкая электрификация южных губерний даст мощный толчок. ", "cp1251"),

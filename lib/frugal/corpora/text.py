@@ -36,7 +36,10 @@ GUTENBERG_RULE = re.compile(r"\s*\*\*\* *\n")
 
 WESTERN = "windows-1252"
 LATIN = {WESTERN, "iso-8859-1", "iso-8859-15"}
-OTHER_LATIN = re.compile(r"(?:windows-125[047]|iso-8859-(?:2|3|4|9|10|13|14|16))$")  # Central European, Turkish, Baltic
+# Central European, Turkish and Baltic single bytes, and encodings of several bytes a character.
+NEVER_WESTERN = re.compile(
+    r"windows-125[047]|iso-8859-(?:2|3|4|9|10|13|14|16)$|.*(?:jis|932|949|euc|big5|gb|johab|2022|utf)"
+)
 DECLARED = re.compile(
     rb"""Character set encoding: *([\w-]+)|^<\?xml[^>]*encoding=["']([\w-]+)|<meta[^>]*charset=["']?([\w-]+)""",
     re.IGNORECASE,
@@ -104,7 +107,7 @@ def _guess(raw: bytes, origin: str) -> str:
     lines = raw if b"\0" in raw else b"\n".join(line for line in raw.splitlines() if not line.isascii()) or raw
     found = chardet.detect(lines[:DETECTED_BYTES], max_bytes=DETECTED_BYTES)
     encoding, sure = (found["encoding"] or "").lower(), found["confidence"]
-    if encoding in LATIN or (not OTHER_LATIN.match(encoding) and _has_single_accents(lines)):
+    if encoding in LATIN or (not NEVER_WESTERN.match(encoding) and _has_single_accents(lines)):
         encoding = WESTERN
     for tried in (encoding, "iso-8859-1") if encoding == WESTERN else (encoding,):
         with contextlib.suppress(LookupError, UnicodeDecodeError):
@@ -125,7 +128,7 @@ def _has_single_accents(raw: bytes) -> bool:
         return False
     beyond = re.findall(rb"[\xc0-\xff]+", raw)
     alone = sum(len(run) == 1 for run in beyond)
-    return alone > 0 and alone >= 0.8 * len(beyond) and len(re.findall(rb"[A-Za-z]", raw)) > 4 * len(beyond)
+    return alone > 0 and alone >= 0.8 * len(beyond) and len(re.findall(rb"[A-Za-z]", raw)) > 2 * len(beyond)
 
 
 def strip_gutenberg(text: str) -> str:
