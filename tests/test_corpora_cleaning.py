@@ -130,6 +130,32 @@ def test_a_footer_alone_goes_and_a_quoted_one_within_a_text_stays() -> None:
     assert strip_gutenberg(quoted) == quoted
 
 
+START, END = "*** START OF THE PROJECT GUTENBERG EBOOK A ***", "*** END OF THE PROJECT GUTENBERG EBOOK A ***"
+
+
+@pytest.mark.parametrize("licence", ["", "Project Gutenberg's licence\n" * 200, "New editions\nProject Gutenberg\n"])
+def test_books_one_after_another_are_documents(licence: str) -> None:
+    wrapped = [f"The Project Gutenberg eBook of {book}\n\n{START}\n\n{book}\n\n{END}\n{licence}" for book in "ABC"]
+    found = documents_of("\n".join(wrapped), "three")
+    assert [(document.title, document.text) for document in found] == [
+        ("three, 1", "A\n"), ("three, 2", "B\n"), ("three, 3", "C\n"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A word of mine. " * 100 + f"\n{START}\nis how a file begins, and\n{END}\nhow it ends.\nMy last words.\n",
+        "A word of mine. " * 100 + f"\n{START}\nis how a file begins.\n",
+        f"Files end with\n{END}\nand that is all I know.\n",
+    ],
+    ids=["both", "start", "end"],
+)
+def test_a_text_that_quotes_gutenbergs_markers_stays(text: str) -> None:
+    (document,) = documents_of(text, "notes")
+    assert document.text == text
+
+
 def test_a_text_without_gutenbergs_markers_stays_as_it_is() -> None:
     text = " Title: none\n\nProduced by nobody.\n"
     assert strip_gutenberg(text) == text

@@ -148,6 +148,13 @@ def test_splits_are_known_by_their_usual_names_and_two_are_enough(tmp_path: Path
     assert [name in held_out for name in names[1:]] == ["notes" not in name for name in names[1:]]
 
 
+def test_words_in_titles_make_no_splits(tmp_path: Path) -> None:
+    for name in ("my first training", "driving test", "garden", "kitchen", "diary"):
+        (tmp_path / f"{name}.txt").write_text(f"{name}\n" + STORY)
+    corpus = load_corpus(str(tmp_path))
+    assert sum(len(part) for part in (corpus.train, corpus.valid, corpus.test)) == 5
+
+
 def test_a_folder_as_people_have_them_loads(tmp_path: Path) -> None:
     names = {
         ".obsidian/app.json": "{}",
@@ -259,11 +266,13 @@ TALK = [("user", "Hi there"), ("assistant", "Good day")]
         ({"messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi there"},
                        {"role": "assistant", "content": [{"type": "text", "text": "Good day"}]}]},
          [("user", "Be kind.\n\nHi there"), ("assistant", "Good day")]),
+        ({"messages": [{"role": who, "content": what} for who, what in [("assistant", "Welcome"), *TALK]]},
+         [("assistant", "Welcome"), *TALK]),
         ({"prompt": "Hi there", "completion": "Good day"}, TALK),
         ({"question": "Hi there", "answer": "Good day"}, TALK),
         ({"instruction": "Hi", "context": "there", "response": 7}, [("user", "Hi\n\nthere"), ("assistant", "7")]),
     ],
-    ids=["messages", "conversations", "alternating", "system", "completion", "answer", "context"],
+    ids=["messages", "conversations", "alternating", "system", "greeting", "completion", "answer", "context"],
 )  # fmt: skip
 def test_conversations_are_read_in_the_layouts_that_people_have(row: dict[str, Any], turns: list[Any]) -> None:
     (document,) = documents_of_records([row], "a file")

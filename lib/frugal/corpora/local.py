@@ -122,6 +122,7 @@ def own_splits(files: dict[Path, list[Document]], folder: Path) -> dict[str, lis
     """The splits a folder comes with: files or folders named train, valid and test, or two of these, in any case.
 
     The words count that stand between other characters, as in `wiki.valid.tokens`, `en_dev.jsonl` or `Test/1.txt`.
+    Where most files are named otherwise, such words are titles: notes on a training and on a test.
     """
     splits: dict[str, list[Document]] = {}
     others = []
@@ -132,7 +133,7 @@ def own_splits(files: dict[Path, list[Document]], folder: Path) -> dict[str, lis
             splits.setdefault(named.pop(), []).extend(documents)
         else:
             others.append(path.name)
-    if len(splits) < 2 or "train" not in splits:
+    if len(splits) < 2 or "train" not in splits or 2 * len(others) > len(files):
         return None
     if others:
         warnings.warn(f"{folder}: its files are named by split; {', '.join(others)} are left out", stacklevel=2)

@@ -147,8 +147,6 @@ def _role(name: str) -> str:
 def _turns(said: Iterable[tuple[str, str]]) -> list[Turn]:
     """Turns that say something, in turn; what the system says stands before what the user says first."""
     heard = [("user" if role == "system" else role, text.strip()) for role, text in said if text.strip()]
-    while heard and heard[0][0] == "assistant":  # a greeting answers nothing
-        heard = heard[1:]
     return [
         Turn(role, "\n\n".join(text for _, text in group)) for role, group in groupby(heard, key=lambda turn: turn[0])
     ]

@@ -4,6 +4,7 @@ import codecs
 import contextlib
 import re
 import warnings
+from collections.abc import Iterator
 
 from frugal.corpora.documents import Document
 from frugal.errors import InputError
@@ -23,7 +24,7 @@ GUTENBERG_START = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 GUTENBERG_END = re.compile(
-    r"^(?:\*\*\* ?END OF (?:THE|THIS) PROJECT GUTENBERG E(?:BOOK|TEXT)"
+    r"^(?:\*\*\* ?END OF (?:THE|THIS) PROJECT GUTENBERG E(?:BOOK|TEXT).*"
     r"|End of (?:the |this )?Project Gutenberg('s)?\b.*|Ende dieses Projekt Gutenberg\b.*)",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -32,6 +33,7 @@ GUTENBERG_CREDITS = re.compile(
     r"|The Project Gutenberg E(?:text|book) of\b).*?\n\s*\n",
     re.IGNORECASE | re.DOTALL,
 )
+START_NEAR, HEADER = 500, 2_000  # characters
 GUTENBERG_RULE = re.compile(r"\s*\*\*\* *\n")
 
 WESTERN = "windows-1252"
@@ -132,24 +134,51 @@ def _has_single_accents(raw: bytes) -> bool:
 
 
 def strip_gutenberg(text: str) -> str:
-    """The book alone, without Project Gutenberg's header, credits and footer; other text comes back as it is."""
-    start = GUTENBERG_START.search(text)
-    end = GUTENBERG_END.search(text, start.end() if start else 0)
-    if not start and not (end and len(text) - end.start() < 30_000 and end[0].lower().startswith("end")):
-        return text
-    book = text[start.end() if start else 0 : end.start() if end else len(text)]
-    while credits := GUTENBERG_CREDITS.match(book) or GUTENBERG_RULE.match(book):
-        book = book[credits.end() :]
-    return book.strip() + "\n"
+    """The first book alone, without Project Gutenberg's header, credits and footer; other text comes back as it is."""
+    return next(_books(text), text)
+
+
+def _books(text: str) -> Iterator[str]:
+    """Each book between its header and its footer: several files may stand one after another. None in other text.
+
+    A header stands near the beginning, or after the name of the project. After a footer without a header nothing
+    stands, or the name of the project: a text that quotes such lines is the user's own.
+    """
+    position = 0
+    while True:
+        start = GUTENBERG_START.search(text, position)
+        if start and start.start() - position > START_NEAR and not _names_the_project(text[position : start.start()]):
+            start = None
+        end = GUTENBERG_END.search(text, start.end() if start else position)
+        if not start and (position or not end or not _ends_there(text[end.end() :])):
+            return
+        book = text[start.end() if start else 0 : end.start() if end else len(text)]
+        while credits := GUTENBERG_CREDITS.match(book) or GUTENBERG_RULE.match(book):
+            book = book[credits.end() :]
+        yield book.strip() + "\n"
+        if not end:
+            return
+        position = end.end()
+
+
+def _ends_there(rest: str) -> bool:
+    return not rest.strip() or _names_the_project(rest)
+
+
+def _names_the_project(text: str) -> bool:
+    return "project gutenberg" in text[:HEADER].lower()
 
 
 def documents_of(text: str, title: str) -> list[Document]:
-    """WikiText's articles where the text begins with one, else one document without Gutenberg's wrapping.
+    """WikiText's articles where the text begins with one, else Gutenberg's books without wrapping, else one document.
 
     WikiText's lines stay as they are, titles included, so that token counts agree with published ones.
     """
     if not WIKITEXT_TITLE.match(text):
-        return [Document(title, strip_gutenberg(text))]
+        books = list(_books(text)) or [text]
+        if len(books) == 1:
+            return [Document(title, books[0])]
+        return [Document(f"{title}, {number}", book) for number, book in enumerate(books, 1)]
     titles = list(WIKITEXT_TITLE.finditer(text))
     ends = [*(match.start() for match in titles[1:]), len(text)]
     return [Document(match[1], text[match.start() : end]) for match, end in zip(titles, ends, strict=True)]
