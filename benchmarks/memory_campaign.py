@@ -4,30 +4,36 @@
     python benchmarks/memory_campaign.py --rounds 4     to see that it works
 
 Each round forks a writer that goes on from the folder of the round before. In a round of "kill" it gets SIGKILL at a
-random moment. In a round of "interrupt" it gets SIGINT at random moments, goes on after each, and compares its memory
-with its file. A second memory without a folder says what each operation makes of the first. Prints one JSON object for
-each index type and way; results of the whole campaign go to benchmarks/results/memory_campaign.json.
+random moment. In a round of "interrupt" it gets one SIGINT during or after each of four operations, and then compares
+its memory with its file. A second memory, without a folder, says what each operation makes of the first. Prints one JSON
+object for each index type and way; results of the whole campaign go to benchmarks/results/memory_campaign.json, with
+the machine and the commit.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
 import signal
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import faiss  # noqa: F401  # so that forked writers have it
 import numpy as np
 
+from frugal.lab.run.provenance import provenance
 from frugal.memory import AssociativeMemory
 from frugal.memory.store import Text
 
 RESULTS = Path(__file__).parent / "results" / "memory_campaign.json"
 KINDS = ("exact", "flat", "ivf", "compressed", "graph", "auto")
 DIM, CAPACITY = 8, 3_000
+STRIKES = 4  # interrupts a round
 SETTINGS: dict[str, Any] = {"num_clusters": 2, "m": 2, "nprobe": 2}
 
 
@@ -76,92 +82,88 @@ def write(folder: Path, pipe: int, seed: int) -> None:
         os.write(pipe, b"done\n")
 
 
-def once(*_: Any) -> None:
-    """Interrupt, and take no more while the memory is looked at."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    raise KeyboardInterrupt
-
-
 def interrupted(folder: Path, pipe: int, seed: int) -> None:
-    """Act for a while; after each interrupt the memory has to be as before the operation or as after it."""
-    memory = AssociativeMemory.open(folder)
-    until, step = time.monotonic() + 0.5, 0
-    while time.monotonic() < until:
-        ahead, hit, step = AssociativeMemory.load(folder), False, step + 1
-        allowed = {contents(ahead)}
+    """Say how long an operation takes and act; once interrupted, the memory has to be as before it or as after it."""
+    memory, strikes = AssociativeMemory.open(folder), list[int]()
+
+    def strike(*_: Any) -> None:
+        strikes.append(1)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, strike)
+    for step in range(STRIKES):
+        ahead = AssociativeMemory.load(folder)
+        allowed, began, hit, swallowed = {contents(ahead)}, time.perf_counter(), False, False
         act(ahead, np.random.default_rng([seed, step]))
+        seconds = time.perf_counter() - began
         allowed.add(contents(ahead))
         try:
-            signal.signal(signal.SIGINT, once)
-            act(memory, np.random.default_rng([seed, step]))
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-        except KeyboardInterrupt:
+            os.write(pipe, b"%f\n" % seconds)
             hit = True
-        right = contents(memory) in allowed and len(np.unique(memory.ids())) == len(memory)
-        if hit or not right:
-            os.write(pipe, b"right\n" if right and in_order(memory, folder) else b"wrong\n")
+            act(memory, np.random.default_rng([seed, step]))
+            hit, swallowed = False, len(strikes) > step
+            while len(strikes) == step:
+                time.sleep(0.001)
+        except KeyboardInterrupt:
+            pass
+        right = not swallowed and contents(memory) in allowed and len(np.unique(memory.ids())) == len(memory)
+        os.write(pipe, b"right\n" if right and in_order(memory, folder) else b"wrong\n")
+        os.write(pipe, b"hit\n" if hit else b"late\n")
     memory.close()
 
 
-def child(work: Any, folder: Path, seed: int, strike: Any) -> list[str]:
-    """Run `work` in a fork, strike it, and give what it has said."""
+@contextlib.contextmanager
+def forked(work: Callable[[Path, int, int], None], folder: Path, seed: int) -> Iterator[tuple[int, IO[str]]]:
+    """A process that does `work`, and what it says; it is waited for."""
     reading, writing = os.pipe()
     process = os.fork()
     if process == 0:
         os.close(reading)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             work(folder, writing, seed)
             os._exit(0)
         except BaseException as error:
-            os.write(writing, f"failed {error!r}\n".replace(" ", "_").encode())
+            os.write(writing, f"failed {error!r}\n".encode())
             os._exit(1)
     os.close(writing)
-    strike(process)
-    with os.fdopen(reading) as pipe:
-        said = pipe.read().split()
+    with os.fdopen(reading) as said:
+        yield process, said
     os.waitpid(process, 0)
-    return said
 
 
 def kill_rounds(folder: Path, rounds: int, chance: random.Random) -> dict[str, int]:
     state, acknowledged, lost = contents(AssociativeMemory.load(folder)), 0, 0
-
-    def strike(process: int) -> None:
-        time.sleep(0.05 + 0.25 * chance.random())
-        os.kill(process, signal.SIGKILL)
-
     for number in range(rounds):
-        said = child(write, folder, number, strike)
-        announced = [int(word) for word in said if word.lstrip("-").isdigit()]
+        with forked(write, folder, number) as (process, pipe):
+            time.sleep(0.05 + 0.45 * chance.random())
+            os.kill(process, signal.SIGKILL)
+            said = pipe.read().splitlines()
+        announced = [int(line) for line in said if line.lstrip("-").isdigit()]
         done = said.count("done")
         acknowledged += done
         allowed = {announced[done - 1] if done else state, *announced[done:]}
         memory = AssociativeMemory.load(folder)
         state = contents(memory)
-        lost += state not in allowed or not in_order(memory, folder) or any(word.startswith("failed") for word in said)
+        lost += state not in allowed or not in_order(memory, folder) or any(line.startswith("failed") for line in said)
     return {"rounds": rounds, "acknowledged": acknowledged, "lost": lost}
 
 
 def interrupt_rounds(folder: Path, rounds: int, chance: random.Random) -> dict[str, int]:
-    struck, lost = 0, 0
-
-    def strike(process: int) -> None:
-        time.sleep(0.15)
-        for _ in range(8):
-            time.sleep(0.04 * chance.random())
-            try:
-                os.kill(process, signal.SIGINT)
-            except ProcessLookupError:
-                return
-
+    said = Counter[str]()
     for number in range(rounds):
-        said = child(interrupted, folder, number, strike)
-        struck += said.count("right") + said.count("wrong")
-        lost += said.count("wrong") + any(word.startswith("failed") and "Keyboard" not in word for word in said)
-        memory = AssociativeMemory.load(folder)
-        lost += not in_order(memory, folder)
-    return {"rounds": rounds, "interrupts": struck, "lost": lost}
+        with forked(interrupted, folder, number) as (process, pipe):
+            for line in pipe:
+                word = line.split()[0]
+                if word.replace(".", "").isdigit():
+                    time.sleep(2 * chance.random() * float(word))
+                    os.kill(process, signal.SIGINT)
+                else:
+                    said[word] += 1
+        said["wrong"] += not in_order(AssociativeMemory.load(folder), folder)
+    return {
+        "rounds": rounds, "interrupts": said["right"] + said["wrong"], "within an operation": said["hit"],
+        "lost": said["wrong"] + said["failed"],
+    }  # fmt: skip
 
 
 def main() -> None:
@@ -182,7 +184,8 @@ def main() -> None:
                 results.append(found)
                 print(json.dumps(found), flush=True)
     if arguments.folder is None:
-        RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+        where = {"command": "python benchmarks/memory_campaign.py", **provenance()}
+        RESULTS.write_text(json.dumps(where | {"rounds": results}, indent=2) + "\n")
     raise SystemExit(any(row["lost"] for row in results))
 
 
