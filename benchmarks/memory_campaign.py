@@ -5,7 +5,7 @@
 
 Each round forks a writer that goes on from the folder of the round before. In a round of "kill" it gets SIGKILL at a
 random moment. In a round of "interrupt" it gets one SIGINT during or after each of four operations, and then compares
-its memory with its file. A second memory, without a folder, says what each operation makes of the first. Prints one JSON
+its memory with its file. A second memory, without a folder, says what each operation makes of the first. Prints a JSON
 object for each index type and way; results of the whole campaign go to benchmarks/results/memory_campaign.json, with
 the machine and the commit.
 """
