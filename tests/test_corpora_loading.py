@@ -30,6 +30,38 @@ def write_json_lines(path: Path, records: list[Any]) -> str:
     return str(path)
 
 
+# Two texts
+
+
+def test_a_text_to_train_on_and_one_to_validate_on_are_each_used_whole(tmp_path: Path) -> None:
+    (tmp_path / "learn.txt").write_text(STORY, encoding="utf-8")
+    (tmp_path / "judge.txt").write_text(STORY.replace("fox", "hen"), encoding="utf-8")
+    with pytest.warns(UserWarning, match="half of its valid part serves as one"):
+        corpus = load_corpus(str(tmp_path / "learn.txt"), valid=str(tmp_path / "judge.txt"))
+    assert [document.text for document in corpus.train] == [STORY]
+    assert corpus.valid[0].text + corpus.test[0].text == STORY.replace("fox", "hen")
+    assert corpus.name == "learn.txt and judge.txt"
+
+
+def test_a_text_with_parts_of_its_own_gives_those_that_are_wanted_of_it(tmp_path: Path) -> None:
+    for part in ("train", "valid", "test"):
+        (tmp_path / f"{part}.txt").write_text(STORY.replace("fox", part), encoding="utf-8")
+    (tmp_path / "book").write_text(STORY, encoding="utf-8")
+    folder, book = str(tmp_path), str(tmp_path / "book")
+    judged = load_corpus(book, valid=folder)
+    assert judged.train[0].text == STORY
+    assert ["valid" in judged.valid[0].text, "test" in judged.test[0].text] == [True, True]
+    with pytest.warns(match="has no test part"):
+        learned = load_corpus(folder, valid=book)
+    assert [document.text for document in learned.train] == [STORY.replace("fox", "train")]
+
+
+def test_one_text_for_both_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "book.txt").write_text(STORY, encoding="utf-8")
+    with pytest.raises(InputError, match="all of its train part stands in another"):
+        load_corpus(str(tmp_path / "book.txt"), valid=str(tmp_path / "book.txt"))
+
+
 # The catalogue
 
 

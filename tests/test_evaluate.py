@@ -1,15 +1,21 @@
 import math
+import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tokenizers
 import torch
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from frugal.corpora import BytePairTokenizer, CharTokenizer, Document, encode_documents
 from frugal.errors import InputError
 from frugal.evaluate import NATS_TO_NAME_A_CHARACTER, bootstrap_difference, evaluate, sum_scores
 from frugal.foundation import WindowedFoundation
+from frugal.foundation.tokenizer import PretrainedTokenizer
 from frugal.readout import SoftmaxReadout
 from models import TEXTS, Recurrent, Table, Uniform, characters, echo_model, random_gpt2
 
@@ -59,6 +65,87 @@ def test_an_unknown_character_costs_its_name_and_is_never_a_hit() -> None:
     scores = evaluate(model, "aé")
     assert scores.nats == pytest.approx(2 * math.log(4) + NATS_TO_NAME_A_CHARACTER)
     assert (scores.documents[0].top1, scores.bytes) == (1, 3)
+
+
+LEARNED_FROM = ["the old king of the café and his three sons, all of them bold."] * 20
+MARKS = ["<|endoftext|>", "<unk>"]
+
+
+def of_bytes(normalizer: normalizers.Normalizer | None) -> PretrainedTokenizer:
+    """A tokeniser over bytes, which Pythia and Qwen put behind the normaliser NFC."""
+    backend = tokenizers.Tokenizer(models.BPE())
+    if normalizer is not None:
+        backend.normalizer = normalizer
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    learn = trainers.BpeTrainer(vocab_size=300, special_tokens=MARKS, initial_alphabet=alphabet, show_progress=False)
+    backend.train_from_iterator(LEARNED_FROM, learn)
+    return wrapped(backend)
+
+
+def of_words() -> PretrainedTokenizer:
+    """A tokeniser as openai-gpt's: small letters, no white space, what is rare unknown."""
+    backend = tokenizers.Tokenizer(models.BPE(unk_token="<unk>", end_of_word_suffix="</w>"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.BertPreTokenizer(), decoders.BPEDecoder(suffix="</w>")
+    ends = {"end_of_word_suffix": "</w>"}
+    backend.train_from_iterator(LEARNED_FROM, trainers.BpeTrainer(special_tokens=MARKS, show_progress=False, **ends))
+    return wrapped(backend, unk_token="<unk>")
+
+
+def wrapped(backend: tokenizers.Tokenizer, **marks: str) -> PretrainedTokenizer:
+    end = "<|endoftext|>"
+    return PretrainedTokenizer(
+        transformers.PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=end, eos_token=end, **marks)
+    )
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "text", "lost"),
+    [
+        (None, "The old KING of the cafe\u0301.", 0),
+        (normalizers.NFC(), "The old KING of the café, again and again and again. ", 0),
+        (normalizers.NFC(), "The old KING of the cafe\u0301, again and again and again. ", 2),  # e and accent, for é
+        (normalizers.Lowercase(), "The old king of the Café, again and again and again. ", 2),
+    ],
+)
+def test_what_a_normaliser_loses_is_charged(normalizer: normalizers.Normalizer | None, text: str, lost: int) -> None:
+    tokenizer = of_bytes(normalizer)
+    scores = evaluate(Uniform(tokenizer), text)
+    assert scores.lost == lost
+    paid = len(tokenizer.encode(text)) * math.log(tokenizer.vocabulary_size)
+    assert scores.nats == pytest.approx(paid + lost * NATS_TO_NAME_A_CHARACTER)
+    assert sum(scores.documents[0].blocks) == pytest.approx(scores.nats)
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: of_bytes(normalizers.Lowercase()), "THE OLD KING"),
+        (lambda: of_bytes(normalizers.NFC()), unicodedata.normalize("NFD", "éèüé" * 8)),
+        (of_words, "The old king,\n\nhis sons:\n  all of them.\n"),
+    ],
+    ids=["small letters", "composed accents", "openai-gpt"],
+)
+def test_a_tokeniser_that_changes_much_of_a_text_is_refused(make: Callable[[], PretrainedTokenizer], text: str) -> None:
+    with pytest.raises(InputError, match=f"of {len(text)} characters"):
+        evaluate(Uniform(make()), text)
+
+
+def test_all_characters_of_an_unknown_word_are_charged() -> None:
+    scores = evaluate(Uniform(of_words()), "the old king of the three sons and his bold king ☃☃☃☃")
+    assert scores.lost == 5  # and the space before it
+
+
+@given(text=st.text(st.sampled_from("abéÄ \n"), min_size=1, max_size=40))
+@settings(max_examples=50)
+def test_unknown_characters_are_lost_once_each(text: str) -> None:
+    tokenizer = CharTokenizer("ab \n")
+    scores = evaluate(Uniform(tokenizer), text)
+    assert scores.lost == sum(character in "éÄ" for character in text)
+    paid = len(text) * math.log(tokenizer.vocabulary_size) + scores.lost * NATS_TO_NAME_A_CHARACTER
+    assert scores.nats == pytest.approx(paid)
 
 
 @given(context=st.integers(1, 30), stride=st.integers(1, 30), batch_tokens=st.integers(1, 100))

@@ -2,18 +2,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from frugal.corpora import Document, excerpts
+from frugal.corpora import Corpus, Document, excerpts, usage
 from frugal.errors import InputError
 
-documents_of_words = st.lists(st.text("ab \n", min_size=1, max_size=80), min_size=1, max_size=6).map(
+documents_of_words = st.lists(st.text("ab \né猫😀", min_size=1, max_size=80), min_size=1, max_size=6).map(
     lambda texts: [Document(str(number), text) for number, text in enumerate(texts)]
 )
 
 
-@given(documents_of_words, st.integers(6, 300))
+@given(documents_of_words, st.integers(24, 300))
 def test_excerpts_are_beginnings_that_fit(documents: list[Document], characters: int) -> None:
     chosen = excerpts(documents, characters)
-    assert sum(len(document.text) for document in chosen) <= characters
+    assert sum(len(document.text.encode()) for document in chosen) <= characters
     for whole, excerpt in zip(documents, chosen, strict=True):
         assert excerpt.text
         assert whole.text.startswith(excerpt.text)
@@ -21,7 +21,7 @@ def test_excerpts_are_beginnings_that_fit(documents: list[Document], characters:
 
 @given(documents_of_words)
 def test_enough_room_keeps_everything(documents: list[Document]) -> None:
-    assert excerpts(documents, sum(len(document.text) for document in documents) + 6) == tuple(documents)
+    assert excerpts(documents, sum(len(document.text.encode()) for document in documents) + 24) == tuple(documents)
 
 
 def test_short_documents_leave_their_share_to_long_ones() -> None:
@@ -33,8 +33,18 @@ def test_an_excerpt_ends_between_two_words() -> None:
     assert excerpts([Document("tale", "once upon a time")], 12)[0].text == "once upon a"
 
 
+def test_a_budget_is_about_as_long_in_every_script() -> None:
+    assert len(excerpts([Document("cats", "猫" * 100)], 100)[0].text) == 33
+
+
+def test_a_report_says_how_much_of_a_text_is_used() -> None:
+    corpus = Corpus("tale", *[(Document("a", "word " * 1000), Document("b", "word " * 1000))] * 3, "", "", "")
+    used = {"train": excerpts(corpus.train[:1], 2_000), "valid": corpus.valid}
+    assert usage(corpus, used) == "Of tale: 1,999 of 10,000 characters of train, all 10,000 of valid."
+
+
 def test_room_for_less_than_a_character_each_is_refused() -> None:
-    with pytest.raises(InputError, match="characters=1: must be at least one for each of 2"):
-        excerpts([Document("a", "a"), Document("b", "b")], 1)
+    with pytest.raises(InputError, match="characters=7: must be at least four for each of 2"):
+        excerpts([Document("a", "a"), Document("b", "b")], 7)
     with pytest.raises(InputError, match="no documents"):
         excerpts([], 100)

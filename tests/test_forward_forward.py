@@ -1,6 +1,7 @@
 """Layers that learn one by one: their gradients, their goodness, the classifiers made of them."""
 
 import gzip
+import math
 import struct
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from frugal.forward_forward import (
     RecurrentForwardForward,
     SequenceExperiment,
     UnsupervisedForwardForward,
+    alphabet_of,
     clean_alphabet,
     load_images,
     mask_hybrids,
@@ -342,6 +344,16 @@ def test_windows_are_followed_by_the_character_after_them() -> None:
     assert cleaned == "a b c; d efghij"
     assert texts == [cleaned[at : at + 10] for at in range(len(cleaned) - 10)]
     assert "".join(ALPHABET[place] for place in experiment.following) == cleaned[10:]
+
+
+@pytest.mark.parametrize("text", ["Быть или не быть, вот в чём вопрос. ", "天地玄黃宇宙洪荒日月盈昃辰宿列張。"])
+def test_a_text_of_another_script_has_its_own_alphabet(text: str) -> None:
+    alphabet = alphabet_of(text * 20)
+    assert alphabet != ALPHABET
+    assert clean_alphabet(text * 2, alphabet) == " ".join((text * 2).lower().split())
+    experiment = SequenceExperiment(text * 20, text * 2, alphabet=alphabet, hidden=(9, 8), epochs=1)
+    for method in ("random", "self-generated", "teacher-forced"):
+        assert experiment.run(method).bits_per_character < 2 * math.log2(len(alphabet))  # type: ignore[arg-type]
 
 
 def test_a_text_shorter_than_a_window_is_refused() -> None:

@@ -5,7 +5,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from frugal.corpora import BytePairTokenizer, CharTokenizer, Document, Tokenizer, encode_documents, load_tokenizer
+from frugal.corpora import (
+    BytePairTokenizer,
+    CharTokenizer,
+    Document,
+    Tokenizer,
+    encode_documents,
+    letters_or_bytes,
+    load_tokenizer,
+)
 from frugal.errors import InputError, UnavailableError
 
 TEXT = "the quick brown fox jumps over the lazy dog, and the dog sleeps on. " * 20
@@ -76,6 +84,20 @@ def test_a_start_token_of_ones_own_survives_saving(tmp_path) -> None:
     trained.add_special_tokens(["<s>"])
     BytePairTokenizer(trained, "<s>").save(tmp_path)
     assert load_tokenizer(tmp_path).start_id == trained.token_to_id("<s>") != BYTE_PAIRS.start_id
+
+
+@given(st.text(min_size=1))
+def test_letters_or_bytes_know_every_text_they_were_made_from(text: str) -> None:
+    text = text.encode("utf-8", "ignore").decode()
+    tokenizer = letters_or_bytes([text])
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.unknown_id not in tokenizer.encode(text).tolist()
+
+
+def test_bytes_stand_for_an_alphabet_of_many_letters() -> None:
+    many = "".join(chr(0x4E00 + n) for n in range(300))
+    assert len(letters_or_bytes([many]).encode("猫 or cat")) == len("猫 or cat".encode())
+    assert len(letters_or_bytes([many[:170]]).encode("猫 or cat")) == len("猫 or cat")
 
 
 def test_too_small_a_vocabulary_is_refused() -> None:

@@ -2,16 +2,20 @@
 
 Bits per byte is the common currency: negative log-likelihood / (ln 2 * UTF-8 bytes of the same text). Every token
 of a document is scored, the first one given the document start, so models with different tokenisers pay for
-the same bytes. Perplexity is per token and is never compared across tokenisers.
+the same bytes. What a tokeniser loses (characters that it does not know, capitals, accents in another form) is charged.
+Perplexity is per token and is never compared across tokenisers.
 
 A measure of any language model enters here; what knows how a model works does not.
 """
 
 import math
+import re
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,9 +25,10 @@ from frugal.corpora import Document, Tokenizer, encode_documents
 from frugal.errors import InputError
 from frugal.language_model import LanguageModel, TargetScores
 
-# A tokeniser that maps a rare character to "unknown" has not said which one it was. Naming it costs the
-# logarithm of the number of Unicode scalar values, so that ignorance never looks like compression.
+# A tokeniser that maps a rare character to "unknown", or a capital to a small letter, has not said which one it was.
+# Naming it costs the logarithm of the number of Unicode scalar values, so that ignorance never looks like compression.
 NATS_TO_NAME_A_CHARACTER = math.log(0x110000 - 0x800)
+MOST_CHANGED = 0.1  # of a text's characters; a tokeniser that changes more of it is for other text
 
 BLOCKS = 20  # that a document is cut into where the documents are too few to be drawn
 FEWEST_DOCUMENTS = 5
@@ -33,8 +38,9 @@ FEWEST_DOCUMENTS = 5
 class DocumentScore:
     """Sums over one document: nats of all its tokens, and how many tokens ranked first or among the first five.
 
-    The last two are None where the tokens' probabilities are known but not their ranks. `blocks` are the nats of
-    `BLOCKS` consecutive parts with equal shares of the tokens.
+    These two are None where the tokens' probabilities are known but not their ranks. `blocks` are the nats of
+    `BLOCKS` consecutive parts with equal shares of the tokens. `lost` counts the characters that the tokens do not give
+    back, each of which is charged in the nats.
     """
 
     title: str
@@ -44,6 +50,7 @@ class DocumentScore:
     top1: int | None
     top5: int | None
     blocks: tuple[float, ...]
+    lost: int
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,11 @@ class Scores:
     @property
     def bytes(self) -> int:
         return sum(document.bytes for document in self.documents)
+
+    @property
+    def lost(self) -> int:
+        """Characters that the tokens do not give back, each charged with the cost of naming it."""
+        return sum(document.lost for document in self.documents)
 
     @property
     def bits_per_byte(self) -> float:
@@ -131,7 +143,8 @@ def evaluate(
         progress: show a progress bar.
 
     Raises:
-        InputError: the text is empty, the context is out of range, or the model answers NaN.
+        InputError: the text is empty, the context is out of range, the model answers NaN, or its tokeniser changes more
+            than a tenth of the text's characters. Fewer are charged, each with the cost of naming it.
 
     Example:
         >>> from frugal.baselines import NGram
@@ -146,14 +159,14 @@ def evaluate(
     stride = _checked_stride(stride, context)
     started = time.perf_counter()
     encoded = encode_documents(model.tokenizer, documents)
+    lost = _lost(model.tokenizer, documents, encoded)
     document_scores = LanguageModel.document_scores if fresh else type(model).document_scores
     with torch.inference_mode():
         found = document_scores(
             model, encoded, context=context, stride=stride, batch_tokens=batch_tokens, progress=progress
         )
-    unknown_id = model.tokenizer.unknown_id
-    columns = zip(documents, encoded, found, strict=True)
-    summed = tuple(_document_score(d, tokens, *scores, unknown_id=unknown_id) for d, tokens, scores in columns)
+    columns = zip(documents, lost, found, strict=True)
+    summed = tuple(_document_score(document, missing, *scores) for document, missing, scores in columns)
     return Scores(summed, context, stride, time.perf_counter() - started)
 
 
@@ -183,8 +196,8 @@ def sum_scores(
     expected, given = [len(tokens) - 1 for tokens in encoded], [len(known) for known, _ in pairs]
     if given != expected:
         raise InputError(f"scores of {given} tokens: the documents have {expected}; give those of each document")
-    columns = zip(documents, encoded, pairs, strict=True)
-    summed = tuple(_document_score(d, t, *pair, unknown_id=tokenizer.unknown_id) for d, t, pair in columns)
+    columns = zip(documents, _lost(tokenizer, documents, encoded), pairs, strict=True)
+    summed = tuple(_document_score(document, missing, *pair) for document, missing, pair in columns)
     return Scores(summed, context=None, stride=None, seconds=0.0)
 
 
@@ -258,6 +271,52 @@ def _as_documents(text: str | Iterable[Document | str]) -> list[Document]:
     return documents
 
 
+class _Lost(NamedTuple):
+    """What the tokens of a document lose: which of them [T] are unknown, and how many other characters are lost."""
+
+    unknown: Tensor
+    others: int
+
+
+def _lost(tokenizer: Tokenizer, documents: Sequence[Document], encoded: Sequence[Tensor]) -> list[_Lost]:
+    """What the tokens [1 + T] of each document lose.
+
+    Raises:
+        InputError: more than a tenth of all characters are lost, beside unknown tokens.
+    """
+    found = []
+    for document, tokens in zip(documents, encoded, strict=True):
+        unknown = (tokens[1:] == (-1 if tokenizer.unknown_id is None else tokenizer.unknown_id)).cpu()
+        changed = _changed(tokenizer, document.text, tokens)
+        found.append(_Lost(unknown, max(0, changed - int(unknown.sum()))))
+    others, size = sum(each.others for each in found), sum(len(document.text) for document in documents)
+    if others > MOST_CHANGED * size:
+        raise InputError(
+            f"the model's tokeniser changes or leaves out {others} of {size} characters: bits per byte of what is left "
+            "would say nothing; take a model whose tokeniser keeps the text"
+        )
+    return found
+
+
+def _changed(tokenizer: Tokenizer, text: str, tokens: Tensor) -> int:
+    """Characters of the text that its tokens change, leave out or add to, counted word by word."""
+    if tokenizer.decode(tokens) == text:
+        return 0
+
+    def back(piece: str) -> str:
+        return tokenizer.decode(tokenizer.encode(piece))
+
+    # White space goes with the word after it, and comes after a word that is kept: some tokenisers give back a space
+    # between two words only.
+    before = next((word for word in islice(re.finditer(r"\S+", text), 100) if back(word[0]) == word[0]), None)
+    kept = before[0] if before else ""
+    changed = 0
+    for word, times in Counter(re.findall(r"\s*\S+|\s+", text)).items():
+        given, found = Counter(word), Counter(back(kept + word).removeprefix(kept))
+        changed += times * max((given - found).total(), (found - given).total())
+    return max(1, changed)
+
+
 def _checked_context(model: LanguageModel, context: int | None) -> int | None:
     limit = model.context_length
     if context is not None and (context < 1 or (limit is not None and context > limit)):
@@ -272,25 +331,26 @@ def _checked_stride(stride: int | None, context: int | None) -> int | None:
     return context if stride is None else stride
 
 
-def _document_score(
-    document: Document, tokens: Tensor, log_probabilities: Tensor, ranks: Tensor | None, *, unknown_id: int | None
-) -> DocumentScore:
-    """Sums over a document of tokens [1 + T], from the log-probability and rank [T] of each but the first.
+def _document_score(document: Document, lost: _Lost, log_probabilities: Tensor, ranks: Tensor | None) -> DocumentScore:
+    """Sums over a document from the log-probability and rank [T] of each token.
+
+    An unknown token pays for itself. What else is lost has no place of its own, and all tokens share its cost.
 
     Raises:
         InputError: a log-probability is NaN.
     """
-    unknown = torch.zeros(len(tokens) - 1, dtype=torch.bool) if unknown_id is None else tokens[1:] == unknown_id
-    costs = unknown.cpu().double() * NATS_TO_NAME_A_CHARACTER - log_probabilities.cpu().double()
+    names = lost.unknown.double() + lost.others / len(lost.unknown)
+    costs = names * NATS_TO_NAME_A_CHARACTER - log_probabilities.cpu().double()
     nats = costs.sum().item()
     if math.isnan(nats):
         raise InputError(f"the model answered NaN on {document.title!r}: its weights or states are damaged")
     return DocumentScore(
         title=document.title,
         nats=nats,
-        tokens=len(tokens) - 1,
+        tokens=len(costs),
         bytes=len(document.text.encode()),
-        top1=None if ranks is None else int(((ranks < 1) & ~unknown).sum()),
-        top5=None if ranks is None else int(((ranks < 5) & ~unknown).sum()),
+        top1=None if ranks is None else int(((ranks < 1) & ~lost.unknown).sum()),
+        top5=None if ranks is None else int(((ranks < 5) & ~lost.unknown).sum()),
         blocks=tuple(part.sum().item() for part in costs.tensor_split(BLOCKS)),
+        lost=lost.others + int(lost.unknown.sum()),
     )

@@ -5,10 +5,17 @@ What turns a name or a file into documents, and documents into tokens, enters he
 
 from frugal.corpora.catalogue import CatalogueEntry, read_catalogue
 from frugal.corpora.documents import TURN_MARKERS, Corpus, Document, Turn, dialogue_text
-from frugal.corpora.excerpts import excerpts
+from frugal.corpora.excerpts import excerpts, portions, usage
 from frugal.corpora.fetching import fetch_package_member
 from frugal.corpora.loading import load_corpus
-from frugal.corpora.tokenizers import BytePairTokenizer, CharTokenizer, Tokenizer, encode_documents, load_tokenizer
+from frugal.corpora.tokenizers import (
+    BytePairTokenizer,
+    CharTokenizer,
+    Tokenizer,
+    encode_documents,
+    letters_or_bytes,
+    load_tokenizer,
+)
 from frugal.corpora.windows import Blocks, Window, strided_windows
 
 __all__ = [
@@ -26,8 +33,11 @@ __all__ = [
     "encode_documents",
     "excerpts",
     "fetch_package_member",
+    "letters_or_bytes",
     "load_corpus",
     "load_tokenizer",
+    "portions",
     "read_catalogue",
     "strided_windows",
+    "usage",
 ]

@@ -1,18 +1,19 @@
-"""A smaller text that still speaks for all of its documents."""
+"""A smaller text that still speaks for all of its documents, and the sentence that says how much smaller."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from frugal.corpora.documents import Document
+from frugal.corpora.documents import Corpus, Document
 from frugal.errors import InputError
 
 
 def excerpts(documents: Sequence[Document], characters: int) -> tuple[Document, ...]:
     """The first part of each document, of equal length, with at most `characters` characters in all.
 
-    Documents shorter than their share stay whole and leave the rest of it to the others; longer ones end between
-    two words. Dialogues lose their `turns` with their end.
+    A character counts as its bytes in UTF-8, so that a text takes about as long in every script: one for ASCII, two for
+    most other letters, three for Chinese, Japanese and Korean. Documents shorter than their share stay whole and leave
+    the rest of it to the others; longer ones end between two words. Dialogues lose their `turns` with their end.
 
     Raises:
         InputError: there are no documents, or `characters` leaves less than one character for each.
@@ -24,10 +25,45 @@ def excerpts(documents: Sequence[Document], characters: int) -> tuple[Document, 
     """
     if not documents:
         raise InputError("there are no documents to take excerpts from: ask for at least one")
-    if characters < len(documents):
-        raise InputError(f"characters={characters}: must be at least one for each of {len(documents)} documents")
-    share = _share(sorted(len(document.text) for document in documents), characters)
-    return tuple(document if len(document.text) <= share else _beginning(document, share) for document in documents)
+    if characters < 4 * len(documents):  # the longest character has four bytes
+        raise InputError(f"characters={characters}: must be at least four for each of {len(documents)} documents")
+    share = _share(sorted(_size(document.text) for document in documents), characters)
+    return tuple(document if _size(document.text) <= share else _beginning(document, share) for document in documents)
+
+
+def portions(
+    corpus: Corpus, documents: int | None = None, *, train: int, valid: int, test: int
+) -> dict[str, tuple[Document, ...]]:
+    """Excerpts of a corpus's three parts, of at most so many documents each and so many characters.
+
+    Example:
+        >>> whole = Corpus("tales", *[(Document("a", "one two three"), Document("b", "four five"))] * 3, "", "", "")
+        >>> chosen = portions(whole, 1, train=9, valid=9, test=4)
+        >>> {part: documents[0].text for part, documents in chosen.items()}
+        {'train': 'one two', 'valid': 'one two', 'test': 'one'}
+    """
+    sizes = {"train": train, "valid": valid, "test": test}
+    return {part: excerpts(getattr(corpus, part)[:documents], size) for part, size in sizes.items()}
+
+
+def usage(corpus: Corpus, used: Mapping[str, Sequence[Document]]) -> str:
+    """A sentence for a report: how much of a text's parts is used, by the names of the parts.
+
+    Example:
+        >>> whole = Corpus("tale", *[(Document("a", "one two three"),)] * 3, "", "", "")
+        >>> usage(whole, {"train": excerpts(whole.train, 8), "test": whole.test})
+        'Of tale: 7 of 13 characters of train, all 13 of test.'
+    """
+    parts = []
+    for name, documents in used.items():
+        some, of = (sum(len(document.text) for document in each) for each in (documents, getattr(corpus, name)))
+        amount = f"all {of:,}" if some == of else f"{some:,} of {of:,}"
+        parts.append(f"{amount}{'' if parts else ' characters'} of {name}")
+    return f"Of {corpus.name}: {', '.join(parts)}."
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", "replace"))
 
 
 def _share(lengths: Sequence[int], characters: int) -> int:
@@ -41,6 +77,8 @@ def _share(lengths: Sequence[int], characters: int) -> int:
 
 
 def _beginning(document: Document, length: int) -> Document:
-    words = re.match(r".*(?=\s)", document.text[: length + 1], re.DOTALL)
-    text = words[0] if words and words[0].strip() else document.text[:length]
+    """The document's beginning of at most so many bytes."""
+    fitting = len(document.text[:length].encode("utf-8", "replace")[:length].decode("utf-8", "ignore"))
+    words = re.match(r".*(?=\s)", document.text[: fitting + 1], re.DOTALL)
+    text = words[0] if words and words[0].strip() else document.text[:fitting]
     return replace(document, text=text, turns=())

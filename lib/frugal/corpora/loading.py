@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import NamedTuple
 
 from frugal.corpora.catalogue import read_catalogue, read_entry
 from frugal.corpora.documents import Corpus, Document
@@ -19,7 +20,21 @@ from frugal.files import data_folder
 LONGEST_NAME = 80  # characters of a name that a message repeats
 
 
-def load_corpus(name: str = "topics", *, seed: int = 0) -> Corpus:
+class _Source(NamedTuple):
+    """What a name stands for: documents in parts, "all" being the one part of a text without splits of its own."""
+
+    name: str
+    parts: Mapping[str, Sequence[Document]]
+    description: str
+    licence: str
+    source: str
+
+    @property
+    def documents(self) -> list[Document]:
+        return [document for documents in self.parts.values() for document in documents]
+
+
+def load_corpus(name: str = "topics", *, valid: str = "", seed: int = 0) -> Corpus:
     """Load a text, fetching it where it is not here yet, and split it by document.
 
     Args:
@@ -30,6 +45,8 @@ def load_corpus(name: str = "topics", *, seed: int = 0) -> Corpus:
               `~` and `$VARIABLES` stand for what they do in a shell;
             - `gutenberg:84` or `gutenberg:84,50133`: books of Project Gutenberg by number;
             - `hf:OWNER/NAME` or `hf:OWNER/NAME/CONFIG`: a Hugging Face data set (extra `hub`).
+        valid: another text to validate and test on, by any of these names: all of the first is then for training, the
+            first half of the other to validate on, and its second half to test on.
         seed: chooses the documents held out. Data sets and folders that come with train, validation and test
             splits, or with train and one of the others, keep theirs. Of validation and test, a missing one is half
             of the other.
@@ -49,18 +66,33 @@ def load_corpus(name: str = "topics", *, seed: int = 0) -> Corpus:
         >>> load_corpus("book.txt").cut  # a single document is cut into the three splits
         True
     """
+    source = _read(name)
+    if valid:
+        source = _in_two(source, _read(valid))
+    if "train" in source.parts and {"valid", "test"} & set(source.parts):
+        return _as_split(source)
+    (once,) = _without_copies(source.documents)
+    _say_copies(source.name, len(source.documents) - len(once))
+    train, held_out, test, cut = split_documents(once, seed)
+    return Corpus(source.name, train, held_out, test, source.description, source.licence, source.source, cut)
+
+
+def _read(name: str) -> _Source:
     kind, _, rest = name.partition(":")
     if kind == "gutenberg":
         books = read_books(rest, data_folder() / "texts" / "gutenberg")
-        return _split(name, books, seed, "Books of Project Gutenberg", "public domain in the USA", "gutenberg.org")
+        return _Source(name, {"all": books}, "Books of Project Gutenberg", "public domain in the USA", "gutenberg.org")
     if kind == "hf":
-        return _from_hub(name, rest, seed)
+        about = ("A Hugging Face data set", "see its page on the hub", f"https://huggingface.co/datasets/{rest}")
+        splits = {SPLITS.get(split.lower(), split): documents for split, documents in read_dataset(rest).items()}
+        return _Source(name, splits, *about)
     if entry := read_catalogue().get(name):
-        (once,) = _without_copies(read_entry(entry))
-        return _split(name, once, seed, entry.description, entry.licence, entry.source)
+        return _Source(
+            name, {"all": _without_copies(read_entry(entry))[0]}, entry.description, entry.licence, entry.source
+        )
     path = Path(os.path.expandvars(name)).expanduser()
     if name and _exists(path):
-        return _from_disk(path, seed)
+        return _Source(path.name, _on_disk(path), "Your own text", "your own to know", str(path))
     known = list(read_catalogue())
     near = get_close_matches(name, known, n=1)
     shown = name if len(name) <= LONGEST_NAME else name[:LONGEST_NAME] + "..."
@@ -68,6 +100,14 @@ def load_corpus(name: str = "topics", *, seed: int = 0) -> Corpus:
         f"corpus={shown!r}: is no known text and no file; {f'did you mean {near[0]!r}? ' if near else ''}"
         f"give one of {', '.join(known)}, a path, gutenberg:NUMBER or hf:OWNER/NAME"
     )
+
+
+def _in_two(learn: _Source, judge: _Source) -> _Source:
+    """One text for training, and another to validate and test on."""
+    given = {part: judge.parts[part] for part in ("valid", "test") if part in judge.parts}
+    parts = {"train": learn.parts.get("train", learn.documents), **(given or {"valid": judge.documents})}
+    name, source = f"{learn.name} and {judge.name}", f"{learn.source} and {judge.source}"
+    return learn._replace(name=name, parts=parts, source=source)
 
 
 def _exists(path: Path) -> bool:
@@ -81,36 +121,15 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _from_disk(path: Path, seed: int) -> Corpus:
-    about = ("Your own text", "your own to know", str(path))
+def _on_disk(path: Path) -> Mapping[str, Sequence[Document]]:
     if path.is_file():
-        return _split(path.name, read_file(path), seed, *about)
+        return {"all": read_file(path)}
     files = read_folder(path)
-    if splits := own_splits(files, path):
-        return _as_split(path.name, splits, *about)
-    documents = [document for documents in files.values() for document in documents]
-    return _split(path.name, documents, seed, *about)
+    return own_splits(files, path) or {"all": [document for documents in files.values() for document in documents]}
 
 
-def _from_hub(name: str, dataset: str, seed: int) -> Corpus:
-    about = ("A Hugging Face data set", "see its page on the hub", f"https://huggingface.co/datasets/{dataset}")
-    found = read_dataset(dataset)
-    splits = {SPLITS.get(split.lower(), split): documents for split, documents in found.items()}
-    if "train" in splits and {"valid", "test"} & set(splits):
-        return _as_split(name, splits, *about)
-    return _split(name, [document for documents in found.values() for document in documents], seed, *about)
-
-
-def _split(name: str, documents: Sequence[Document], seed: int, description: str, licence: str, source: str) -> Corpus:
-    (once,) = _without_copies(documents)
-    _say_copies(name, len(documents) - len(once))
-    train, valid, test, cut = split_documents(once, seed)
-    return Corpus(name, train, valid, test, description, licence, source, cut)
-
-
-def _as_split(
-    name: str, splits: Mapping[str, Sequence[Document]], description: str, licence: str, source: str
-) -> Corpus:
+def _as_split(source: _Source) -> Corpus:
+    name, splits = source.name, source.parts
     given = [part for part in ("test", "valid", "train") if part in splits]  # of copies, the one in the first is kept
     kept = dict(zip(given, _without_copies(*(splits[part] for part in given)), strict=True))
     _say_copies(name, sum(len(splits[part]) - len(kept[part]) for part in given))
@@ -122,7 +141,8 @@ def _as_split(
         if missing not in splits:
             kept["valid"], kept["test"], cut = split_in_two(kept[other])
             warnings.warn(f"{name}: has no {missing} part; half of its {other} part serves as one", stacklevel=2)
-    return Corpus(name, kept["train"], kept["valid"], kept["test"], description, licence, source, cut)
+    parts = (kept["train"], kept["valid"], kept["test"])
+    return Corpus(name, *parts, source.description, source.licence, source.source, cut)
 
 
 def _without_copies(*parts: Sequence[Document]) -> list[tuple[Document, ...]]:

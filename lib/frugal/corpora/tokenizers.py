@@ -171,6 +171,21 @@ class BytePairTokenizer(Tokenizer):
         return cls(tokenizers.Tokenizer.from_file(str(folder / cls.FILE)), settings["bos_token"])
 
 
+def letters_or_bytes(texts: Iterable[str], most: int = 300) -> Tokenizer:
+    """For nets over characters: one token for each that is ASCII or stands in the texts, else one for each UTF-8 byte.
+
+    Bytes are taken where that would be more than `most` tokens, as with Chinese. No text is unknown to them.
+
+    Example:
+        >>> letters_or_bytes(["Größe"]).vocabulary_size  # ASCII, two letters, the document start, unknown
+        132
+        >>> letters_or_bytes([chr(0x4E00 + n) for n in range(500)]).vocabulary_size  # bytes and the document start
+        257
+    """
+    letters = CharTokenizer.learn([CharTokenizer.ascii().alphabet, *texts])
+    return letters if letters.vocabulary_size <= most else BytePairTokenizer.train([], 257)
+
+
 def load_tokenizer(folder: Path) -> Tokenizer:
     """Read the tokeniser that `Tokenizer.save` wrote into `folder`.
 

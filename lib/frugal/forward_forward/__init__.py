@@ -22,7 +22,7 @@ from frugal.forward_forward.negatives import (
 from frugal.forward_forward.net import ForwardForwardNet, Goodness
 from frugal.forward_forward.readout import ForwardForwardReadout
 from frugal.forward_forward.recurrent import RecurrentForwardForward
-from frugal.forward_forward.sequences import ALPHABET, SequenceExperiment, SequenceResult, clean_alphabet
+from frugal.forward_forward.sequences import ALPHABET, SequenceExperiment, SequenceResult, alphabet_of, clean_alphabet
 from frugal.forward_forward.training import train_forward_forward
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "TextNegatives",
     "UniformNegatives",
     "UnsupervisedForwardForward",
+    "alphabet_of",
     "clean_alphabet",
     "load_digits",
     "load_images",

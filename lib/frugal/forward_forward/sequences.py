@@ -7,8 +7,10 @@ have learned for it: they are compared with layers that stay random and with lay
 
 import math
 import time
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Literal, get_args
 
 import torch
@@ -21,6 +23,7 @@ from frugal.forward_forward.optimizer import net_optimizer
 from frugal.training import take_steps, warm_up_and_decay
 
 ALPHABET = " abcdefghijklmnopqrstuvwxyz,;."  # 30 symbols, as in the paper
+MOST_SYMBOLS = 100  # of a text's own alphabet
 WINDOW = 10
 
 Method = Literal["random", "teacher-forced", "self-generated", "backprop"]
@@ -45,7 +48,8 @@ class SequenceExperiment:
     "backprop"        no other data: the head's error goes back through all layers
 
     Attributes:
-        windows, following: of the training text, one-hot [n, 10 * 30] and next characters [n].
+        alphabet: the symbols, 30 in the paper.
+        windows, following: of the training text, one-hot [n, 10 * symbols] and next characters [n].
 
     Example:
         >>> text = "to be or not to be, that is the question. " * 4
@@ -59,6 +63,7 @@ class SequenceExperiment:
         train: str,
         test: str,
         *,
+        alphabet: str = ALPHABET,
         hidden: tuple[int, ...] = (300, 300, 300),
         epochs: int = 10,
         batch_size: int = 128,
@@ -71,6 +76,7 @@ class SequenceExperiment:
 
         Args:
             train, test: texts; characters outside the alphabet become spaces, of which one is kept of several.
+            alphabet: symbols, a space among them; see `alphabet_of`.
             hidden: widths of the layers; 2000 three times in the paper.
             epochs, batch_size, learning_rate: of the training; the same for all methods.
             goodness: of the layers.
@@ -79,9 +85,10 @@ class SequenceExperiment:
         """
         if epochs < 1 or batch_size < 1 or sleep_every < 1:
             raise InputError(f"epochs={epochs}, batch_size={batch_size}, sleep_every={sleep_every}: must be at least 1")
-        self.characters = encode_alphabet(train)
-        self.windows, self.following = _windows(self.characters)
-        self.test_windows, self.test_following = _windows(encode_alphabet(test))
+        self.alphabet = alphabet
+        self.characters = encode_alphabet(train, alphabet)
+        self.windows, self.following = _windows(self.characters, len(alphabet))
+        self.test_windows, self.test_following = _windows(encode_alphabet(test, alphabet), len(alphabet))
         self.hidden, self.epochs, self.batch_size, self.learning_rate = hidden, epochs, batch_size, learning_rate
         self.goodness, self.sleep_every, self.seed = goodness, sleep_every, seed
 
@@ -93,7 +100,7 @@ class SequenceExperiment:
         net = ForwardForwardNet(
             self.windows.shape[1],
             self.hidden,
-            len(ALPHABET),
+            len(self.alphabet),
             candidates=False,
             goodness=self.goodness,
             peer=0.03,
@@ -155,30 +162,47 @@ class SequenceExperiment:
         return torch.cat(dreams)
 
 
-def clean_alphabet(text: str) -> str:
-    """The text in the alphabet's 30 symbols: small letters, other characters as spaces, no two spaces in a row.
+def alphabet_of(text: str) -> str:
+    """The paper's 30 symbols where they are nine tenths of a text, else a space and the text's own 99 commonest.
+
+    Example:
+        >>> alphabet_of("To be, or not to be.") == ALPHABET
+        True
+        >>> alphabet_of("Быть или не быть")
+        ' ьтыибнле'
+    """
+    counts = Counter(" ".join(text.lower().split()))
+    if sum(counts[symbol] for symbol in ALPHABET) >= 0.9 * counts.total():
+        return ALPHABET
+    common = (symbol for symbol, _ in counts.most_common() if not symbol.isspace())
+    return " " + "".join(islice(common, MOST_SYMBOLS - 1))
+
+
+def clean_alphabet(text: str, alphabet: str = ALPHABET) -> str:
+    """The text in the alphabet's symbols: small letters, other characters as spaces, no two spaces in a row.
 
     Example:
         >>> clean_alphabet("It's 9 o'clock, Tom.")
         'it s o clock, tom.'
     """
-    return " ".join("".join(c if c in ALPHABET else " " for c in text.lower()).split())
+    return " ".join("".join(c if c in alphabet else " " for c in text.lower()).split())
 
 
-def encode_alphabet(text: str) -> Tensor:
+def encode_alphabet(text: str, alphabet: str = ALPHABET) -> Tensor:
     """Places in the alphabet, int64 [T], of the text's characters, cleaned first."""
-    cleaned = clean_alphabet(text)
+    cleaned = clean_alphabet(text, alphabet)
     if len(cleaned) <= WINDOW:
         raise InputError(f"text: has {len(cleaned)} characters of the alphabet; at least {WINDOW + 1} are needed")
-    return torch.tensor([ALPHABET.index(character) for character in cleaned])
+    return torch.tensor([alphabet.index(character) for character in cleaned])
 
 
-def _windows(characters: Tensor) -> tuple[Tensor, Tensor]:
-    """One-hot windows [n, WINDOW * 30], and the character after each [n]."""
+def _windows(characters: Tensor, symbols: int) -> tuple[Tensor, Tensor]:
+    """One-hot windows [n, WINDOW * symbols], and the character after each [n]."""
     windows = characters[:-1].unfold(0, WINDOW, 1)
-    return one_hot(windows, len(ALPHABET)).flatten(1).float(), characters[WINDOW:]
+    return one_hot(windows, symbols).flatten(1).float(), characters[WINDOW:]
 
 
 def _shifted(windows: Tensor, last: Tensor) -> Tensor:
     """Windows one character later, with the given last characters [n]."""
-    return torch.cat([windows[:, len(ALPHABET) :], one_hot(last, len(ALPHABET)).to(windows)], 1)
+    symbols = windows.shape[1] // WINDOW
+    return torch.cat([windows[:, symbols:], one_hot(last, symbols).to(windows)], 1)
