@@ -54,7 +54,7 @@ def usage(corpus: Corpus, used: Mapping[str, Sequence[Document]]) -> str:
         >>> usage(whole, {"train": excerpts(whole.train, 8), "test": whole.test})
         'Of tale: 7 of 13 characters of train, all 13 of test.'
     """
-    parts = []
+    parts: list[str] = []
     for name, documents in used.items():
         some, of = (sum(len(document.text) for document in each) for each in (documents, getattr(corpus, name)))
         amount = f"all {of:,}" if some == of else f"{some:,} of {of:,}"
