@@ -1,13 +1,17 @@
 """The memory beside plain FAISS indexes of the same types and beside the memory of memorizing-transformers-pytorch.
 
-    python benchmarks/memory.py            10^3 to 10^6 entries of width 64 (graphs: to 10^5)
+    python benchmarks/memory.py            10^3 to 10^6 entries of width 64 (graphs: to 10^5); 10^5 of width 768
+    python benchmarks/memory.py --wide     width 768 alone; the rest of the results stays as it is
     python benchmarks/memory.py --small    a few seconds, to see that it works
 
 Rates are vectors per CPU second, in calls of 1,024 (searches: 256 queries, 10 neighbours), each measurement in a
 process of its own with one thread. Our memory is attached to a folder: each change is a transaction of its file. "add"
 includes training and building the index, for all. The vectors lie around n / 100 centres. The peer has no removal; it
-is left out where it is not installed, or give the folder it was installed into with --peer. Results go to
-benchmarks/results/memory.json.
+is left out where it is not installed, or give the folder it was installed into with --peer.
+
+Width 768 is that of a GPT's hidden states. There, "open" is the seconds that it takes to open the closed memory again,
+and searches by FAISS and by the memory are measured in turn, in one process; "share" is the median of FAISS's time
+over ours. Results go to benchmarks/results/memory.json.
 """
 
 import argparse
@@ -25,7 +29,8 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results" / "memory.json"
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-DIM, CALL, QUERIES, K = 64, 1024, 256, 10
+DIM, WIDE, CALL, QUERIES, K = 64, 768, 1024, 256, 10
+TURNS = 21
 NPROBE, EF_CONSTRUCTION, EF_SEARCH, CODE_BYTES = 16, 100, 64, 8
 SMALLEST = {"ivf": 1_000, "compressed": 10_000}
 LARGEST = {"graph": 100_000, "peer": 10_000}
@@ -37,6 +42,7 @@ PEER = "memorizing_transformers_pytorch"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="10^3 and 10^4 entries, measured once")
+    parser.add_argument("--wide", action="store_true", help="width 768 alone")
     parser.add_argument("--repeats", type=int, default=3, help="of each case below 10^5 entries; medians are shown")
     parser.add_argument("--peer", type=Path, help=f"a folder with {PEER} and what it needs")
     parser.add_argument("--case", help=argparse.SUPPRESS)  # a measuring process
@@ -46,6 +52,20 @@ def main() -> None:
     if arguments.case:
         print(json.dumps(measure(**json.loads(arguments.case))))
         return
+    results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    if not arguments.wide:
+        results |= rates_and_look_ups(arguments)
+    results["wide"] = []
+    for kind in ("flat", "ivf", "graph"):
+        for metric in ("l2", "cosine"):
+            one = {"wide": kind, "metric": metric, "size": 2_000 if arguments.small else 100_000}
+            results["wide"].append(one | run(one, None))
+            print(results["wide"][-1], flush=True)
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+
+
+def rates_and_look_ups(arguments: argparse.Namespace) -> dict[str, Any]:
     sizes, repeats = ([1_000, 10_000], 1) if arguments.small else ([10**e for e in (3, 4, 5, 6)], arguments.repeats)
     has_peer = find_spec(PEER) is not None
     if not has_peer:
@@ -68,8 +88,7 @@ def main() -> None:
     lookups += [{"self-look-up": "peer"}] if has_peer else []
     found = {one["self-look-up"]: run(one, arguments.peer)["found"] for one in lookups}
     print("entries that find themselves after the capacity was exceeded:", found)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"rates": table, "self_look_up": found}, indent=2) + "\n")
+    return {"rates": table, "self_look_up": found}
 
 
 def run(one: dict[str, Any], peer: Path | None) -> dict[str, Any]:
@@ -92,16 +111,18 @@ def line(row: dict[str, Any]) -> str:
 def measure(**case: Any) -> dict[str, Any]:
     if "self-look-up" in case:
         return {"found": self_look_up(case["self-look-up"])}
+    if "wide" in case:
+        return wide_rates(case["wide"], case["metric"], case["size"])
     return {"faiss": faiss_rates, "frugal": our_rates, "peer": peer_rates}[case["library"]](case["kind"], case["size"])
 
 
-def some_vectors(count: int, seed: int, centres: int) -> Any:
+def some_vectors(count: int, seed: int, centres: int, dim: int = DIM) -> Any:
     """Around centres that are the same for every seed; of unit length, since the peer's inner product wants that."""
     import numpy as np
 
-    middles = np.random.default_rng(0).standard_normal((centres, DIM), dtype=np.float32)
+    middles = np.random.default_rng(0).standard_normal((centres, dim), dtype=np.float32)
     rng = np.random.default_rng(seed)
-    rows = middles[rng.integers(centres, size=count)] + 0.5 * rng.standard_normal((count, DIM), dtype=np.float32)
+    rows = middles[rng.integers(centres, size=count)] + 0.5 * rng.standard_normal((count, dim), dtype=np.float32)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
@@ -206,6 +227,51 @@ def our_rates(kind: str, size: int) -> dict[str, float | None]:
         rates["remove"] = change_rate(changed, memory.remove)
         memory.close()
     return rates
+
+
+def wide_rates(kind: str, metric: str, size: int) -> dict[str, float]:
+    """The memory on disk, and a plain index of the same settings beside it."""
+    import faiss
+    import torch
+
+    from frugal.memory import AssociativeMemory
+
+    faiss.omp_set_num_threads(1)
+    torch.set_num_threads(1)
+    rows, queries = (some_vectors(n, seed, size // 100, WIDE) for n, seed in ((size, 1), (QUERIES, 2)))
+    measure = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
+    quantizer = faiss.IndexFlat(WIDE, measure)
+    index: Any = {
+        "flat": lambda: faiss.IndexFlat(WIDE, measure),
+        "ivf": lambda: faiss.IndexIVFFlat(quantizer, WIDE, clusters(size), measure),
+        "graph": lambda: faiss.IndexHNSWFlat(WIDE, 32, measure),
+    }[kind]()
+    if kind == "ivf":
+        index.nprobe = NPROBE
+        index.train(rows)
+    if kind == "graph":
+        index.hnsw.efConstruction, index.hnsw.efSearch = EF_CONSTRUCTION, EF_SEARCH
+    index.add(rows)
+    options: dict[str, Any] = {"num_clusters": clusters(size), "nprobe": NPROBE}
+    options |= {"ef_construction": EF_CONSTRUCTION, "ef_search": EF_SEARCH}
+    memory = AssociativeMemory(WIDE, size, index=kind, metric=metric, **options)
+
+    def fill() -> None:
+        for begin in range(0, size, CALL):
+            memory.add(rows[begin : begin + CALL])
+
+    with tempfile.TemporaryDirectory() as folder:
+        memory.attach(folder)
+        added = rate(size, fill)  # the index is built by the first search
+        memory.search(queries, K)
+        memory.close()
+        opened = 1 / rate(1, lambda: AssociativeMemory.open(folder).close())
+        found: dict[str, list[float]] = {"faiss": [], "frugal": []}
+        for _ in range(TURNS):
+            found["faiss"].append(rate(QUERIES, lambda: index.search(queries, K)))
+            found["frugal"].append(rate(QUERIES, lambda: memory.search(queries, K)))
+    share = median(ours / its for ours, its in zip(found["frugal"], found["faiss"], strict=True))
+    return {"add": added, "open": opened} | {name: median(rates) for name, rates in found.items()} | {"share": share}
 
 
 def some_ids(size: int) -> Any:

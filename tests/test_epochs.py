@@ -122,6 +122,11 @@ def test_the_best_weights_are_kept_and_patience_ends_the_training(
     assert all(not torch.equal(weights, other) for other in seen[:best] + seen[best + 1 :])
 
 
+def test_a_training_whose_validation_is_never_a_number_has_failed() -> None:
+    with pytest.raises(InputError, match="the training failed; lower learning_rate"):
+        told([5, math.nan, math.nan, math.nan, math.nan])
+
+
 def test_without_validation_the_last_weights_stay_and_patience_follows_the_training_loss() -> None:
     training, losses = Training(plan=replace(PLAN, epochs=9, patience=2)), iter([5.0, 3.0, 4.0, 4.0])
     training.epoch = lambda epoch: training.network[0].weight.data.add_(1) is None or next(losses)  # type: ignore

@@ -184,6 +184,23 @@ def test_a_folder_that_is_gone_is_noticed(way: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("eviction", ["lru", "least_hit", "strength"])
+def test_what_searches_found_outlives_a_kill(eviction: str, tmp_path: Path) -> None:
+    memory = attached(tmp_path, eviction=eviction)
+    memory.add(vectors(9), np.arange(9))
+    memory.close()
+    child = os.fork()
+    if child == 0:
+        with AssociativeMemory.open(tmp_path) as killed:
+            killed.search(vectors(9)[:4], 1)
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    with AssociativeMemory.open(tmp_path) as again:
+        again.add(vectors(5, seed=1), np.arange(5))
+        assert again.ids()[:4].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_cannot_harm_its_parents_memory(tmp_path: Path) -> None:
     memory = attached(tmp_path)
     memory.add(vectors(3), np.arange(3))

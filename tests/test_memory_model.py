@@ -1,6 +1,7 @@
 """A GPT that reads and writes a memory: what it reads, what it writes, what it must never see."""
 
 import json
+import math
 import operator
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +40,27 @@ def test_with_a_closed_gate_the_logits_are_the_gpts_own(read: str) -> None:
     model = memory_gpt(read=read, gate=0.0)
     tokens = tokens_of(model)[:, :6]
     assert torch.equal(model.log_probabilities(tokens), model.foundation.log_probabilities(tokens))
+
+
+@pytest.mark.parametrize("gate", [-3.0, -1e-6, 0.0, 0.5, 1.0, 1.011, 50.0])
+def test_a_mixture_s_weight_never_leaves_0_to_1_wherever_training_leads(gate: float) -> None:
+    model = memory_gpt(read="knn", gate=gate)
+    probabilities = model.log_probabilities(tokens_of(model)).exp()
+    torch.testing.assert_close(probabilities.sum(-1), torch.ones(probabilities.shape[:2]))
+    inside = memory_gpt(read="knn", gate=min(1.0, max(0.0, gate)))
+    assert torch.equal(probabilities, inside.log_probabilities(tokens_of(model)).exp())
+
+
+def test_training_on_a_text_that_repeats_itself_stays_a_number() -> None:
+    model, text = memory_gpt(read="knn", gate=1.0, remembered=()), ["the cat sat on the mat. " * 8]
+    scores = train_memory(model, text, text, MemoryPlan(epochs=2, learning_rate=0.1, windows=2))
+    assert all(math.isfinite(score.validation_nats) for score in scores)
+    assert 0 <= model.network.gate.item() <= 1
+
+
+def test_a_memory_of_another_width_is_refused() -> None:
+    with pytest.raises(InputError, match="a memory of width 7: expected 24, as memory_dim says"):
+        memory_gpt().with_memory(Datastore.empty(7, 100))
 
 
 def test_with_a_closed_gate_a_long_text_scores_as_in_plain_windows() -> None:

@@ -1,5 +1,6 @@
 """The vector store against a dictionary and brute force: identities, contents, searches, eviction, refusals."""
 
+import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -269,6 +270,15 @@ def test_auto_takes_lists_once_they_find_enough() -> None:
     memory.add((centres[:, None] + 0.1 * vectors(rng, 20)).reshape(-1, DIM))
     assert memory.index_in_use.startswith("ivf")
     assert memory.recall() >= 0.9
+
+
+def test_the_recall_that_auto_states_is_that_of_queries_it_was_not_built_from() -> None:
+    """Spread-out data, of which an entry that is in the lists finds itself far oftener than its neighbours."""
+    rng = np.random.default_rng(0)
+    memory = AssociativeMemory(DIM, 3000, index="auto")
+    memory.add(vectors(rng, 3000))
+    stated = float(re.search(r"recall (0\.\d+) for vectors", memory.index_in_use)[1])  # type: ignore[index]
+    assert stated == pytest.approx(memory.recall(vectors(rng, 200)), abs=0.03)
 
 
 def test_a_graph_is_built_again_when_a_quarter_is_dead() -> None:

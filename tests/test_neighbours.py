@@ -128,6 +128,15 @@ def test_an_empty_memory_that_is_given_is_the_one_that_is_used() -> None:
     assert NearestNeighbourLM(Recurrent(characters()), memory).memory is memory
 
 
+def test_a_memory_of_another_width_is_refused_wherever_it_is_given(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a memory of width 7: expected 16"):
+        NearestNeighbourLM(Recurrent(characters()), Datastore.empty(7, 100))
+    Datastore.open(tmp_path, dim=7, capacity=100).close()
+    for _ in range(2):  # a refusal lets the folder go
+        with pytest.raises(InputError, match="holds entries 7 wide: expected 16"):
+            NearestNeighbourLM.open(tmp_path, Recurrent(characters()))
+
+
 def test_a_foreign_document_is_found_in_place_of_the_own_one() -> None:
     model = recurrent(0.3, 0.3)
     foreign = with_foreign_documents(model, [TEXTS[0], TEXTS[1], TEXTS[0]])
@@ -177,6 +186,20 @@ def test_the_constant_weight_is_the_best_there_is(known: float, seed: int) -> No
     for weight in torch.linspace(0, 0.99, 12).tolist():
         other = Interpolation.constant([weight], fitted.thetas, fitted.counts)
         assert mean_nats(fitted, retrieved) <= mean_nats(other, retrieved) + 1e-4
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_weights_lie_between_0_and_1_also_where_the_model_is_never_right(adaptive: bool) -> None:
+    retrieved = made_retrieval(known=1.0)._replace(own=torch.full((60,), -80.0))
+    weights = Interpolation.fit([retrieved], adaptive=adaptive).weights(retrieved.entropy, retrieved.sources)
+    assert bool(((weights >= 0) & (weights <= 1)).all())
+    torch.testing.assert_close(weights.sum(1), torch.ones(60))
+
+
+@pytest.mark.parametrize("weights", [(-0.1, 0.2), (0.7, 0.6), (1.0, 0.0), (float("nan"), 0.1)])
+def test_weights_that_are_none_are_refused(weights: tuple[float, float]) -> None:
+    with pytest.raises(InputError, match="less than 1 together"):
+        Interpolation.constant(weights, (5.0, 5.0), (8, 8))
 
 
 def test_adaptive_weights_learn_when_to_trust_a_neighbour() -> None:

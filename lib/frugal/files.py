@@ -1,11 +1,17 @@
 """Where things are kept, and how files appear: whole or not at all."""
 
 import contextlib
+import ctypes
+import errno
+import glob
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+AT_FDCWD, EXCHANGE = -100, 2  # of renameat2; macOS's renamex_np has the same number for it
+CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)  # an old kernel, or a file system that has no way
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -28,16 +34,46 @@ def reports_folder() -> Path:
 def appearing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, for a file or a folder that replaces `path` on success.
 
-    A reader sees the old content or the new one, never half of it; after an error nothing is left behind.
+    A reader sees the old content or the new one, never half of it; after an error nothing is left behind. Only where
+    the file system cannot exchange two folders, an old one is gone for a moment; killed then, the next use of `path`
+    finds it again.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    put_back(path)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         temporary = Path(folder) / path.name
         yield temporary
-        if temporary.is_dir() and path.is_dir():
-            # A folder cannot be replaced in one step: move the old one aside, where the clean-up takes it.
+        if temporary.is_dir() and path.is_dir():  # no system replaces a folder, but most exchange two
+            if _exchanged(temporary, path):
+                return
             path.rename(Path(folder) / "replaced")
-        os.replace(temporary, path)
+        try:
+            os.replace(temporary, path)
+        except BaseException:
+            put_back(path)
+            raise
+
+
+def put_back(path: Path) -> None:
+    """Find a folder again whose replacement was killed halfway, if it was."""
+    if not path.exists():
+        for old in path.parent.glob(f".{glob.escape(path.name)}.*/replaced"):
+            old.rename(path)
+            return
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Give each path the other's content in one step; False where that cannot be done."""
+    names = os.fsencode(one), os.fsencode(other)
+    if sys.platform == "linux":
+        done = ctypes.CDLL(None, use_errno=True).renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], EXCHANGE)
+    elif sys.platform == "darwin":
+        done = ctypes.CDLL(None, use_errno=True).renamex_np(*names, EXCHANGE)
+    else:
+        return False
+    if done and ctypes.get_errno() not in CANNOT_EXCHANGE:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(other))
+    return done == 0
 
 
 def write_text(path: Path, text: str) -> None:

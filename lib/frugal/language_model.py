@@ -25,7 +25,7 @@ import frugal
 from frugal.corpora import Window, strided_windows
 from frugal.corpora.tokenizers import Tokenizer, load_tokenizer
 from frugal.errors import InputError, UnavailableError
-from frugal.files import appearing
+from frugal.files import appearing, put_back
 
 # Nobody holds [tokens, V] for a whole text: logits are made and used in pieces of about this many numbers.
 LOGITS_AT_ONCE = 2**25
@@ -311,6 +311,7 @@ def load_model(folder: Path | str, *, device: str = "cpu") -> LanguageModel:
         'NGram'
     """
     folder = Path(folder)
+    put_back(folder)
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except Exception as error:
@@ -357,6 +358,7 @@ def read_model(folder: Path, kind: type[HasTokenizer]) -> tuple[dict[str, Tensor
         InputError: the folder holds a model of another class.
         UnavailableError: a file is missing or damaged.
     """
+    put_back(folder)
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         weights = load_file(folder / "model.safetensors")

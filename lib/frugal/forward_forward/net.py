@@ -120,7 +120,7 @@ class ForwardForwardNet(nn.Module):
             raise InputError(f"input_size={input_size}, classes={classes}: must be at least 1 and 2")
         if not peer >= 0:
             raise InputError(f"peer={peer}: must not be negative; 0.03 is usual, 0 leaves peer normalisation out")
-        self.goodness, self.peer = goodness or Goodness(), peer
+        self.goodness, self.peer = Goodness() if goodness is None else goodness, peer
         self.hidden = tuple(hidden)
         self.read = slice(0 if read_first or len(hidden) == 1 else 1, None)
         random = torch.Generator().manual_seed(seed)

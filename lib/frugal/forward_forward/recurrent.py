@@ -57,7 +57,7 @@ class RecurrentForwardForward(ImageClassifier):
         super().__init__(classes, plan)
         if not hidden or min(hidden) < 1:
             raise InputError(f"hidden={tuple(hidden)}: needs the width of at least one layer; typical: 100 to 2000")
-        self.goodness, self.hidden = goodness or Goodness(), tuple(hidden)
+        self.goodness, self.hidden = Goodness() if goodness is None else goodness, tuple(hidden)
         random = torch.Generator().manual_seed(self.plan.seed)
         widths = [pixels, *hidden, classes]
 

@@ -212,7 +212,8 @@ class Foundation(HiddenStateModel):
         with appearing(folder) as temporary, quiet_transformers():
             self.model.save_pretrained(temporary)
             self.tokenizer.save(temporary)
-            (temporary / "card.md").write_text((card or f"# {self.name}\n\n{self!r}") + "\n", encoding="utf-8")
+            text = f"# {self.name}\n\n{self!r}" if card is None else card
+            (temporary / "card.md").write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def load(
@@ -262,7 +263,8 @@ class Foundation(HiddenStateModel):
             cut_as_trained(pretrained, header)
         ends = model.generation_config.eos_token_id if model.generation_config else None
         tokenizer = PretrainedTokenizer(pretrained, np.ravel([] if ends is None else ends).tolist())
-        return cls(model.to(where), tokenizer, name=name or str(file or folder), context_length=context_length)
+        name = str(file or folder) if name is None else name
+        return cls(model.to(where), tokenizer, name=name, context_length=context_length)
 
     def _take(self, tokens: Tensor, state: FoundationState) -> tuple[Tensor, FoundationState]:
         """Hidden state [B, d] after T >= 1 more tokens [B, T], in one forward pass."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from frugal.baselines.cache import THETAS, Neighbours, best_setting, mixture_weights
+from frugal.errors import InputError
 
 COUNTS = (1, 8, 32, 128, 512)
 GATE_STEPS = 60
@@ -55,7 +56,13 @@ class Interpolation:
 
     @classmethod
     def constant(cls, weights: Sequence[float], thetas: Sequence[float], counts: Sequence[int]) -> "Interpolation":
-        """The same weights everywhere; 0 leaves a source out."""
+        """The same weights everywhere; 0 leaves a source out, and what they leave of 1 is the model's.
+
+        Raises:
+            InputError: a weight below 0, or nothing left.
+        """
+        if not (all(weight >= 0 for weight in weights) and sum(weights) < 1):
+            raise InputError(f"weights={tuple(weights)}: must not be negative, and less than 1 together")
         shares = torch.tensor([1 - sum(weights), *weights], dtype=torch.float64)
         logits = shares.log()
         gate = torch.zeros(len(weights), 2 + len(weights))
@@ -96,7 +103,9 @@ class Interpolation:
         start = cls.constant([0.1] * len(settings), thetas, counts)
         given = torch.cat([start._probabilities(each) for each in retrieved]).cpu()
         found = torch.cat([torch.stack([source.found for source in each.sources], 1) for each in retrieved]).cpu()
-        mixture = cls.constant(mixture_weights(given, found).tolist()[1:], thetas, counts)
+        weights = mixture_weights(given, found)
+        weights[0].clamp_min_(SAME)  # a model that never says the token keeps a logit all the same
+        mixture = cls.constant((weights / weights.sum()).tolist()[1:], thetas, counts)
         if not adaptive:
             return mixture
         features = torch.cat([gate_features(each.entropy, each.sources) for each in retrieved]).cpu()

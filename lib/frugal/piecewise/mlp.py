@@ -104,7 +104,7 @@ class PiecewiseEntry(nn.Module):
             shape.context_length,
             shape.width,
             shape.input_nodes,
-            shape.input_segments or characters,
+            characters if shape.input_segments is None else shape.input_segments,
             continuous=shape.input_continuous,
             initialize=shape.initialize,
         )

@@ -117,7 +117,7 @@ class SoftmaxReadout(Readout):
             layers += [nn.Linear(before, after), nn.GELU()]
         if self.rank is not None:
             layers.append(nn.Linear(sizes[-1], self.rank, bias=False))
-        last = nn.Linear(self.rank or sizes[-1], self.output_size)
+        last = nn.Linear(sizes[-1] if self.rank is None else self.rank, self.output_size)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         return nn.Sequential(*layers, last)

@@ -88,8 +88,10 @@ def run_parallel(
         raise InputError(f"inputs of shape {list(inputs.shape)}: expected one stream, [T, d]")
     if not tolerance > 0:
         raise InputError(f"tolerance={tolerance}: must be positive; typical values lie in 1e-6 to 1e-3")
+    if lanes is not None and lanes < 1:
+        raise InputError(f"lanes={lanes}: must be at least 1; None takes as many as are worthwhile")
     state = reservoir.start() if state is None else state
-    wanted = lanes or lanes_worthwhile(reservoir)
+    wanted = lanes_worthwhile(reservoir) if lanes is None else lanes
     if wanted == 1:
         return sequential(reservoir, inputs, state, "on this device a single lane is as fast")
     if longest_washout(inputs) < STRIDE:

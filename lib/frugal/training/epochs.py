@@ -150,7 +150,7 @@ def run_epochs(
         The scores: before training, if the best weights are kept, and after each epoch.
 
     Raises:
-        InputError: `folder` is that of another training.
+        InputError: `folder` is that of another training, or no epoch's validation was a number.
         UnavailableError: `folder` is damaged, or of an earlier version.
 
     Example:
@@ -204,6 +204,8 @@ def run_epochs(
             if best is not None:
                 network.load_state_dict(best)
             network.eval()
+    if keep_best and all(math.isnan(score.validation_nats) for score in scores[1:]):
+        raise InputError(f"{title}: validation was no number after any epoch, the training failed; lower learning_rate")
     return scores
 
 

@@ -76,7 +76,7 @@ def run(
         ask_for_threads(threads)
     given = {**(read_values_file(values_file) if values_file else {}), **dict(pairs)}
     plans = [plan_run(find_notebook(name), given, profile) for name in notebooks]
-    reports = reports or reports_folder()
+    reports = reports_folder() if reports is None else reports
     statuses = []
     for plan in plans:
         click.echo(f"{plan.path.stem}: running at profile {plan.profile}", err=True)
@@ -97,7 +97,7 @@ def run(
 @click.option("--reports", type=click.Path(path_type=Path, file_okay=False), help="Where runs are [default: reports/].")
 def index(reports: Path | None) -> None:
     """Rebuild the index of all reports from the executed notebooks."""
-    rebuild_index(reports or reports_folder())
+    rebuild_index(reports_folder() if reports is None else reports)
 
 
 @main.command()
@@ -106,7 +106,8 @@ def gallery(reports: Path | None) -> None:
     """Write docs/gallery, pages of the newest finished run of each notebook for readers of the repository."""
     from frugal.lab.pages.gallery import write_gallery
 
-    click.echo(f"gallery: {write_gallery(reports or reports_folder(), CHECKOUT / 'docs' / 'gallery')}")
+    folder = reports_folder() if reports is None else reports
+    click.echo(f"gallery: {write_gallery(folder, CHECKOUT / 'docs' / 'gallery')}")
 
 
 @main.command()
@@ -136,7 +137,7 @@ def sweep(definition: Path, site: Path | None, workers: int | None, reports: Pat
         raise click.UsageError("--workers is part of a site file: leave it out with --site")
     from frugal.lab.sweep import Site, any_complete, read_site, read_sweep, run_sweep, write_sweep_report
 
-    asked, reports = read_sweep(definition, find_notebook), reports or reports_folder()
+    asked, reports = read_sweep(definition, find_notebook), reports_folder() if reports is None else reports
     folder = run_sweep(asked, reports, read_site(site) if site else Site(workers=workers))
     try:
         click.echo(f"{asked.name}: {write_sweep_report(folder)}")

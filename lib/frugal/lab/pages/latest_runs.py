@@ -42,4 +42,5 @@ def latest_records(reports: Path | None = None) -> dict[str, dict[str, Any]]:
         >>> latest_records(Path("a folder without runs"))
         {}
     """
-    return {name: read_records(notebook) for name, notebook in latest_runs(reports or reports_folder()).items()}
+    found = latest_runs(reports_folder() if reports is None else reports)
+    return {name: read_records(notebook) for name, notebook in found.items()}

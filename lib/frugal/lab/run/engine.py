@@ -291,7 +291,7 @@ class FrugalEngine(NBClientEngine):
             timeout=execution_timeout,
             startup_timeout=start_timeout,
             iopub_timeout=OUTPUT_SECONDS,
-            resources=resources or {},
+            resources={} if resources is None else resources,
             log=logger,
             log_output=log_output,
             stdout_file=stdout_file,

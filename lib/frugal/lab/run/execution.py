@@ -73,7 +73,7 @@ def plan_run(path: Path, given: dict[str, Any] | None = None, profile: str = "de
     try:
         kernel_name(notebook)
         parameters = read_parameters(notebook)
-        values = {**profile_values(parameters, profile), **check(parameters, given or {})}
+        values = {**profile_values(parameters, profile), **check(parameters, {} if given is None else given)}
     except InputError as error:
         raise InputError(f"{path.name}: {error}") from error
     return Plan(path, notebook, parameters, profile, values)
@@ -126,7 +126,7 @@ def carry_out(
     notebook.metadata["frugal"] = {"run": about}
     if folder is None:
         name = f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-        folder = (reports or reports_folder()) / "runs" / plan.path.stem / name
+        folder = (reports_folder() if reports is None else reports) / "runs" / plan.path.stem / name
     folder.mkdir(parents=True, mode=0o700)  # what a run holds is its user's alone
     write_status(folder, about)
 

@@ -90,7 +90,7 @@ def worker_pool(site: Site, logs: Path) -> Iterator[Pool]:
     from frugal.lab.sweep import switchboard
 
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    workers = site.workers or cores
+    workers = cores if site.workers is None else site.workers
     # Parsl starts its own programs by name, also where the environment is not activated.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     provider = _provider(site)

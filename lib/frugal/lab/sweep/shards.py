@@ -61,7 +61,7 @@ def collect_shards(
             paths = [_write_shard(folder, texts) for texts in cut(documents, shards)]
             missing = [path for path in paths if not path.with_suffix(".safetensors").exists()]
             if missing:
-                with worker_pool(site or Site(), folder / "workers") as pool:
+                with worker_pool(Site() if site is None else site, folder / "workers") as pool:
                     _collect(pool, folder / "model", missing, initial=len(paths) - len(missing))
             return _sum_of(paths)
     except Timeout:

@@ -32,7 +32,8 @@ class IndexSettings:
     nprobe: int
 
     def clusters(self, size: int) -> int:
-        return self.num_clusters or max(1, min(int(4 * sqrt(size)), size // POINTS_PER_CLUSTER))
+        usual = max(1, min(int(4 * sqrt(size)), size // POINTS_PER_CLUSTER))
+        return usual if self.num_clusters is None else self.num_clusters
 
 
 class IndexMismatchError(Exception):
@@ -205,7 +206,7 @@ class Graph:
 
 def smallest_size(kind: str, settings: IndexSettings) -> int:
     """Entries from which on the index can be built; exact search serves before."""
-    clusters = settings.num_clusters or 1
+    clusters = 1 if settings.num_clusters is None else settings.num_clusters
     if kind == "compressed":
         return POINTS_PER_CLUSTER * max(clusters, CODES)
     return POINTS_PER_CLUSTER * clusters if kind == "ivf" else 1

@@ -7,7 +7,7 @@ import numpy as np
 
 from frugal.memory.store.arrays import unit
 from frugal.memory.store.change import Change, no_ids
-from frugal.memory.store.exact import NONE, Searched, exact_search, ranked
+from frugal.memory.store.exact import NONE, SURPLUS, Searched, exact_search, ranked
 from frugal.memory.store.index import (
     Graph,
     Index,
@@ -142,11 +142,13 @@ class Searcher:
     def _by_index(
         self, index: Index, queries: np.ndarray, k: int, rows: np.ndarray | None, before: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As `_in_group`, of what the index finds: more than k where some will be hidden, or were compared by codes."""
-        enough = index.exact and rows is None and before is None and k <= self._table.size
-        found, measured = index.search(queries, min(k if enough else 4 * k + 32, self._table.size))
+        """As `_in_group`, of what the index finds: more than k where some will be hidden, or were compared roughly."""
+        unhidden = index.exact and rows is None and before is None and k <= self._table.size
+        enough = unhidden and self._metric != "cosine"  # whose products lose the digits of small distances
+        count = k if enough else k + SURPLUS if unhidden else 4 * k + 32
+        found, measured = index.search(queries, min(count, self._table.size))
         slots = self._table.slots(found)
-        if enough and self._metric != "cosine":  # whose products lose the digits of small distances
+        if enough:
             return slots, measured if self._metric == "l2" else -measured
         if rows is not None:
             inside = np.zeros(self._table.size, bool)

@@ -251,7 +251,7 @@ class Switch(nn.Module):
         if not layers:
             raise InputError("layers=[]: a switch multiplies the outputs of at least one layer; two are usual")
         self.layers = nn.ModuleList(layers)
-        self.normalisation = normalisation or nn.Identity()
+        self.normalisation = nn.Identity() if normalisation is None else normalisation
 
     def forward(self, x: Tensor) -> Tensor:
         return self.normalisation(torch.stack([layer(x) for layer in self.layers]).prod(dim=0))
