@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor
 from frugal.combine.pair import same_tokens
 from frugal.corpora import Document, encode_documents
 from frugal.errors import InputError
-from frugal.language_model import LanguageModel
+from frugal.files import appearing
+from frugal.language_model import LanguageModel, load_model, read_model, save_model
 
 EM_ROUNDS = 100
 
@@ -111,6 +113,26 @@ class Ensemble(LanguageModel):
             weights = (weights.log() + said.double()).softmax(-1).mean(0).clamp(min=1e-6)
         prior = dict(zip(self.experts, weights.tolist(), strict=True))
         return type(self)(self.experts, prior, memory=self.memory)
+
+    def save(self, folder: Path, notes: str = "") -> None:
+        """Write the experts, each in a folder of its own, with their prior; `notes` go on the card.
+
+        Raises:
+            InputError: an expert has nothing to save.
+        """
+        config = {"experts": list(self.experts), "prior": list(self.prior.values()), "memory": self.memory}
+        card = f"# Ensemble\n\n{len(self.experts)} experts: {', '.join(self.experts)}.\n\n{notes}"
+        with appearing(folder) as temporary:
+            save_model(temporary, self, {}, config, card)
+            for number, expert in enumerate(self.experts.values()):
+                expert.save(temporary / f"expert-{number}")
+
+    @classmethod
+    def load(cls, folder: Path, *, device: str = "cpu") -> Self:
+        _, config, _ = read_model(folder, cls)
+        names = config["experts"]
+        experts = {name: load_model(folder / f"expert-{n}", device=device) for n, name in enumerate(names)}
+        return cls(experts, dict(zip(names, config["prior"], strict=True)), memory=config["memory"])
 
     def weights(self, tokens: Tensor) -> Tensor:
         """The experts' weights [B, T, K]: row t is for the token after tokens 0..t."""

@@ -16,6 +16,7 @@ import click
 from frugal.errors import FrugalError, InputError
 from frugal.files import CHECKOUT, reports_folder
 from frugal.lab.live.memory import memory
+from frugal.lab.live.models import WithSampling, generate, models, score, train
 from frugal.lab.pages.notebooks import read_notebook
 from frugal.lab.run.parameters import PROFILES, read_parameters, read_values_file, tabulate
 from frugal.lab.run.threads import ask_for_threads
@@ -148,15 +149,6 @@ def sweep(definition: Path, site: Path | None, workers: int | None, reports: Pat
         raise SystemExit(1)
 
 
-class WithSampling(click.Command):
-    """Takes the fields of `Sampling` as options, looked up when they are needed, since that imports PyTorch."""
-
-    def get_params(self, context: click.Context) -> list[click.Parameter]:
-        from frugal.lab.live.terminal import sampling_options
-
-        return [*super().get_params(context), *sampling_options()]
-
-
 @main.command(cls=WithSampling)
 @click.argument("model", default="smollm2")
 @click.option("--system", metavar="TEXT", help="Instructions that the model reads first.")
@@ -179,8 +171,8 @@ def chat(
 ) -> None:
     """Talk with a language model.
 
-    MODEL is smollm2 (the default), tiny-gpt2, a hub id, or the folder of a Hugging Face model or of a model that this
-    library saved.
+    MODEL is the name of a kept model (`frugal models` lists them), smollm2 (the default), tiny-gpt2, a hub id, or the
+    folder of a Hugging Face model or of a model that this library saved.
     """
     if load is not None and (system is not None or markers):
         raise click.UsageError("--system and --markers are part of a saved conversation: leave them out with --load")
@@ -205,7 +197,8 @@ def chat(
         converse(session, save)
 
 
-main.add_command(memory)
+for command in (train, score, generate, models, memory):
+    main.add_command(command)
 
 
 def rebuild_index(reports: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import click
 
 from frugal.errors import FrugalError, InputError
+from frugal.files import data_folder
 from frugal.generate import CHAT_SAMPLING, ChatSession, Sampling
 from frugal.language_model import LanguageModel, load_model
 
@@ -51,14 +52,18 @@ def sampling_options() -> list[click.Option]:
 
 
 def model_called(name: str, device: str = "cpu") -> LanguageModel:
-    """A model by packaged name, hub id, Hugging Face folder, or folder that a model of this library was saved to.
+    """A model by the name that it is kept under, packaged name, hub id, Hugging Face folder, or saved model's folder.
 
     Raises:
         InputError: there is no such model.
         UnavailableError: the model cannot be fetched, or its files are damaged.
     """
-    if _saved_here(Path(name)):
-        return load_model(name, device=device)
+    for folder in (Path(name), data_folder() / "models" / name):
+        if _saved_here(folder):
+            return load_model(folder, device=device)
+        if below := sorted(path.name for path in folder.glob("*") if _saved_here(path)):
+            named = ", ".join(f"{name}/{each}" for each in below)
+            raise InputError(f"{name} holds no model, but folders with one: give {named}")
     from frugal.foundation import load_foundation
 
     return load_foundation(name, device=device)

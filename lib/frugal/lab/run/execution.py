@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from frugal.errors import InputError
 from frugal.files import CHECKOUT, reports_folder, write_text
@@ -110,6 +110,7 @@ def carry_out(
     *,
     folder: Path | None = None,
     warm: bool = False,
+    printing: TextIO | None = None,
 ) -> RunResult:
     """Run what was planned.
 
@@ -119,6 +120,7 @@ def carry_out(
         reports: folder for the run's own folder; `reports/` by default.
         folder: takes the place of one of its own.
         warm: whether the kernel may be forked from a process that did the notebook's imports for an earlier run.
+        printing: where what the cells print appears at once, besides in the notebook.
     """
     started = datetime.now(UTC)
     notebook = with_parameters(plan)
@@ -131,7 +133,7 @@ def carry_out(
     write_status(folder, about)
 
     begun = monotonic()
-    status, error = execute(plan, notebook, folder, timeout, warm)
+    status, error = execute(plan, notebook, folder, timeout, warm, printing)
     about.update(
         status=status,
         error=error,
@@ -222,7 +224,7 @@ def command(plan: Plan, timeout: float | None) -> str:
 
 
 def execute(
-    plan: Plan, notebook: "NotebookNode", folder: Path, timeout: float | None, warm: bool
+    plan: Plan, notebook: "NotebookNode", folder: Path, timeout: float | None, warm: bool, printing: TextIO | None
 ) -> tuple[str, str | None]:
     """Run the cells, changing the notebook in place; give the status and what went wrong."""
     from frugal.lab.run.engine import FrugalEngine, RunTimeoutError
@@ -232,7 +234,9 @@ def execute(
             notebook,
             kernel_name(notebook),
             output_path=str(folder / "notebook.ipynb"),
-            progress_bar={"desc": plan.path.stem, "disable": None},  # None: only on a terminal
+            # None: only on a terminal
+            progress_bar={"desc": plan.path.stem, "disable": None if printing is None else True},
+            stdout_file=printing,
             run_timeout=None if timeout is None else timeout * 60,
             warm=warm,
             resources={"metadata": {"path": str(Path.cwd())}},

@@ -1,0 +1,129 @@
+"""Families that need no pretrained model and no gradient: n-grams, and mixtures of one model for each source."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from frugal.baselines import NGram
+from frugal.combine import Ensemble
+from frugal.corpora import BytePairTokenizer, CharTokenizer, Document, Tokenizer
+from frugal.errors import InputError
+from frugal.families.family import Family, OnEpoch, Trained, known
+from frugal.families.texts import Texts
+from frugal.training import Plan
+
+BYTE_PAIRS = 2000  # tokens that are learnt; fewer for a text that has fewer
+
+
+@known
+@dataclass(frozen=True, kw_only=True)
+class NGramFamily(Family):
+    """An interpolated modified Kneser-Ney n-gram.
+
+    Attributes:
+        order: longest n-gram that is counted.
+        tokens: "characters", or "pairs": byte pairs learnt from the training text.
+
+    >>> NGramFamily(order=3).build(Texts((Document("a", "abc"),), (), (), 3)).order
+    3
+    """
+
+    name: ClassVar[str] = "ngram"
+
+    order: int = 6
+    tokens: Literal["characters", "pairs"] = "characters"
+
+    @property
+    def made_at_once(self) -> bool:
+        return True
+
+    def build(self, texts: Texts, *, device: str = "cpu", seed: int = 0) -> NGram:
+        return NGram(self.order, tokenizer_for(texts.train, self.tokens))
+
+    def train(
+        self,
+        model: Any,
+        texts: Texts,
+        plan: Plan | None = None,
+        *,
+        on_epoch: OnEpoch | None = None,
+        beside: Path | None = None,
+    ) -> Trained:
+        return Trained(model.fit(texts.train))
+
+
+@known
+@dataclass(frozen=True, kw_only=True)
+class EnsembleFamily(Family):
+    """One n-gram for each source, mixed as a text goes on; sources come and go, and no other model changes.
+
+    A source is a document of the training text; a single document, or more of them than there may be experts, is cut
+    into, or joined to, so many sources.
+
+    Attributes:
+        experts: most sources.
+        order: longest n-gram that an expert counts.
+        memory: 0 to 1: how long the mixture trusts an expert for what it predicted well.
+
+    >>> text = (Document("a", "one two three four"),)
+    >>> family, texts = EnsembleFamily(experts=2), Texts(text, text, text, 18)
+    >>> list(family.train(family.build(texts), texts).model.experts)
+    ['a, part 1', 'a, part 2']
+    """
+
+    name: ClassVar[str] = "ensemble"
+
+    experts: int = 4
+    order: int = 6
+    memory: float = 0.9
+
+    @property
+    def made_at_once(self) -> bool:
+        return True
+
+    def build(self, texts: Texts, *, device: str = "cpu", seed: int = 0) -> Ensemble:
+        if self.experts < 1:
+            raise InputError(f"experts={self.experts}: must be at least 1")
+        tokenizer = tokenizer_for(texts.train, "characters")
+        names = sources(texts.train, self.experts)
+        return Ensemble({name: NGram(self.order, tokenizer) for name in names}, memory=self.memory)
+
+    def train(
+        self,
+        model: Any,
+        texts: Texts,
+        plan: Plan | None = None,
+        *,
+        on_epoch: OnEpoch | None = None,
+        beside: Path | None = None,
+    ) -> Trained:
+        taught = sources(texts.train, self.experts)
+        experts = {name: NGram(self.order, model.tokenizer).fit(documents) for name, documents in taught.items()}
+        return Trained(Ensemble(experts, memory=self.memory).with_learned_prior(texts.valid))
+
+
+def tokenizer_for(documents: Sequence[Document], tokens: str) -> Tokenizer:
+    """The alphabet of the documents, or byte pairs learnt from them."""
+    texts = [document.text for document in documents]
+    return CharTokenizer.learn(texts) if tokens == "characters" else BytePairTokenizer.train(texts, BYTE_PAIRS)
+
+
+def sources(documents: Sequence[Document], most: int) -> dict[str, list[Document]]:
+    """At most so many groups of documents of about equal length, in order, each with a name.
+
+    >>> list(sources([Document("a", "one two three four")], 2).values())
+    [[Document(title='a', text='one two t', turns=())], [Document(title='a', text='hree four', turns=())]]
+    """
+    if len(documents) == 1:
+        [document] = documents
+        length = max(1, -(-len(document.text) // most))
+        cuts = [document.text[at : at + length] for at in range(0, len(document.text), length)]
+        return {f"{document.title}, part {n}": [Document(document.title, cut)] for n, cut in enumerate(cuts, 1)}
+    if len(documents) <= most:
+        titles = [document.title for document in documents]
+        names = [title if titles.count(title) == 1 else f"{title} ({n})" for n, title in enumerate(titles, 1)]
+        return {name: [document] for name, document in zip(names, documents, strict=True)}
+    share = -(-len(documents) // most)
+    groups = [list(documents[at : at + share]) for at in range(0, len(documents), share)]
+    return {f"{group[0].title} and {len(group) - 1} more": group for group in groups}

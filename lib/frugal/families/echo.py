@@ -1,0 +1,230 @@
+"""The echo family: a frozen GPT with a short view, an echo of all that was read, a readout that is trained."""
+
+import copy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+
+from frugal.cooperative import CooperativePlan, CooperativeTrainer, text_windows
+from frugal.corpora import excerpts, load_corpus
+from frugal.errors import InputError
+from frugal.families.family import Family, OnEpoch, Trained, known
+from frugal.families.texts import Texts
+from frugal.forward_forward import (
+    ForwardForwardReadout,
+    FoundationNegatives,
+    HardNegatives,
+    Negatives,
+    SelfGenerated,
+    TextNegatives,
+    UniformNegatives,
+    train_forward_forward,
+)
+from frugal.foundation import WindowedFoundation, load_foundation
+from frugal.readout import (
+    EchoLanguageModel,
+    KeptRows,
+    Readout,
+    ReadoutPlan,
+    RidgeReadout,
+    SoftmaxReadout,
+    train_readout,
+)
+from frugal.readout.training import validate
+from frugal.reservoir import DeepReservoir, Reservoir
+from frugal.ridge import RidgeStatistics
+from frugal.training import EpochScore, Plan
+
+MEDIATOR = "mediator"
+ROWS_TO_CALIBRATE = 1000
+SEQUENCES_SCORED = 32  # a score holds the probabilities of a whole vocabulary for all of them at once
+MEASURED = ("validation_nats", "validation_accuracy")
+
+
+@known
+@dataclass(frozen=True, kw_only=True)
+class EchoFamily(Family):
+    """An EchoLanguageModel: see there for what it computes.
+
+    Attributes:
+        foundation: frozen GPT: smollm2, tiny-gpt2, a folder or a Hugging Face name.
+        method: how the readout is trained: "softmax" by gradient, "ridge" in closed form, "cooperative" with a
+            mediator, "forward-forward" layer by layer, without backpropagation.
+        context_length: tokens per window of the foundation; the echo has no such limit.
+        reservoir_size: units of a layer of the echo; 0 leaves the echo out.
+        layers: reservoirs on top of each other, all read out.
+        spectral_radius: largest eigenvalue of the recurrent weights.
+        connectivity: share of the recurrent weights that are not zero.
+        fastest_leak, slowest_leak: of the units, whose leaks are spaced evenly between on a logarithmic scale.
+        input_scale: how hard the inputs drive the units.
+        drive: what drives them: the foundation's "features", or its embeddings of the "tokens".
+        prefix: text that the foundation, and nothing else, reads before every window.
+        shrinkage: holds down directions in which features or states vary little; more for less text.
+        hidden: widths of the forward-forward readout's layers.
+        negatives: of forward-forward: tokens drawn "uniform", by the "foundation", "hard" ones by the readout itself,
+            from another "text", or "self": what the model writes by itself.
+        negative_text: that "text" draws from.
+        window: tokens of an excerpt of the cooperative training.
+
+    >>> EchoFamily(method="cooperative").plan().steps
+    60
+    """
+
+    name: ClassVar[str] = "echo"
+
+    characters: int | None = 100_000
+    foundation: str = "smollm2"
+    method: Literal["softmax", "ridge", "cooperative", "forward-forward"] = "softmax"
+    context_length: int = 32
+    reservoir_size: int = 512
+    layers: int = 1
+    spectral_radius: float = 0.9
+    connectivity: float = 0.05
+    fastest_leak: float = 0.2
+    slowest_leak: float = 0.005
+    input_scale: float = 0.03
+    drive: Literal["features", "tokens"] = "tokens"
+    prefix: str = ""
+    shrinkage: float = 1.0
+    hidden: tuple[int, ...] = (200, 200)
+    negatives: Literal["uniform", "foundation", "hard", "text", "self"] = "foundation"
+    negative_text: str = "topics"
+    window: int = 24
+
+    @property
+    def made_at_once(self) -> bool:
+        return self.method == "ridge"
+
+    def plan(self) -> Plan | None:
+        match self.method:
+            case "ridge":
+                return None
+            case "cooperative":
+                return CooperativePlan(
+                    steps=60, epochs=4, batch_size=8, learning_rate=1e-3, mediator_rate=2e-3, seconds=360
+                )
+            case "forward-forward":
+                return ReadoutPlan(epochs=2, learning_rate=5e-4, batch_size=128, patience=2)
+        return ReadoutPlan(epochs=3, learning_rate=2e-4, batch_size=128, patience=2)
+
+    def foundation_of(self, model: EchoLanguageModel) -> WindowedFoundation:
+        return model.encoder.windowed
+
+    def build(self, texts: Texts, *, device: str = "cpu", seed: int = 0) -> EchoLanguageModel:
+        gpt = load_foundation(self.foundation, device=device)
+        V, d = gpt.vocabulary_size, gpt.hidden_size
+        settings: dict[str, Any] = {"drive": self.drive, "context": self.context_length, "prefix": self.prefix}
+        reservoir = self._reservoir(d if self.drive == "features" else gpt.embedding_size, seed)
+        reservoir = None if reservoir is None else reservoir.to(gpt.device)
+        width = d + (0 if reservoir is None else reservoir.size)
+        if self.method == "ridge":
+            return EchoLanguageModel(gpt, reservoir, RidgeReadout(width, V), join="concat", **settings)
+        readout: Readout = SoftmaxReadout(width, d, tied=True, seed=seed)
+        if self.method == "forward-forward":
+            # By goodness every candidate costs a pass, too many for a vocabulary of words.
+            readout = ForwardForwardReadout(width, V, hidden=self.hidden, predict="softmax", seed=seed)
+        model = EchoLanguageModel(gpt, reservoir, readout, join="residual", **settings)
+        return self._whitened(model, texts)
+
+    def train(
+        self,
+        model: EchoLanguageModel,
+        texts: Texts,
+        plan: Any = None,
+        *,
+        on_epoch: OnEpoch | None = None,
+        beside: Path | None = None,
+    ) -> Trained:
+        plan = self.plan() if plan is None else plan
+        if self.method == "cooperative":
+            return self._train_cooperatively(model, texts, plan, on_epoch, beside)
+        rows, validation = model.rows(texts.train).kept(), model.rows(texts.valid).kept()
+        if self.method == "ridge":
+            statistics = RidgeStatistics.collect(rows, model.vocabulary_size)
+            few = [(x[:ROWS_TO_CALIBRATE], y[:ROWS_TO_CALIBRATE]) for x, y in validation]
+            return Trained(model.with_readout(RidgeReadout.fit(statistics).calibrate(few), "concat"))
+        if self.method == "forward-forward":
+            source = self._negatives(model)
+            return Trained(model, train_forward_forward(model, rows, validation, source, plan, on_epoch=on_epoch))
+        return Trained(model, train_readout(model, rows, validation, plan, on_epoch=on_epoch))
+
+    def _reservoir(self, inputs: int, seed: int) -> Reservoir | DeepReservoir | None:
+        if self.reservoir_size == 0:
+            return None
+        if self.layers < 1 or not 0 < self.slowest_leak <= self.fastest_leak <= 1:
+            raise InputError(
+                f"layers={self.layers}, fastest_leak={self.fastest_leak}, slowest_leak={self.slowest_leak}: must be at "
+                "least 1, and leaks above 0 to 1, the slowest not above the fastest"
+            )
+        fast, slow = (torch.tensor(leak).log10().item() for leak in (self.fastest_leak, self.slowest_leak))
+        fixed: dict[str, Any] = {
+            "topology": "sparse",
+            "connectivity": self.connectivity,
+            "spectral_radius": self.spectral_radius,
+            "leak": torch.logspace(fast, slow, self.reservoir_size),
+            "input_scale": self.input_scale,
+        }
+        sizes = [inputs] + [self.reservoir_size] * (self.layers - 1)
+        stack = [Reservoir(size, self.reservoir_size, seed=seed + n, **fixed) for n, size in enumerate(sizes)]
+        return stack[0] if self.layers == 1 else DeepReservoir(stack)
+
+    def _whitened(self, model: EchoLanguageModel, texts: Texts) -> EchoLanguageModel:
+        """The model with its readout's inputs whitened by the training text."""
+        rows, readout = model.rows(texts.train), model.readout
+        if isinstance(readout, ForwardForwardReadout):
+            readout.whiten(RidgeStatistics.collect(rows, model.vocabulary_size), self.shrinkage)
+        elif isinstance(readout, SoftmaxReadout):
+            readout.whiten(RidgeStatistics.of_inputs(inputs for inputs, _ in rows), self.shrinkage)
+        return model
+
+    def _negatives(self, model: EchoLanguageModel) -> Negatives:
+        match self.negatives:
+            case "uniform":
+                return UniformNegatives()
+            case "hard":
+                return HardNegatives()
+            case "self":
+                return SelfGenerated(model)
+            case "text":
+                other = excerpts(load_corpus(self.negative_text).train[:100], 10_000)
+                inputs, targets = (torch.cat(column) for column in zip(*model.rows(other), strict=True))
+                return TextNegatives(KeptRows(inputs, targets))
+        return FoundationNegatives(model.foundation)
+
+    def _train_cooperatively(
+        self, model: EchoLanguageModel, texts: Texts, plan: Any, on_epoch: OnEpoch | None, beside: Path | None
+    ) -> Trained:
+        """Train the model as generator beside a mediator; it ends with the epoch that predicts validation text best."""
+        data, held_out = (
+            text_windows(model.tokenizer, documents, self.window) for documents in (texts.train, texts.valid)
+        )
+        # Two readouts on one frozen reservoir share its states.
+        readout, teacher = _readout_of(model), copy.deepcopy(_readout_of(model))
+        if beside is not None and (beside / MEDIATOR).is_dir():
+            teacher = _readout_of(EchoLanguageModel.load(beside / MEDIATOR, foundation=model.foundation))
+        mediator = model.with_readout(teacher, "residual")
+        rows = model.rows(texts.valid).kept()
+        scores: list[EpochScore] = [validate(model, rows)]
+        best = copy.deepcopy(readout.state_dict())
+
+        def judge(score: EpochScore) -> None:
+            nonlocal best
+            found = validate(model, rows)
+            if found.validation_nats < min(each.validation_nats for each in scores):
+                best = copy.deepcopy(readout.state_dict())
+            scores.append(replace(score, **{name: getattr(found, name) for name in MEASURED}))
+            if on_epoch is not None:
+                on_epoch(scores[-1])
+
+        try:
+            CooperativeTrainer(model, mediator, data, held_out[:SEQUENCES_SCORED], plan).train(judge)
+        finally:  # also when it is interrupted
+            readout.load_state_dict(best)
+        return Trained(model, scores, {MEDIATOR: mediator})
+
+
+def _readout_of(model: EchoLanguageModel) -> Readout:
+    assert model.readout is not None
+    return model.readout

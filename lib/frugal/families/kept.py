@@ -1,0 +1,168 @@
+"""Models that are kept, all in one place: data/models/NAME, with what each was trained on and what it scored."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path, PurePath
+from typing import Any
+
+from frugal.corpora import Document
+from frugal.errors import InputError, UnavailableError
+from frugal.files import appearing, data_folder
+from frugal.foundation.loading import PACKAGED
+from frugal.language_model import LanguageModel, load_model
+
+ABOUT, TEXT = "about.json", "learnt.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """A kept model's card, for programs; `card.md` beside it is for people.
+
+    Attributes:
+        name: it is data/models/NAME.
+        family: of `FAMILIES`, or what a notebook calls it.
+        text: what it learnt, by name; characters: how many of it.
+        settings: of the family, as `asked_on` gives them.
+        foundation: the GPT that it stands on, or nothing.
+        epochs: that were trained, all trainings of it together.
+        bits_per_byte, accuracy: on held-out text; test: what text that is.
+        improved: whether training made it better on the validation text.
+        seconds: of processor time that its trainings took.
+        when: it was kept.
+        command: that trained it.
+    """
+
+    name: str
+    family: str
+    text: str
+    characters: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    foundation: str = ""
+    epochs: int = 0
+    test: str = ""
+    bits_per_byte: float | None = None
+    accuracy: float | None = None
+    improved: bool | None = None
+    seconds: float | None = None
+    when: str = ""
+    command: str = ""
+
+    @property
+    def folder(self) -> Path:
+        return kept_folder(self.name)
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """A line of the table of all kept models."""
+        sizes = [self.settings.get(name) for name in ("reservoir_size", "memory_size", "width", "order", "experts")]
+        return {
+            "model": self.name,
+            "data set": self.text,
+            "family": self.family,
+            "foundation": self.foundation or None,
+            "size": next((size for size in sizes if size is not None), None),
+            "context": self.settings.get("context_length"),
+            "epochs": self.epochs,
+            "accuracy": self.accuracy,
+            "bits per byte": self.bits_per_byte,
+        }
+
+
+def kept_folder(name: str) -> Path:
+    """Where the model of that name is kept, whether there is one or not.
+
+    Raises:
+        InputError: the name is a path, or that of a packaged foundation.
+
+    >>> kept_folder("poems").name
+    'poems'
+    """
+    if not name or name in PACKAGED or name.startswith(".") or PurePath(name).name != name or not name.isprintable():
+        raise InputError(f"save={name!r}: must be a plain name, such as 'poems', and none of {', '.join(PACKAGED)}")
+    return data_folder() / "models" / name
+
+
+def keep_model(
+    model: LanguageModel,
+    about: Kept,
+    *,
+    notes: str = "",
+    learnt: Sequence[Document] = (),
+    beside: Mapping[str, Any] | None = None,
+) -> Path:
+    """Keep a model under `about.name`, in the place of one that is there; the folder appears whole.
+
+    Args:
+        model: anything with something to save.
+        about: its card for programs.
+        notes: what its card says to people, in Markdown.
+        learnt: the text that it learnt, for families whose models are made at once from all of it.
+        beside: what is to be kept beside it, by name: anything with `save`.
+
+    Example:
+        >>> from frugal.baselines import NGram
+        >>> from frugal.corpora import CharTokenizer
+        >>> model = NGram(3, CharTokenizer("ab")).fit(["abab"])
+        >>> keep_model(model, Kept(name="letters", family="ngram", text="abab")).name
+        'letters'
+    """
+    folder = about.folder
+    entries = {**vars(about), "when": datetime.now(UTC).isoformat(timespec="seconds")}
+    with appearing(folder) as temporary:
+        model.save(temporary)
+        for name, part in (beside or {}).items():
+            part.save(temporary / name)
+        if learnt:
+            lines = [json.dumps({"title": each.title, "text": each.text}, ensure_ascii=False) for each in learnt]
+            (temporary / TEXT).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        (temporary / ABOUT).write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        card = (temporary / "card.md").read_text(encoding="utf-8")
+        (temporary / "card.md").write_text(f"{card.rstrip()}\n\n{notes}".rstrip() + "\n", encoding="utf-8")
+    return folder
+
+
+def kept_model(name: str, *, device: str = "cpu") -> tuple[LanguageModel, Kept, tuple[Document, ...]]:
+    """A kept model, its card, and the text that was kept with it.
+
+    Raises:
+        InputError: no model of that name is kept.
+        UnavailableError: a file of it is damaged.
+
+    Example:
+        >>> from frugal.baselines import NGram
+        >>> from frugal.corpora import CharTokenizer
+        >>> model = NGram(3, CharTokenizer("ab")).fit(["abab"])
+        >>> folder = keep_model(model, Kept(name="letters", family="ngram", text="abab"))
+        >>> kept_model("letters")[1].family
+        'ngram'
+    """
+    folder = kept_folder(name)
+    if not (folder / ABOUT).is_file():
+        known = ", ".join(each.name for each in kept_models()) or "none yet"
+        raise InputError(f"{name!r}: no model of that name is kept; there are: {known}")
+    learnt: list[Document] = []
+    if (folder / TEXT).is_file():
+        lines = (folder / TEXT).read_text(encoding="utf-8").split("\n")
+        learnt = [Document(row["title"], row["text"]) for row in map(json.loads, filter(None, lines))]
+    return load_model(folder, device=device), _read(folder), tuple(learnt)
+
+
+def kept_models() -> list[Kept]:
+    """The cards of all kept models, the newest first; what cannot be read as one is left out."""
+    found = []
+    for path in (data_folder() / "models").glob(f"*/{ABOUT}"):
+        try:
+            found.append(_read(path.parent))
+        except UnavailableError:
+            continue
+    return sorted(found, key=lambda each: each.when, reverse=True)
+
+
+def _read(folder: Path) -> Kept:
+    try:
+        entries = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        return Kept(**{**entries, "name": folder.name})
+    except (OSError, ValueError, TypeError) as error:
+        raise UnavailableError(f"{folder / ABOUT} cannot be read ({error}): train the model again") from error

@@ -1,0 +1,108 @@
+"""The texts of a training: one to learn from, one to stop by, one to score on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from frugal.corpora import Document, excerpts, load_corpus
+from frugal.errors import InputError
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What a training reads.
+
+    Attributes:
+        train: learnt from.
+        valid: never learnt from; it stops a training, and chooses its best epoch and its few settings.
+        test: scored when all is done.
+        characters: of the whole training text, of which `train` may be a part.
+
+    >>> Texts((Document("a", "abc"),), (), (), characters=10).learnt
+    3
+    """
+
+    train: tuple[Document, ...]
+    valid: tuple[Document, ...]
+    test: tuple[Document, ...]
+    characters: int
+
+    @property
+    def learnt(self) -> int:
+        """Characters that are learnt from."""
+        return sum(len(document.text) for document in self.train)
+
+    def with_earlier(self, documents: Sequence[Document]) -> "Texts":
+        """The same with documents of an earlier training in front, but for those that are here again."""
+        known = {document.text for document in self.train}
+        earlier = [document for document in documents if document.text not in known]
+        return replace(self, train=(*earlier, *self.train), characters=self.characters + sum(map(_length, earlier)))
+
+
+def read_texts(
+    train: str,
+    valid: str = "",
+    test: str = "",
+    *,
+    characters: int | None = None,
+    held_out_characters: int = 20_000,
+    seed: int = 0,
+) -> Texts:
+    """Read the texts of a training; each name is one that `load_corpus` knows, or a path.
+
+    A text that is given for a part is used whole. What is not given is held out from the training text, by document;
+    but with a validation text and no test text, half of that is scored.
+
+    Args:
+        characters: most of the training text that are learnt from, excerpts of all its documents; None takes all.
+        held_out_characters: most of the validation text, and of the test text.
+        seed: chooses what is held out.
+
+    Raises:
+        InputError: a text is not there or of no use.
+        UnavailableError: it would have to be fetched and cannot be.
+
+    Example:
+        >>> texts = read_texts("topics", characters=1000, held_out_characters=500)
+        >>> texts.learnt <= 1000 < texts.characters
+        True
+    """
+    for name, value in (("characters", characters), ("held_out_characters", held_out_characters)):
+        if value is not None and value < 1:
+            raise InputError(f"{name}={value}: must be at least 1")
+    corpus = load_corpus(train, valid=valid, seed=seed)
+    learnt, checked, tested = corpus.train, corpus.valid, corpus.test
+    if test:  # what was held out for it is of use elsewhere
+        learnt, checked = (learnt, (*checked, *tested)) if valid else ((*learnt, *tested), checked)
+        tested = whole_text(test, seed=seed)
+    return Texts(
+        train=learnt if characters is None else _most(learnt, characters),
+        valid=_most(checked, held_out_characters),
+        test=_most(tested, held_out_characters),
+        characters=sum(map(_length, learnt)),
+    )
+
+
+def whole_text(name: str, *, seed: int = 0) -> tuple[Document, ...]:
+    """All documents of a text, its splits put together.
+
+    Example:
+        >>> corpus = load_corpus("topics")
+        >>> len(whole_text("topics")) == len(corpus.train) + len(corpus.valid) + len(corpus.test)
+        True
+    """
+    corpus = load_corpus(name, seed=seed)
+    documents = (*corpus.train, *corpus.valid, *corpus.test)
+    if not corpus.cut:
+        return documents
+    ordered = sorted(documents, key=lambda document: document.title)  # stable: the pieces of one stay in order
+    pieces = [(title, list(group)) for title, group in groupby(ordered, key=lambda document: document.title)]
+    return tuple(Document(title, "".join(document.text for document in group)) for title, group in pieces)
+
+
+def _most(documents: Sequence[Document], characters: int) -> tuple[Document, ...]:
+    return excerpts(documents[:characters], characters)
+
+
+def _length(document: Document) -> int:
+    return len(document.text)

@@ -1,0 +1,193 @@
+"""Models on the command line: `frugal train`, `score`, `generate`, `models`."""
+
+import csv
+import io
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from frugal.errors import InputError
+from frugal.files import CHECKOUT, reports_folder
+
+FAMILIES = ("echo", "memory", "neighbours", "piecewise", "ngram", "ensemble")  # known without importing any of them
+NOTEBOOK = CHECKOUT / "notebooks" / "11_train.ipynb"
+
+
+class WithSampling(click.Command):
+    """Takes the fields of `Sampling` as options, looked up when they are needed, since that imports PyTorch."""
+
+    def get_params(self, context: click.Context) -> list[click.Parameter]:
+        from frugal.lab.live.terminal import sampling_options
+
+        return [*super().get_params(context), *sampling_options()]
+
+
+class WithSettings(click.Command):
+    """Lists the settings of all families below its options, looked up when they are asked for."""
+
+    def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        from frugal.families import settings_table
+
+        for family in FAMILIES:
+            with formatter.section(f"Settings of {family}"):
+                rows = [(f"{row['name']}={row['unless set']}", row["what it is"]) for row in settings_table(family)]
+                formatter.write_dl(rows)
+
+
+@click.command(cls=WithSettings)
+@click.argument("family", type=click.Choice(FAMILIES))
+@click.argument("settings", nargs=-1, metavar="[NAME=VALUE]...")
+@click.option("--train", "train_text", metavar="TEXT", help="Learnt from: a file, a folder, or a known text's name.")
+@click.option("--valid", "valid_text", metavar="TEXT", help="Stops the training [default: held out from the first].")
+@click.option("--test", "test_text", metavar="TEXT", help="Scored in the end [default: held out, or half of --valid].")
+@click.option("--save", metavar="NAME", help="Keep the model as data/models/NAME [default: FAMILY-latest].")
+@click.option("--resume", is_flag=True, help="Go on with the model that --save names.")
+@click.option("--device", default="auto", show_default=True, help="Where to compute: cpu, cuda, mps or auto.")
+@click.option(
+    "--profile", type=click.Choice(("smoke", "default")), default="default", help="smoke: a trial in seconds."
+)
+@click.option("--threads", type=click.IntRange(min=1), help="To compute with [default: $OMP_NUM_THREADS, or 1].")
+@click.option("--reports", type=click.Path(path_type=Path, file_okay=False), help="Where runs go [default: reports/].")
+def train(
+    family: str,
+    settings: tuple[str, ...],
+    resume: bool,
+    profile: str,
+    threads: int | None,
+    reports: Path | None,
+    **named: str | None,
+) -> None:
+    """Train one model of a FAMILY on your text, and keep it.
+
+    \b
+    frugal train echo --train train.txt --valid valid.txt --save mine epochs=5 reservoir_size=1024
+    frugal train piecewise --train book.txt network=no_hidden_layer learning_rate=1e-4
+    frugal train echo --train more.txt --save mine --resume learning_rate=1e-4
+
+    It runs notebook 11, whose report stands in the index, and shows an epoch a line.
+    """
+    from frugal.families import asked, kept_folder, kept_model
+    from frugal.lab.run.execution import carry_out, plan_run
+    from frugal.lab.run.threads import ask_for_threads
+    from frugal.piecewise import read_settings
+
+    if threads is not None:
+        ask_for_threads(threads)
+    given: dict[str, Any] = {"family": family, "resume": resume}
+    given |= {name: value for name, value in named.items() if value is not None}
+    parameters = {parameter.name for parameter in plan_run(NOTEBOOK).parameters}
+    rest = []
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if equals and name.strip() in parameters - {"settings"}:
+            given[name.strip()] = value.strip()
+        else:
+            rest.append(setting)
+    plan = plan_run(NOTEBOOK, {**given, "settings": rest}, profile)
+    save, kept = plan.given.get("save"), None
+    if resume:
+        kept = kept_model(save or f"{family}-latest", device="cpu")[1].settings
+    elif save and kept_folder(save).exists():
+        raise InputError(f"--save {save}: is kept already; --resume goes on with it, another name keeps both")
+    asked(family, read_settings(rest), kept)  # refuses what is wrong before anything starts
+    reports = reports or reports_folder()
+    result = carry_out(plan, None, reports, printing=sys.stdout)
+    click.echo(f"{result.status} in {result.seconds:.0f} s: {result.report}", err=True)
+    if result.error:
+        click.echo(f"frugal: error: {result.error}", err=True)
+    from frugal.lab.pages.index import write_index
+
+    write_index(reports)
+    if result.status == "interrupted":
+        raise KeyboardInterrupt
+    raise SystemExit(0 if result.status == "done" else 1)
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.argument("text")
+@click.option("--context", type=click.IntRange(min=1), help="Most tokens to look back on [default: the model's own].")
+@click.option("--device", default="auto", show_default=True, help="Where to compute: cpu, cuda, mps or auto.")
+@click.option("--json", "as_json", is_flag=True, help="Write JSON, one object for each model.")
+@click.option("--csv", "as_csv", is_flag=True, help="Write CSV, one line for each model.")
+def score(models: tuple[str, ...], text: str, context: int | None, device: str, as_json: bool, as_csv: bool) -> None:
+    """Score kept models, or foundations, on a TEXT: a file, a folder, or a known text's name; all of it is read.
+
+    Perplexity and accuracy are per token of the model's own tokeniser, bits per byte can be compared.
+    """
+    from frugal.evaluate import evaluate
+    from frugal.families import whole_text
+    from frugal.lab.live.terminal import model_called
+
+    documents, rows = whole_text(text), []
+    for name in models:
+        model = model_called(name, device)
+        found = evaluate(model, documents, context=context, stride=None if context is None else (context + 1) // 2)
+        row = {
+            "model": name,
+            "bits_per_byte": found.bits_per_byte,
+            "perplexity": found.perplexity,
+            "accuracy": found.accuracy,
+            "tokens": found.tokens,
+            "bytes": found.bytes,
+            "seconds": round(found.seconds, 1),
+        }
+        rows.append(row)
+        if not (as_json or as_csv):
+            words = [f"{key} {value:.4g}" for key, value in list(row.items())[1:4] if isinstance(value, float)]
+            click.echo(f"{name}: {', '.join(words)}")
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+    elif as_csv:
+        click.echo(_as_csv(rows), nl=False)
+
+
+@click.command(cls=WithSampling)
+@click.argument("model")
+@click.option("--prompt", metavar="TEXT", default="", help="What is continued [default: a new text begins].")
+@click.option("--device", default="auto", show_default=True, help="Where to compute: cpu, cuda, mps or auto.")
+def generate(model: str, prompt: str, device: str, **sampling: Any) -> None:
+    """Continue a text with a kept MODEL or a foundation, as it comes; Ctrl-C stops it."""
+    from frugal.generate import CHAT_SAMPLING, stream
+    from frugal.lab.live.terminal import model_called
+
+    chosen = replace(CHAT_SAMPLING, **{name: value for name, value in sampling.items() if value not in (None, ())})
+    speaker = model_called(model, device)
+    click.echo(prompt, nl=False)
+    for piece in stream(speaker, prompt, chosen):
+        click.echo(piece, nl=False)
+    click.echo()
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Write JSON, one object for each model.")
+def models(as_json: bool) -> None:
+    """List the models that are kept: what each was trained on, its sizes, and how well it did."""
+    from frugal.families import kept_models
+
+    rows = [kept.row for kept in kept_models()]
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+    elif not rows:
+        click.echo("none yet: frugal train echo --train FILE --save NAME", err=True)
+    else:
+        table = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        for line in table:
+            click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _as_csv(rows: list[dict[str, Any]]) -> str:
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()

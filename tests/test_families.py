@@ -1,0 +1,201 @@
+"""Every family: trained on a text, kept, scored, sampled, gone on with and chatted with, by the same calls."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from frugal.errors import InputError
+from frugal.evaluate import evaluate
+from frugal.families import (
+    FAMILIES,
+    Kept,
+    asked,
+    asked_on,
+    keep_model,
+    kept_folder,
+    kept_model,
+    kept_models,
+    read_texts,
+)
+from frugal.generate import ChatSession, Sampling, generate
+from frugal.lab.live import cli
+from frugal.lab.live.models import FAMILIES as NAMED_FAMILIES
+from models import random_gpt2
+
+SENTENCES = [
+    "the cat sat on the mat.",
+    "a dog met the cat on a log.",
+    "the log rolled to the dog.",
+    "a mat, a hat, a cat.",
+]
+TRAINED: list[tuple[str, dict[str, Any]]] = [
+    ("echo", {"method": "softmax", "reservoir_size": 16, "connectivity": 0.5, "layers": 2, "epochs": 1}),
+    ("echo", {"method": "softmax", "reservoir_size": 0, "epochs": 1}),
+    ("echo", {"method": "ridge", "reservoir_size": 16, "connectivity": 0.5, "drive": "features"}),
+    (
+        "echo",
+        {"method": "cooperative", "reservoir_size": 16, "connectivity": 0.5, "steps": 2, "epochs": 2, "window": 8},
+    ),
+    *(
+        ("echo", {"method": "forward-forward", "negatives": source, "reservoir_size": 0, "hidden": [8], "epochs": 1})
+        for source in ("uniform", "foundation", "hard", "text", "self")
+    ),
+    ("memory", {"memory_dim": 8, "write": "learned", "deletes": True, "remember": True, "epochs": 1}),
+    ("neighbours", {}),
+    ("piecewise", {"network": "small", "width": 8, "context_length": 4, "epochs": 1}),
+    ("piecewise", {"network": "mamba", "width": 8, "blocks": 1, "epochs": 1}),
+    ("ngram", {"order": 3}),
+    ("ngram", {"order": 2, "tokens": "pairs"}),
+    ("ensemble", {"experts": 2, "order": 3}),
+]
+
+
+@pytest.fixture(autouse=True)
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FRUGAL_DATA", str(tmp_path / "data"))
+    (tmp_path / "text.txt").write_text("\n".join(SENTENCES * 8), encoding="utf-8")
+    (tmp_path / "more.txt").write_text("\n".join(SENTENCES[::-1] * 4), encoding="utf-8")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def gpt_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("foundation") / "gpt"
+    random_gpt2().save(folder, "# Random")
+    return str(folder)
+
+
+def frugal(*words: object) -> Result:
+    return CliRunner().invoke(cli.main, [str(word) for word in words])
+
+
+@pytest.mark.parametrize(("name", "settings"), TRAINED, ids=lambda value: str(value)[:60])
+def test_a_model_is_trained_kept_scored_sampled_gone_on_with_and_chatted_with(
+    name: str, settings: dict[str, Any], data: Path, gpt_folder: str
+) -> None:
+    if hasattr(FAMILIES[name], "foundation"):
+        settings = {**settings, "foundation": gpt_folder, "context_length": 6}
+    family, plan = asked(name, settings)
+    texts = read_texts(str(data / "text.txt"), held_out_characters=60)
+    model = family.build(texts)
+    trained = family.train(model, texts, plan)
+    assert trained.improved or "never improved" in trained.verdict
+    about = Kept(name="mine", family=name, text="text.txt", settings=asked_on(family))
+    learnt = texts.train if family.made_at_once else ()
+    keep_model(trained.model, about, learnt=learnt, beside=trained.beside)
+
+    model, kept, earlier = kept_model("mine")
+    assert evaluate(model, texts.test).nats == pytest.approx(evaluate(trained.model, texts.test).nats, rel=1e-4)
+    assert generate(model, "the ", Sampling(max_tokens=3, seed=0)) is not None
+    session = ChatSession(model, sampling=Sampling(max_tokens=3, seed=0), markers=True)
+    "".join(session.reply("the cat"))
+    assert len(session.turns) == 2
+
+    again, plan = asked(name, {} if plan is None else {"epochs": 1, "learning_rate": 1e-4}, kept.settings)
+    assert again == family
+    texts = read_texts(str(data / "more.txt"), held_out_characters=60)
+    if family.made_at_once:
+        texts = texts.with_earlier(earlier)
+        model = again.build(texts)
+    trained = again.train(model, texts, plan, beside=about.folder)
+    assert evaluate(trained.model, texts.test).nats > 0
+
+
+def test_the_command_line_knows_every_family() -> None:
+    assert sorted(NAMED_FAMILIES) == sorted(FAMILIES)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "complaint"),
+    [
+        ("eco", {}, "did you mean echo?"),
+        ("echo", {"reservoir_sise": 3}, "did you mean reservoir_size?"),
+        ("echo", {"reservoir_size": "many"}, "must be int"),
+        ("echo", {"method": "magic"}, "must be 'softmax' or 'ridge'"),
+        ("echo", {"method": "ridge", "epochs": 3}, "without epochs"),
+        ("ngram", {"method": "ridge"}, "is no setting of ngram"),
+        ("piecewise", {"network": "smal"}, "did you mean 'small'?"),
+        ("piecewise", {"epochs": 0}, "must be at least 1"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_refused_in_a_sentence(name: str, settings: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(InputError, match=complaint.replace("?", r"\?")):
+        asked(name, settings)
+
+
+def test_what_a_kept_model_is_made_of_stays() -> None:
+    kept = asked_on(asked("echo", {"reservoir_size": 16})[0])
+    with pytest.raises(InputError, match="the kept model has 16"):
+        asked("echo", {"reservoir_size": 32}, kept)
+    family, plan = asked("echo", {"characters": 50, "epochs": 7}, kept)
+    assert (family.reservoir_size, family.characters, plan.epochs) == (16, 50, 7)
+
+
+def test_two_files_are_each_used_whole(data: Path) -> None:
+    texts = read_texts(str(data / "text.txt"), str(data / "more.txt"))
+    assert "".join(document.text for document in texts.train) == (data / "text.txt").read_text(encoding="utf-8")
+    held_out = "".join(document.text for document in (*texts.valid, *texts.test))
+    assert held_out == (data / "more.txt").read_text(encoding="utf-8")
+    texts = read_texts(str(data / "text.txt"), str(data / "more.txt"), str(data / "text.txt"))
+    assert "".join(document.text for document in texts.valid) == held_out
+
+
+def test_a_training_that_came_to_nothing_says_so(data: Path, gpt_folder: str) -> None:
+    settings = {"foundation": gpt_folder, "context_length": 6, "reservoir_size": 0, "epochs": 1, "learning_rate": 50.0}
+    family, plan = asked("echo", settings)
+    texts = read_texts(str(data / "text.txt"), held_out_characters=60)
+    trained = family.train(family.build(texts), texts, plan)
+    assert not trained.improved
+    assert "never improved" in trained.verdict
+    assert "learning rate" in trained.verdict
+
+
+@pytest.mark.parametrize("name", ["", "smollm2", "a/b", "../x", ".hidden", "/tmp/x"])
+def test_a_name_that_is_none_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match="must be a plain name"):
+        kept_folder(name)
+
+
+def test_a_damaged_card_hides_no_other_model(data: Path) -> None:
+    family, _ = asked("ngram", {"order": 2})
+    texts = read_texts(str(data / "text.txt"))
+    for name in ("good", "bad"):
+        keep_model(family.train(family.build(texts), texts).model, Kept(name=name, family="ngram", text="text"))
+    (kept_folder("bad") / "about.json").write_text("{", encoding="utf-8")
+    assert [kept.name for kept in kept_models()] == ["good"]
+
+
+def test_the_commands_score_sample_and_list_a_kept_model(data: Path) -> None:
+    family, _ = asked("ngram", {"order": 3})
+    texts = read_texts(str(data / "text.txt"))
+    model = family.train(family.build(texts), texts).model
+    keep_model(model, Kept(name="mine", family="ngram", text="text.txt", settings=asked_on(family), accuracy=0.5))
+    text = (data / "more.txt").read_text(encoding="utf-8")
+    [row] = json.loads(frugal("score", "mine", data / "more.txt", "--json").stdout)
+    assert row["bits_per_byte"] == pytest.approx(evaluate(model, text).bits_per_byte)
+    lines = frugal("score", "mine", "mine", data / "more.txt", "--csv").stdout.splitlines()
+    assert [line.split(",")[0] for line in lines] == ["model", "mine", "mine"]
+    told = frugal("generate", "mine", "--prompt", "the c", "--temperature", "0", "--max-tokens", "2")
+    assert told.stdout == "the c" + generate(model, "the c", Sampling(max_tokens=2, temperature=0)) + "\n"
+    [row] = json.loads(frugal("models", "--json").stdout)
+    assert (row["model"], row["data set"], row["size"], row["accuracy"]) == ("mine", "text.txt", 3, 0.5)
+    assert "mine" in frugal("models").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("train", "echo", "reservoir_sise=3"), "did you mean reservoir_size?"),
+        (("train", "echo", "epochs=many"), "epochs='many': must be int"),
+        (("train", "ngram", "--resume", "--save", "none"), "no model of that name is kept"),
+        (("score", "none-such-model-here", "{}/text.txt"), "none-such-model-here"),
+    ],
+)
+def test_the_commands_refuse_before_anything_starts(words: tuple[str, ...], complaint: str, data: Path) -> None:
+    result = frugal(*[word.format(data) for word in words])
+    assert result.exit_code == 2
+    assert complaint in result.stderr
+    assert not (data / "runs").exists()
