@@ -1,8 +1,10 @@
 """The trainers: what they log, resume and refuse; two readouts on one reservoir; the oracle's scores."""
 
+import copy
 import math
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from frugal.cooperative import (
     LSTMLanguageModel,
     Oracle,
     ReinforceTrainer,
+    ReservoirLanguageModel,
     ScheduledSamplingTrainer,
     SequencePlan,
     draw,
@@ -24,6 +27,7 @@ from frugal.cooperative import (
 from frugal.errors import InputError, UnavailableError
 from frugal.language_model import LanguageModel
 from frugal.readout import EchoLanguageModel, SoftmaxReadout
+from frugal.reservoir import Reservoir
 from models import Recurrent, Uniform, characters, echo_model, set_everywhere
 
 ORACLE = Oracle(4, 6, 8, seed=1)
@@ -97,16 +101,98 @@ def test_a_loss_moves_only_its_own_model() -> None:
 
 def test_a_folder_of_another_or_a_damaged_training_is_refused(tmp_path: Path) -> None:
     trainer("cooperative", tmp_path / "kept").train()
-    with pytest.raises(InputError, match="holds a training of another"):
+    with pytest.raises(InputError, match="which differs in kind"):
         trainer("reinforce", tmp_path / "kept").train()
-    with pytest.raises(InputError, match="holds a training of another"):
+    with pytest.raises(InputError, match="which differs in steps:"):
         trainer("cooperative", tmp_path / "kept", steps=8).train()
     larger = CooperativeTrainer(ORACLE.learner(9), ORACLE.learner(12), DATA, HELD_OUT, PLAN, folder=tmp_path / "kept")
-    with pytest.raises(InputError, match="of another model"):
+    with pytest.raises(InputError, match="which differs in generator, mediator:"):
         larger.train()
     (tmp_path / "kept" / "training.json").write_text("{")
     with pytest.raises(UnavailableError, match="no training that this version can resume"):
         trainer("cooperative", tmp_path / "kept").train()
+
+
+OTHERS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "data": ({"data": ORACLE.sequences(300, seed=5)}, ["data"]),
+    "fewer data": ({"data": DATA[:50]}, ["data"]),
+    "held out": ({"held_out": HELD_OUT.flip(0)}, ["held_out"]),
+    "entropy": ({"data_entropy": 2.0}, ["data_entropy"]),
+    "special tokens": (
+        {"generator": LSTMLanguageModel(ORACLE.model.tokenizer, 8, special=True, seed=1)},
+        ["generator"],
+    ),
+    "mediator": ({"mediator": ORACLE.learner(12, seed=3)}, ["mediator"]),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_training_on_other_data_or_of_other_models_is_not_gone_on_with(other: str, tmp_path: Path) -> None:
+    changes, names = OTHERS[other]
+
+    def train(**changes: Any) -> list[int]:
+        given = {"generator": ORACLE.learner(8, seed=1), "mediator": ORACLE.learner(12, seed=2), "data": DATA}
+        given |= {"held_out": HELD_OUT, "plan": PLAN, "folder": tmp_path / "kept", "data_entropy": None} | changes
+        return [score.step for score in CooperativeTrainer(**given).train()]
+
+    assert train() == train(data=DATA.int(), held_out=HELD_OUT.clone()) == [2, 4, 6]
+    with pytest.raises(InputError, match=f"holds another training, which differs in {', '.join(names)}:"):
+        train(**changes)
+
+
+def test_two_readouts_on_other_reservoirs_are_another_training(tmp_path: Path) -> None:
+    tokenizer = ORACLE.model.tokenizer
+
+    def train(seed: int) -> None:
+        reservoir = Reservoir(6, 10, seed=seed)
+        models = [ReservoirLanguageModel(tokenizer, reservoir, SoftmaxReadout(10, 6)) for _ in range(2)]
+        CooperativeTrainer(*models, DATA, HELD_OUT, PLAN, folder=tmp_path / "kept").train()
+
+    train(0)
+    train(0)
+    with pytest.raises(InputError, match="which differs in generator, mediator:"):
+        train(1)
+
+
+@pytest.mark.parametrize("kind", TRAINERS)
+def test_a_model_that_is_none_says_so_at_the_first_step(kind: str) -> None:
+    training = trainer(kind)
+    assert isinstance(training.generator, LSTMLanguageModel)
+    training.generator.output.bias.data[0] = math.nan
+    with pytest.raises(InputError, match="the loss is nan at step 1"):
+        training.train()
+
+
+def test_weights_that_two_models_have_in_common_are_not_trained_by_both() -> None:
+    tokenizer, readout = ORACLE.model.tokenizer, SoftmaxReadout(10, 6)
+    models = [ReservoirLanguageModel(tokenizer, Reservoir(6, 10), readout) for _ in range(2)]
+    with pytest.raises(InputError, match="have weights in common that are trained"):
+        CooperativeTrainer(*models, DATA, HELD_OUT, PLAN)
+    one, other = ORACLE.learner(8), ORACLE.learner(8, seed=1)
+    other.embedding = one.embedding
+    with pytest.raises(InputError, match="have weights in common that are trained"):
+        CooperativeTrainer(one, other, DATA, HELD_OUT, PLAN)
+
+
+def test_data_changed_by_the_caller_afterwards_are_not_trained_on() -> None:
+    data = DATA.clone()
+    training = LikelihoodTrainer(ORACLE.learner(8), data, HELD_OUT, PLAN)
+    data.zero_()
+    assert torch.equal(training.data, DATA)
+
+
+@pytest.mark.parametrize("built", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_models_that_training_changes_are_no_frozen_trunk_wherever_they_are_put_together(built: Any) -> None:
+    generator = ORACLE.learner(8)
+    mediator = copy.deepcopy(generator)
+    with built():
+        pair = Pair(generator, mediator)
+    with torch.no_grad():
+        generator.lstm.weight_ih_l0.add_(1)
+        mediator.output.weight.add_(torch.linspace(-1, 1, 8))
+        found = pair.scores(HELD_OUT)
+        for model, scores in zip((generator, mediator), found, strict=True):
+            torch.testing.assert_close(scores, model.log_probabilities(HELD_OUT))
 
 
 @pytest.mark.parametrize(
@@ -117,7 +203,10 @@ def test_a_folder_of_another_or_a_damaged_training_is_refused(tmp_path: Path) ->
         ({"learning_rate": 0.0}, "learning_rate=0.0: must be positive"),
         ({"learning_rate": 1.5}, "learning_rate=1.5: must lie between 0 and 1"),
         ({"mediator_rate": math.nan}, "mediator_rate=nan: must lie between"),
-        ({"beginnings": "all"}, "beginnings='all': must be 'own' or 'mixed'"),
+        ({"beginnings": "all"}, "beginnings='all': must be one of 'own', 'mixed'"),
+        ({"steps": 9.5}, "steps=9.5: must be a whole number"),
+        ({"prefix_term": "yes"}, "prefix_term='yes': must be True or False"),
+        ({"prefix_term": True, "batch_size": 3}, "batch_size=3: must be at least 4"),
     ],
 )
 def test_a_plan_that_cannot_be_followed_is_refused(settings: dict[str, float], message: str) -> None:
@@ -131,6 +220,8 @@ def test_what_cannot_be_trained_on_or_together_is_refused() -> None:
         (DATA[0], "expected sequences \\[n, 1 \\+ T\\]"),
         (DATA[:, 1:], "must begin with the start token, 4"),
         (DATA + torch.tensor([0] + [9] * 6), "must lie in 0 to 5"),
+        (DATA.double(), "tokens must be whole numbers"),
+        (DATA[:, :-1], "data of 5 tokens, held_out of 6: must be of one length"),
     ):
         with pytest.raises(InputError, match=message):
             LikelihoodTrainer(generator, data, HELD_OUT, SequencePlan(epochs=1))
@@ -214,6 +305,35 @@ def test_the_oracle_gives_itself_a_perfect_score_and_an_untrained_model_a_bad_on
     assert other.nll_test == pytest.approx(math.log(4), abs=0.1)
 
 
+@pytest.mark.parametrize(("vocabulary", "length"), [(3, 4), (2, 3)])
+def test_the_exact_divergence_counts_what_the_generator_writes_outside_the_oracles_world(
+    vocabulary: int, length: int
+) -> None:
+    oracle = Oracle(vocabulary, length, 8)
+    generator = LSTMLanguageModel(oracle.model.tokenizer, 8, scale=0.5, seed=1)
+    tokens = torch.cartesian_prod(*[torch.arange(vocabulary + 2)] * length)  # with the document start and the unknown
+    tokens = torch.cat([torch.full((len(tokens), 1), vocabulary), tokens], 1)
+    with torch.no_grad():
+        log_p, log_g = (world.log_probabilities(model, tokens) for model in (oracle.model, generator))
+        scores = oracle.compare(generator, 300)
+    inside = (tokens[:, 1:] < vocabulary).all(1)
+    assert scores.exact
+    assert scores.outside == pytest.approx(log_g[~inside].exp().sum().item(), abs=1e-5)
+    assert scores.jsd == pytest.approx(world.jensen_shannon(log_p, log_g).item(), abs=1e-5)
+    assert scores.nll_oracle == math.inf
+    assert all(math.isfinite(value) for name, value in asdict(scores).items() if name != "nll_oracle")
+
+
+def test_samples_tell_of_what_is_outside_a_world_too_large_to_list() -> None:
+    oracle = Oracle(20, 9, 8)
+    generator = LSTMLanguageModel(oracle.model.tokenizer, 8, seed=1)
+    scores = oracle.compare(generator, 500)
+    special = (draw(generator, 500, 9, generator=torch.Generator().manual_seed(1)).tokens[:, 1:] >= 20).any(1)
+    assert not scores.exact
+    assert scores.outside == pytest.approx(special.double().mean().item())
+    assert oracle.compare(oracle.learner(8), 50).outside == 0
+
+
 def test_where_the_world_cannot_be_listed_the_divergence_is_that_of_samples() -> None:
     listed, learner = ORACLE.compare(ORACLE.learner(8), 4000), ORACLE.learner(8)
     large = Oracle(4, 6, 8, seed=1)
@@ -259,5 +379,5 @@ def test_symbols_must_be_at_least_two() -> None:
 
 
 def test_scores_of_no_sequences_are_refused() -> None:
-    with pytest.raises(InputError, match="count=0: must be at least 1"):
+    with pytest.raises(InputError, match="count=0: must be a whole number of at least 1"):
         ORACLE.compare(ORACLE.model, 0)

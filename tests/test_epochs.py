@@ -4,11 +4,12 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from torch.optim import LBFGS, Optimizer
 
 from frugal.errors import InputError, UnavailableError
 from frugal.training import Epoch, EpochScore, Plan, fit, half_cosine, make_optimizer, run_epochs
+from frugal.training.checkpoint import fingerprint
 
 PLAN = Plan(epochs=4, learning_rate=0.05, batch_size=5, seed=3)
 INPUTS = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
@@ -51,7 +53,7 @@ class Training:
             steps=len(batches),
             seconds=epoch.seconds_left,
             schedule=epoch.part_of(half_cosine),
-            create_graph=self.second_order,
+            clip=None if self.second_order else 1.0,
             title="",
         )
         return sum(losses) / len(losses)
@@ -109,8 +111,6 @@ def test_training_lowers_the_loss_epoch_by_epoch() -> None:
         ([5, 6, 7, 8, 9], 2, 2, 0),  # never worse than it came
         ([5, 4, 6, 3, 9], 2, 4, 3),
         ([5, 4, 4, 4, 4], None, 4, 1),  # the first of equals
-        ([5, math.nan, 4, math.nan, math.nan], None, 4, 2),
-        ([math.nan, 4, math.nan, math.nan, math.nan], 2, 3, 1),
     ],
 )
 def test_the_best_weights_are_kept_and_patience_ends_the_training(
@@ -122,9 +122,52 @@ def test_the_best_weights_are_kept_and_patience_ends_the_training(
     assert all(not torch.equal(weights, other) for other in seen[:best] + seen[best + 1 :])
 
 
-def test_a_training_whose_validation_is_never_a_number_has_failed() -> None:
-    with pytest.raises(InputError, match="the training failed; lower learning_rate"):
-        told([5, math.nan, math.nan, math.nan, math.nan])
+@pytest.mark.parametrize(("values", "epoch", "best"), [([5, 4, math.nan, 3], 2, 1), ([5, 6, math.inf, 3], 2, 0)])
+def test_a_validation_that_is_not_finite_ends_the_training_with_the_best_weights(
+    values: list[float], epoch: int, best: int
+) -> None:
+    training, given, seen = Training(plan=replace(PLAN, epochs=3)), iter(values), []
+
+    def score() -> EpochScore:
+        seen.append(training.weights)
+        return EpochScore(validation_nats=next(given))
+
+    training.score = score  # type: ignore[method-assign]
+    with pytest.raises(InputError, match=f"validation gave {values[epoch]} nats after epoch {epoch}"):
+        training.run()
+    assert torch.equal(training.weights, seen[best])
+
+
+def test_a_model_that_cannot_be_validated_is_not_trained() -> None:
+    with pytest.raises(InputError, match="validation gave nan nats after epoch 0"):
+        told([math.nan, 1.0])
+
+
+@pytest.mark.parametrize("keep_best", [True, False])
+@pytest.mark.parametrize("optimizer", ["adamw", "lbfgs", "lion", "sparse_lion", "adahessian"])
+@pytest.mark.parametrize("fault", ["loss", "gradient", "last step"])
+def test_a_training_that_fails_in_its_third_epoch_keeps_what_was_good(
+    fault: str, optimizer: str, keep_best: bool
+) -> None:
+    training, seen = Training(optimizer), []
+    train = training.epoch
+
+    def epoch(epoch: Epoch) -> float:
+        if epoch.number == 3 and fault == "loss":
+            training.network[0].weight.data[0, 0] = math.nan
+        if epoch.number == 3 and fault == "gradient":  # and so the next loss as well, where none looks at gradients
+            training.network[0].weight.register_hook(lambda gradient: gradient * math.nan)
+        loss = train(epoch)
+        if epoch.number == 3:
+            training.network[0].weight.data[0, 0] = math.nan
+        return loss
+
+    training.epoch = epoch  # type: ignore[method-assign]
+    with pytest.raises(InputError, match=r"step 1|not finite after epoch 3"):
+        training.run(keep_best=keep_best, on_epoch=lambda score: seen.append((score.validation_nats, training.weights)))
+    assert len(seen) == 2
+    expected = min(seen, key=lambda item: item[0]) if keep_best else seen[-1]
+    assert torch.equal(training.weights, expected[1])
 
 
 def test_without_validation_the_last_weights_stay_and_patience_follows_the_training_loss() -> None:
@@ -236,13 +279,14 @@ def test_processor_seconds_are_counted_through_an_interrupt_and_end_the_training
     scores = resumed.run(folder=tmp_path / "kept")
     assert all(later.seconds - score.seconds > 0.05 for score, later in pairwise(scores))
     assert scores[-2].seconds < 0.2 <= scores[-1].seconds
+    assert [score.out_of_time for score in scores] == [False] * (len(scores) - 1) + [True]
 
 
 def test_a_budget_cuts_an_epoch_short() -> None:
     training = Training(plan=replace(PLAN, seconds=1e-9))
     taken: list[int] = []
     training.optimizer.register_step_post_hook(lambda *_: taken.append(1))
-    assert [score.epoch for score in training.run()] == [0, 1]
+    assert [(score.epoch, score.out_of_time) for score in training.run()] == [(0, False), (1, True)]
     assert len(taken) == 1
 
 
@@ -264,9 +308,14 @@ def test_a_folder_holds_json_and_safetensors_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("training", "settings", "message"),
     [
-        (lambda: Training(plan=replace(PLAN, epochs=5)), {}, "a training of another plan"),
-        (lambda: Training(), {"title": "large"}, "a training of another plan"),
+        (
+            lambda: Training(plan=replace(PLAN, epochs=5, seed=7)),
+            {},
+            "another training, which differs in epochs, seed:",
+        ),
+        (lambda: Training(), {"title": "large"}, r"another training, which differs in kind \(small\):"),
         (lambda: Training(width=7), {}, "the training of another model"),
+        (lambda: Training(), {"given": {"data": INPUTS}}, "another training, which differs in data:"),
         (lambda: Training(), {"keep_best": False}, "a training with validation"),
     ],
 )
@@ -276,6 +325,59 @@ def test_the_folder_of_another_training_is_refused(
     folder = kept(tmp_path / "kept")
     with pytest.raises(InputError, match=message):
         training().run(folder=folder, **settings)
+
+
+@dataclass
+class Settings:
+    name: str
+    table: Tensor
+
+
+class Data:
+    identity = ("a text", 3, torch.arange(4))
+
+
+GIVEN: list[Callable[[], Any]] = [
+    lambda: INPUTS,
+    lambda: INPUTS.double(),
+    lambda: INPUTS[:10].repeat(4, 1),
+    lambda: INPUTS.flatten(),
+    lambda: INPUTS.T,
+    lambda: INPUTS.bfloat16(),
+    lambda: INPUTS.numpy()[::2],
+    lambda: torch.tensor(1.0),
+    lambda: 1,
+    lambda: 1.0,
+    lambda: "1",
+    lambda: True,
+    lambda: None,
+    lambda: [],
+    lambda: ["ab", "c"],
+    lambda: ["a", "bc"],
+    lambda: [["a"], "bc"],
+    lambda: {"a": "bc"},
+    lambda: Settings("ab", INPUTS),
+    lambda: Settings("ab", INPUTS + 1),
+    lambda: Data(),
+    lambda: Data.identity,
+    lambda: nn.ParameterList([INPUTS]),
+    lambda: nn.ParameterList([INPUTS + 1]),
+]
+
+
+def test_a_training_goes_on_with_what_it_was_given_and_with_nothing_else(tmp_path: Path) -> None:
+    digests = [fingerprint(make()) for make in GIVEN]
+    assert len(set(digests)) == len(GIVEN)
+    assert digests == [fingerprint(make()) for make in GIVEN]
+    folder = kept(tmp_path / "kept", given={"data": INPUTS, "settings": {"rate": 0.5}})
+    Training().run(folder=folder, given={"data": INPUTS.clone(), "settings": {"rate": 0.5}})
+    with pytest.raises(InputError, match="differs in data, settings:"):
+        Training().run(folder=folder, given={"data": INPUTS + 1, "settings": {"rate": 0.25}})
+
+
+def test_what_has_no_fingerprint_is_not_taken_for_equal() -> None:
+    with pytest.raises(TypeError, match="a range has no fingerprint"):
+        fingerprint([range(3)])
 
 
 @pytest.mark.parametrize("name", ["training.json", "training.safetensors"])
@@ -289,6 +391,13 @@ def test_a_damaged_folder_is_refused_in_one_sentence(
         Training().run(folder=folder)
 
 
+def test_one_changed_bit_of_the_kept_weights_is_noticed(tmp_path: Path) -> None:
+    folder = kept(tmp_path / "kept")
+    write(folder, "training.safetensors", lambda content: content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(UnavailableError, match="is not as it was written"):
+        Training().run(folder=folder)
+
+
 def test_the_folder_of_an_earlier_version_is_refused_in_one_sentence(tmp_path: Path) -> None:
     folder = kept(tmp_path / "kept")
     earlier = {"plan": {"epochs": 4}, "scores": []}
@@ -297,19 +406,48 @@ def test_the_folder_of_an_earlier_version_is_refused_in_one_sentence(tmp_path: P
         Training().run(folder=folder)
 
 
+@dataclass(frozen=True, kw_only=True)
+class OtherPlan(Plan):
+    kind: Literal["plain", "fancy"] = "plain"
+    careful: bool = False
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"epochs": 0}, "epochs=0: must be at least 1"),
+        ({"epochs": 1.5}, "epochs=1.5: must be a whole number"),
+        ({"epochs": True}, "epochs=True: must be a whole number"),
+        ({"epochs": None}, "epochs=None: must be a whole number"),
+        ({"epochs": "3"}, "epochs='3': must be a whole number"),
         ({"batch_size": 0}, "batch_size=0: must be at least 1"),
+        ({"batch_size": 8.0}, "batch_size=8.0: must be a whole number"),
         ({"patience": 0}, "patience=0: must be at least 1"),
+        ({"patience": -1}, "patience=-1: must be at least 1"),
+        ({"patience": 2.5}, "patience=2.5: must be a whole number"),
         ({"learning_rate": 0.0}, "learning_rate=0.0: must be positive"),
         ({"learning_rate": math.nan}, "learning_rate=nan: must be positive"),
         ({"learning_rate": math.inf}, "learning_rate=inf: must be positive"),
+        ({"learning_rate": "1e-3"}, "learning_rate='1e-3': must be a number"),
         ({"seconds": 0.0}, "seconds=0.0: must be positive"),
+        ({"seconds": 0}, "seconds=0.0: must be positive"),
         ({"seconds": math.nan}, "seconds=nan: must be positive"),
+        ({"seconds": "60"}, "seconds='60': must be a number"),
+        ({"seed": -1}, "seed=-1: must lie in 0 to"),
+        ({"seed": 2**32}, f"seed={2**32}: must lie in 0 to"),
+        ({"seed": 0.5}, "seed=0.5: must be a whole number"),
+        ({"seed": None}, "seed=None: must be a whole number"),
+        ({"kind": "odd"}, "kind='odd': must be one of 'plain', 'fancy'"),
+        ({"careful": 1}, "careful=1: must be True or False"),
     ],
 )
 def test_a_plan_that_cannot_be_followed_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Plan(**settings)
+        OtherPlan(**settings)
+
+
+def test_a_plan_takes_numbers_of_numpy_and_its_training_is_gone_on_with(tmp_path: Path) -> None:
+    plan = Plan(epochs=np.int64(2), seed=np.uint8(3), learning_rate=np.float32(0.5), batch_size=5, seconds=9)
+    assert plan == Plan(epochs=2, seed=3, learning_rate=0.5, batch_size=5, seconds=9.0)
+    Training(plan=plan).run(folder=tmp_path / "kept")
+    assert len(Training(plan=plan).run(folder=tmp_path / "kept")) == 3

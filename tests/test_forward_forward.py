@@ -3,7 +3,9 @@
 import gzip
 import math
 import struct
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from torch.nn.functional import cross_entropy, softplus
 from frugal.errors import InputError, UnavailableError
 from frugal.forward_forward import (
     ALPHABET,
+    BackpropClassifier,
     ForwardForwardClassifier,
     ForwardForwardNet,
     Goodness,
@@ -29,6 +32,7 @@ from frugal.forward_forward import (
     read_mnist,
     stratified_split,
 )
+from frugal.forward_forward.classifier import ImageClassifier
 from frugal.forward_forward.net import scaled, uniform_wrong, wrong_candidates
 
 MNIST = Path(__file__).parents[2] / "shared" / "data" / "mnist-t10k"
@@ -279,9 +283,36 @@ def test_unusable_mnist_files_are_refused(tmp_path: Path) -> None:
         read_mnist(labels, labels)
     with pytest.raises(InputError, match="there is no such file"):
         read_mnist(tmp_path / "nothing", labels)
-    images.write_bytes(images.read_bytes()[:-1])
-    with pytest.raises(UnavailableError, match="ends too early"):
+    whole = images.read_bytes()
+    for content, reason in (
+        (whole[:-1], "ends too early"),
+        (whole + b"x", "is too long"),
+        (whole[:4] + struct.pack(">3I", 2**31, 2**31, 4), "ends too early"),  # their product is 0 in 64 bits
+        (gzip.compress(whole)[:-9], "cannot be read"),
+    ):
+        images.write_bytes(content)
+        with pytest.raises(UnavailableError, match=f"{reason}.*: get a complete copy"):
+            read_mnist(images, labels)
+
+
+@pytest.mark.parametrize("sizes", [(0, 28, 28), (2, 0, 28)])
+def test_files_without_a_pixel_are_refused(sizes: tuple[int, ...], tmp_path: Path) -> None:
+    images = write_idx(tmp_path / "images", [], sizes)
+    labels = write_idx(tmp_path / "labels", [0] * sizes[0], sizes[:1])
+    with pytest.raises(InputError, match=f"holds {sizes[0]} images of {sizes[1]} x 28 pixels: none to use"):
         read_mnist(images, labels)
+
+
+def test_a_changed_byte_of_a_compressed_file_is_said_wherever_it_is(tmp_path: Path) -> None:
+    values = torch.randint(256, (400,), generator=torch.Generator().manual_seed(0)).tolist()
+    images = write_idx(tmp_path / "images.gz", values, (4, 10, 10))
+    labels = write_idx(tmp_path / "labels", [0, 1, 2, 3], (4,))
+    whole = images.read_bytes()
+    assert len(read_mnist(str(images), str(labels))[0]) == 4
+    for place in range(10, len(whole), 3):
+        images.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        with pytest.raises(UnavailableError, match="get a complete copy"):
+            read_mnist(images, labels)
 
 
 @pytest.mark.skipif(not MNIST.is_dir(), reason="MNIST's files are not here")
@@ -303,6 +334,11 @@ def test_real_mnist_files_are_read() -> None:
         (lambda: ForwardForwardClassifier(4, read_by="luck"), "must be 'goodness' or"),  # type: ignore[arg-type]
         (lambda: ImagePlan(epochs=0), "epochs=0"),
         (lambda: ImagePlan(noise=-0.1), "noise=-0.1"),
+        (lambda: ImagePlan(batch_size=2.0), "batch_size=2.0: must be a whole number"),
+        (lambda: ForwardForwardNet(4, (5.0,), 3), "hidden=5.0: must be a whole number"),
+        (lambda: ForwardForwardNet(4, (5,), 3, seed="a"), "seed='a': must be a whole number"),
+        (lambda: SequenceExperiment(BOOK, BOOK, epochs=1.5), "epochs=1.5: must be a whole number"),
+        (lambda: UnsupervisedForwardForward((2, 2)).fit(torch.rand(1, 4), torch.tensor([0])), "at least 2"),
         (lambda: ForwardForwardClassifier(4).fit(torch.rand(3, 4), torch.tensor([0, 1, 10])), "lie in 0 to 9"),
         (lambda: ForwardForwardClassifier(4).fit(torch.rand(3, 4) / 0, torch.tensor([0, 1, 2])), "not finite"),
         (lambda: ForwardForwardNet(4, (5,), 3, candidates=False).candidate_logits(torch.rand(1, 4)), "use its head"),
@@ -312,6 +348,160 @@ def test_real_mnist_files_are_read() -> None:
 def test_bad_settings_are_refused(build: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         build()  # type: ignore[operator]
+
+
+def test_of_no_data_gradients_are_zero_and_the_running_means_stay() -> None:
+    net = small_net(peer=0.1, candidates=False)
+    spread = net.spread.clone()
+    nothing = torch.empty(0, 7)
+    assert net.set_gradients(nothing, None, None, nothing).tolist() == [0, 0, 0]
+    net.set_head_gradient(nothing, torch.empty(0, dtype=torch.int64))
+    assert all((weight.grad == 0).all() for weight in net.parameters())
+    assert torch.equal(net.spread, spread)
+
+
+@pytest.mark.parametrize("candidate", [-1, 5])
+def test_a_candidate_that_there_is_not_is_refused(candidate: int) -> None:
+    net, contexts, right = small_net(), *some_pairs()[:2]
+    wrong = right.clone()
+    wrong[3] = candidate
+    for take in (lambda: net.pair_logits(contexts, wrong), lambda: net.set_gradients(contexts, right, wrong)):
+        with pytest.raises(InputError, match="must lie in 0 to 4"):
+            take()
+
+
+BYTES = torch.randint(256, (60, 9), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(60) % 3
+PIXELS = BYTES / 255
+KINDS: dict[str, Callable[[], ImageClassifier]] = {
+    "forward-forward": lambda: ForwardForwardClassifier(9, 3, (6, 5), plan=ImagePlan(epochs=1)),
+    "unsupervised": lambda: UnsupervisedForwardForward((3, 3), 3, (6, 5), plan=ImagePlan(epochs=1)),
+    "backpropagation": lambda: BackpropClassifier(9, 3, (6, 5), ImagePlan(epochs=1)),
+    "recurrent": lambda: RecurrentForwardForward(9, 3, (6, 5), plan=ImagePlan(epochs=1)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_and_labels_of_any_type_give_what_float32_and_int64_give(kind: str) -> None:
+    expected = KINDS[kind]().fit(PIXELS, LABELS)
+    for images, labels in (
+        (BYTES, LABELS.to(torch.uint8)),
+        (BYTES.numpy(), LABELS.to(torch.int16).numpy()),
+        (PIXELS.numpy(), LABELS.numpy()),
+        (PIXELS.tolist(), LABELS.tolist()),
+        (PIXELS.double(), LABELS.int()),
+        (PIXELS.T.contiguous().T, LABELS),
+    ):
+        found = KINDS[kind]().fit(images, labels)
+        for one, other in zip(found.net.parameters(), expected.net.parameters(), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+        assert torch.equal(found.predict(images), found.predict(PIXELS))
+        assert found.error(images, labels) == found.error(PIXELS, LABELS)
+    assert KINDS[kind]().fit(PIXELS.bfloat16(), LABELS).predict(PIXELS.half()).shape == (60,)
+    assert expected.predict(PIXELS[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (PIXELS[0], r"images \(9,\): must be \[n, 9\]"),
+        (PIXELS[:, :8], r"images \(60, 8\): must be \[n, 9\]"),
+        (PIXELS * 255, "pixels from 0 to 255: must lie in 0 to 1; divide them"),
+        (PIXELS - 0.5, "pixels from -0.5 to 0.5: must lie in 0 to 1"),
+        (PIXELS / 0, "not finite"),
+        (PIXELS + 0j, "complex64: must be numbers"),
+        ([[0.5] * 9, [0.5]], "images: cannot be read as a table of numbers"),
+        ("images", "images: cannot be read as a table of numbers"),
+        (None, "images: cannot be read as a table of numbers"),
+    ],
+)
+def test_images_are_refused_alike_to_learn_from_and_to_predict(kind: str, images: Any, message: str) -> None:
+    classifier = KINDS[kind]()
+    for use in (lambda: classifier.fit(images, LABELS), lambda: classifier.predict(images)):
+        with pytest.raises(InputError, match=message):
+            use()
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (LABELS.float(), "labels of type torch.float32: must be whole numbers"),
+        (LABELS > 0, "labels of type torch.bool: must be whole numbers"),
+        (LABELS[:5], r"labels \(5,\): must be \[60\]"),
+        (LABELS - 1, "labels -1 to 1: must lie in 0 to 2"),
+        (["a"] * 60, "labels: cannot be read as a table of numbers"),
+    ],
+)
+def test_labels_are_refused_alike_to_learn_from_and_to_compare_with(labels: Any, message: str) -> None:
+    classifier = KINDS["backpropagation"]()
+    for use in (lambda: classifier.fit(PIXELS, labels), lambda: classifier.error(PIXELS, labels)):
+        with pytest.raises(InputError, match=message):
+            use()
+
+
+def test_a_second_fit_goes_on_from_the_first() -> None:
+    classifier = KINDS["backpropagation"]().fit(PIXELS, LABELS)
+    first = classifier.net.state_dict()["head.weight"].clone()
+    classifier.fit(PIXELS, LABELS)
+    assert not torch.equal(classifier.net.state_dict()["head.weight"], first)
+    assert torch.equal(KINDS["backpropagation"]().fit(PIXELS, LABELS).net.state_dict()["head.weight"], first)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_net_that_is_none_says_so_at_the_first_step_and_stays_as_it_was(kind: str) -> None:
+    classifier = KINDS[kind]()
+    first = next(classifier.net.parameters())
+    first.data[0, 0] = math.nan
+    with pytest.raises(InputError, match="the loss is nan at step 1"):
+        classifier.fit(PIXELS, LABELS)
+    assert int(first.isnan().sum()) == 1
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 60])
+@pytest.mark.parametrize("images", [PIXELS, torch.eye(9).repeat(3, 1), PIXELS[:1].repeat(20, 1)])
+def test_no_hybrid_that_is_trained_on_is_an_image(size: int, images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+    set_gradients = ForwardForwardNet.set_gradients
+
+    def watched(net: ForwardForwardNet, contexts: Tensor, right: None, wrong: None, others: Tensor) -> Tensor:
+        taken.append(others)
+        assert contexts.shape == others.shape
+        return set_gradients(net, contexts, right, wrong, others)
+
+    monkeypatch.setattr(ForwardForwardNet, "set_gradients", watched)
+    plan = ImagePlan(epochs=2, batch_size=size, noise=0.0)
+    UnsupervisedForwardForward((3, 3), 3, (6, 5), plan=plan).fit(images, torch.arange(len(images)) % 3)
+    hybrids = torch.cat(taken)
+    own = {tuple(image) for image in images.tolist()}
+    assert not own & {tuple(hybrid) for hybrid in hybrids.tolist()}
+    if images is PIXELS:
+        assert len(hybrids) > 0.8 * 2 * len(images)
+
+
+@pytest.mark.parametrize("method", ["teacher-forced", "self-generated"])
+def test_no_window_that_is_trained_on_as_wrong_is_right(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment, taken = SequenceExperiment(BOOK, BOOK, hidden=(24, 20), epochs=6, batch_size=32), []
+    set_gradients = ForwardForwardNet.set_gradients
+
+    def watched(net: ForwardForwardNet, contexts: Tensor, right: None, wrong: None, others: Tensor) -> Tensor:
+        taken.append((contexts, others))
+        return set_gradients(net, contexts, right, wrong, others)
+
+    monkeypatch.setattr(ForwardForwardNet, "set_gradients", watched)
+    experiment.run(method)  # type: ignore[arg-type]
+    real, others = (torch.cat(column) for column in zip(*taken, strict=True))
+    assert len(real) > 2000
+    assert not (real == others).all(1).any()
+    if method == "self-generated":
+        text = {tuple(window) for window in experiment.windows.tolist()}
+        assert not text & {tuple(window) for window in others.unique(dim=0).tolist()}
+
+
+def test_an_experiment_whose_dreams_are_all_in_the_text_trains_its_head_alone() -> None:
+    text = "a" * 60
+    result = SequenceExperiment(text, text, hidden=(6, 5), epochs=8, learning_rate=0.05).run("self-generated")
+    assert result.accuracy == 1
 
 
 BOOK = "The quick brown fox jumps over the lazy dog; the dog sleeps, and the fox runs away. " * 6
@@ -364,7 +554,7 @@ def test_a_text_shorter_than_a_window_is_refused() -> None:
 def test_the_recurrent_nets_gradient_is_that_of_its_film_with_the_past_taken_as_given() -> None:
     model = RecurrentForwardForward(7, 5, (6, 4), goodness=Goodness(sharpness=2), plan=ImagePlan(noise=0))
     images, labels, _ = some_pairs()
-    losses = model._set_gradients(images, labels, torch.Generator().manual_seed(3))
+    losses = model._set_gradients(images, labels, torch.arange(12), torch.Generator().manual_seed(3))
     given = model.up[1].grad.clone(), model.down[0].grad.clone()  # type: ignore[union-attr]
     random = torch.Generator().manual_seed(3)
     torch.randn(images.shape, generator=random)  # the noise

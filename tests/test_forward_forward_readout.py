@@ -1,7 +1,9 @@
 """The forward-forward readout on echo states: negatives, training, prediction, saving."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,6 +24,7 @@ from frugal.forward_forward import (
 from frugal.forward_forward.negatives import Batch
 from frugal.readout import EchoLanguageModel, KeptRows, ReadoutPlan, SoftmaxReadout, score_rows, train_readout
 from frugal.ridge import RidgeStatistics
+from frugal.training.checkpoint import fingerprint
 from models import echo_model
 
 WIDTH, V = 44, 273  # of echo_model: [feature; state], vocabulary
@@ -79,7 +82,7 @@ def test_other_texts_and_own_texts_drive_the_layers_too(source: str) -> None:
     assert not torch.equal(weights_of(model)["net.weights.0"], before)
 
 
-@pytest.mark.parametrize("source", ["uniform", "hard", "foundation"])
+@pytest.mark.parametrize("source", ["uniform", "hard", "foundation", "tokens of a text"])
 def test_the_right_token_is_never_a_negative(source: str) -> None:
     model = model_with()
     batch = some_batch(model)
@@ -181,6 +184,75 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(tmp_path: Pa
         assert torch.equal(values, weights_of(whole)[name])
 
 
+OTHERS: dict[str, tuple[dict[str, Any], str]] = {
+    "negatives": ({"negatives": HardNegatives()}, "negatives"),
+    "settings of the negatives": (
+        {"negatives": MixedNegatives([(1, UniformNegatives()), (2, HardNegatives())])},
+        "negatives",
+    ),
+    "rows": ({"rows": some_rows(seed=5)}, "rows"),
+    "fewer rows": ({"rows": some_rows(60)}, "rows"),
+    "validation": ({"validation": some_rows(60, seed=5)}, "validation"),
+    "goodness": ({"goodness": {"kind": "sum", "threshold": 2.0}}, "readout"),
+    "peer": ({"peer": 0.03}, "readout"),
+    "prediction": ({"predict": "softmax"}, "readout"),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_another_training_is_not_gone_on_with(other: str, tmp_path: Path) -> None:
+    changes, name = OTHERS[other]
+    folder, plan = tmp_path / "kept", replace(PLAN, epochs=1)
+
+    def train(
+        rows: KeptRows | None = None,
+        validation: KeptRows | None = None,
+        negatives: Negatives | None = None,
+        **settings: Any,
+    ) -> None:
+        rows = some_rows() if rows is None else rows
+        validation = some_rows(60, seed=1) if validation is None else validation
+        if negatives is None:
+            negatives = MixedNegatives([(1, UniformNegatives()), (1, HardNegatives())])
+        train_forward_forward(model_with(**settings), rows, validation, negatives, plan, folder=folder)
+
+    train()
+    train()
+    with pytest.raises(InputError, match=f"holds another training, which differs in {name}:"):
+        train(**changes)
+
+
+def test_backpropagation_does_not_go_on_with_a_forward_forward_training(tmp_path: Path) -> None:
+    rows, plan = some_rows(), replace(PLAN, epochs=1)
+    train_forward_forward(model_with(), rows, rows, UniformNegatives(), plan, folder=tmp_path / "kept")
+    with pytest.raises(InputError, match="which differs in kind"):
+        train_readout(model_with(predict="softmax"), rows, rows, plan, folder=tmp_path / "kept")
+
+
+def test_every_source_of_negatives_tells_itself_from_the_others() -> None:
+    model = model_with()
+    sources = [source(model) for source in SOURCES.values()]
+    sources += [
+        FoundationNegatives(model.foundation, 0.9),
+        TextNegatives(some_rows(seed=6)),
+        SelfGenerated(model, every=4, streams=3, length=6),
+        MixedNegatives([(3, UniformNegatives()), (1, TextNegatives(some_rows(seed=6)))]),
+    ]
+    digests = [fingerprint(source) for source in sources]
+    assert len(set(digests)) == len(sources)
+    assert digests[: len(SOURCES)] == [fingerprint(source(model)) for source in SOURCES.values()]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_states_that_are_no_numbers_are_said_at_their_step(source: str) -> None:
+    model, rows = model_with(predict="softmax"), some_rows(200)
+    rows.inputs[:] = math.nan
+    before = weights_of(model)
+    with pytest.raises(InputError, match="the loss is nan at step 1"):
+        train_forward_forward(model, rows, some_rows(60, seed=1), SOURCES[source](model), PLAN)
+    assert all(torch.equal(values, before[name]) for name, values in weights_of(model).items())
+
+
 def test_a_softmax_prediction_can_be_trained_by_backpropagation_too() -> None:
     model = model_with(predict="softmax")
     before = weights_of(model)
@@ -229,7 +301,7 @@ def test_what_cannot_be_trained_is_refused() -> None:
     [
         (lambda: ForwardForwardReadout(4, 9, predict="guess"), "must be 'goodness' or 'softmax'"),  # type: ignore[arg-type]
         (lambda: FoundationNegatives(echo_model().foundation, 0), "temperature=0: must be positive"),
-        (lambda: SelfGenerated(echo_model(), every=0), "every=0: must be at least 1"),
+        (lambda: SelfGenerated(echo_model(), every=0), "every=0: must be a whole number of at least 1"),
         (lambda: MixedNegatives([]), "positive shares"),
         (lambda: MixedNegatives([(0, UniformNegatives())]), "positive shares"),
     ],

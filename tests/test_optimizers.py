@@ -1,5 +1,6 @@
 """Optimisers: sparse Lion against its definition and against Lion, and each of them by name."""
 
+import math
 from typing import get_args
 
 import pytest
@@ -74,16 +75,49 @@ def test_every_optimiser_fits_a_line(name: OptimizerName) -> None:
         [x],
         make_optimizer(name, model.parameters(), rate),
         steps=100,
-        create_graph=name == "adahessian",
+        clip=None if name == "adahessian" else 1.0,
         title="",
     )
     assert losses[-1] < 0.2 * losses[0]
+
+
+def test_adahessian_says_what_it_cannot_take() -> None:
+    model = nn.Linear(2, 1)
+    optimizer = make_optimizer("adahessian", model.parameters(), 0.1)
+    with pytest.raises(InputError, match=r"clip=1.0: the curvature is not clipped"):
+        fit(model, lambda model, x: model(x).square().mean(), [torch.ones(1, 2)], optimizer, steps=1)
+    with pytest.raises(InputError, match="the loss has no second derivative in some weights"):
+        fit(model, lambda model, x: model(x).mean(), [torch.ones(1, 2)], optimizer, steps=1, clip=None)
+    model.weight.grad, model.bias.grad = torch.ones(1, 2), torch.ones(1)
+    with pytest.raises(InputError, match="the loss has no second derivative in some weights"):
+        optimizer.step()
+
+
+@pytest.mark.parametrize("name", get_args(OptimizerName))
+@pytest.mark.parametrize(
+    ("rates", "message"),
+    [
+        ((0.0,), "lr=0.0: must be positive"),
+        ((-0.1,), "lr=-0.1: must be positive"),
+        ((math.nan,), "lr=nan: must be positive"),
+        ((math.inf,), "lr=inf: must be positive"),
+        ((0.1, -1.0), "weight_decay=-1.0: must not be negative"),
+        ((0.1, math.nan), "weight_decay=nan: must not be negative"),
+    ],
+)
+def test_rates_that_are_none_are_refused_by_every_optimiser(
+    name: OptimizerName, rates: tuple[float, ...], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        make_optimizer(name, [nn.Parameter(torch.zeros(1))], *rates)
 
 
 def test_bad_settings_are_refused() -> None:
     weight = nn.Parameter(torch.zeros(1))
     with pytest.raises(InputError, match="lr=0"):
         SparseLion([weight], 0)
+    with pytest.raises(InputError, match="weight_decay=-1"):
+        Lion([weight], 0.1, weight_decay=-1)
     with pytest.raises(InputError, match="betas"):
         SparseLion([weight], betas=(1.0, 0.9))
     with pytest.raises(InputError, match="optimizer='sgd'"):

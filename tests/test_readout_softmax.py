@@ -1,3 +1,4 @@
+import copy
 import math
 from pathlib import Path
 
@@ -131,20 +132,59 @@ def test_an_interrupted_training_goes_on_where_it_stopped(tmp_path: Path, optimi
     with pytest.raises(KeyboardInterrupt):
         train_readout(halves, some_rows(), some_rows(seed=1), plan, folder=tmp_path / "halves", on_epoch=interrupt)
     resumed = train_readout(untrained(), some_rows(), some_rows(seed=1), plan, folder=tmp_path / "halves")
-    assert [score.validation_nats for score in resumed] == [score.validation_nats for score in expected]
+    # The dot products of L-BFGS round by where in memory their vectors lie.
+    tolerance = 0 if optimizer == "adamw" else 1e-3
+    wanted = [pytest.approx(score.validation_nats, rel=tolerance) for score in expected]
+    assert [score.validation_nats for score in resumed] == wanted
 
 
 def test_the_folder_of_another_training_is_refused(tmp_path: Path) -> None:
     plan = ReadoutPlan(epochs=1)
     train_readout(untrained(), some_rows(), some_rows(), plan, folder=tmp_path / "state")
-    with pytest.raises(InputError, match="another plan"):
-        train_readout(untrained(), some_rows(), some_rows(), ReadoutPlan(epochs=2), folder=tmp_path / "state")
-    other = untrained("concat", SoftmaxReadout(WIDTH, V, rank=3))
-    with pytest.raises(InputError, match="another model"):
-        train_readout(other, some_rows(), some_rows(), plan, folder=tmp_path / "state")
+    wider, residual = SoftmaxReadout(WIDTH, V, rank=3), SoftmaxReadout(WIDTH, V)
+    for model, rows, validation, other, names in (
+        (untrained(), some_rows(), some_rows(), ReadoutPlan(epochs=2), "epochs"),
+        (untrained(), some_rows(seed=7), some_rows(), plan, "rows"),
+        (untrained(), some_rows(n=100), some_rows(), plan, "rows"),
+        (untrained(), some_rows(), some_rows(seed=7), plan, "validation"),
+        (untrained("concat", wider), some_rows(), some_rows(), plan, "readout"),
+        (untrained("residual", residual), some_rows(), some_rows(), plan, "readout"),
+    ):
+        with pytest.raises(InputError, match=f"holds another training, which differs in {names}:"):
+            train_readout(model, rows, validation, other, folder=tmp_path / "state")
     (tmp_path / "state" / "training.safetensors").write_bytes(b"torn")
     with pytest.raises(UnavailableError, match="remove it to start again"):
         train_readout(untrained(), some_rows(), some_rows(), plan, folder=tmp_path / "state")
+
+
+def test_rows_of_other_echoes_or_windows_are_another_training(tmp_path: Path) -> None:
+    texts = ["the cat sat on the mat", "a dog sat on the log"]
+    plan, tokenizer = ReadoutPlan(epochs=1), echo_model().tokenizer
+
+    def train(model: EchoLanguageModel, texts: list[str] = texts) -> None:
+        readout = SoftmaxReadout(model.encoder.width, model.vocabulary_size)
+        model = model.with_readout(readout, "concat")
+        rows = model.rows(texts)
+        train_readout(model, rows, rows, plan, folder=tmp_path / "state")
+
+    model = echo_model()
+    train(model)
+    train(echo_model())
+    assert tokenizer is not model.tokenizer
+    other = copy.deepcopy(model.reservoir)
+    assert other is not None
+    other.leak.mul_(0.5)
+    settings = {"context": model.encoder.windowed.context}
+    for changed in (
+        EchoLanguageModel(model.foundation, other, **settings),
+        EchoLanguageModel(model.foundation, model.reservoir, context=settings["context"] - 1),
+        EchoLanguageModel(model.foundation, model.reservoir, reset="never", **settings),
+        EchoLanguageModel(model.foundation, model.reservoir, prefix="the", context=settings["context"] - 2),
+    ):
+        with pytest.raises(InputError, match="which differs in rows, validation:"):
+            train(changed)
+    with pytest.raises(InputError, match="which differs in rows, validation:"):
+        train(model, texts[:1])
 
 
 def test_whitened_inputs_have_unit_variance_in_all_directions() -> None:
@@ -192,6 +232,8 @@ def test_rows_come_shuffled_but_whole() -> None:
         ({"learning_rate": -1.0}, "learning_rate=-1.0: must be positive"),
         ({"weight_decay": math.nan}, "weight_decay=nan"),
         ({"optimizer": "sgd"}, "optimizer='sgd'"),
+        ({"patience": -1}, "patience=-1"),
+        ({"batch_size": "512"}, "batch_size='512': must be a whole number"),
     ],
 )
 def test_impossible_plans_are_refused(settings: dict[str, object], message: str) -> None:

@@ -2,6 +2,8 @@
 
 import math
 import random
+import time
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from frugal.errors import InputError
-from frugal.training import fit, seed_everything, warm_up_and_decay
+from frugal.training import OptimizerName, fit, make_optimizer, seed_everything, warm_up_and_decay
 
 BATCHES = [torch.tensor([[1.0, 2.0]]), torch.tensor([[-1.0, 0.5]]), torch.tensor([[0.5, -2.0]])]
 
@@ -36,9 +38,9 @@ def test_a_seed_repeats_the_draws() -> None:
     assert draws() == first
 
 
-@pytest.mark.parametrize("seed", [-1, 2**32])
-def test_a_seed_out_of_range_is_refused(seed: int) -> None:
-    with pytest.raises(InputError, match=f"seed={seed}: must lie in 0"):
+@pytest.mark.parametrize("seed", [-1, 2**32, 0.5, "1", None, True])
+def test_a_seed_that_is_none_is_refused(seed: Any) -> None:
+    with pytest.raises(InputError, match=f"seed={seed!r}: must"):
         seed_everything(seed)
 
 
@@ -55,6 +57,19 @@ def test_the_same_seed_trains_the_same_model() -> None:
 def test_a_budget_of_seconds_ends_the_training() -> None:
     _, losses = train(seconds=0.05)
     assert losses
+    assert len(train(steps=10**9, seconds=0.01)[1]) < 10**9
+
+
+def test_the_seconds_of_a_budget_are_those_of_the_processor() -> None:
+    begun = time.process_time()
+
+    def sleep(model: nn.Module, batch: Tensor) -> Tensor:
+        time.sleep(0.02)
+        return square_error(model, batch)
+
+    model = nn.Linear(2, 1)
+    losses = fit(model, sleep, BATCHES, torch.optim.SGD(model.parameters(), 0.1), steps=20, seconds=0.3, title="")
+    assert len(losses) == 20 or time.process_time() - begun > 0.3
 
 
 def test_the_gradient_is_clipped() -> None:
@@ -86,21 +101,54 @@ def test_an_interrupt_reaches_the_caller() -> None:
         fit(model, interrupted, BATCHES, torch.optim.SGD(model.parameters()), steps=1)
 
 
-def test_a_loss_that_is_not_finite_ends_the_training() -> None:
-    model = nn.Linear(2, 1)
-    with pytest.raises(InputError, match="step 1; lower the learning rate"):
-        fit(
-            model,
-            lambda model, batch: model(batch).sum() * math.inf,
-            BATCHES,
-            torch.optim.SGD(model.parameters()),
-            steps=5,
-        )
+@pytest.mark.parametrize("name", get_args(OptimizerName))
+@pytest.mark.parametrize("clip", [None, 1.0])
+@pytest.mark.parametrize("fault", ["loss", "gradient", "one entry", "input"])
+def test_what_is_not_finite_is_said_at_its_step_and_the_step_is_not_taken(
+    fault: str, clip: float | None, name: OptimizerName
+) -> None:
+    if name == "adahessian" and clip is not None:
+        pytest.skip("it is not clipped")
+    torch.manual_seed(0)
+    model, seen = nn.Linear(2, 1), []
+    batches = [batch.clone() for batch in BATCHES * 2]
+    if fault == "input":
+        batches[4][0, 1] = math.nan
+
+    def loss(model: nn.Linear, batch: Tensor) -> Tensor:
+        seen.append(model.weight.detach().clone())
+        value = square_error(model, batch)
+        if len(seen) == 5 and fault == "loss":
+            value = value * math.inf
+        if len(seen) == 5 and fault == "gradient":
+            value = value + (value - value.detach()).abs().sqrt()  # adds nothing, with a gradient that is none
+        if len(seen) == 5 and fault == "one entry":
+            value = value + (model.weight[0, 1] - model.weight[0, 1].detach()).abs().sqrt()
+        return value
+
+    what = "gradient" if fault in ("gradient", "one entry") else "loss"
+    with pytest.raises(InputError, match=rf"the {what} is (nan|inf) at step 5: check the inputs"):
+        fit(model, loss, batches, make_optimizer(name, model.parameters(), 0.01), steps=40, clip=clip, title="")  # type: ignore[arg-type]
+    assert len(seen) == 5
+    assert torch.equal(model.weight, seen[-1])
+
+
+def test_a_gradient_too_large_to_be_clipped_is_said() -> None:
+    model = nn.Linear(1, 1)
+    model.weight.register_hook(lambda gradient: gradient * 0 + 1e30)
+    with pytest.raises(InputError, match="the gradient is inf at step 1"):
+        fit(model, square_error, [torch.ones(1, 1)], torch.optim.SGD(model.parameters(), lr=1e-40), steps=3)
+    model.weight.grad = None
+    fit(model, square_error, [torch.ones(1, 1)], torch.optim.SGD(model.parameters(), lr=1e-40), steps=3, clip=None)
 
 
 def test_training_without_a_budget_is_refused() -> None:
-    with pytest.raises(InputError, match="steps=0: must be at least 1"):
-        train(steps=0)
+    for steps in (0, -1, 2.5, True, "3"):
+        with pytest.raises(InputError, match=f"steps={steps!r}: must be a whole number of at least 1"):
+            train(steps=steps)
+    for seconds in (0, -1.0, math.nan):
+        with pytest.raises(InputError, match=f"seconds={seconds}: must be positive"):
+            train(seconds=seconds)
     with pytest.raises(InputError, match="needs a budget"):
         train()
 

@@ -3,6 +3,9 @@
 Both carry one sentence for the user: what was wrong with which value, what was expected, what to do.
 """
 
+from numbers import Integral
+from typing import Any
+
 
 class FrugalError(Exception):
     """Base of the errors that the command line shows as one sentence, without a traceback."""
@@ -14,3 +17,15 @@ class InputError(FrugalError, ValueError):
 
 class UnavailableError(FrugalError, OSError):
     """Something outside is missing: no network, no cached copy, a damaged download, a full disk."""
+
+
+def check_whole(least: int = 1, **values: Any) -> None:
+    """Raise InputError unless all of these are whole numbers of at least `least`.
+
+    >>> check_whole(batch_size=1.5)
+    Traceback (most recent call last):
+    frugal.errors.InputError: batch_size=1.5: must be a whole number of at least 1
+    """
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+            raise InputError(f"{name}={value!r}: must be a whole number of at least {least}")

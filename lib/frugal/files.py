@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import errno
 import glob
+import hashlib
 import os
 import sys
 import tempfile
@@ -80,3 +81,9 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8 so that it appears at once."""
     with appearing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def checksum(path: Path) -> str:
+    """The SHA-256 of a file's content: kept beside it, it tells whether the file is still what was written."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

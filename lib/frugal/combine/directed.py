@@ -13,14 +13,17 @@ from frugal.combine.mixture import TwoModels
 from frugal.errors import InputError
 from frugal.language_model import LanguageModel
 
-# Part of the mediator's probability left to a token that the inversion rules out: its logarithm stays finite.
+# Part of the mediator's probability left to a token that the inversion rules out.
 RULED_OUT = 1e-6
+# Stands for the logarithm of zero where it is multiplied: minus infinity times zero would be no number.
+LOG_ZERO = -1e30
 
 
 class Extrapolated(TwoModels):
     """log p = log G + lam (log M - log G) - log Z: the generator at lam 0, the mediator at 1, about the data at 2.
 
     Where G is near P, log M - log G is about half of log P - log G, hence 2. Classifier-free guidance has this form.
+    What neither model ever writes keeps probability zero.
 
     Example:
         >>> from frugal.baselines import NGram
@@ -39,7 +42,8 @@ class Extrapolated(TwoModels):
         self.lam = lam
 
     def combine(self, log_first: Tensor, log_second: Tensor, log_ratio: Tensor) -> Tensor:
-        return torch.lerp(log_first, log_second, self.lam).log_softmax(-1)
+        first, second = log_first.clamp_min(LOG_ZERO), log_second.clamp_min(LOG_ZERO)
+        return torch.lerp(first, second, self.lam).log_softmax(-1)
 
 
 class Inverted(TwoModels):
@@ -67,7 +71,7 @@ class Inverted(TwoModels):
     def __init__(
         self, generator: LanguageModel, mediator: LanguageModel, *, bounds: tuple[float, float] = (0.1, 0.9)
     ) -> None:
-        if not 0 < bounds[0] <= bounds[1] <= 1:
+        if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1] <= 1:
             raise InputError(f"bounds={bounds}: must be two numbers in (0, 1], the lower one first, such as (0.1, 0.9)")
         super().__init__(generator, mediator)
         self.bounds = bounds
@@ -76,7 +80,7 @@ class Inverted(TwoModels):
         alpha = (1 - log_ratio.exp() / 2).clamp(*self.bounds).unsqueeze(-1)
         mediator = log_second.exp()
         data = ((mediator - (1 - alpha) * log_first.exp()) / alpha).maximum(RULED_OUT * mediator)
-        return (data / data.sum(-1, keepdim=True)).clamp_min(torch.finfo(data.dtype).tiny).log()
+        return (data / data.sum(-1, keepdim=True)).log()
 
 
 def reweighted(log_generator: Tensor, log_mediator: Tensor) -> Tensor:
@@ -96,9 +100,15 @@ def reweighted(log_generator: Tensor, log_mediator: Tensor) -> Tensor:
         >>> reweighted(log_generator, log_mediator)  # as if the data were the first sequence alone
         tensor([2., 0.])
     """
-    weights = (math.log(2) + log_mediator - log_generator).exp().sub(1).clamp_min(0)
-    if not weights.sum() > 0:
+    log_ratio = math.log(2) + log_mediator - log_generator
+    if log_ratio.isnan().any():
+        raise InputError(
+            "log_generator, log_mediator: must be numbers, those of the generator finite, as of its samples"
+        )
+    if not (log_ratio > 0).any():
         raise InputError(
             "all weights are zero: the mediator thinks that none of the sequences could be data; draw more"
         )
-    return weights / weights.mean()
+    # exp(r) - 1 = exp(r) (1 - exp(-r)), whose logarithm bears any r.
+    log_weights = torch.where(log_ratio > 0, log_ratio + (-(-log_ratio).expm1()).log(), -math.inf)
+    return log_weights.softmax(0) * len(log_weights)

@@ -6,6 +6,7 @@ Mixing sequences is not mixing next-token distributions with equal weights: the 
 prefix s came from P, and it moves as s grows.
 """
 
+import math
 from abc import abstractmethod
 from typing import Any, NamedTuple
 
@@ -43,9 +44,9 @@ class TwoModels(LanguageModel):
 
     def log_probabilities(self, tokens: Tensor) -> Tensor:
         first, second = self.pair.scores(tokens)
-        gains = (first - second)[:, :-1].gather(-1, tokens[:, 1:, None]).squeeze(-1)  # [B, T-1]
+        gains = gain(first[:, :-1], second[:, :-1], tokens[:, 1:])  # [B, T-1]
         log_ratio = torch.nn.functional.pad(gains.cumsum(1), (1, 0))
-        return self.combine(first, second, log_ratio)
+        return self.combine(first, second, log_ratio.nan_to_num(0, math.inf, -math.inf))
 
     def start(self, batch_size: int) -> RatioState:
         return RatioState(self.pair.start(batch_size), torch.zeros(batch_size, device=self.device), None)
@@ -53,10 +54,20 @@ class TwoModels(LanguageModel):
     def step(self, tokens: Tensor, state: RatioState) -> tuple[Tensor, RatioState]:
         log_ratio = state.log_ratio
         if state.last is not None:
-            first, second = state.last
-            log_ratio = log_ratio + (first - second).gather(-1, tokens.unsqueeze(1)).squeeze(1)
+            log_ratio = log_ratio + gain(*state.last, tokens)
         first, second, inner = self.pair.step(tokens, state.pair)
-        return self.combine(first, second, log_ratio), RatioState(inner, log_ratio, (first, second))
+        told = log_ratio.nan_to_num(0, math.inf, -math.inf)
+        return self.combine(first, second, told), RatioState(inner, log_ratio, (first, second))
+
+
+def gain(log_first: Tensor, log_second: Tensor, tokens: Tensor) -> Tensor:
+    """How much likelier the first finds each of tokens [..], by log-probabilities [.., V].
+
+    A token that neither ever writes tells nothing; what only the first writes and then what only the second writes
+    (infinity less infinity) tells nothing either, and is made zero by those who add gains up.
+    """
+    first, second = (row.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) for row in (log_first, log_second))
+    return (first - second).masked_fill((first == -math.inf) & (second == -math.inf), 0)
 
 
 class Mixture(TwoModels):

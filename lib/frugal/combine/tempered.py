@@ -7,6 +7,8 @@ from torch import Tensor
 from frugal.errors import InputError
 from frugal.language_model import LanguageModel
 
+COLDEST, HOTTEST = 1e-30, 1e20  # beyond, quotients leave the numbers of float32; here all is on the likeliest, or equal
+
 
 class Tempered(LanguageModel):
     """p(w | tokens) ~ p(w | tokens)^(1 / temperature), token by token.
@@ -27,18 +29,24 @@ class Tempered(LanguageModel):
     """
 
     def __init__(self, model: LanguageModel, temperature: float) -> None:
-        if not temperature > 0:
-            raise InputError(f"temperature={temperature}: must be positive; typical values lie in 0.5 to 1.2")
+        if not COLDEST <= temperature <= HOTTEST:
+            raise InputError(
+                f"temperature={temperature}: must lie in {COLDEST} to {HOTTEST}; typical values lie in 0.5 to 1.2"
+            )
         self.model, self.temperature = model, temperature
         self.tokenizer, self.vocabulary_size, self.device = model.tokenizer, model.vocabulary_size, model.device
         self.context_length = model.context_length
 
     def log_probabilities(self, tokens: Tensor) -> Tensor:
-        return (self.model.log_probabilities(tokens) / self.temperature).log_softmax(-1)
+        return self._tempered(self.model.log_probabilities(tokens)).log_softmax(-1)
 
     def start(self, batch_size: int) -> Any:
         return self.model.start(batch_size)
 
     def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
         logits, state = self.model.step(tokens, state)
-        return logits / self.temperature, state
+        return self._tempered(logits), state
+
+    def _tempered(self, logits: Tensor) -> Tensor:
+        """Less their largest, so that at any temperature one of them stays finite."""
+        return (logits - logits.amax(-1, keepdim=True)) / self.temperature

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from frugal.errors import InputError
+from frugal.errors import InputError, check_whole
 from frugal.evaluate import evaluate
 from frugal.language_model import LanguageModel
 
@@ -23,7 +23,7 @@ def judged(texts: Sequence[str], judge: LanguageModel, piece: int = 4) -> Judged
         piece: characters of a piece.
 
     Raises:
-        InputError: no text is as long as a piece.
+        InputError: no text is as long as a piece, or `piece` is no number of characters.
 
     Example:
         >>> from frugal.baselines import NGram
@@ -32,6 +32,7 @@ def judged(texts: Sequence[str], judge: LanguageModel, piece: int = 4) -> Judged
         >>> judged(["ab" * 4], judge).distinct  # two distinct pieces of five
         0.4
     """
+    check_whole(piece=piece)
     pieces = [text[at : at + piece] for text in texts for at in range(len(text) - piece + 1)]
     if not pieces:
         raise InputError(f"texts: none has {piece} characters; let the model write more")

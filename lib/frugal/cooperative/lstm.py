@@ -1,5 +1,6 @@
 """A small LSTM language model: oracle, generator and mediator of the synthetic experiment."""
 
+import math
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -7,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from frugal.corpora import Tokenizer
-from frugal.errors import InputError
+from frugal.errors import InputError, check_whole
 from frugal.language_model import HiddenStateModel, check_on_cpu, read_model, save_model
 
-# A logit so low that its probability is zero, and yet finite, so that zero times it is zero and not NaN.
-NEVER = -1e4
+# A logit so low that its probability is zero at any temperature, and yet finite, so that zero times it is zero and not
+# NaN.
+NEVER = -1e30
 
 
 class LSTMState(NamedTuple):
@@ -46,9 +48,9 @@ class LSTMLanguageModel(nn.Module, HiddenStateModel):
         self, tokenizer: Tokenizer, hidden: int = 32, *, scale: float = 0.1, special: bool = True, seed: int = 0
     ) -> None:
         super().__init__()
-        if hidden < 1:
-            raise InputError(f"hidden={hidden}: must be at least 1; typical values lie in 16 to 256")
-        if not scale > 0:
+        check_whole(hidden=hidden)
+        check_whole(0, seed=seed)
+        if not 0 < scale < math.inf:
             raise InputError(f"scale={scale}: must be positive; typical values lie in 0.05 to 1")
         self.tokenizer, self.vocabulary_size = tokenizer, tokenizer.vocabulary_size
         self.settings = {"hidden": hidden, "scale": scale, "special": special, "seed": seed}
@@ -90,3 +92,8 @@ class LSTMLanguageModel(nn.Module, HiddenStateModel):
         model = cls(tokenizer, **config)
         model.load_state_dict(weights)
         return model
+
+
+def with_zeros(log_probabilities: Tensor) -> Tensor:
+    """Log-probabilities in which what a model never writes has minus infinity itself."""
+    return log_probabilities.masked_fill(log_probabilities < NEVER / 2, -math.inf)

@@ -5,15 +5,16 @@ known and not judged. The set-up is that of SeqGAN (Yu et al., AAAI 2017) and of
 20, 32 units, weights from N(0, 1), 10,000 sequences to learn from.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from frugal.cooperative import world
-from frugal.cooperative.lstm import LSTMLanguageModel
+from frugal.cooperative.lstm import LSTMLanguageModel, with_zeros
 from frugal.cooperative.samples import draw
-from frugal.errors import InputError
+from frugal.errors import check_whole
 from frugal.language_model import LOGITS_AT_ONCE, LanguageModel
 
 # Worlds of at most so many sequences are listed for a score: more would take longer than a sample is worth.
@@ -26,6 +27,7 @@ class OracleScores:
 
     Attributes:
         nll_oracle: -E_G log P: quality. A generator that repeats its best sequence wins it, so read it with `entropy`.
+            Infinite if a sample holds a token that the oracle never writes.
         nll_test: -E_P log G: likelihood and diversity; at least `data_entropy`.
         entropy: H(G).
         data_entropy: H(P).
@@ -36,6 +38,8 @@ class OracleScores:
         jsd: of whole sequences, nats per sequence, at most log 2; exact where the world can be listed, else a mean
             over the sequences drawn.
         exact: whether it is.
+        outside: probability of the generator's sequences that hold a token which the oracle never writes, such as the
+            document start; their share of the samples where the world cannot be listed.
     """
 
     nll_oracle: float
@@ -46,6 +50,7 @@ class OracleScores:
     log_ratio_sum: float
     jsd: float
     exact: bool
+    outside: float
 
 
 class Oracle:
@@ -70,8 +75,7 @@ class Oracle:
     """
 
     def __init__(self, vocabulary: int = 50, length: int = 20, hidden: int = 32, seed: int = 0) -> None:
-        if length < 1:
-            raise InputError(f"length={length}: must be at least 1; 20 in the literature")
+        check_whole(length=length)
         self.vocabulary, self.length = vocabulary, length
         self.model = LSTMLanguageModel(world.symbols(vocabulary), hidden, scale=1.0, special=False, seed=seed)
 
@@ -89,12 +93,16 @@ class Oracle:
 
         Give a seed that no training data were drawn with.
         """
-        if count < 1:
-            raise InputError(f"count={count}: must be at least 1; scores rest on so many sequences, 2000 are usual")
+        check_whole(count=count)
         data = self.sequences(count, seed)
         samples = sequences(generator, count, self.length, seed)
         of_data, of_samples = (Totals.collect(self.model, generator, tokens) for tokens in (data, samples))
         exact = self.vocabulary**self.length <= MOST_LISTED
+        if exact:
+            jsd, outside = self._listed(generator)
+        else:
+            jsd = sampled_divergence(of_data, of_samples)
+            outside = (of_samples.log_p == -math.inf).double().mean().item()
         per_token = 1 / self.length
         return OracleScores(
             nll_oracle=-of_samples.log_p.mean().item() * per_token,
@@ -103,14 +111,20 @@ class Oracle:
             data_entropy=-of_data.log_p.mean().item() * per_token,
             jsd_step=(of_data.jsd_steps + of_samples.jsd_steps).mean().item() / 2 * per_token,
             log_ratio_sum=(of_data.log_ratios_p + of_samples.log_ratios_g).mean().item() / 2,
-            jsd=self._listed(generator) if exact else sampled_divergence(of_data, of_samples),
+            jsd=jsd,
             exact=exact,
+            outside=outside,
         )
 
-    def _listed(self, generator: LanguageModel) -> float:
+    def _listed(self, generator: LanguageModel) -> tuple[float, float]:
+        """The divergence, and the probability of what the generator writes outside the oracle's world.
+
+        There P is 0 and the middle of both G / 2, so that it adds log 2 / 2 times its probability.
+        """
         tokens = world.every_sequence(self.vocabulary, self.length)
         log_p, log_g = (world.log_probabilities(model, tokens) for model in (self.model, generator))
-        return world.jensen_shannon(log_p, log_g).item()
+        outside = max(0.0, 1 - log_g.exp().sum().item())
+        return world.jensen_shannon(log_p, log_g).item() + outside * math.log(2) / 2, outside
 
 
 @dataclass(frozen=True)
@@ -131,9 +145,10 @@ class Totals:
 
     @staticmethod
     def _of(oracle: LanguageModel, generator: LanguageModel, tokens: Tensor) -> tuple[Tensor, ...]:
-        p, g = oracle.log_probabilities(tokens[:, :-1]), generator.log_probabilities(tokens[:, :-1])  # [n, T, V]
+        inputs = tokens[:, :-1]
+        p, g = (with_zeros(model.log_probabilities(inputs)) for model in (oracle, generator))  # [n, T, V]
         m = world.mixture(p, g)
-        divergences = (p.exp() * (p - m) + g.exp() * (g - m)).sum(-1) / 2
+        divergences = (world.weighted(p, p - m) + world.weighted(g, g - m)).sum(-1) / 2
         chosen_p, chosen_g, chosen_m = (rows.gather(-1, tokens[:, 1:, None]).squeeze(-1) for rows in (p, g, m))
         sums = (chosen_p, chosen_g, divergences, chosen_p - chosen_m, chosen_g - chosen_m)
         return tuple(values.double().sum(1) for values in sums)

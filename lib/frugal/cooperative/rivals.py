@@ -1,9 +1,12 @@
 """What cooperative training is compared with: likelihood, scheduled sampling, and policy gradient."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from frugal.cooperative.trainer import CooperativeTrainer
+from frugal.cooperative.samples import chosen
+from frugal.cooperative.trainer import CooperativeTrainer, check_two_samples, less_others
 from frugal.cooperative.training import SequenceTrainer
 
 
@@ -49,10 +52,9 @@ class ScheduledSamplingTrainer(SequenceTrainer):
         tokens = self.batch(self.plan.batch_size)
         inputs = tokens[:, :-1].clone()
         with torch.no_grad():
-            predicted = self.generator.log_probabilities(inputs[:, :-1]).exp().flatten(0, 1)
-        guesses = torch.multinomial(predicted.cpu(), 1, generator=self.random).view_as(inputs[:, 1:])
+            guesses = chosen(self.generator.log_probabilities(inputs[:, :-1]), self.random)
         guessed = torch.rand(guesses.shape, generator=self.random) < self.most * done
-        inputs[:, 1:] = torch.where(guessed.to(inputs.device), guesses.to(inputs.device), inputs[:, 1:])
+        inputs[:, 1:] = torch.where(guessed.to(inputs.device), guesses, inputs[:, 1:])
         scores = self.generator.log_probabilities(inputs)
         return {"generator": -scores.gather(-1, tokens[:, 1:, None]).mean()}
 
@@ -61,8 +63,12 @@ class ReinforceTrainer(CooperativeTrainer):
     """The same cooperation by REINFORCE: whole samples are rewarded with log M(s) - log G(s).
 
     The reward grows with M's verdict on whether a sample is data, P / (P + G) = 1 - G / (2 M), as a discriminator's
-    does in SeqGAN (Yu et al., AAAI 2017); the baseline is the batch's mean reward. As there, the generator first
-    learns by likelihood, for `pretraining` of the steps.
+    does in SeqGAN (Yu et al., AAAI 2017); a sample's baseline is the mean reward of the batch's other samples, which
+    leaves the gradient's expectation as it is. As there, the generator first learns by likelihood, for `pretraining`
+    of the steps.
+
+    Raises:
+        InputError: fewer than two samples in a batch, or what CooperativeTrainer raises.
 
     Example:
         >>> from frugal.cooperative import CooperativePlan, Oracle
@@ -76,6 +82,10 @@ class ReinforceTrainer(CooperativeTrainer):
 
     pretraining = 0.5
 
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        check_two_samples(self.plan.batch_size)
+
     def step(self, done: float) -> dict[str, Tensor]:
         losses = super().step(done)
         return {**losses, "generator": likelihood_loss(self)} if done < self.pretraining else losses
@@ -84,7 +94,7 @@ class ReinforceTrainer(CooperativeTrainer):
         own = tokens[: self.plan.batch_size // 2, 1:, None]  # data were not this policy's choice
         chosen_g, chosen_m = (rows[: len(own)].gather(-1, own).squeeze(-1).sum(1) for rows in (log_g, log_m))
         reward = (chosen_m - chosen_g).detach()
-        return -((reward - reward.mean()) * chosen_g).mean() / own.shape[1]
+        return -(less_others(reward) * chosen_g).mean() / own.shape[1]
 
 
 def likelihood_loss(trainer: SequenceTrainer) -> Tensor:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from frugal.errors import InputError
+from frugal.errors import InputError, check_whole
 from frugal.language_model import HiddenStateModel, LanguageModel
 
 
@@ -22,11 +22,15 @@ def draw(model: LanguageModel, count: int, length: int, *, generator: torch.Gene
 
     Drawn on the CPU, so that a seed gives the same sequences whatever device the model is on.
 
+    Raises:
+        InputError: a number that is none.
+
     Example:
         >>> from frugal.cooperative import Oracle
         >>> draw(Oracle(vocabulary=3, length=4).model, count=5, length=4).tokens.shape
         torch.Size([5, 5])
     """
+    check_whole(count=count, length=length)
     tokens = torch.full((count,), model.tokenizer.start_id, device=model.device)
     state, drawn, hidden = model.start(count), [tokens], []
     for _ in range(length):
@@ -36,11 +40,18 @@ def draw(model: LanguageModel, count: int, length: int, *, generator: torch.Gene
             hidden.append(row)
         else:
             logits, state = model.step(tokens, state)
-        # The largest of logits with Gumbel noise is a draw from their softmax, at half the cost of torch.multinomial.
-        noise = torch.empty(logits.shape).exponential_(generator=generator).log_()
-        tokens = (logits - noise.to(logits.device)).argmax(-1)
+        tokens = chosen(logits, generator)
         drawn.append(tokens)
     return Samples(torch.stack(drawn, 1), torch.stack(hidden, 1) if hidden else None)
+
+
+def chosen(logits: Tensor, generator: torch.Generator | None) -> Tensor:
+    """A draw [..] from each softmax of logits [.., V]; where they are no numbers, the place of one that is none.
+
+    The largest of logits with Gumbel noise is such a draw, at half the cost of torch.multinomial.
+    """
+    noise = torch.empty(logits.shape).exponential_(generator=generator).log_()
+    return (logits - noise.to(logits.device)).argmax(-1)
 
 
 def trained_part(model: LanguageModel) -> nn.Module:

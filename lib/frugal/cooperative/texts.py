@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from frugal.corpora import Document, Tokenizer, encode_documents
-from frugal.errors import InputError
+from frugal.errors import InputError, check_whole
 
 
 def text_windows(
@@ -28,8 +28,7 @@ def text_windows(
                 [2, 0, 1]])
     """
     stride = length if stride is None else stride
-    if length < 1 or stride < 1:
-        raise InputError(f"length={length}, stride={stride}: must both be at least 1")
+    check_whole(length=length, stride=stride)
     encoded = [tokens[1:] for tokens in encode_documents(tokenizer, documents)]
     cut = [tokens.unfold(0, length, stride) for tokens in encoded if len(tokens) >= length]
     if not cut:

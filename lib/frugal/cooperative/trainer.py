@@ -12,14 +12,15 @@ Lu et al., "CoT: Cooperative Training for Generative Modeling of Discrete Data",
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from frugal.combine.pair import Pair
+from frugal.cooperative import world
 from frugal.cooperative.samples import trained_part
-from frugal.cooperative.training import SequencePlan, SequenceTrainer, check_rate
+from frugal.cooperative.training import SequencePlan, SequenceTrainer, check_rate, settings_of
 from frugal.errors import InputError
 from frugal.language_model import LanguageModel
 
@@ -39,7 +40,8 @@ class CooperativePlan(SequencePlan):
             batch. There the two agree at the same optimum; but once whole sequences can be told apart, M is G on the
             generator's own beginnings and has nothing to teach there, while on the data's it is P.
         prefix_term: add the part of the gradient that the paper drops: the choice of a token also decides which
-            beginnings come later, and so what is to be paid there. Estimated by REINFORCE, hence noisy.
+            beginnings come later, and so what is to be paid there. Estimated by REINFORCE, hence noisy; it takes at
+            least two samples a step, and so a batch of 4.
 
     >>> CooperativePlan(steps=100, epochs=4, prefix_term=True).beginnings
     'mixed'
@@ -52,8 +54,8 @@ class CooperativePlan(SequencePlan):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_rate("mediator_rate", self.mediator_rate)
-        if self.beginnings not in get_args(Beginnings):
-            raise InputError(f"beginnings={self.beginnings!r}: must be 'own' or 'mixed'")
+        if self.prefix_term:
+            check_two_samples(self.batch_size)
 
 
 class CooperativeTrainer(SequenceTrainer):
@@ -92,6 +94,13 @@ class CooperativeTrainer(SequenceTrainer):
         super().__init__(generator, data, held_out, plan, folder)
         self.pair, self.mediator, self.data_entropy = Pair(generator, mediator), mediator, data_entropy
         self.parts["mediator"], self.rates["mediator"] = trained_part(mediator), plan.mediator_rate
+        if set(self.parts["mediator"].parameters()) & set(self.parts["generator"].parameters()):
+            raise InputError(
+                "generator and mediator have weights in common that are trained: give each its own readout"
+            )
+
+    def given(self) -> dict[str, Any]:
+        return {**super().given(), "mediator": settings_of(self.mediator), "data_entropy": self.data_entropy}
 
     def step(self, done: float) -> dict[str, Tensor]:
         half = self.plan.batch_size // 2
@@ -111,7 +120,7 @@ class CooperativeTrainer(SequenceTrainer):
 
     def generator_loss(self, log_g: Tensor, log_m: Tensor, tokens: Tensor) -> Tensor:
         """Mean over beginnings of KL(G || M), from log-probabilities [B, T, V] on tokens [B, 1 + T]."""
-        divergences = (log_g.exp() * (log_g - log_m)).sum(-1)  # [B, T]
+        divergences = world.weighted(log_g, log_g - log_m).sum(-1)  # [B, T]
         loss = divergences.mean()
         return loss + self.prefix_loss(log_g, divergences, tokens) if self.plan.prefix_term else loss
 
@@ -121,10 +130,21 @@ class CooperativeTrainer(SequenceTrainer):
         paid = divergences[:own].detach()
         still_to_pay = paid.flip(1).cumsum(1).flip(1) - paid  # [own, T]: after token t has been chosen
         chosen = log_g[:own].gather(-1, tokens[:own, 1:, None]).squeeze(-1)
-        return ((still_to_pay - still_to_pay.mean(0)) * chosen).sum() / divergences.numel()
+        return (less_others(still_to_pay) * chosen).sum() / divergences.numel()
 
     def bounds(self, held_out: Tensor, samples: Tensor) -> tuple[float | None, float | None]:
         return divergence_bounds(self.pair, held_out, samples, self.data_entropy)
+
+
+def less_others(values: Tensor) -> Tensor:
+    """Each of n samples' values [n, ..] less the mean of the others': with its own in the mean, the gradient would come
+    out as (n - 1) / n of what it is."""
+    return (values - values.mean(0)) * (len(values) / (len(values) - 1))
+
+
+def check_two_samples(batch_size: int) -> None:
+    if batch_size < 4:
+        raise InputError(f"batch_size={batch_size}: must be at least 4, for two samples to be compared with each other")
 
 
 @torch.no_grad()

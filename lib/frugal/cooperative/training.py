@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch.optim import Adam
 
 from frugal.cooperative.samples import Samples, draw, trained_part
 from frugal.errors import InputError
-from frugal.language_model import LanguageModel
+from frugal.language_model import HiddenStateModel, LanguageModel
 from frugal.training import Epoch, EpochScore, Plan, run_epochs, take_steps, warm_up_and_decay
 
 BETAS = (0.9, 0.95)  # as in the code of the CoT paper
@@ -96,7 +97,11 @@ class SequenceTrainer(ABC):
     ) -> None:
         for name, sequences in (("data", data), ("held_out", held_out)):
             check_sequences(name, sequences, generator)
-        self.generator, self.data, self.held_out, self.plan, self.folder = generator, data, held_out, plan, folder
+        if data.shape[1] != held_out.shape[1]:
+            lengths = data.shape[1] - 1, held_out.shape[1] - 1
+            raise InputError(f"data of {lengths[0]} tokens, held_out of {lengths[1]}: must be of one length")
+        self.data, self.held_out = (sequences.to(torch.int64, copy=True) for sequences in (data, held_out))
+        self.generator, self.plan, self.folder = generator, plan, folder
         self.parts = nn.ModuleDict({"generator": trained_part(generator)})
         self.rates = {"generator": plan.learning_rate}
         self.random = torch.Generator().manual_seed(plan.seed)
@@ -154,8 +159,13 @@ class SequenceTrainer(ABC):
             keep_best=False,
             kind=SequenceScore,
             folder=self.folder,
+            given=self.given(),
             on_epoch=on_epoch,
         )
+
+    def given(self) -> dict[str, Any]:
+        """What the training follows from beside its plan."""
+        return {"data": self.data, "held_out": self.held_out, "generator": settings_of(self.generator)}
 
     def batch(self, size: int) -> Tensor:
         """Some of the data, [size, 1 + T]."""
@@ -181,6 +191,14 @@ class SequenceTrainer(ABC):
         )
 
 
+def settings_of(model: LanguageModel) -> tuple[Any, ...]:
+    """What a model was built with, but for the weights that a training changes."""
+    trunk = model.trunk if isinstance(model, HiddenStateModel) else None
+    part = model if isinstance(model, nn.Module) else getattr(model, "readout", None)
+    settings = getattr(part, "settings", None)
+    return type(model).__name__, trunk, getattr(model, "join", None), settings() if callable(settings) else settings
+
+
 def check_rate(name: str, rate: float) -> None:
     if not 0 < rate < 1:
         raise InputError(f"{name}={rate}: must lie between 0 and 1; typical values lie in 1e-3 to 2e-2")
@@ -188,6 +206,8 @@ def check_rate(name: str, rate: float) -> None:
 
 def check_sequences(name: str, sequences: Tensor, model: LanguageModel) -> None:
     """Raise InputError unless these are sequences [n, 1 + T] of the model's tokens after its start token."""
+    if sequences.is_floating_point() or sequences.dtype == torch.bool:
+        raise InputError(f"{name} of type {sequences.dtype}: tokens must be whole numbers")
     if sequences.ndim != 2 or not len(sequences) or sequences.shape[1] < 2:
         raise InputError(
             f"{name} of shape {list(sequences.shape)}: expected sequences [n, 1 + T] of at least one token"

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from frugal.cooperative.rivals import ReinforceTrainer
 from frugal.cooperative.trainer import CooperativePlan, CooperativeTrainer
-from frugal.errors import InputError
+from frugal.errors import check_whole
 from frugal.language_model import LanguageModel
 
 AnyTrainer = TypeVar("AnyTrainer", bound=CooperativeTrainer)
@@ -48,7 +48,7 @@ def gradient_noise(
     the rewards of whole samples alone. The last two estimate the same gradient, the first a part of it.
 
     Raises:
-        InputError: fewer than two batches.
+        InputError: fewer than two batches, or fewer than two samples in them.
 
     Example:
         >>> from frugal.cooperative import Oracle
@@ -58,8 +58,7 @@ def gradient_noise(
         >>> noise["exact sum"].variance < noise["REINFORCE"].variance
         True
     """
-    if batches < 2:
-        raise InputError(f"batches={batches}: a variance takes at least 2")
+    check_whole(2, samples=samples, batches=batches)
     plan = CooperativePlan(batch_size=2 * samples, beginnings="own", seed=seed)
 
     def trainer(kind: Callable[..., AnyTrainer], plan: CooperativePlan) -> AnyTrainer:

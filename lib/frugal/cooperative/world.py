@@ -1,19 +1,22 @@
 """A world small enough to be listed: every sequence, every probability, every divergence exactly.
 
 With V symbols and length T there are V^T sequences s. A distribution over them is a tensor [V^T] of log-probabilities
-in the order of `every_sequence`, so that sums over the world are sums over that tensor. All values are in nats.
+in the order of `every_sequence`, so that sums over the world are sums over that tensor. All values are in nats. What
+has probability 0 adds nothing: 0 log 0 is 0, and KL(p || q) is infinite only where q is 0 and p is not.
 
 Lu et al., "CoT: Cooperative Training for Generative Modeling of Discrete Data", ICML 2019, arXiv 1804.03782.
 """
 
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from frugal.cooperative.lstm import with_zeros
 from frugal.corpora import CharTokenizer
-from frugal.errors import InputError
+from frugal.errors import InputError, check_whole
 from frugal.language_model import LanguageModel
 
 MOST_SEQUENCES = 2**20
@@ -21,6 +24,7 @@ MOST_SEQUENCES = 2**20
 
 def symbols(vocabulary: int) -> CharTokenizer:
     """A tokeniser of `vocabulary` symbols A, B, C, ..: tokens 0..V-1; then come its start and unknown tokens."""
+    check_whole(vocabulary=vocabulary)
     if not 2 <= vocabulary <= 20_000:
         raise InputError(f"vocabulary={vocabulary}: must lie in 2 to 20000 symbols")
     return CharTokenizer("".join(chr(ord("A") + i) for i in range(vocabulary)))
@@ -39,7 +43,8 @@ def every_sequence(vocabulary: int, length: int) -> Tensor:
                 [2, 1, 0],
                 [2, 1, 1]])
     """
-    if length < 1 or vocabulary**length > MOST_SEQUENCES:
+    check_whole(vocabulary=vocabulary, length=length)
+    if vocabulary**length > MOST_SEQUENCES:
         raise InputError(
             f"vocabulary={vocabulary}, length={length}: {vocabulary}^{length} sequences cannot be listed; "
             f"make it at most {MOST_SEQUENCES:,}"
@@ -58,7 +63,7 @@ def log_probabilities(model: LanguageModel, sequences: Tensor) -> Tensor:
         >>> round(log_probabilities(model, every_sequence(2, 3)).exp().sum().item(), 5)
         1.0
     """
-    return model.target_log_probabilities(sequences).double().sum(1)
+    return with_zeros(model.target_log_probabilities(sequences)).double().sum(1)
 
 
 def mixture(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -72,7 +77,12 @@ def entropy(log_p: Tensor) -> Tensor:
 
 
 def kullback_leibler(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p || q)."""
+    """KL(p || q).
+
+    >>> p, q = torch.tensor([0.5, 0.5, 0.0]).log(), torch.tensor([0.25, 0.5, 0.25]).log()
+    >>> round(kullback_leibler(p, q).item(), 3), kullback_leibler(q, p).item()
+    (0.347, inf)
+    """
     return expected(log_p, log_p - log_q)
 
 
@@ -122,12 +132,21 @@ def terms(log_p: Tensor, log_q: Tensor, log_m: Tensor) -> Terms:
 
 
 def next_symbol(log_p: Tensor, vocabulary: int) -> list[Tensor]:
-    """The conditionals of a distribution [V^T]: for t = 0..T-1 a table [V^t, V], log p(symbol | t symbols before)."""
+    """The conditionals of a distribution [V^T]: for t = 0..T-1 a table [V^t, V], log p(symbol | t symbols before).
+
+    After symbols that never come, nothing is likely: their row holds minus infinity alone.
+    """
     length = round(math.log(len(log_p), vocabulary))
     begun = [log_p.reshape(vocabulary**t, -1).logsumexp(1) for t in range(length + 1)]  # log p of each beginning
-    return [begun[t + 1].reshape(-1, vocabulary) - begun[t].unsqueeze(1) for t in range(length)]
+    tables = [(row.reshape(-1, vocabulary), before.unsqueeze(1)) for before, row in pairwise(begun)]
+    return [(row - before).masked_fill(row == -math.inf, -math.inf) for row, before in tables]
 
 
 def expected(log_p: Tensor, values: Tensor) -> Tensor:
     """E_p of values [V^T]."""
-    return (log_p.exp() * values).sum()
+    return weighted(log_p, values).sum()
+
+
+def weighted(log_p: Tensor, values: Tensor) -> Tensor:
+    """p times values, elementwise; 0 where p is 0, whatever the value is."""
+    return log_p.exp() * values.masked_fill(log_p == -math.inf, 0)

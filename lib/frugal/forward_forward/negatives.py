@@ -2,12 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from frugal.errors import InputError
+from frugal.errors import InputError, check_whole
 from frugal.forward_forward.net import uniform_wrong, wrong_candidates
 from frugal.foundation import Foundation
 from frugal.generate.sampling import Sampling, chooser
@@ -24,7 +24,14 @@ class Batch(NamedTuple):
 
 
 class Negatives(ABC):
-    """A source of pairs of a hidden state and a token that does not belong to it."""
+    """A source of pairs of a hidden state and a token that does not belong to it.
+
+    Attributes:
+        identity: what its draws follow from beside batch, random numbers and the model that is trained; a training is
+            gone on with only with equal ones. A source with settings says them here.
+    """
+
+    identity: Any = ()
 
     def begin_epoch(self) -> None:  # noqa: B027  # most sources gather nothing
         """Forget what was gathered, so that a training that is gone on with draws as one that never stopped."""
@@ -83,6 +90,7 @@ class FoundationNegatives(Negatives):
         if not temperature > 0:
             raise InputError(f"temperature={temperature}: must be positive; typical values lie in 0.7 to 1.5")
         self.foundation, self.temperature = foundation, temperature
+        self.identity = foundation, temperature
 
     def draw(self, batch: Batch, random: torch.Generator) -> tuple[Tensor, Tensor]:
         logits = self.foundation.logits(batch.hidden[:, : self.foundation.hidden_size])
@@ -92,8 +100,8 @@ class FoundationNegatives(Negatives):
 class TextNegatives(Negatives):
     """What follows in another text: `rows` are its hidden states and next tokens.
 
-    Either whole windows, a state of the other text with the token that follows it there, or the other text's tokens
-    after the real states.
+    Either whole windows, a state of the other text with the token that follows it there, or, without `windows`, the
+    real states with the other text's tokens, as frequent as they are there, the right one left out.
 
     Example:
         >>> batch = Batch(torch.rand(3, 2), torch.tensor([0, 1, 2]), torch.tensor([[0.1, 0.8, 0.1, 0.0]] * 3))
@@ -105,11 +113,14 @@ class TextNegatives(Negatives):
 
     def __init__(self, rows: KeptRows, windows: bool = True) -> None:
         self.rows, self.windows = rows, windows
+        self.identity = rows, windows
 
     def draw(self, batch: Batch, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        if not self.windows:
+            counts = self.rows.targets.bincount(minlength=batch.guesses.shape[1]).to(batch.guesses)
+            return batch.hidden, wrong_candidates(counts.expand_as(batch.guesses), batch.targets, random)
         places = torch.randint(self.rows.count, (len(batch.targets),), generator=random)
-        tokens = self.rows.targets[places]
-        return (self.rows.inputs[places] if self.windows else batch.hidden), tokens
+        return self.rows.inputs[places], self.rows.targets[places]
 
 
 class SelfGenerated(Negatives):
@@ -143,13 +154,12 @@ class SelfGenerated(Negatives):
         length: int = 64,
         temperature: float = 1.0,
     ) -> None:
-        for name, value in (("every", every), ("streams", streams), ("length", length)):
-            if value < 1:
-                raise InputError(f"{name}={value}: must be at least 1")
+        check_whole(every=every, streams=streams, length=length)
         if not temperature > 0:
             raise InputError(f"temperature={temperature}: must be positive; typical values lie in 0.7 to 1.5")
         self.model, self.every, self.streams, self.length = model, every, streams, length
         self.temperature, self.steps = temperature, 0
+        self.identity = every, streams, length, temperature
 
     def begin_epoch(self) -> None:
         self.steps = 0
@@ -190,7 +200,7 @@ class MixedNegatives(Negatives):
         """Take (share, source) pairs; the shares are relative to their sum."""
         if not sources or min(share for share, _ in sources) <= 0:
             raise InputError("sources: must be (share, source) pairs with positive shares; leave out what is not used")
-        self.sources = list(sources)
+        self.sources = self.identity = list(sources)
 
     def begin_epoch(self) -> None:
         for _, source in self.sources:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, softplus
 
-from frugal.errors import InputError
+from frugal.errors import InputError, check_whole
 
 CANDIDATE_SCALE = 0.25  # of a candidate's part in the first layer; the context's is 1
 MEMORY = 0.9  # of the running means of the units' activities
@@ -114,10 +114,10 @@ class ForwardForwardNet(nn.Module):
             seed: of the weights.
         """
         super().__init__()
-        if not hidden or min(hidden) < 1:
-            raise InputError(f"hidden={tuple(hidden)}: needs the width of at least one layer; typical: 100 to 2000")
-        if input_size < 1 or classes < 2:
-            raise InputError(f"input_size={input_size}, classes={classes}: must be at least 1 and 2")
+        check_layers(hidden)
+        check_whole(input_size=input_size)
+        check_whole(2, classes=classes)
+        check_whole(0, seed=seed)
         if not peer >= 0:
             raise InputError(f"peer={peer}: must not be negative; 0.03 is usual, 0 leaves peer normalisation out")
         self.goodness, self.peer = Goodness() if goodness is None else goodness, peer
@@ -156,7 +156,7 @@ class ForwardForwardNet(nn.Module):
         """Every layer's logit of p(real), [L, n], for contexts [n, D], each with its candidate [n]."""
         sums = self.context_part(contexts)
         if candidates is not None:
-            sums = sums + self._table[candidates]
+            sums = sums + self._rows(candidates)
         return torch.stack([self.goodness.logits(layer) for layer in self.activities(sums)])
 
     def candidate_logits(self, contexts: Tensor, at_once: int = 2**22) -> Tensor:
@@ -196,6 +196,7 @@ class ForwardForwardNet(nn.Module):
 
         Returns:
             The layers' losses [L]: the mean of softplus(-logit) over real and of softplus(logit) over other data.
+            Of no data, losses and gradients are zero.
         """
         n, inputs = len(contexts), scaled(contexts)
         sums = other_sums = linear(inputs, self.weights[0], self.biases[0])
@@ -203,7 +204,7 @@ class ForwardForwardNet(nn.Module):
             others = scaled(wrong_contexts)
             other_sums = linear(others, self.weights[0], self.biases[0])
         if right is not None and wrong is not None:
-            sums, other_sums = sums + self._table[right], other_sums + self._table[wrong]
+            sums, other_sums = sums + self._rows(right), other_sums + self._rows(wrong)
         activities = self.activities(torch.cat([sums, other_sums]))  # [2n, N_l]
         gradients = [self._layer_gradient(place, layer, n) for place, layer in enumerate(activities)]
         first = gradients[0]
@@ -229,7 +230,7 @@ class ForwardForwardNet(nn.Module):
         probabilities = (self.head(representation) + offset).softmax(-1)
         error = probabilities.clone()
         error[torch.arange(len(classes), device=error.device), classes] -= 1
-        error /= len(classes)
+        error /= max(1, len(classes))
         self.head.weight.grad, self.head.bias.grad = error.T @ representation, error.sum(0)
         return probabilities
 
@@ -239,12 +240,19 @@ class ForwardForwardNet(nn.Module):
             raise InputError("this net was built without candidates: there are none to choose from; use its head")
         return self.candidates
 
+    def _rows(self, candidates: Tensor) -> Tensor:
+        """The table's rows [n, N_1] of candidates [n]."""
+        table = self._table
+        if len(candidates) and not 0 <= int(candidates.min()) <= int(candidates.max()) < len(table):
+            raise InputError(f"candidates {candidates.tolist()}: must lie in 0 to {len(table) - 1}")
+        return table[candidates]
+
     def _layer_gradient(self, place: int, activities: Tensor, n: int) -> Tensor:
         """Gradient [2n, N_l] of one layer's loss at its own sums."""
         probability = self.goodness.logits(activities).sigmoid()
         probability[:n] -= 1
-        gradient = self.goodness.gradient(activities, probability / (2 * n))
-        if self.peer:
+        gradient = self.goodness.gradient(activities, probability / max(1, 2 * n))
+        if self.peer and n:
             mean = self.spread.split(self.hidden)[place]
             mean.lerp_(activities[:n].mean(0), 1 - MEMORY)
             # Passed through the ReLU as if it were not there: a unit that is always off could not come back otherwise.
@@ -254,7 +262,15 @@ class ForwardForwardNet(nn.Module):
     def _loss(self, activities: Tensor, n: int) -> Tensor:
         logits = self.goodness.logits(activities)
         logits[:n] *= -1
-        return softplus(logits).mean()
+        return softplus(logits).sum() / max(1, 2 * n)
+
+
+def check_layers(hidden: Sequence[int]) -> None:
+    """Raise InputError unless these are the widths of at least one layer."""
+    if not hidden:
+        raise InputError(f"hidden={hidden}: needs the width of at least one layer; typical: 100 to 2000")
+    for width in hidden:
+        check_whole(hidden=width)
 
 
 def scaled(vectors: Tensor) -> Tensor:
@@ -263,10 +279,15 @@ def scaled(vectors: Tensor) -> Tensor:
 
 
 def wrong_candidates(probabilities: Tensor, right: Tensor, generator: torch.Generator) -> Tensor:
-    """One draw [n] from each row of probabilities [n, V], the right candidate [n] left out."""
-    weights = probabilities.scatter(1, right.unsqueeze(1), 0) + 1e-12
+    """One draw [n] from each row of probabilities [n, V], the right candidate [n] left out.
+
+    Where the probabilities are no numbers it is any candidate: the step that they come from tells of it.
+    """
+    weights = probabilities + 1e-12
     weights.scatter_(1, right.unsqueeze(1), 0)
-    return torch.multinomial(weights.cpu(), 1, generator=generator).squeeze(1).to(right.device)
+    times = torch.empty(weights.shape).exponential_(generator=generator)
+    # As torch.multinomial draws: what comes first of events at these rates.
+    return (weights.cpu() / times).argmax(1).to(right.device)
 
 
 def uniform_wrong(classes: int, right: Tensor, generator: torch.Generator) -> Tensor:

@@ -8,9 +8,8 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, one_hot, softplus
 from torch.optim import Optimizer
 
-from frugal.errors import InputError
 from frugal.forward_forward.classifier import ImageClassifier, ImagePlan
-from frugal.forward_forward.net import Goodness, scaled, uniform_wrong
+from frugal.forward_forward.net import Goodness, check_layers, scaled, uniform_wrong
 from frugal.forward_forward.optimizer import adamw
 
 ITERATIONS = 8
@@ -54,9 +53,8 @@ class RecurrentForwardForward(ImageClassifier):
         goodness: Goodness | None = None,
         plan: ImagePlan | None = None,
     ) -> None:
-        super().__init__(classes, plan)
-        if not hidden or min(hidden) < 1:
-            raise InputError(f"hidden={tuple(hidden)}: needs the width of at least one layer; typical: 100 to 2000")
+        super().__init__(pixels, classes, plan)
+        check_layers(hidden)
         self.goodness, self.hidden = Goodness() if goodness is None else goodness, tuple(hidden)
         random = torch.Generator().manual_seed(self.plan.seed)
         widths = [pixels, *hidden, classes]
@@ -74,8 +72,8 @@ class RecurrentForwardForward(ImageClassifier):
         return adamw([{"params": weights, "lr": self.plan.learning_rate, "weight_decay": 0.0}])
 
     @torch.no_grad()
-    def _set_gradients(self, images: Tensor, labels: Tensor, random: torch.Generator) -> Tensor:
-        seen = self._noisy(images, random)
+    def _set_gradients(self, images: Tensor, labels: Tensor, places: Tensor, random: torch.Generator) -> Tensor:
+        seen, labels = self._noisy(images[places], random), labels[places]
         wrong = uniform_wrong(self.classes, labels, random)
         film = self._film(torch.cat([seen, seen]), torch.cat([labels, wrong]))
         losses = []
@@ -83,13 +81,13 @@ class RecurrentForwardForward(ImageClassifier):
             below, above, fresh, activities = (torch.stack(values) for values in zip(*moments, strict=True))
             logits = self.goodness.logits(activities)  # [iterations, 2n]
             error = logits.sigmoid()
-            error[:, : len(images)] -= 1
+            error[:, : len(places)] -= 1
             gradient = self.goodness.gradient(activities, error / error.numel())
             gradient = (gradient * (1 - OLD) * (fresh > 0)).flatten(0, 1)  # what was kept is taken as given
             self.up[place].grad = gradient.T @ below.flatten(0, 1)
             self.down[place].grad = gradient.T @ above.flatten(0, 1)
             self.biases[place].grad = gradient.sum(0)
-            logits[:, : len(images)] *= -1
+            logits[:, : len(places)] *= -1
             losses.append(softplus(logits).mean())
         return torch.stack(losses)
 

@@ -15,7 +15,7 @@ from frugal.forward_forward.readout import ForwardForwardReadout
 from frugal.language_model import LOGITS_AT_ONCE
 from frugal.readout.echo import EchoLanguageModel
 from frugal.readout.rows import Rows
-from frugal.readout.training import EpochBatches, ReadoutPlan, check_rows, validate
+from frugal.readout.training import EpochBatches, ReadoutPlan, check_rows, validate, what_is_trained
 from frugal.training import Epoch, EpochScore, run_epochs, take_steps, warm_up_and_decay
 
 ROWS_TO_CALIBRATE = 512
@@ -102,6 +102,7 @@ def train_forward_forward(
         score,
         title="forward-forward readout",
         folder=folder,
+        given={**what_is_trained(model, rows, validation), "negatives": negatives},
         on_epoch=on_epoch,
     )
 

@@ -192,6 +192,11 @@ class Foundation(HiddenStateModel):
         """
         return self._digest(torch.bfloat16)
 
+    @property
+    def identity(self) -> str:
+        """What a training on its hidden states follows from; see `frugal.training.checkpoint.fingerprint`."""
+        return self.fingerprint
+
     @cached_property
     def exact_fingerprint(self) -> str:
         """Tells apart models that give different hidden states: as `fingerprint`, of the weights computed with."""

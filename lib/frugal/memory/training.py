@@ -159,6 +159,12 @@ def train_memory(
         title="memory",
         kind=MemoryScore,
         folder=folder,
+        given={
+            "documents": list(documents),
+            "validation": list(validation),
+            "model": model.settings,
+            "foundation": model.foundation,
+        },
         on_epoch=on_epoch,
     )
 

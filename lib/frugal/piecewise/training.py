@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, hardshrink
 
-from frugal.errors import InputError
+from frugal.errors import InputError, check_whole
 from frugal.piecewise.automaton import Automaton
 from frugal.piecewise.language_model import PiecewiseLM
 from frugal.piecewise.mamba import Mamba
@@ -63,10 +63,19 @@ class PiecewisePlan(Plan):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.accumulate < 1:
-            raise InputError(f"accumulate={self.accumulate}: must be at least 1")
-        if self.schedule not in ("plateau", "exponential", "constant"):
-            raise InputError(f"schedule={self.schedule!r}: must be plateau, exponential or constant")
+        check_whole(accumulate=self.accumulate, repeats=self.repeats)
+        check_whole(0, plateau=self.plateau)
+        for name in ("factor", "gamma"):
+            if not 0 < getattr(self, name) <= 1:
+                raise InputError(f"{name}={getattr(self, name)}: must be above 0 and at most 1")
+        if not 0 <= self.random_fraction <= 1:
+            raise InputError(f"random_fraction={self.random_fraction}: must be from 0 to 1; 0.1 is much")
+        if not 0 <= self.weight_decay < math.inf:
+            raise InputError(f"weight_decay={self.weight_decay}: must not be negative; typical values: 0 to 0.1")
+        if self.clip is not None and not self.clip > 0:
+            raise InputError(f"clip={self.clip}: must be positive; None leaves the gradient as it is")
+        if self.clip is not None and self.optimizer == "adahessian":
+            raise InputError(f"clip={self.clip}: adahessian's curvature is not clipped along; give clip=None")
 
     def suited_to(self, network: CharacterNetwork) -> Self:
         """This plan, but deep networks get Adam, with which they begin to learn far sooner, and fewer examples make a
@@ -165,7 +174,6 @@ def train(
             schedule=lambda done: rate / plan.learning_rate,
             clip=plan.clip,
             accumulate=plan.accumulate,
-            create_graph=plan.optimizer == "adahessian",
             device=network.device.type,
             title="",
         )
@@ -188,6 +196,7 @@ def train(
         keep_best=valid is not None,
         kind=PiecewiseScore,
         folder=folder,
+        given={"windows": windows, "validation": valid, "shape": model.shape},
         on_epoch=on_epoch,
         progress=progress,
     )

@@ -95,6 +95,11 @@ class Windows:
             return cls.flat(tokenizer, documents, length, most, stride=max(1, length // 2))
         return cls.sequence(tokenizer, documents, length, most)
 
+    @property
+    def identity(self) -> tuple[Tensor, ...]:
+        """What a training on them follows from; see `frugal.training.checkpoint.fingerprint`."""
+        return self.tokens, self.places, self.inputs, self.targets
+
     def __len__(self) -> int:
         return len(self.places)
 

@@ -114,9 +114,7 @@ class EchoLanguageModel(KeptStateModel):
 
     @property
     def trunk(self) -> tuple[Any, ...]:
-        encoder, windowed = self.encoder, self.encoder.windowed
-        reading = (windowed.context, windowed.stride, windowed.text)
-        return self.foundation, self.reservoir, encoder.drive, encoder.reset, *reading
+        return self.encoder.identity
 
     def hidden(self, tokens: Tensor) -> Tensor:
         return torch.cat(list(self.hidden_pieces(tokens)), 1)

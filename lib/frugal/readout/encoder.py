@@ -8,7 +8,7 @@ per token and is carried on where the foundation's window ends.
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -73,6 +73,13 @@ class EchoEncoder:
         self.windowed = WindowedFoundation(foundation, context, stride, prefix)
         self.feature_size = foundation.hidden_size
         self.width = self.feature_size + (0 if reservoir is None else reservoir.size)
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """All that the hidden states follow from; models with equal ones have equal hidden states."""
+        windowed = self.windowed
+        reading = windowed.context, windowed.stride, windowed.text
+        return self.foundation, self.reservoir, self.drive, self.reset, *reading
 
     def start(self, batch_size: int) -> EchoState:
         """The state of streams before their first token."""

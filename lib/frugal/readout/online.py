@@ -49,9 +49,16 @@ class OnlineReadout(RidgeReadout):
     counts: Tensor
 
     def __init__(
-        self, input_size: int, output_size: int, *, alpha: float = 1e-6, forgetting: float = 1.0, dtype: str = "float64"
+        self,
+        input_size: int,
+        output_size: int,
+        *,
+        alpha: float = 1e-6,
+        forgetting: float = 1.0,
+        dtype: str = "float64",
+        tokens: bool = True,
     ) -> None:
-        super().__init__(input_size, output_size, dtype=dtype)
+        super().__init__(input_size, output_size, dtype=dtype, tokens=tokens)
         if not 0 < alpha < math.inf:
             raise InputError(f"alpha={alpha}: must be positive; typical values lie in 1e-9 to 1")
         if not 0 < forgetting <= 1:
@@ -78,10 +85,10 @@ class OnlineReadout(RidgeReadout):
             InputError: shapes that do not fit, NaN or infinity, or a negative weight. Nothing is learnt then.
         """
         x, y = torch.as_tensor(inputs).to(self.weight), torch.as_tensor(targets).to(self.weight.device)
-        tokens = not y.is_floating_point()
-        if tokens and y.ndim == 1 and len(y) and not 0 <= int(y.min()) <= int(y.max()) < self.output_size:
+        tokens = not y.is_floating_point() and y.ndim == 1
+        if tokens and len(y) and not 0 <= int(y.min()) <= int(y.max()) < self.output_size:
             raise InputError(f"targets: tokens must lie in 0 to {self.output_size - 1}")
-        y = (one_hot(y.long(), self.output_size) if tokens and y.ndim == 1 else y).to(self.weight)
+        y = (one_hot(y.long(), self.output_size) if tokens else y).to(self.weight)
         if x.ndim != 2 or x.shape[1] != self.input_size or y.shape != (len(x), self.output_size):
             raise InputError(
                 f"inputs {list(x.shape)} and targets {list(y.shape)}: must be [n, {self.input_size}] and "
@@ -94,6 +101,10 @@ class OnlineReadout(RidgeReadout):
         for name, values in (("inputs", x), ("targets", y), ("sample_weight", weights)):
             if not torch.isfinite(values).all():
                 raise InputError(f"{name}: hold NaN or infinity; leave these rows out")
+        if len(y) and tokens != self.tokens and (self.weight.any() or self.bias.any()):
+            learnt, given = ("tokens", "values") if self.tokens else ("values", "tokens")
+            raise InputError(f"targets: are {given}, and this readout has learnt {learnt}; take another one for them")
+        self.tokens = tokens if len(y) else self.tokens
         both = torch.cat([self.weight, self.bias.unsqueeze(1)], 1)
         for row, target, weight in zip(torch.cat([x, ones.unsqueeze(1)], 1), y, weights, strict=True):
             spread = self.inverse @ row

@@ -36,11 +36,14 @@ class RidgeReadout(Readout):
     with the two numbers chosen on held-out text. On characters that costs 0.7 bits less than a softmax with a fitted
     temperature; a softmax readout trained by gradient costs less still, and can start from here.
 
+    Fitted to values, it gives these values.
+
     Attributes:
         weight: [K, D]; bias: [K].
         frequency: share of each token in the training text, smoothed, [K].
         floor, power: the calibration.
         alpha: the penalty that was taken, in units of the inputs' mean eigenvalue.
+        tokens: whether it was fitted to tokens, and not to values.
 
     Example:
         >>> states, tokens = torch.eye(3).repeat(20, 1), torch.tensor([2, 0, 1] * 20)
@@ -56,9 +59,10 @@ class RidgeReadout(Readout):
     power: Tensor
     alpha: Tensor
 
-    def __init__(self, input_size: int, output_size: int, *, dtype: str = "float32") -> None:
+    def __init__(self, input_size: int, output_size: int, *, dtype: str = "float32", tokens: bool = True) -> None:
         """A readout that is not fitted yet: all tokens are equally likely. `fit` makes fitted ones."""
         super().__init__(input_size, output_size)
+        self.tokens = tokens
         if dtype not in DTYPES:
             raise InputError(f"dtype={dtype!r}: must be 'float32' or 'float64'")
         self.dtype = dtype
@@ -115,7 +119,7 @@ class RidgeReadout(Readout):
             "alpha": torch.tensor(alpha).to(bias),
         }
         with torch.device("meta"):  # the weights are large, and here already
-            readout = cls(weight.shape[1], weight.shape[0], dtype=dtype)
+            readout = cls(weight.shape[1], weight.shape[0], dtype=dtype, tokens=statistics.of_tokens)
         readout.load_state_dict(parts, assign=True)
         return readout
 
@@ -124,8 +128,9 @@ class RidgeReadout(Readout):
         return linear(inputs.to(self.weight.dtype), self.weight, self.bias)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Calibrated logits [.., K]."""
-        return self._logits(self.values(inputs), self.floor, self.power)
+        """Calibrated logits [.., K] of tokens, or values."""
+        values = self.values(inputs)
+        return self._logits(values, self.floor, self.power) if self.tokens else values
 
     def calibrate(self, rows: Iterable[tuple[Tensor, Tensor]]) -> Self:
         """Choose `floor` and `power` for the least negative log-likelihood on held-out rows (inputs, tokens).
@@ -133,8 +138,10 @@ class RidgeReadout(Readout):
         A few thousand rows are enough: only two numbers are fitted.
 
         Raises:
-            InputError: no rows, or inputs that are not finite; the calibration stays as it was.
+            InputError: no rows, inputs that are not finite, or a readout of values; the calibration stays as it was.
         """
+        if not self.tokens:
+            raise InputError("calibrate: this readout was fitted to values, which are no probabilities of tokens")
         nats = torch.zeros(len(FLOORS), len(POWERS), dtype=torch.float64)
         rows_seen, at_once = 0, max(1, LOGITS_AT_ONCE // self.output_size)
         for inputs, targets in rows:
@@ -152,7 +159,12 @@ class RidgeReadout(Readout):
         return self
 
     def settings(self) -> dict[str, Any]:
-        return {"input_size": self.input_size, "output_size": self.output_size, "dtype": self.dtype}
+        return {
+            "input_size": self.input_size,
+            "output_size": self.output_size,
+            "dtype": self.dtype,
+            "tokens": self.tokens,
+        }
 
     def _logits(self, values: Tensor, floor: Tensor | float, power: Tensor | float) -> Tensor:
         return power * torch.maximum(values, floor * self.frequency).log()

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,11 @@ class Rows(ABC):
 
     count: int
     width: int
+
+    @property
+    @abstractmethod
+    def identity(self) -> tuple[Any, ...]:
+        """What a training on them follows from; see `frugal.training.checkpoint.fingerprint`."""
 
     @abstractmethod
     def __iter__(self) -> Iterator[Piece]:
@@ -63,6 +69,10 @@ class KeptRows(Rows):
         self.inputs, self.targets = inputs, targets
         self.count, self.width = inputs.shape
 
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        return self.inputs, self.targets
+
     def __iter__(self) -> Iterator[Piece]:
         yield from zip(self.inputs.split(ROWS_AT_ONCE), self.targets.split(ROWS_AT_ONCE), strict=True)
 
@@ -94,6 +104,10 @@ class EchoRows(Rows):
         self.features = encoder.windowed.features(self.documents)
         self.count = sum(len(document) - 1 for document in self.documents)
         self.width = encoder.width
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        return self.documents, self.encoder
 
     def kept(self, most_bytes: int = BYTES_TO_KEEP) -> Rows:
         """These rows in memory if they take at most so many bytes, else themselves."""

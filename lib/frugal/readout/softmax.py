@@ -95,6 +95,8 @@ class SoftmaxReadout(Readout):
         last = self.layers[-1]
         if len(self.layers) > 1 or not isinstance(last, nn.Linear) or last.weight.shape != ridge.weight.shape:
             raise InputError("start_from: needs a linear readout with as many inputs and outputs as the ridge readout")
+        if not ridge.tokens:
+            raise InputError("start_from: the ridge readout was fitted to values, which are no probabilities of tokens")
         with torch.no_grad():
             last.weight.copy_(scale * torch.linalg.solve(self.whitening, ridge.weight.to(self.mean), left=False))
             last.bias.copy_(ridge.frequency.log())

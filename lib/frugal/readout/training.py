@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -39,8 +39,6 @@ class ReadoutPlan(Plan):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.optimizer not in ("adamw", "lbfgs"):
-            raise InputError(f"optimizer={self.optimizer!r}: must be 'adamw' or 'lbfgs'")
         if not self.weight_decay >= 0:
             raise InputError(f"weight_decay={self.weight_decay}: must not be negative; typical values: 0 to 0.1")
 
@@ -102,8 +100,16 @@ def train_readout(
         lambda: validate(model, validation),
         title="readout",
         folder=folder,
+        given=what_is_trained(model, rows, validation),
         on_epoch=on_epoch,
     )
+
+
+def what_is_trained(model: EchoLanguageModel, rows: Rows, validation: Rows) -> dict[str, Any]:
+    """What a readout's training follows from beside its plan."""
+    assert model.readout is not None
+    settings = {"join": model.join, "class": type(model.readout).__name__, **model.readout.settings()}
+    return {"rows": rows, "validation": validation, "readout": settings, "foundation": model.foundation}
 
 
 def check_rows(model: EchoLanguageModel, rows: Rows, validation: Rows) -> None:

@@ -74,6 +74,11 @@ class DeepReservoir(StateCollector):
         torch.cat(read if self.read_out == "all" else read[-1:], dim=2, out=states)
         return torch.cat(last, dim=1)
 
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """All that its states follow from; see `frugal.training.checkpoint.fingerprint`."""
+        return self.read_out, list(self.layers)
+
     def config(self) -> dict[str, Any]:
         return {"read_out": self.read_out, "layers": [cast(Reservoir, layer).config() for layer in self.layers]}
 

@@ -218,6 +218,11 @@ class Reservoir(StateCollector):
             state = self.recurrence.advance(room, state, self.leak, self.activation)
         return state
 
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """All that its states follow from; see `frugal.training.checkpoint.fingerprint`."""
+        return self.state_dict(), getattr(self.activation, "__qualname__", self.activation)
+
     def config(self) -> dict[str, Any]:
         if not isinstance(self.activation, str):
             raise InputError(f"activation={self.activation}: a function of your own cannot be saved; name one of ours")

@@ -133,6 +133,13 @@ class RidgeStatistics:
         return self.targets + self.count * self.target_origin
 
     @property
+    def of_tokens(self) -> bool:
+        """Whether every target was a token, or a unit vector: they then sum to one, and so do their squares."""
+        about_zero = self.about(self.origin, torch.zeros_like(self.target_origin))
+        sums, ones = torch.stack([self.target_sums.sum(), about_zero.squares]), self.count.expand(2)
+        return bool(self.count > 0) and torch.allclose(sums, ones, rtol=1e-9) and bool((self.target_sums > -1e-6).all())
+
+    @property
     def covariance(self) -> Tensor:
         """Of the inputs, [D, D], over n; exactly 0 for columns that vary by rounding alone."""
         mean = self.mean

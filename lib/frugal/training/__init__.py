@@ -3,9 +3,10 @@
 What any model may be trained with enters here; what one family alone trains with stays there.
 """
 
-from frugal.training.epochs import Epoch, EpochScore, Plan, run_epochs
+from frugal.training.epochs import Epoch, EpochScore, run_epochs
 from frugal.training.loop import fit, half_cosine, seed_everything, take_steps, warm_up_and_decay
 from frugal.training.optimizers import Lion, OptimizerName, SparseLion, make_optimizer
+from frugal.training.plan import Plan
 from frugal.training.search import Trial, search
 
 __all__ = [

@@ -1,46 +1,115 @@
 """The state of a training on disk: numbers in JSON, tensors in safetensors, and no pickle."""
 
+import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from frugal.errors import InputError, UnavailableError
-from frugal.files import appearing
+from frugal.files import appearing, checksum
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What makes a training the same training: its kind, its plan, and fingerprints of what else it was given."""
+
+    training: str
+    plan: dict[str, Any]
+    given: dict[str, str]
+
+    @classmethod
+    def of(cls, title: str, plan: Any, given: Mapping[str, Any]) -> Self:
+        return cls(
+            title, json.loads(json.dumps(asdict(plan))), {name: fingerprint(value) for name, value in given.items()}
+        )
+
+    def differences(self, other: "Identity") -> list[str]:
+        """Names of what is not the same in another."""
+        found = [] if self.training == other.training else [f"kind ({other.training})"]
+        for one, two in ((self.plan, other.plan), (self.given, other.given)):
+            found += sorted(name for name in one.keys() | two.keys() if one.get(name) != two.get(name))
+        return found
+
+
+def fingerprint(value: Any) -> str:
+    """A digest of numbers, texts, tensors, arrays, modules, dataclasses, and of what has an `identity` made of them.
+
+    Sequences and dictionaries of such may be nested. A module's is of its class and its tensors.
+
+    >>> fingerprint([1, torch.zeros(2)]) == fingerprint([1, torch.zeros(2)])
+    True
+    >>> fingerprint([1, torch.zeros(2)]) == fingerprint([1, torch.ones(2)])
+    False
+    """
+    digest = hashlib.sha256()
+    for part in _parts(value):
+        digest.update(len(part).to_bytes(8, "big"))  # so that where one part ends can be told
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _parts(value: Any) -> Iterator[bytes | memoryview]:
+    if hasattr(value, "identity"):
+        yield type(value).__qualname__.encode()
+        yield from _parts(value.identity)
+    elif isinstance(value, Tensor):
+        yield f"{value.dtype} {list(value.shape)}".encode()
+        yield value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+    elif isinstance(value, np.ndarray):
+        yield from _parts(torch.from_numpy(np.ascontiguousarray(value)))
+    elif isinstance(value, nn.Module):
+        yield type(value).__qualname__.encode()
+        yield from _parts(value.state_dict())
+    elif is_dataclass(value) and not isinstance(value, type):
+        yield type(value).__qualname__.encode()
+        yield from _parts(vars(value))
+    elif isinstance(value, Mapping):
+        yield f"{len(value)} pairs".encode()
+        for pair in value.items():
+            yield from _parts(pair)
+    elif isinstance(value, (list, tuple)):
+        yield f"{len(value)} values".encode()
+        for part in value:
+            yield from _parts(part)
+    elif value is None or isinstance(value, (bool, int, float, str, bytes)):
+        yield repr(value).encode()
+    else:
+        raise TypeError(f"a {type(value).__name__} has no fingerprint: give it an `identity`")
 
 
 def keep(
     folder: Path,
-    title: str,
-    plan: Any,
+    identity: Identity,
     network: nn.Module,
     optimizer: Optimizer,
     scores: Sequence[Any],
     best: dict[str, Tensor] | None,
 ) -> None:
-    """Write a training's state, plan and scores being dataclasses; the folder appears whole."""
+    """Write a training's state, its scores being dataclasses; the folder appears whole."""
     tensors: dict[str, Tensor] = {}
     state = {"network": network.state_dict(), "best": best, "optimizer": optimizer.state_dict()}
     kept = {
-        "training": title,
-        "plan": asdict(plan),
+        **asdict(identity),
         "scores": [asdict(score) for score in scores],
         "state": _without_tensors(state, tensors, "state"),
     }
     with appearing(folder) as temporary:
         temporary.mkdir()
         save_file(tensors, temporary / "training.safetensors")
+        kept["sha256"] = checksum(temporary / "training.safetensors")
         (temporary / "training.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 
 def resume(
-    folder: Path, title: str, plan: Any, network: nn.Module, optimizer: Optimizer
+    folder: Path, identity: Identity, network: nn.Module, optimizer: Optimizer
 ) -> tuple[list[dict[str, Any]], dict[str, Tensor] | None]:
     """Put network and optimiser back as `keep` found them; the fields of the scores, and the best weights.
 
@@ -50,14 +119,18 @@ def resume(
     """
     try:
         kept = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-        found = kept["training"], kept["plan"]
+        found = Identity(kept["training"], kept["plan"], kept["given"])
+        if kept["sha256"] != checksum(folder / "training.safetensors"):
+            raise ValueError("training.safetensors is not as it was written")
         state = _with_tensors(kept["state"], load_file(folder / "training.safetensors"))
     except Exception as error:
         raise UnavailableError(
             f"{folder} holds no training that this version can resume ({error}): remove it to start again"
         ) from error
-    if found != (title, json.loads(json.dumps(asdict(plan)))):
-        raise InputError(f"{folder} holds a training of another plan ({found}): remove it or use that plan")
+    if differences := identity.differences(found):
+        raise InputError(
+            f"{folder} holds another training, which differs in {', '.join(differences)}: remove it, or train as it did"
+        )
     try:
         network.load_state_dict(state["network"])
     except RuntimeError as error:

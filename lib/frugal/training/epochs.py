@@ -2,10 +2,10 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -13,45 +13,10 @@ from torch.optim import Optimizer
 from tqdm.auto import tqdm
 
 from frugal.errors import InputError
-from frugal.training.checkpoint import keep, resume
+from frugal.training.checkpoint import Identity, keep, resume
+from frugal.training.plan import Plan
 
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """How a model is trained. Families add what only they have, and have defaults of their own.
-
-    Attributes:
-        epochs: most passes over the training examples.
-        learning_rate: the optimiser's highest.
-        batch_size: examples per step.
-        patience: epochs without a better score after which training stops early; None never stops it.
-        seconds: most processor seconds in all; None sets no limit. The result then depends on the machine.
-        seed: of the order of the examples, and of what else is drawn. What an epoch draws follows from the seed and
-            the epoch's number, so that a resumed training ends as if it had never been interrupted.
-
-    Raises:
-        InputError: a value that no training can have.
-
-    >>> Plan(epochs=3, patience=1).epochs
-    3
-    """
-
-    epochs: int = 8
-    learning_rate: float = 1e-3
-    batch_size: int = 64
-    patience: int | None = None
-    seconds: float | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "patience"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name}={value}: must be at least 1")
-        if not 0 < self.learning_rate < math.inf:
-            raise InputError(f"learning_rate={self.learning_rate}: must be positive; typical values: 1e-4 to 1e-2")
-        if self.seconds is not None and not self.seconds > 0:
-            raise InputError(f"seconds={self.seconds}: must be positive; None sets no limit")
+SMALLEST_BUDGET = 1e-9  # seconds: what is left for an epoch that is begun, which takes one step in any case
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +29,8 @@ class EpochScore:
         validation_nats: per token of held-out text; NaN where nothing is held out.
         validation_accuracy: share of held-out tokens thought the likeliest; NaN where it is not measured.
         seconds: of processor time since the training began, validation included.
+        out_of_time: the plan's seconds are spent. The training ended here, and this epoch may have been cut short, so
+            that another machine would have come further or less far.
 
     >>> EpochScore(epoch=2, validation_nats=0.0).validation_perplexity
     1.0
@@ -74,6 +41,7 @@ class EpochScore:
     validation_nats: float = math.nan
     validation_accuracy: float = math.nan
     seconds: float = 0.0
+    out_of_time: bool = False
 
     @property
     def validation_perplexity(self) -> float:
@@ -107,7 +75,7 @@ class Epoch:
         """Of the plan's budget, in processor seconds."""
         if self.plan.seconds is None:
             return None
-        return self.plan.seconds - (self.earlier[-1].seconds if self.earlier else 0.0)
+        return max(SMALLEST_BUDGET, self.plan.seconds - (self.earlier[-1].seconds if self.earlier else 0.0))
 
     def part_of(self, schedule: Callable[[float], float]) -> Callable[[float], float]:
         """A schedule of the whole training as one of this epoch; both take the part that is done, 0..1."""
@@ -125,13 +93,15 @@ def run_epochs(
     keep_best: bool = True,
     kind: type[Score] = EpochScore,  # type: ignore[assignment]  # which is what Score is by default
     folder: Path | None = None,
+    given: Mapping[str, Any] | None = None,
     on_epoch: Callable[[Score], None] | None = None,
     progress: bool = True,
 ) -> list[Score]:
     """Train `network` in place until the plan, its patience or its budget is at an end.
 
     It ends with the weights that had the lowest `validation_nats`, those it came with among them; so it does if it is
-    interrupted. With `keep_best=False` it ends with the last weights, and patience follows the training loss.
+    interrupted, or fails. With `keep_best=False` it ends with the last weights, and patience follows the training
+    loss; if it fails, it ends with those before the epoch in which it did.
 
     Args:
         network: all that is trained.
@@ -143,6 +113,8 @@ def run_epochs(
         keep_best: score the network before training, and end with the best weights.
         kind: of the scores.
         folder: where the training's state is kept after each epoch; found there, it is gone on with.
+        given: by name what else the training follows from: its data, and the settings of what is trained. A training
+            that was given something else is not gone on with. For what it may hold see `fingerprint`.
         on_epoch: called with each new score; the network then has that epoch's weights.
         progress: show a bar over the epochs.
 
@@ -150,7 +122,7 @@ def run_epochs(
         The scores: before training, if the best weights are kept, and after each epoch.
 
     Raises:
-        InputError: `folder` is that of another training, or no epoch's validation was a number.
+        InputError: a loss, a gradient, a weight or a validation is not finite, or `folder` is that of another training.
         UnavailableError: `folder` is damaged, or of an earlier version.
 
     Example:
@@ -169,16 +141,19 @@ def run_epochs(
         ([0, 1, 2, 3, 4, 5], True)
     """
     begun = time.process_time()
+    identity = None if folder is None else Identity.of(title, plan, given or {})
     scores: list[Score] = []
     best = None
-    if folder is not None and folder.is_dir():
-        kept, best = resume(folder, title, plan, network, optimizer)
+    if identity is not None and folder is not None and folder.is_dir():
+        kept, best = resume(folder, identity, network, optimizer)
         scores = [kind(**values) for values in kept]
         if (best is not None) != keep_best:
             raise InputError(f"{folder} holds a training {'without' if keep_best else 'with'} validation: remove it")
     elif keep_best:
         network.eval()
         scores, best = [replace(score(), seconds=time.process_time() - begun)], _copy(network)
+        _check_validation(title, scores[0])
+    good = _copy(network) if best is None else best  # what a training that fails ends with
     begun = time.process_time() - (scores[-1].seconds if scores else 0.0)
     with tqdm(desc=title, total=plan.epochs, unit=" epochs", disable=not progress) as bar:
         bar.update(scores[-1].epoch if scores else 0)
@@ -190,43 +165,61 @@ def run_epochs(
                     torch.manual_seed(plan.seed + number)
                     loss = train_epoch(Epoch(number, plan, tuple(scores)))
                 network.eval()
+                _check_weights(title, number, network)
                 found, spent = score(), time.process_time() - begun
-                scores.append(replace(found, epoch=number, training_loss=loss, seconds=spent))
-                if keep_best and _best(scores, keep_best) is scores[-1]:
-                    best = _copy(network)
-                if folder is not None:
-                    keep(folder, title, plan, network, optimizer, scores, best)
+                out_of_time = plan.seconds is not None and spent >= plan.seconds
+                found = replace(found, epoch=number, training_loss=loss, seconds=spent, out_of_time=out_of_time)
+                if keep_best:
+                    _check_validation(title, found)
+                scores.append(found)
+                if not keep_best:
+                    good = _copy(network)
+                elif _best(scores, keep_best) is found:
+                    good = best = _copy(network)
+                if identity is not None and folder is not None:
+                    keep(folder, identity, network, optimizer, scores, best)
                 bar.set_postfix(loss=f"{loss:.3f}", validation=f"{found.validation_nats:.3f}", refresh=False)
                 bar.update()
                 if on_epoch is not None:
-                    on_epoch(scores[-1])
+                    on_epoch(found)
+        except InputError:
+            network.load_state_dict(good)
+            raise
         finally:  # also when it is interrupted
             if best is not None:
                 network.load_state_dict(best)
             network.eval()
-    if keep_best and all(math.isnan(score.validation_nats) for score in scores[1:]):
-        raise InputError(f"{title}: validation was no number after any epoch, the training failed; lower learning_rate")
     return scores
+
+
+def _check_weights(title: str, number: int, network: nn.Module) -> None:
+    """The last step of an epoch may have spoilt them, and no loss has told of it yet."""
+    for name, weight in network.named_parameters():
+        if not weight.isfinite().all():
+            raise InputError(f"{title}: {name} is not finite after epoch {number}: lower the learning rate")
+
+
+def _check_validation(title: str, score: EpochScore) -> None:
+    if not math.isfinite(score.validation_nats):
+        raise InputError(
+            f"{title}: validation gave {score.validation_nats} nats after epoch {score.epoch}: check the held-out data "
+            "for numbers that are not finite, or lower the learning rate"
+        )
 
 
 def _finished(scores: Sequence[EpochScore], plan: Plan, keep_best: bool) -> bool:
     if not scores:
         return False
     last = scores[-1]
-    if last.epoch > 0 and plan.seconds is not None and last.seconds >= plan.seconds:
+    if last.out_of_time:
         return True
     waited = last.epoch - _best(scores, keep_best).epoch
     return last.epoch >= plan.epochs or (plan.patience is not None and waited >= plan.patience)
 
 
 def _best(scores: Sequence[Score], by_validation: bool) -> Score:
-    """The first of the best; a score that is not a number is the worst."""
-
-    def value(score: EpochScore) -> float:
-        found = score.validation_nats if by_validation else score.training_loss
-        return math.inf if math.isnan(found) else found
-
-    return min(scores, key=value)
+    """The first of the best."""
+    return min(scores, key=lambda score: score.validation_nats if by_validation else score.training_loss)
 
 
 def _copy(network: nn.Module) -> dict[str, torch.Tensor]:

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from tqdm.auto import tqdm
 
 from frugal.device import choose_device
-from frugal.errors import InputError
+from frugal.errors import InputError, check_whole
 
 # The cycle it warns of is cut: gradients are dropped before every step and after the last.
 warnings.filterwarnings("ignore", message=r"Using backward\(\) with create_graph=True")
@@ -36,9 +36,10 @@ def seed_everything(seed: int) -> None:
     >>> random.random() == first
     True
     """
-    if not 0 <= seed < 2**32:
+    check_whole(0, seed=seed)
+    if seed >= 2**32:
         raise InputError(f"seed={seed}: must lie in 0 to {2**32 - 1}")
-    random.seed(seed)
+    random.seed(int(seed))
     np.random.seed(seed)
     torch.manual_seed(seed)
 
@@ -68,7 +69,6 @@ def fit(
     schedule: Callable[[float], float] = warm_up_and_decay,
     clip: float | None = 1.0,
     accumulate: int = 1,
-    create_graph: bool = False,
     device: str = "cpu",
     title: str = "training",
     leave: bool = True,
@@ -79,16 +79,17 @@ def fit(
         model: is moved to `device` and left there.
         loss: `loss(model, batch)` gives the scalar to descend.
         batches: such as a DataLoader, of tensors or of tuples or lists of them; begun again whenever it ends.
-        optimizer: of the model's parameters; its learning rate is the highest that `schedule` reaches.
-        create_graph: let the gradient be differentiated again, which second-order optimisers need.
+        optimizer: of the model's parameters; its learning rate is the highest that `schedule` reaches. For one of
+            second order the gradients are made such that they can be differentiated again.
         device: "cpu", "cuda", "mps" or "auto".
         steps, seconds, schedule, clip, accumulate, title, leave: see `take_steps`.
 
     Returns:
-        The loss of each step.
+        The loss of each step; fewer than `steps` where the seconds ended the training.
 
     Raises:
-        InputError: no budget, no batches, or a loss that is not finite.
+        InputError: no budget, no batches, a loss or a gradient that is not finite, or a gradient to be clipped whose
+            curvature would not be clipped with it.
 
     >>> layer, batches = nn.Linear(1, 1), [torch.tensor([[1.0]])]
     >>> optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
@@ -96,12 +97,15 @@ def fit(
     >>> losses[-1] < losses[0]
     True
     """
+    second_order = getattr(optimizer, "second_order", False)
+    if second_order and clip is not None:
+        raise InputError(f"clip={clip}: the curvature is not clipped along with the gradient; give clip=None")
     place = choose_device(device)
     model.to(place).train()
 
     def set_gradients(batch: Any) -> float:
         value = loss(model, _moved(batch, place)) / accumulate
-        value.backward(create_graph=create_graph)
+        value.backward(create_graph=second_order)
         return value.item()
 
     return take_steps(
@@ -133,6 +137,8 @@ def take_steps(
 ) -> list[float]:
     """Take steps with gradients that may come from anywhere; `fit` is the case where one loss gives all of them.
 
+    A step whose loss or gradient is not finite is not taken: the weights stay as they were before it.
+
     Args:
         set_gradients: sets or adds to the gradients of the optimiser's weights for a batch, and gives its loss.
         batches: begun again whenever they end.
@@ -146,10 +152,10 @@ def take_steps(
         leave: leave the bar when it is full.
 
     Returns:
-        The loss of each step.
+        The loss of each step; fewer than `steps` where the seconds ended the training.
 
     Raises:
-        InputError: no budget, no batches, or a loss that is not finite.
+        InputError: no budget, no batches, or a loss or gradient that is not finite.
 
     >>> weight = nn.Parameter(torch.tensor([4.0]))
     >>> def set_gradients(target):
@@ -161,8 +167,9 @@ def take_steps(
     """
     if steps is None and seconds is None:
         raise InputError("steps=None, seconds=None: training needs a budget; give one of them")
-    if steps is not None and steps < 1:
-        raise InputError(f"steps={steps}: must be at least 1")
+    check_whole(accumulate=accumulate, **({} if steps is None else {"steps": steps}))
+    if seconds is not None and not seconds > 0:
+        raise InputError(f"seconds={seconds}: must be positive; None sets no limit")
     if iter(batches) is batches:
         raise InputError("batches: can be gone through only once; give a DataLoader or a list")
     if next(iter(batches), None) is None:
@@ -177,7 +184,7 @@ def take_steps(
             while True:
                 done = max(
                     0.0 if steps is None else (len(losses) + 0.5) / steps,
-                    0.0 if seconds is None else (time.process_time() - begin) / max(seconds, 1e-9),
+                    0.0 if seconds is None else (time.process_time() - begin) / seconds,
                 )
                 if losses and done >= 1:  # one step in any case
                     return losses
@@ -186,11 +193,13 @@ def take_steps(
                 optimizer.zero_grad()
                 value = sum(set_gradients(batch) for batch in islice(stream, accumulate))
                 losses.append(value)
-                if not math.isfinite(value):
-                    where = title or "training"
-                    raise InputError(f"{where}: the loss is {value} at step {len(losses)}; lower the learning rate")
-                if clip is not None:  # a gradient that is not finite is left to the next loss to tell
-                    nn.utils.clip_grad_norm_(weights, clip)
+                gradient = _clipped(weights, clip)
+                for name, found in (("loss", value), ("gradient", gradient)):
+                    if not math.isfinite(found):
+                        raise InputError(
+                            f"{title or 'training'}: the {name} is {found} at step {len(losses)}: check the inputs for "
+                            "numbers that are not finite, or lower the learning rate"
+                        )
                 optimizer.step()
                 bar.set_postfix(loss=f"{value:.3f}", refresh=False)
                 bar.update()
@@ -198,6 +207,17 @@ def take_steps(
         optimizer.zero_grad()
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
+
+
+def _clipped(weights: list[nn.Parameter], clip: float | None) -> float:
+    """The gradient's norm before it is cut to `clip`; without one, one that is finite if all of it is."""
+    if clip is not None:
+        return nn.utils.clip_grad_norm_(weights, clip).item()
+    gradients = [weight.grad.detach() for weight in weights if weight.grad is not None and weight.grad.numel()]
+    total = sum(gradient.sum().item() for gradient in gradients)
+    if math.isfinite(total):  # and so is all that was added up: by far the quickest test
+        return total
+    return torch.stack([gradient.abs().max() for gradient in gradients]).max().item()
 
 
 def _moved(batch: Any, device: torch.device) -> Any:

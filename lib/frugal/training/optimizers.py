@@ -1,5 +1,6 @@
 """Optimisers by name: Lion, and sparse Lion, which leaves alone what a batch does not touch."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, get_args
 
@@ -29,8 +30,7 @@ class Lion(Optimizer):
         betas: tuple[float, float] = (0.9, 0.99),
         weight_decay: float = 0.0,
     ) -> None:
-        if not lr > 0:
-            raise InputError(f"lr={lr}: must be positive; typical values lie in 1e-5 to 1e-3")
+        _check_rates(lr, weight_decay)
         if not all(0 <= beta < 1 for beta in betas):
             raise InputError(f"betas={betas}: both must be at least 0 and below 1; (0.9, 0.99) is usual")
         super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
@@ -72,7 +72,12 @@ class SparseLion(Lion):
 def make_optimizer(
     name: OptimizerName, parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float = 0.0
 ) -> Optimizer:
-    """Return an optimiser by name; "adahessian" needs gradients that can be differentiated again."""
+    """Return an optimiser by name.
+
+    Raises:
+        InputError: there is none of that name, or a rate is none.
+    """
+    _check_rates(learning_rate, weight_decay)
     match name:
         case "adam":
             return Adam(parameters, lr=learning_rate, weight_decay=weight_decay)
@@ -83,7 +88,14 @@ def make_optimizer(
         case "lion":
             return Lion(parameters, lr=learning_rate, weight_decay=weight_decay)
         case "adahessian":
-            from pytorch_optimizer import AdaHessian  # here, because it takes seconds to import
+            from frugal.training.adahessian import AdaHessian  # here, because it takes seconds to import
 
             return AdaHessian(parameters, lr=learning_rate, weight_decay=weight_decay, eps=1e-4)
     raise InputError(f"optimizer={name!r}: must be one of {', '.join(get_args(OptimizerName))}")
+
+
+def _check_rates(learning_rate: float, weight_decay: float) -> None:
+    if not 0 < learning_rate < math.inf:
+        raise InputError(f"lr={learning_rate}: must be positive; typical values lie in 1e-5 to 1e-1")
+    if not 0 <= weight_decay < math.inf:
+        raise InputError(f"weight_decay={weight_decay}: must not be negative; typical values lie in 0 to 0.1")

@@ -1,0 +1,77 @@
+"""How a training goes on: what all families' plans have in common."""
+
+import math
+from dataclasses import dataclass
+from numbers import Integral, Real
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from frugal.errors import InputError
+
+# By the type that a plan's field is said to have: what is taken for it, and what it is called.
+FIELDS: dict[Any, tuple[Any, str]] = {
+    int: (Integral, "a whole number"),
+    float: (Real, "a number"),
+    bool: ((bool, np.bool_), "True or False"),
+    str: (str, "a text"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How a model is trained. Families add what only they have, and have defaults of their own.
+
+    Attributes:
+        epochs: most passes over the training examples.
+        learning_rate: the optimiser's highest.
+        batch_size: examples per step.
+        patience: epochs without a better score after which training stops early; None never stops it.
+        seconds: most processor seconds in all; None sets no limit. The result then depends on the machine.
+        seed: of the order of the examples, and of what else is drawn. What an epoch draws follows from the seed and
+            the epoch's number, so that a resumed training ends as if it had never been interrupted.
+
+    Raises:
+        InputError: a value that no training can have.
+
+    >>> Plan(epochs=3, patience=1).epochs
+    3
+    """
+
+    epochs: int = 8
+    learning_rate: float = 1e-3
+    batch_size: int = 64
+    patience: int | None = None
+    seconds: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, kind in get_type_hints(type(self)).items():
+            object.__setattr__(self, name, _checked(name, getattr(self, name), kind))
+        for name in ("epochs", "batch_size", "patience"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name}={value}: must be at least 1")
+        if not 0 < self.learning_rate < math.inf:
+            raise InputError(f"learning_rate={self.learning_rate}: must be positive; typical values: 1e-4 to 1e-2")
+        if self.seconds is not None and not self.seconds > 0:
+            raise InputError(f"seconds={self.seconds}: must be positive; None sets no limit")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"seed={self.seed}: must lie in 0 to {2**32 - 1}")
+
+
+def _checked(name: str, value: Any, kind: Any) -> Any:
+    """The value as the field's type has it; numbers of NumPy become Python's, which JSON can hold."""
+    kinds = [kind] if get_origin(kind) is Literal else get_args(kind) or [kind]
+    if value is None and NoneType in kinds:
+        return None
+    [kind] = [kind for kind in kinds if kind is not NoneType]
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise InputError(f"{name}={value!r}: must be one of {', '.join(map(repr, get_args(kind)))}")
+        return value
+    expected, words = FIELDS[kind]
+    if not isinstance(value, expected) or (isinstance(value, bool) and kind is not bool):
+        raise InputError(f"{name}={value!r}: must be {words}")
+    return kind(value)
