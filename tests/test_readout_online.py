@@ -54,6 +54,21 @@ def test_tokens_are_targets_too_and_it_comes_back_from_its_settings() -> None:
     assert torch.equal(again.partial_fit(*more).weight, readout.partial_fit(*more).weight)
 
 
+def test_values_come_back_as_values_and_are_not_mixed_with_tokens() -> None:
+    x, y = rows(50, 3, 2)
+    readout = OnlineReadout(3, 2, alpha=1e-9).partial_fit(x, x @ torch.ones(3, 2).double() - 7)
+    torch.testing.assert_close(readout(x), x @ torch.ones(3, 2).double() - 7)
+    again = OnlineReadout(**readout.settings())
+    again.load_state_dict(readout.state_dict())
+    assert torch.equal(again(x), readout(x))
+    before = readout.weight.clone()
+    with pytest.raises(InputError, match="targets: are tokens, and this readout has learnt values"):
+        readout.partial_fit(x, torch.zeros(50, dtype=torch.int64))
+    assert torch.equal(readout.weight, before)
+    with pytest.raises(InputError, match="targets: are values, and this readout has learnt tokens"):
+        OnlineReadout(3, 2).partial_fit(x, torch.ones(50, dtype=torch.int64)).partial_fit(x, y)
+
+
 def test_force_learning_makes_a_reservoir_generate_a_wave() -> None:
     """The prediction is fed back while it is learnt, and goes on alone afterwards."""
     reservoir = Reservoir(1, 100, topology="dense", spectral_radius=1.2, leak=0.5, seed=1, dtype=torch.float64)

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from frugal.errors import InputError, UnavailableError
-from frugal.readout import RidgeReadout
+from frugal.readout import RidgeReadout, SoftmaxReadout
 from frugal.readout.ridge import ALPHAS as DEFAULT_ALPHAS
 from frugal.ridge import LinearMap, RidgePath, RidgeStatistics
 
@@ -390,6 +390,38 @@ def test_unusable_rows_are_refused_and_change_nothing() -> None:
         assert torch.equal(getattr(statistics, name), values)
     with pytest.raises(InputError, match="must be of the same model"):
         statistics.merge(RidgeStatistics.empty(7, 8))
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("offset", [0.0, 5.0, -1e4])
+def test_a_readout_of_values_gives_values(outputs: int, offset: float) -> None:
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(60, 5, generator=random, dtype=torch.float64)
+    y = x @ torch.randn(5, outputs, generator=random, dtype=torch.float64) + offset
+    statistics = statistics_of(x, y, outputs)
+    readout = RidgeReadout.fit(statistics, alphas=1e-9, dtype="float64")
+    assert not statistics.of_tokens
+    torch.testing.assert_close(readout(x), y, rtol=1e-6, atol=1e-6)
+    again = RidgeReadout(**readout.settings())
+    again.load_state_dict(readout.state_dict())
+    assert torch.equal(again(x), readout(x))
+    with pytest.raises(InputError, match="was fitted to values"):
+        readout.calibrate([(x, torch.zeros(60, dtype=torch.int64))])
+    with pytest.raises(InputError, match="was fitted to values"):
+        SoftmaxReadout(5, outputs).start_from(readout)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 40), st.integers(2, 6), st.integers(0, 1000))
+def test_tokens_are_told_from_values(n: int, outputs: int, seed: int) -> None:
+    random = torch.Generator().manual_seed(seed)
+    x, tokens = torch.randn(n, 3, generator=random), torch.randint(outputs, (n,), generator=random)
+    values = torch.randn(n, outputs, generator=random)
+    assert statistics_of(x, tokens, outputs).of_tokens
+    assert statistics_of(x, one_hot(tokens, outputs).float(), outputs).of_tokens
+    assert not statistics_of(x, values, outputs).of_tokens
+    assert not statistics_of(x, (values - values.mean(0)) / values.square().mean().sqrt(), outputs).of_tokens
+    assert not RidgeStatistics.empty(3, outputs).of_tokens
 
 
 def test_what_cannot_be_fitted_is_refused() -> None:

@@ -80,7 +80,9 @@ class Inverted(TwoModels):
         alpha = (1 - log_ratio.exp() / 2).clamp(*self.bounds).unsqueeze(-1)
         mediator = log_second.exp()
         data = ((mediator - (1 - alpha) * log_first.exp()) / alpha).maximum(RULED_OUT * mediator)
-        return (data / data.sum(-1, keepdim=True)).log()
+        smallest = torch.finfo(data.dtype).tiny  # so that what is merely ruled out keeps a logarithm
+        likely = (data / data.sum(-1, keepdim=True)).clamp_min(smallest).log()
+        return likely.masked_fill(mediator == 0, -math.inf)
 
 
 def reweighted(log_generator: Tensor, log_mediator: Tensor) -> Tensor:

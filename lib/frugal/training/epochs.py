@@ -141,7 +141,7 @@ def run_epochs(
         ([0, 1, 2, 3, 4, 5], True)
     """
     begun = time.process_time()
-    identity = None if folder is None else Identity.of(title, plan, given or {})
+    identity = None if folder is None else Identity.of(title, plan, {} if given is None else given)
     scores: list[Score] = []
     best = None
     if identity is not None and folder is not None and folder.is_dir():
