@@ -32,6 +32,9 @@ class Kept:
         seconds: of processor time that its trainings took.
         when: it was kept.
         command: that trained it.
+
+    >>> Kept(name="poems", family="ngram", text="poems.txt", settings={"order": 5}).row["size"]
+    5
     """
 
     name: str
