@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install -c constraints.txt
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
 NOTEBOOKS := $(filter-out notebooks/00_start_here.ipynb,$(sort $(wildcard notebooks/*.ipynb)))
 
-.PHONY: help setup reports gallery test test-lab lint format lab bench clean
+.PHONY: help setup reports gallery test test-lab test-texts lint format lab bench clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -55,6 +55,9 @@ test: lint  ## check style and types, then run all tests
 
 test-lab: $(READY)  ## run every notebook at its smallest in JupyterLab, by a real browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m every_notebook_in_lab tests/test_jupyterlab.py
+
+test-texts: $(READY)  ## run every notebook that reads a text on eight kinds of small text
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) -m '' tests/test_notebooks_on_texts.py
 
 lint: $(READY)  ## style, types, order of the rooms, notebooks without outputs
 	$(BIN)/ruff check

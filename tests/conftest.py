@@ -19,7 +19,7 @@ TOGETHER = {
     "tests/test_sweep.py": "pools",
     "tests/test_lab_shards.py": "pools",
 }
-APART = "tests/test_notebooks.py"  # each of its tests takes long and shares nothing
+APART = ("tests/test_notebooks.py", "tests/test_notebooks_on_texts.py")  # each test takes long and shares nothing
 KNOWN = "frugal/seconds"  # of each test, from earlier runs
 SECONDS_BETWEEN_LINES = 30
 
@@ -32,7 +32,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return nodeid if file == APART else TOGETHER.get(file, file)
+            return nodeid if file in APART else TOGETHER.get(file, file)
 
     config.option.loadscopereorder = False  # notebooks, one test each, would come last and leave one process alone
     return ByFile(config, log)

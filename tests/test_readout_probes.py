@@ -1,3 +1,5 @@
+import warnings
+
 import pytest
 import torch
 from torch.nn.functional import one_hot
@@ -34,9 +36,30 @@ def test_states_that_hold_the_topic_are_read_perfectly() -> None:
     assert shift.share_known(shift.known(states, shift.parts[2]), after=0) == 1.0
 
 
-def test_a_shift_needs_long_articles() -> None:
-    with pytest.raises(InputError, match="8 articles of more than 107 words"):
-        a_shift(words=40)
+def test_a_single_text_is_cut_into_articles() -> None:
+    book = [Document("book", " ".join(f"{letter}{n}" for letter in "abcdefgh" for n in range(30)))]
+    shift = Probe.topic_shift(CharTokenizer.ascii(), book, count=16, words=5, seed=0)
+    for text, label in zip(shift.texts, shift.labels, strict=True):
+        assert {word[0] for word in text.split()[5:]} == {"abcdefgh"[label]}
+
+
+@pytest.mark.parametrize("words", [5, 40])
+def test_a_script_without_spaces_is_cut_between_characters(words: int) -> None:
+    book = [Document("book", "".join(chr(0x4E00 + n) for n in range(8 * 20)))]
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        shift = Probe.topic_shift(CharTokenizer.learn([book[0].text]), book, count=16, words=words, seed=0)
+    assert ["7 words of either article are taken, not 40" in str(each.message) for each in told] == [True] * (words > 7)
+    assert {len(text) for text in shift.texts} == {2 * min(words, 7)}
+    assert [(ord(text[-1]) - 0x4E00) // 20 for text in shift.texts] == list(shift.labels)
+
+
+@pytest.mark.parametrize("length", [64, 100])
+def test_the_shortest_text_with_a_shift(length: int) -> None:
+    with pytest.warns(match="the text is short"):
+        Probe.topic_shift(CharTokenizer("a "), [Document("a", "a " * length)], count=64, words=40, seed=0)
+    with pytest.raises(InputError, match="a text of 64 words or more"):
+        Probe.topic_shift(CharTokenizer("a "), [Document("a", "a " * 63)], count=64, words=40, seed=0)
 
 
 def test_states_that_hold_the_last_two_tokens_copy_those_and_no_others() -> None:

@@ -51,3 +51,10 @@ def test_the_share_of_colours_that_a_model_names() -> None:
     knows = NGram(30, tokenizer).fit(task.texts)
     assert task.share_named(knows, range(16)) == 1.0
     assert task.share_named(Uniform(tokenizer), range(16)) == task.labels.count(0) / 16  # of equals, the first
+
+
+def test_a_source_shorter_than_a_filler_is_repeated() -> None:
+    task = RecallTask.make(CharTokenizer.ascii(), [Document("short", "one two")], 8, filler_words=5, seed=0)
+    assert all(text.count("one") + text.count("two") == 5 for text in task.texts)
+    with pytest.raises(InputError, match="a source with words in it"):
+        RecallTask.make(CharTokenizer.ascii(), [Document("blank", " ")], 8, filler_words=5, seed=0)

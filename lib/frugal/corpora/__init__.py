@@ -5,7 +5,7 @@ What turns a name or a file into documents, and documents into tokens, enters he
 
 from frugal.corpora.catalogue import CatalogueEntry, read_catalogue
 from frugal.corpora.documents import TURN_MARKERS, Corpus, Document, Turn, dialogue_text
-from frugal.corpora.excerpts import excerpts, portions, usage
+from frugal.corpora.excerpts import excerpts, portions, usage, words_and_space
 from frugal.corpora.fetching import fetch_package_member
 from frugal.corpora.loading import load_corpus
 from frugal.corpora.tokenizers import (
@@ -40,4 +40,5 @@ __all__ = [
     "read_catalogue",
     "strided_windows",
     "usage",
+    "words_and_space",
 ]

@@ -7,6 +7,8 @@ from dataclasses import replace
 from frugal.corpora.documents import Corpus, Document
 from frugal.errors import InputError
 
+LONG_WORD = 20  # characters, on average: what stands between white space is then no word
+
 
 def excerpts(documents: Sequence[Document], characters: int) -> tuple[Document, ...]:
     """The first part of each document, of equal length, with at most `characters` characters in all.
@@ -60,6 +62,21 @@ def usage(corpus: Corpus, used: Mapping[str, Sequence[Document]]) -> str:
         amount = f"all {of:,}" if some == of else f"{some:,} of {of:,}"
         parts.append(f"{amount}{'' if parts else ' characters'} of {name}")
     return f"Of {corpus.name}: {', '.join(parts)}."
+
+
+def words_and_space(text: str) -> tuple[list[str], str]:
+    """A text's words and the space that joins them again; of a script without spaces, its characters and nothing.
+
+    Example:
+        >>> words_and_space("one  two\\n")
+        (['one', 'two'], ' ')
+        >>> words_and_space("天地玄黃宇宙洪荒日月盈昃辰宿列張寒來暑往秋收冬藏")[0][:3]
+        ['天', '地', '玄']
+    """
+    words = text.split()
+    characters = [character for word in words for character in word]
+    spaced = len(characters) <= LONG_WORD * len(words)
+    return (words, " ") if spaced else (characters, "")
 
 
 def _size(text: str) -> int:

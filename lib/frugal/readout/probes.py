@@ -3,6 +3,8 @@
 A half of a probe's documents is for fitting, an eighth for choosing the penalty, the rest is scored.
 """
 
+import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -11,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frugal.corpora import Document, Tokenizer, encode_documents
+from frugal.corpora import Document, Tokenizer, encode_documents, words_and_space
 from frugal.errors import InputError
 from frugal.readout.ridge import RidgeReadout
 from frugal.ridge.statistics import RidgeStatistics
@@ -85,19 +87,30 @@ class Probe:
     ) -> Self:
         """`count` documents of `words` words of one article and as many of another, which is to be named.
 
-        The articles are the longest of `source`; the documents to be scored come from their ends, which no readout is
-        fitted to.
+        The articles are the longest of `source`, or where too few are long enough, parts of its text of equal length.
+        The documents to be scored come from their ends, which no readout is fitted to. Of articles too short even so,
+        fewer words are taken, with a warning.
 
         Raises:
-            InputError: too few documents for three parts, or too few long articles.
+            InputError: too few documents for three parts, or next to no words.
         """
-        articles = sorted((document.text.split() for document in source), key=len, reverse=True)[:topics]
+        given = [words_and_space(document.text) for document in source]
+        articles = sorted((words for words, _ in given), key=len, reverse=True)[:topics]
         fitted = 5 / 8  # of the documents, and so of each article
-        if count < 8 or len(articles) < topics or len(articles[-1]) * (1 - fitted) <= words:
+        if len(articles) < topics or len(articles[-1]) * (1 - fitted) <= words:
+            text = [word for words, _ in given for word in words]
+            articles = [text[part * len(text) // topics : (part + 1) * len(text) // topics] for part in range(topics)]
+        shortest = min(map(len, articles))
+        if count < 8 or words < 1 or shortest < 8:
             raise InputError(
-                f"count={count}, words={words}: needs at least 8 documents and {topics} articles of more than "
-                f"{words / (1 - fitted):.0f} words; give fewer words or a longer text"
+                f"count={count}, words={words}: needs at least 8 documents, 1 word of either article, and a text of "
+                f"{8 * topics} words or more"
             )
+        most = math.ceil(shortest * (1 - fitted)) - 1
+        if words > most:
+            warnings.warn(f"the text is short: {most} words of either article are taken, not {words}", stacklevel=2)
+            words = most
+        space = given[0][1]
         random, texts, said, labels = np.random.default_rng(seed), [], [], []
         for number in range(count):
             after = number % topics  # so that every topic is as frequent as any other in each part
@@ -107,8 +120,8 @@ class Probe:
                 border, fits = int(len(article) * fitted), number < parts_of(count)[2].start
                 first, last = (0, border - words) if fits else (border, len(article) - words)
                 begin = int(random.integers(first, last))
-                halves.append(" ".join(article[begin : begin + words]))
-            texts.append(" ".join(halves))
+                halves.append(space.join(article[begin : begin + words]))
+            texts.append(space.join(halves))
             said.append(len(tokenizer.encode(halves[0])) + 1)
             labels.append(after)
         return cls(tuple(texts), tuple(encode_documents(tokenizer, texts)), tuple(labels), tuple(said), topics)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from frugal.baselines.cache import earlier_in_document
-from frugal.corpora import Document, Tokenizer, encode_documents
+from frugal.corpora import Document, Tokenizer, encode_documents, words_and_space
 from frugal.errors import InputError
 from frugal.language_model import LanguageModel
 from frugal.readout.probes import Probe
@@ -47,15 +47,18 @@ class RecallTask(Probe):
     def make(cls, tokenizer: Tokenizer, source: Sequence[Document], count: int, filler_words: int, seed: int) -> Self:
         """`count` documents with fillers of `filler_words` words, begun anywhere in the text of `source`.
 
+        A source that is shorter than a filler is repeated.
+
         Raises:
-            InputError: too few documents for three parts, or too short a source.
+            InputError: too few documents for three parts, no filler words, or no words in the source.
         """
-        words = " ".join(document.text for document in source).split()
-        if count < 8 or not 1 <= filler_words < len(words):
+        words, space = words_and_space(" ".join(document.text for document in source))
+        if count < 8 or filler_words < 1 or not words:
             raise InputError(
-                f"count={count}, filler_words={filler_words}: needs at least 8 documents, and 1 to {len(words) - 1} "
-                "words of this source"
+                f"count={count}, filler_words={filler_words}: needs at least 8 documents, 1 filler word, and a source "
+                "with words in it"
             )
+        words *= filler_words // len(words) + 1
         random = np.random.default_rng(seed)
         texts, colours, said, asked = [], [], [], []
         ids = [tokenizer.encode(colour) for colour in COLOURS]
@@ -63,7 +66,7 @@ class RecallTask(Probe):
             name, colour = random.choice(NAMES), int(random.integers(len(COLOURS)))
             begin = int(random.integers(len(words) - filler_words))
             told = f"The ball in {name}'s box is{COLOURS[colour]}"
-            texts.append(f"{told}. {' '.join(words[begin : begin + filler_words])}. {told}")
+            texts.append(f"{told}. {space.join(words[begin : begin + filler_words])}. {told}")
             colours.append(colour)
             said.append(len(tokenizer.encode(told)))
             asked.append(len(tokenizer.encode(texts[-1])) - len(ids[colour]))
