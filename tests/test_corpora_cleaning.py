@@ -204,6 +204,13 @@ def test_unicode_files_read_with_or_without_a_mark_and_with_any_line_ends(encodi
     assert decode("Grüße\r\nzwei\rdrei\n".encode(encoding), "a file") == "Grüße\nzwei\ndrei\n"
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("text", ["天地玄黃。宇宙洪荒。", "これは日本語の文章です。"])  # not one ASCII character
+def test_utf16_without_a_mark_is_known_in_any_script(text: str, encoding: str) -> None:
+    with pytest.warns(match=f"read as {encoding}, a guess"):
+        assert decode((text * 40).encode(encoding), "a file") == text * 40
+
+
 def test_another_encoding_is_guessed_with_a_warning() -> None:
     text = "Der Käse schmeckt über alle Maßen gut, und die Bäume blühen schön im Frühling. " * 5
     with pytest.warns(UserWarning, match="is not UTF-8"):

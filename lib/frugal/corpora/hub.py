@@ -33,7 +33,7 @@ def read_dataset(name: str) -> dict[str, list[Document]]:
         ) from error
     except OSError as error:
         raise UnavailableError(f"hf:{name}: is not in the cache and the hub cannot be reached; {INSTEAD}") from error
-    return {split: documents_of_records(rows.to_list(), f"hf:{name}") for split, rows in splits.items()}
+    return {split: documents_of_records(rows.to_list(), f"hf:{name}", guess=True) for split, rows in splits.items()}
 
 
 def _parse(name: str) -> tuple[str, str | None]:

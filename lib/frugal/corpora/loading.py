@@ -40,9 +40,9 @@ def load_corpus(name: str = "topics", *, valid: str = "", seed: int = 0) -> Corp
     Args:
         name: one of
             - a name of the catalogue: `topics` and `emoji` (need no download), `wikipedia`, `grimm`, `chitchat`;
-            - a file or folder: text, WikiText (`= Title =` articles), or JSON and JSON lines with OpenAssistant
-              trees, conversations (`messages`, `conversations`), pairs such as prompt/response, or `text`;
-              `~` and `$VARIABLES` stand for what they do in a shell;
+            - a file or folder: text, WikiText (`= Title =` articles), pages, books, or rows (JSON, CSV, Parquet) with
+              OpenAssistant trees, conversations (`messages`, `conversations`), pairs such as prompt/response, or
+              `text`; `~` and `$VARIABLES` stand for what they do in a shell;
             - `gutenberg:84` or `gutenberg:84,50133`: books of Project Gutenberg by number;
             - `hf:OWNER/NAME` or `hf:OWNER/NAME/CONFIG`: a Hugging Face data set (extra `hub`).
         valid: another text to validate and test on, by any of these names: all of the first is then for training, the

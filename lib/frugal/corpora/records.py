@@ -1,8 +1,8 @@
-"""Rows of JSON files and data sets to documents: conversations in their usual layouts, pairs, or plain text."""
+"""Rows of JSON files, tables and data sets to documents: conversations in their usual layouts, pairs, or plain text."""
 
 import warnings
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Container, Iterable, Iterator
 from itertools import groupby
 from typing import Any
 
@@ -11,6 +11,7 @@ from frugal.corpora.text import WIKITEXT_TITLE, clean, documents_of
 from frugal.errors import InputError
 
 Record = dict[str, Any]
+Said = str | list[Turn]  # what a row is about: a text, or a dialogue
 EXPECTED = (
     "an OpenAssistant tree ('prompt' with 'replies'), an OpenAssistant message ('message_id', 'parent_id', 'text', "
     "'role'), a conversation ('messages' or 'conversations'), a pair ('prompt' or 'instruction' or 'question', with "
@@ -24,51 +25,77 @@ TEXTS = ("text", "content")
 WHO = ("role", "from", "speaker")
 WHAT = ("content", "value", "text")
 USER = {"user", "human", "prompter", "customer", "tool", "function", "observation"}
+SHORTEST_TEXT = 20  # characters on average; a column of shorter values holds names or labels
 ASSISTANT = {"assistant", "gpt", "chatgpt", "bot", "model", "ai", "agent", "function_call"}
 
 
-def documents_of_records(records: list[Record], origin: str) -> list[Document]:
-    """Documents of rows of one kind, recognised by the first row's keys.
+def documents_of_records(records: list[Record | None], origin: str, *, guess: bool = False) -> list[Document]:
+    """Documents of rows, each recognised by its keys.
 
-    Rows without text (nothing, an empty string, a conversation that nobody answered) are left out with a warning
-    that counts them.
+    Rows without text (null, an empty string, a conversation that nobody answered, a row that lacks keys which others
+    have) are left out with a warning that counts them. With `guess`, the longest column of a table whose columns are of
+    no known kind is its text, with a warning that names it.
 
     Raises:
-        InputError: the rows are of no known kind, or hold nothing; `origin` names them in the message.
+        InputError: a row is of no known kind, or all hold nothing; `origin` names them in the message.
 
     Example:
         >>> rows = [{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]}]
         >>> documents_of_records(rows, "a file")[0].turns
         (Turn(speaker='user', text='Hi'), Turn(speaker='assistant', text='Hello!'))
     """
-    first = records[0] if records else {}
-    if not isinstance(first, dict):
-        raise InputError(f"{origin}: its rows are {type(first).__name__} values; expected objects, each {EXPECTED}")
-    documents = _documents(records, first, origin)
+    if other := next((row for row in records if row is not None and not isinstance(row, dict)), None):
+        raise InputError(f"{origin}: its rows are {type(other).__name__} values; expected objects, each {EXPECTED}")
+    rows = [row or {} for row in records]
+    if guess and not any(map(_reader, rows)):
+        rows = _with_guessed_text(rows, origin)
+    keys = {key for row in rows if _reader(row) for key in row}
+    if keys >= {"message_id", "parent_id", "text", "role"}:
+        said: Iterable[Said] = (_read_tree(root) for root in _grown_trees([row for row in rows if row], origin))
+    else:
+        said = _each(rows, lambda row: _read(row, keys), origin)
+    documents = _documents(list(said), origin)
     if not documents:
         raise InputError(f"{origin}: holds no text; give at least one row with text in it")
     return documents
 
 
-def _documents(records: list[Record], first: Record, origin: str) -> list[Document]:
-    keys = set(first)
-    if keys >= {"message_id", "parent_id", "text", "role"}:
-        return _kept((_read_tree(root) for root in _grown_trees(records, origin)), origin)
-    if isinstance(first.get("prompt"), dict):
-        return _kept(_each(records, lambda row: _read_tree(row["prompt"]), origin), origin)
-    if conversation := _key(CONVERSATIONS, keys):
-        return _kept(_each(records, lambda row: _read_messages(row, conversation), origin), origin)
-    asked, answered = _key(ASKED, keys), _key(ANSWERED, keys)
+def _read(row: Record, keys: set[str]) -> Said:
+    """What a row says: turns, or text; nothing where it lacks what rows of known kinds have, whose keys are given."""
+    if read := _reader(row):
+        return read(row)
+    if row.keys() <= keys:
+        return ""
+    raise ValueError(f"found {', '.join(sorted(map(str, row)))}")
+
+
+def _reader(row: Record) -> Callable[[Record], Said] | None:
+    """How a row is read, by its keys; None where they are of no known kind."""
+    if isinstance(row.get("prompt"), dict):
+        return lambda row: _read_tree(row["prompt"])
+    if conversation := _key(CONVERSATIONS, row):
+        return lambda row: _read_messages(row, conversation)
+    asked, more, answered = _key(ASKED, row), _key(MORE, row), _key(ANSWERED, row)
     if asked and answered:
-        more = _key(MORE, keys)
-        return _kept(_each(records, lambda row: _read_pair(row, asked, more, answered), origin), origin)
-    if text := _key(TEXTS, keys):
-        return _texts(list(_each(records, lambda row: _text(row[text]), origin)), origin)
-    found = ", ".join(sorted(map(str, keys))) or "no rows at all"
-    raise InputError(f"{origin}: found {found}; expected rows that are each {EXPECTED}")
+        return lambda row: _read_pair(row, asked, more, answered)
+    if text := _key(TEXTS, row):
+        return lambda row: _text(row[text])
+    return None
 
 
-def _key(known: Iterable[str], keys: set[str]) -> str | None:
+def _with_guessed_text(rows: list[Record], origin: str) -> list[Record]:
+    """The rows with their longest column of strings as "text", if that is longer than names and labels are."""
+    lengths: Counter[str] = Counter()
+    for row in rows:
+        lengths.update({key: len(value) for key, value in row.items() if isinstance(value, str)})
+    (longest, size), *_ = lengths.most_common(1) or [("", 0)]
+    if size < SHORTEST_TEXT * len(rows):
+        return rows
+    warnings.warn(f"{origin}: its column {longest!r} is taken as the text; rename another one to 'text'", stacklevel=2)
+    return [{"text": row.get(longest)} for row in rows]
+
+
+def _key(known: Iterable[str], keys: Container[str]) -> str | None:
     return next((name for name in known if name in keys), None)
 
 
@@ -79,16 +106,21 @@ def _each(records: list[Record], read: Any, origin: str) -> Iterator[Any]:
             yield read(record)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(
-                f"{origin}: row {number} differs from the first ({error}); give rows of one kind: {EXPECTED}"
+                f"{origin}: row {number} cannot be read ({error}); expected rows that are each {EXPECTED}"
             ) from error
 
 
-def _kept(found: Iterable[list[Turn]], origin: str) -> list[Document]:
-    """Dialogues with at least two turns that say something, as documents."""
+def _documents(said: list[Said], origin: str) -> list[Document]:
+    """Dialogues with at least two turns, and texts; but WikiText, whose rows are lines, is put together again."""
+    lines = [text if text.endswith("\n") else text + "\n" for text in said if isinstance(text, str)]
+    if len(lines) == len(said) and WIKITEXT_TITLE.match("".join(lines[:4])):
+        return documents_of("".join(lines), origin)
     documents, left_out = [], []
-    for number, turns in enumerate(found, 1):
-        if len(turns) > 1:
-            documents.append(Document.dialogue(turns[0].text.partition("\n")[0], turns))
+    for number, each in enumerate(said, 1):
+        if isinstance(each, str) and each.strip():
+            documents.append(Document(f"row {number}", each))
+        elif isinstance(each, list) and len(each) > 1:
+            documents.append(Document.dialogue(each[0].text.partition("\n")[0], each))
         else:
             left_out.append(number)
     _say(left_out, origin)
@@ -126,7 +158,7 @@ def _read_messages(record: Record, key: str) -> list[Turn]:
         if isinstance(message, str):  # who speaks alternates
             said.append(("user" if number % 2 == 0 else "assistant", _text(message)))
         else:
-            who, what = _key(WHO, set(message)), _key(WHAT, set(message))
+            who, what = _key(WHO, message), _key(WHAT, message)
             if who is None:
                 raise ValueError(f"a message with the keys {', '.join(message)}")
             said.append((_role(message[who]), _text(message[what]) if what else ""))
@@ -179,12 +211,3 @@ def _best_path(message: Record | None) -> Iterator[Record]:
 def _rank(message: Record) -> float:
     rank = message.get("rank")
     return float("inf") if rank is None else rank
-
-
-def _texts(texts: list[str], origin: str) -> list[Document]:
-    """One document a row; but WikiText, whose rows are lines, is put together again."""
-    lines = [text if text.endswith("\n") else text + "\n" for text in texts]
-    if WIKITEXT_TITLE.match("".join(lines[:4])):
-        return documents_of("".join(lines), origin)
-    _say([number for number, text in enumerate(texts, 1) if not text.strip()], origin)
-    return [Document(f"row {number}", text) for number, text in enumerate(texts, 1) if text.strip()]

@@ -46,6 +46,9 @@ DECLARED = re.compile(
     rb"""Character set encoding: *([\w-]+)|^<\?xml[^>]*encoding=["']([\w-]+)|<meta[^>]*charset=["']?([\w-]+)""",
     re.IGNORECASE,
 )
+# Punctuation, kana, Chinese characters, Korean syllables.
+EAST_ASIAN = re.compile(r"[\s\u3000-\u30ff\u4e00-\u9fff\uac00-\ud7a3\uff01-\uff5e]")
+KANA = re.compile(r"[\u3000-\u30ff]")  # with the punctuation of all three scripts
 SURROGATE = re.compile(r"[\ud800-\udfff]")
 DETECTED_BYTES = 1_000_000  # of the lines that are not ASCII
 
@@ -106,6 +109,11 @@ def _guess(raw: bytes, origin: str) -> str:
     if declared := DECLARED.search(raw, 0, 10_000):
         with contextlib.suppress(LookupError, UnicodeDecodeError):
             return raw.decode(declared[declared.lastindex or 1].decode("ascii"))
+    for tried in ("utf-16-le", "utf-16-be"):  # without a mark and without one ASCII character
+        with contextlib.suppress(UnicodeDecodeError):
+            if _is_east_asian(text := raw.decode(tried)):
+                warnings.warn(f"{origin}: is not UTF-8; read as {tried}, a guess", stacklevel=2)
+                return text
     lines = raw if b"\0" in raw else b"\n".join(line for line in raw.splitlines() if not line.isascii()) or raw
     found = chardet.detect(lines[:DETECTED_BYTES], max_bytes=DETECTED_BYTES)
     encoding, sure = (found["encoding"] or "").lower(), found["confidence"]
@@ -122,6 +130,14 @@ def _guess(raw: bytes, origin: str) -> str:
                 )
                 return text
     raise InputError(f"{origin}: is a binary file, or text in no known encoding; give a text file, best in UTF-8")
+
+
+def _is_east_asian(text: str) -> bool:
+    """Whether nearly all are Chinese, Japanese or Korean characters, and some of them punctuation or kana.
+
+    Bytes of another encoding that are taken for UTF-16 give the first by chance, but hardly the second.
+    """
+    return len(EAST_ASIAN.findall(text)) > 0.9 * len(text) and len(KANA.findall(text)) > 0.02 * len(text)
 
 
 def _has_single_accents(raw: bytes) -> bool:

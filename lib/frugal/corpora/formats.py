@@ -1,0 +1,240 @@
+"""What files hold beside plain text: rows of JSON and tables, and the text of pages, books and word processors.
+
+A format enters here if a few lines read it by the standard library or by what the project needs anyway.
+"""
+
+import csv
+import gzip
+import io
+import json
+import re
+import zipfile
+import zlib
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import PurePath
+from typing import Any
+from urllib.parse import unquote
+from xml.etree import ElementTree
+
+from frugal.corpora.documents import Document
+from frugal.corpora.records import CONVERSATIONS, documents_of_records
+from frugal.corpora.text import clean, decode, documents_of
+from frugal.errors import InputError, UnavailableError
+
+TEXT_ENDINGS = (".txt", ".text", ".md", ".rst", ".tokens", ".raw")
+CONVERT = {  # what is not read, and what to do
+    ".pdf": "run pdftotext FILE",
+    ".doc": "save it as .docx",
+    ".odt": "save it as .docx",
+    ".rtf": "save it as .docx",
+    ".mobi": "convert it to .epub",
+    ".azw3": "convert it to .epub",
+    ".tar": "unpack it into a folder",
+    ".tgz": "unpack it into a folder",
+    ".7z": "unpack it into a folder",
+    ".zst": "unpack it into a folder",
+}
+LONGEST_HEADING = 60  # characters; a first line of a table with a longer cell is a row like the others
+DAMAGED: tuple[type[Exception], ...] = (  # what the readers below raise
+    zipfile.BadZipFile, zlib.error, gzip.BadGzipFile, EOFError, ElementTree.ParseError,
+    RuntimeError, KeyError, IndexError,  # an archive with a password, or without a part that it should have
+)  # fmt: skip
+NO_PROSE = ("script", "style", "head", "template", "noscript")
+PARAGRAPHS = ("p", "div", "h1", "h2", "h3", "h4", "h5", "h6", "pre", "blockquote", "table", "ul", "ol")
+LINES = ("br", "li", "tr")
+
+
+def documents_in(raw: bytes, path: PurePath, origin: str) -> list[Document]:
+    """Documents of a file's bytes, by its ending; what has no known one is text.
+
+    Raises:
+        InputError: there is no text in it, or it is damaged; `origin` names it in the message.
+        UnavailableError: it needs a package that is not installed.
+    """
+    ending = path.suffix.lower()
+    if ending in CONVERT:
+        raise InputError(f"{origin}: {ending[1:].upper()} files are not read; {CONVERT[ending]} first")
+    read = READERS.get(ending)
+    try:
+        return read(raw, path, origin) if read else documents_of(decode(raw, origin), path.stem)
+    except DAMAGED as error:
+        raise InputError(f"{origin}: is no {ending[1:].upper()} file, or a damaged one ({error})") from error
+
+
+def _read_json(raw: bytes, path: PurePath, origin: str) -> list[Document]:
+    records = _json(decode(raw, origin), path, origin)
+    if isinstance(records, dict):
+        records = _rows(records) if path.suffix.lower() == ".json" else [records]  # lines, of which there is one
+    if not isinstance(records, list):
+        raise InputError(f"{origin}: holds one {type(records).__name__}; expected a list of objects")
+    return documents_of_records(records, origin)
+
+
+def _json(text: str, path: PurePath, origin: str) -> Any:
+    """One value, or a list of one value a line: which of the two, the content says and not the file's name."""
+    lines = [line for line in text.split("\n") if line.strip()]
+    try:
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            if len(lines) < 2 or (path.suffix.lower() == ".json" and not _is_json(lines[0])):
+                raise error
+            return [json.loads(line) for line in lines]
+    except json.JSONDecodeError as error:
+        raise InputError(f"{origin}: is not valid {path.suffix[1:].upper()} ({error}); mend that place") from error
+    except RecursionError as error:
+        raise InputError(f"{origin}: is nested too deep to be rows of text; expected a list of objects") from error
+
+
+def _is_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except json.JSONDecodeError:
+        return False
+    return True
+
+
+def _rows(value: dict[str, Any]) -> Any:
+    """The rows of one object: one conversation, a list under some name, or columns as lists or by number."""
+    if any(name in value for name in CONVERSATIONS):
+        return [value]
+    lists = [each for each in value.values() if isinstance(each, list)]
+    if len(lists) == 1 and any(isinstance(row, dict) for row in lists[0]):  # {"data": [{...}, ...]}
+        return lists[0]
+    columns = [list(each.values()) if isinstance(each, dict) else each for each in value.values()]
+    if columns and all(isinstance(each, list) and len(each) == len(columns[0]) for each in columns):
+        return [dict(zip(value, row, strict=True)) for row in zip(*columns, strict=True)]
+    return value
+
+
+def _read_table(raw: bytes, path: PurePath, origin: str) -> list[Document]:
+    """A table with a line of headings, unless a cell of that line is as long as a text."""
+    text = decode(raw, origin)
+    before = csv.field_size_limit(len(text) + 1)
+    try:
+        lines = list(csv.reader(io.StringIO(text), delimiter=_delimiter(text, path)))
+    except csv.Error as error:
+        raise InputError(f"{origin}: is no table ({error}); mend that place, or name the file .txt") from error
+    finally:
+        csv.field_size_limit(before)
+    lines = [line for line in lines if any(cell.strip() for cell in line)]
+    names = [cell.strip() for cell in lines[0]]
+    if max(map(len, names)) > LONGEST_HEADING or len(set(names)) < len(names):
+        names = [f"column {number}" for number in range(1, len(names) + 1)]
+    else:
+        lines = lines[1:]
+    return documents_of_records([dict(zip(names, line, strict=False)) for line in lines], origin, guess=True)
+
+
+def _delimiter(text: str, path: PurePath) -> str:
+    if path.suffix.lower() == ".tsv":
+        return "\t"
+    heading = text.partition("\n")[0]
+    return max(",;\t|", key=heading.count)
+
+
+def _read_parquet(raw: bytes, path: PurePath, origin: str) -> list[Document]:
+    if find_spec("pyarrow") is None:
+        raise UnavailableError(
+            f"{origin}: needs the package pyarrow; run pip install -e '.[hub]', or save it as .jsonl"
+        )
+    from pyarrow import ArrowInvalid, BufferReader, parquet
+
+    try:
+        rows = parquet.read_table(BufferReader(raw)).to_pylist()
+    except (ArrowInvalid, OSError) as error:
+        raise InputError(f"{origin}: is no PARQUET file, or a damaged one ({error})") from error
+    return documents_of_records(rows, origin, guess=True)
+
+
+def _read_page(raw: bytes, path: PurePath, origin: str) -> list[Document]:
+    return [Document(path.stem, _with_text(_page(decode(raw, origin)), origin))]
+
+
+def _page(html: str) -> str:
+    """A page's text, a blank line between paragraphs; no scripts, no title of the window."""
+    from bs4 import BeautifulSoup
+
+    page = BeautifulSoup(html, "html.parser")
+    for part in page(NO_PROSE):
+        part.decompose()
+    for part in page([*PARAGRAPHS, *LINES]):
+        part.insert_before("\n\n" if part.name in PARAGRAPHS else "\n")
+    lines = "\n".join(" ".join(line.split()) for line in page.get_text().splitlines())
+    return re.sub(r"\n{3,}", "\n\n", lines).strip() + "\n"
+
+
+def _read_epub(raw: bytes, path: PurePath, origin: str) -> list[Document]:
+    """The book's pages in its own order, as one document."""
+    with zipfile.ZipFile(io.BytesIO(raw)) as book:
+        container = ElementTree.fromstring(book.read("META-INF/container.xml"))
+        roots = [root.attrib["full-path"] for root in container.iter() if root.tag.endswith("rootfile")]
+        place = PurePath(roots[0])
+        package = ElementTree.fromstring(book.read(str(place)))
+        pages = {item.attrib["id"]: item.attrib["href"] for item in package.iter() if item.tag.endswith("}item")}
+        order = [pages[item.attrib["idref"]] for item in package.iter() if item.tag.endswith("}itemref")]
+        texts = [_page(book.read(str(place.parent / unquote(page))).decode("utf-8", "replace")) for page in order]
+    return [Document(path.stem, _with_text("\n\n".join(filter(str.strip, texts)), origin))]
+
+
+def _read_docx(raw: bytes, path: PurePath, origin: str) -> list[Document]:
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        root = ElementTree.fromstring(archive.read("word/document.xml"))
+    paragraphs = [
+        "".join(part.text or "" if part.tag.endswith("}t") else "\t" for part in paragraph.iter() if _says(part))
+        for paragraph in root.iter()
+        if paragraph.tag.endswith("}p")
+    ]
+    return [Document(path.stem, _with_text("\n\n".join(filter(str.strip, paragraphs)) + "\n", origin))]
+
+
+def _says(part: ElementTree.Element) -> bool:
+    return part.tag.endswith(("}t", "}tab"))
+
+
+def _read_notebook(raw: bytes, path: PurePath, origin: str) -> list[Document]:
+    """What stands in the cells of a Jupyter notebook; no outputs."""
+    notebook = _json(decode(raw, origin), path, origin)
+    cells = notebook.get("cells", []) if isinstance(notebook, dict) else []
+    texts = ["".join(cell.get("source", "")).strip() for cell in cells]
+    return [Document(path.stem, _with_text("\n\n".join(filter(None, texts)) + "\n", origin))]
+
+
+def _read_gzip(raw: bytes, path: PurePath, origin: str) -> list[Document]:
+    return documents_in(gzip.decompress(raw), path.with_suffix(""), origin)
+
+
+def _read_zip(raw: bytes, path: PurePath, origin: str) -> list[Document]:
+    """Documents of all files in the archive that have a known ending."""
+    found: list[Document] = []
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        for name in sorted(archive.namelist()):
+            inner = PurePath(name)
+            hidden = any(part.startswith((".", "__MACOSX")) for part in inner.parts)
+            if inner.suffix.lower() in ENDINGS and not hidden:
+                found += documents_in(archive.read(name), inner, f"{origin}: {name}")
+    if not found:
+        raise InputError(f"{origin}: has no file ending in {', '.join(ENDINGS)}")
+    return found
+
+
+def _with_text(text: str, origin: str) -> str:
+    if not text.strip():
+        raise InputError(f"{origin}: holds no text; give a file with text in it")
+    return clean(text)
+
+
+Reader = Callable[[bytes, PurePath, str], list[Document]]
+READERS: dict[str, Reader] = {
+    **dict.fromkeys((".json", ".jsonl", ".ndjson"), _read_json),
+    **dict.fromkeys((".csv", ".tsv"), _read_table),
+    ".parquet": _read_parquet,
+    **dict.fromkeys((".html", ".htm", ".xhtml"), _read_page),
+    ".epub": _read_epub,
+    ".docx": _read_docx,
+    ".ipynb": _read_notebook,
+    ".gz": _read_gzip,
+    ".zip": _read_zip,
+}
+ENDINGS = (*TEXT_ENDINGS, *READERS)
