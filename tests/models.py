@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from frugal.baselines import BoostedTrees, Cache, NGram
+from frugal.baselines import BoostedTrees, Cache, ContextMixing, NGram, SmallTransformer
 from frugal.combine import Ensemble, Extrapolated, Guided, Inverted, Mixture, Steered, Tempered
 from frugal.cooperative import LSTMLanguageModel, ReservoirLanguageModel
 from frugal.corpora import BytePairTokenizer, CharTokenizer, Tokenizer
@@ -259,6 +259,9 @@ EVERY_MODEL: dict[str, Callable[[], LanguageModel]] = {
     "memory, concat": lambda: memory_gpt(read="concat", write="surprise"),
     "memory, concat as the original": lambda: memory_gpt(read="concat", write="threshold", original=True),
     "memory, knn": lambda: memory_gpt(read="knn", write="learned", deletes=True, memory_size=6),
+    "context mixing": lambda: ContextMixing(4, characters(), slots=2**12).fit(TEXTS),
+    "context mixing, frozen": lambda: ContextMixing(3, byte_pairs(), slots=2**12).fit(TEXTS).frozen(),
+    "small transformer": lambda: SmallTransformer(characters(), blocks=2, width=16, context=6),
     "LSTM": lstm,
     "reservoir of characters": reservoir_model,
     "tempered": lambda: Tempered(lstm(), 0.7),

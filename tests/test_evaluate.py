@@ -54,6 +54,33 @@ def test_a_hand_computed_table_comes_out_to_the_last_digit() -> None:
     assert scores.accuracy_top5 == 1
 
 
+@pytest.mark.parametrize("at_once", [1, 7, 4096])
+def test_a_carried_state_reads_all_documents_as_one_stream(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("frugal.evaluate.TOKENS_AT_ONCE", at_once)
+    model = Recurrent(characters())
+    scores = evaluate(model, TEXTS, carry=True)
+    stream = torch.cat(encode_documents(model.tokenizer, TEXTS))
+    each = -model.target_log_probabilities(stream[None])[0]
+    scored = stream[1:] != model.tokenizer.start_id  # a document's end is read, never predicted
+    assert scores.nats == pytest.approx(each[scored].sum().item(), rel=1e-5)
+    assert scores.documents[0].nats == pytest.approx(evaluate(model, TEXTS[0]).nats, rel=1e-5)
+    assert scores.documents[1].nats != pytest.approx(evaluate(model, TEXTS[1]).nats, rel=1e-5)
+
+
+def test_a_carried_state_changes_nothing_for_a_model_that_looks_at_the_last_token_alone() -> None:
+    size = characters().vocabulary_size
+    model = Table(characters(), torch.randn(size, size, generator=torch.Generator().manual_seed(0)).log_softmax(-1))
+    carried, apart = evaluate(model, TEXTS, carry=True), evaluate(model, TEXTS)
+    assert [document.nats for document in carried.documents] == pytest.approx([d.nats for d in apart.documents])
+    assert (carried.carried, apart.carried) == (True, False)
+    assert carried.measure != apart.measure
+
+
+def test_a_stream_is_not_cut_into_windows() -> None:
+    with pytest.raises(InputError, match="a stream is not cut"):
+        evaluate(Recurrent(characters()), TEXTS, carry=True, context=4)
+
+
 def test_equally_likely_tokens_are_not_all_hits() -> None:
     scores = evaluate(Uniform(CharTokenizer("abcdefgh")), "abcdefgh")
     assert scores.accuracy == 1 / 8

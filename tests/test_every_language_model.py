@@ -53,6 +53,13 @@ def test_feeding_is_stepping(model: LanguageModel, tokens: Tensor) -> None:
     torch.testing.assert_close(logits.log_softmax(-1), model.log_probabilities(tokens)[:, -1], rtol=0, atol=ROUNDING)
 
 
+def test_advancing_is_stepping(model: LanguageModel, tokens: Tensor) -> None:
+    expected = model.log_probabilities(tokens)
+    first, state = model.advance(tokens[:, :4], model.start(len(tokens)))
+    second, _ = model.advance(tokens[:, 4:], state)
+    torch.testing.assert_close(torch.cat([first, second], 1), expected, rtol=0, atol=ROUNDING)
+
+
 def test_a_state_can_be_continued_in_two_ways(model: LanguageModel, tokens: Tensor) -> None:
     _, state = model.feed(tokens[:, :5], model.start(len(tokens)))
     first, _ = model.step(tokens[:, 5], state)

@@ -20,16 +20,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from frugal.corpora import Document, Tokenizer, encode_documents
 from frugal.errors import InputError
-from frugal.language_model import LanguageModel, TargetScores
+from frugal.language_model import LOGITS_AT_ONCE, LanguageModel, TargetScores, gather_targets
 
 # A tokeniser that maps a rare character to "unknown", or a capital to a small letter, has not said which one it was.
 # Naming it costs the logarithm of the number of Unicode scalar values, so that ignorance never looks like compression.
 NATS_TO_NAME_A_CHARACTER = math.log(0x110000 - 0x800)
 MOST_CHANGED = 0.1  # of a text's characters; a tokeniser that changes more of it is for other text
 
+TOKENS_AT_ONCE = 4096  # of a stream
 BLOCKS = 20  # that a document is cut into where the documents are too few to be drawn
 FEWEST_DOCUMENTS = 5
 
@@ -59,13 +61,20 @@ class Scores:
 
     `context` is the most tokens that a prediction could look back on (None: no limit), `stride` the number of
     tokens scored per window: every token but those of a document's first window has between
-    `context - stride` and `context` tokens before it.
+    `context - stride` and `context` tokens before it. `seconds` are of processor time. `carried` says that the
+    documents were read as one stream (see `evaluate`); `measure` then names another column of a table.
     """
 
     documents: tuple[DocumentScore, ...]
     context: int | None
     stride: int | None
     seconds: float
+    carried: bool = False
+
+    @property
+    def measure(self) -> str:
+        """What tables call the bits per byte: static and adapting ones never share a column."""
+        return "bits per byte, adapting" if self.carried else "bits per byte"
 
     @property
     def nats(self) -> float:
@@ -129,9 +138,14 @@ def evaluate(
     stride: int | None = None,
     batch_tokens: int = 4096,
     fresh: bool = False,
+    carry: bool = False,
     progress: bool = False,
 ) -> Scores:
     """Score every token of `text`, one document at a time, each from the model's starting state.
+
+    With `carry` the documents are one stream instead, in their order: the model's state goes from one into the next,
+    and each token is scored before the model reads it. So a model whose state holds what it has learnt adapts to the
+    text while it is scored, and an echo or a cache remembers the documents before.
 
     Args:
         model: any `LanguageModel`.
@@ -140,11 +154,13 @@ def evaluate(
         stride: tokens scored per window, at most `context`; default: `context`, windows without overlap.
         batch_tokens: about how many tokens are scored in one call of the model.
         fresh: compute everything, also what a model keeps on disk, so that `seconds` are those of scoring a new text.
+        carry: read the documents as one stream, which is never cut into windows.
         progress: show a progress bar.
 
     Raises:
-        InputError: the text is empty, the context is out of range, the model answers NaN, or its tokeniser changes more
-            than a tenth of the text's characters. Fewer are charged, each with the cost of naming it.
+        InputError: the text is empty, the context is out of range or given for a stream, the model answers NaN, or its
+            tokeniser changes more than a tenth of the text's characters. Fewer are charged, each with the cost of
+            naming it.
 
     Example:
         >>> from frugal.baselines import NGram
@@ -155,19 +171,26 @@ def evaluate(
         (14, True)
     """
     documents = _as_documents(text)
+    if carry and (context is not None or stride is not None):
+        raise InputError(
+            f"carry with context={context}, stride={stride}: a stream is not cut into windows; leave them out"
+        )
     context = _checked_context(model, context)
     stride = _checked_stride(stride, context)
-    started = time.perf_counter()
+    started = time.process_time()
     encoded = encode_documents(model.tokenizer, documents)
     lost = _lost(model.tokenizer, documents, encoded)
     document_scores = LanguageModel.document_scores if fresh else type(model).document_scores
     with torch.inference_mode():
-        found = document_scores(
-            model, encoded, context=context, stride=stride, batch_tokens=batch_tokens, progress=progress
-        )
+        if carry:
+            found = _stream_scores(model, encoded, progress)
+        else:
+            found = document_scores(
+                model, encoded, context=context, stride=stride, batch_tokens=batch_tokens, progress=progress
+            )
     columns = zip(documents, lost, found, strict=True)
     summed = tuple(_document_score(document, missing, *scores) for document, missing, scores in columns)
-    return Scores(summed, context, stride, time.perf_counter() - started)
+    return Scores(summed, context, stride, time.process_time() - started, carry)
 
 
 def sum_scores(
@@ -260,6 +283,23 @@ def compare(scores: Mapping[str, Scores], first: str, second: str, *, seed: int 
         "high": found.high,
         "drawn": found.unit,
     }
+
+
+def _stream_scores(model: LanguageModel, documents: Sequence[Tensor], progress: bool) -> list[TargetScores]:
+    """Scores of tokens 1..T of each document [1 + T], all of which one stream of the model reads."""
+    at_once = max(1, min(TOKENS_AT_ONCE, LOGITS_AT_ONCE // model.vocabulary_size))
+    state, found = model.start(1), []
+    with tqdm(total=sum(map(len, documents)), unit="token", disable=not progress) as bar:
+        for tokens in documents:
+            pieces = []
+            for begin in range(0, len(tokens), at_once):
+                read = tokens[begin : begin + at_once].to(model.device)
+                following = tokens[begin + 1 : begin + 1 + at_once].to(model.device)
+                rows, state = model.advance(read.unsqueeze(0), state)
+                pieces.append(gather_targets(rows[0, : len(following)], following).cpu())
+                bar.update(len(read))
+            found.append(TargetScores(*(torch.cat(column) for column in zip(*pieces, strict=True))))
+    return found
 
 
 def _as_documents(text: str | Iterable[Document | str]) -> list[Document]:

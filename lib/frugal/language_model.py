@@ -9,9 +9,10 @@ What every model can do enters here, with what saves and loads it; the models ar
 import json
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -102,6 +103,17 @@ class LanguageModel(ABC):
             logits, state = self.step(tokens[:, t], state)
         return logits, state
 
+    def advance(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Take T >= 1 tokens per stream, [B, T]; give the log-probabilities after each, [B, T, V], and the new state.
+
+        `step` one by one, in fewer calls where a model can.
+        """
+        rows = []
+        for t in range(tokens.shape[1]):
+            logits, state = self.step(tokens[:, t], state)
+            rows.append(logits.log_softmax(-1))
+        return torch.stack(rows, 1), state
+
     def target_scores(self, tokens: Tensor) -> TargetScores:
         """Score tokens 1..T-1 of each row [B, T] by those before them, in bounded memory."""
         inputs, targets = tokens[:, :-1], tokens[:, 1:]
@@ -186,6 +198,22 @@ class HiddenStateModel(LanguageModel):
         hidden, state = self.hidden_step(tokens, state)
         return self.head(hidden).float(), state
 
+    def hidden_advance(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """As `advance`, but gives the hidden states [B, T, d]."""
+        states = []
+        for t in range(tokens.shape[1]):
+            hidden, state = self.hidden_step(tokens[:, t], state)
+            states.append(hidden)
+        return torch.stack(states, 1), state
+
+    def advance(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        hidden, state = self.hidden_advance(tokens, state)
+        return self.head(hidden).float().log_softmax(-1), state
+
+    def feed(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        hidden, state = self.hidden_advance(tokens, state)
+        return self.head(hidden[:, -1]).float(), state
+
     def hidden_pieces(self, tokens: Tensor) -> Iterator[Tensor]:
         """As `hidden`, in pieces [B, n, d]: more than one where the model can read long rows piece by piece."""
         yield self.hidden(tokens)
@@ -260,6 +288,47 @@ def _window_batches(
         batch.append(item)
     if batch:
         yield batch
+
+
+def pieces_in_windows(
+    hidden: Callable[[Tensor], Tensor], seen: Tensor, known: int, *, context: int, stride: int, tokens_at_once: int
+) -> Iterator[Tensor]:
+    """Hidden states of the tokens of streams [B, T] from `known` on, each made in a short window of its own.
+
+    Which window answers for a token is as `strided_windows` says, so that it depends on the stream's beginning alone.
+
+    Args:
+        hidden: states [B', n, d] of windows [B', n].
+        seen: the streams, from a window's beginning.
+        known: how many tokens of `seen` were answered for before.
+        tokens_at_once: about how many are given to `hidden` in one call.
+
+    Yields:
+        Pieces [B, n, d].
+
+    Example:
+        >>> tokens = torch.arange(5)[None]
+        >>> def places(windows):
+        ...     return torch.arange(windows.shape[1]).expand(len(windows), -1).unsqueeze(-1)
+        >>> pieces = pieces_in_windows(places, tokens, 0, context=4, stride=2, tokens_at_once=100)
+        >>> torch.cat(list(pieces), 1).flatten().tolist()  # the last token is the third of its window
+        [0, 1, 2, 3, 2]
+    """
+    windows = [window for window in strided_windows(seen.shape[1], context, stride) if window.end > known]
+    for group in _groups(windows, max(1, tokens_at_once // (len(seen) * context))):
+        batch = torch.cat([seen[:, window.begin : window.end] for window in group])  # [len(group) * B, n]
+        states = hidden(batch).chunk(len(group))
+        yield torch.cat(
+            [rows[:, max(window.keep, known) - window.begin :] for window, rows in zip(group, states, strict=True)],
+            dim=1,
+        )
+
+
+def _groups(windows: list[Window], size: int) -> Iterator[list[Window]]:
+    """Up to `size` neighbours of equal length at a time."""
+    for _, group in groupby(windows, key=lambda window: window.end - window.begin):
+        equals = list(group)
+        yield from (equals[at : at + size] for at in range(0, len(equals), size))
 
 
 def gather_targets(log_probabilities: Tensor, targets: Tensor) -> TargetScores:

@@ -1,4 +1,4 @@
-"""What every result is compared with: n-grams, boosted trees, a continuous cache, general-purpose compressors.
+"""What every result is compared with: n-grams, boosted trees, a cache, compressors, a transformer from nothing.
 
 A method of the field that needs no pretrained model, and that a new one has to beat, enters here.
 """
@@ -6,6 +6,17 @@ A method of the field that needs no pretrained model, and that a new one has to 
 from frugal.baselines.boosted import BoostedTrees
 from frugal.baselines.cache import Cache
 from frugal.baselines.compression import compressed_bits_per_byte
+from frugal.baselines.context_mixing import ContextMixing
 from frugal.baselines.ngram import NGram
+from frugal.baselines.transformer import SmallTransformer, TransformerPlan, affordable
 
-__all__ = ["BoostedTrees", "Cache", "NGram", "compressed_bits_per_byte"]
+__all__ = [
+    "BoostedTrees",
+    "Cache",
+    "ContextMixing",
+    "NGram",
+    "SmallTransformer",
+    "TransformerPlan",
+    "affordable",
+    "compressed_bits_per_byte",
+]

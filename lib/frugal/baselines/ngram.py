@@ -86,10 +86,7 @@ class NGram(LanguageModel):
         return self
 
     def log_probabilities(self, tokens: Tensor) -> Tensor:
-        padding = torch.full((len(tokens), self.order - 1), self.tokenizer.start_id, dtype=tokens.dtype)
-        padded = torch.cat([padding, tokens], 1)
-        histories = padded.unfold(1, self.order, 1)[..., 1:]  # [B, T, order - 1], the tokens before each target
-        return self._log_probabilities(histories.flatten(0, 1)).view(*tokens.shape, -1)
+        return self.advance(tokens, self.start(len(tokens)))[0]
 
     def start(self, batch_size: int) -> Tensor:
         """The state is the last `order - 1` tokens, [B, order - 1]."""
@@ -98,6 +95,12 @@ class NGram(LanguageModel):
     def step(self, tokens: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         state = torch.cat([state, tokens.unsqueeze(1)], 1)[:, 1:]
         return self._log_probabilities(state), state
+
+    def advance(self, tokens: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        read = torch.cat([state, tokens], 1)
+        histories = read.unfold(1, self.order, 1)[..., 1:]  # [B, T, order - 1], the tokens before each target
+        rows = self._log_probabilities(histories.flatten(0, 1))
+        return rows.view(*tokens.shape, -1), read[:, tokens.shape[1] :]
 
     def target_scores(self, tokens: Tensor) -> TargetScores:
         """As the protocol's, in bounded memory for rows of any length: an n-gram needs only the last few tokens."""

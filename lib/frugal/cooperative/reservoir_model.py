@@ -72,6 +72,9 @@ class ReservoirLanguageModel(HiddenStateModel):
         state = fixed.recurrence.advance_in_torch(states, state, fixed.leak, fixed.activation)
         return state, state
 
+    def hidden_advance(self, tokens: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        return self.reservoir.run(self._inputs(tokens), state)
+
     @torch.no_grad()
     def whiten(self, tokens: Tensor, shrinkage: float = 0.01) -> Self:
         """Whiten the readout by the states of tokens [B, T], such as some training data; do so before training."""

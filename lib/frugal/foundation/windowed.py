@@ -6,9 +6,7 @@ those of `Foundation.features(tokens, context=, stride=)`, which are cached. Pas
 between `context - stride` and `context - 1` tokens before its own.
 """
 
-from collections import deque
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -20,7 +18,7 @@ from frugal.corpora import Window, encode_documents, strided_windows
 from frugal.errors import InputError
 from frugal.foundation.model import Foundation
 from frugal.foundation.saving import save_on_foundation, saved_foundation
-from frugal.language_model import KeptStateModel, read_model
+from frugal.language_model import KeptStateModel, pieces_in_windows, read_model
 
 TOKENS_AT_ONCE = 4096
 
@@ -92,9 +90,8 @@ class WindowedFoundation(KeptStateModel):
         feature, inner = self.foundation.hidden_step(tokens, state.inner)
         return feature, WindowState(torch.cat([state.tokens, tokens.unsqueeze(1)], 1), inner)
 
-    def feed(self, tokens: Tensor, state: WindowState) -> tuple[Tensor, WindowState]:
-        [hidden] = deque(self.pieces(tokens, state), maxlen=1)
-        return self.head(hidden[:, -1]), self.after(tokens, state)
+    def hidden_advance(self, tokens: Tensor, state: WindowState) -> tuple[Tensor, WindowState]:
+        return torch.cat(list(self.pieces(tokens, state)), 1), self.after(tokens, state)
 
     def save(self, folder: Path, notes: str = "") -> None:
         """Write the settings to a folder; `notes` go on its card. A packaged foundation is named, any other saved."""
@@ -115,16 +112,14 @@ class WindowedFoundation(KeptStateModel):
 
     def pieces(self, tokens: Tensor, state: WindowState) -> Iterator[Tensor]:
         """Features of T more tokens [B, T] per stream, in pieces [B, n, d] that bound the memory."""
-        known = state.tokens.shape[1]
-        seen = torch.cat([state.tokens, tokens], 1)
-        windows = [window for window in self.windows(seen.shape[1]) if window.end > known]
-        for group in _groups(windows, max(1, TOKENS_AT_ONCE // (len(tokens) * self.context))):
-            batch = torch.cat([seen[:, window.begin : window.end] for window in group])  # [len(group) * B, n]
-            hidden = self.foundation.hidden(self._prefixed(batch))[:, len(self.prefix) :].chunk(len(group))
-            yield torch.cat(
-                [rows[:, max(window.keep, known) - window.begin :] for window, rows in zip(group, hidden, strict=True)],
-                dim=1,
-            )
+        return pieces_in_windows(
+            lambda windows: self.foundation.hidden(self._prefixed(windows))[:, len(self.prefix) :],
+            torch.cat([state.tokens, tokens], 1),
+            state.tokens.shape[1],
+            context=self.context,
+            stride=self.stride,
+            tokens_at_once=TOKENS_AT_ONCE,
+        )
 
     def after(self, tokens: Tensor, state: WindowState) -> WindowState:
         """The state after T more tokens [B, T] per stream."""
@@ -163,10 +158,3 @@ class WindowedFoundation(KeptStateModel):
     def _prefixed(self, tokens: Tensor) -> Tensor:
         """Windows [B, n] with the prefix in front, [B, P + n]."""
         return torch.cat([self.prefix.expand(len(tokens), -1), tokens], 1)
-
-
-def _groups(windows: list[Window], size: int) -> Iterator[list[Window]]:
-    """Up to `size` neighbours of equal length at a time."""
-    for _, group in groupby(windows, key=lambda window: window.end - window.begin):
-        equals = list(group)
-        yield from (equals[at : at + size] for at in range(0, len(equals), size))

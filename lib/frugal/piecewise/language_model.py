@@ -73,6 +73,13 @@ class PiecewiseLM(LanguageModel):
             logits, state = self.network.advance(part, state)
         return logits[:, -1], state
 
+    def advance(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        rows = []
+        for part in tokens.split(self._length(len(tokens)), dim=1):
+            logits, state = self.network.advance(part, state)
+            rows.append(logits.log_softmax(-1))
+        return torch.cat(rows, 1), state
+
     def target_scores(self, tokens: Tensor) -> TargetScores:
         """As the protocol's, in bounded memory for rows of any length: the state goes from piece to piece."""
         pieces = [

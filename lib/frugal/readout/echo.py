@@ -1,6 +1,5 @@
 """The echo language model: a frozen GPT with a short view, an echo state beyond it, a trained readout."""
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -143,9 +142,9 @@ class EchoLanguageModel(KeptStateModel):
     def hidden_step(self, tokens: Tensor, state: EchoState) -> tuple[Tensor, EchoState]:
         return self.encoder.step(tokens, state)
 
-    def feed(self, tokens: Tensor, state: EchoState) -> tuple[Tensor, EchoState]:
-        [(hidden, echo)] = deque(self.encoder.pieces(tokens, state), maxlen=1)
-        return self.head(hidden[:, -1]).float(), self.encoder.after(tokens, state, echo)
+    def hidden_advance(self, tokens: Tensor, state: EchoState) -> tuple[Tensor, EchoState]:
+        pieces = list(self.encoder.pieces(tokens, state))
+        return torch.cat([hidden for hidden, _ in pieces], 1), self.encoder.after(tokens, state, pieces[-1][1])
 
     def save_state(self, path: Path, state: EchoState) -> None:
         """Write streams' state to one file: with `load_state` they go on where they stopped."""
