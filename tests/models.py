@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from frugal.baselines import BoostedTrees, Cache, ContextMixing, NGram, SmallTransformer
-from frugal.combine import Ensemble, Extrapolated, Guided, Inverted, Mixture, Steered, Tempered
+from frugal.combine import Ensemble, Extrapolated, Guided, Inverted, Mixture, OnlineMixture, Steered, Tempered
 from frugal.cooperative import LSTMLanguageModel, ReservoirLanguageModel
 from frugal.corpora import BytePairTokenizer, CharTokenizer, Tokenizer
 from frugal.forward_forward import ForwardForwardReadout
@@ -270,6 +270,7 @@ EVERY_MODEL: dict[str, Callable[[], LanguageModel]] = {
     "inverted": lambda: Inverted(lstm(0), lstm(1), bounds=(0.5, 0.9)),
     "steered": lambda: Steered(Recurrent(characters()), TEXTS[1], weight=0.3),
     "boosted trees": lambda: BoostedTrees(4, characters()).fit(TEXTS, rounds=3, leaves=4, threads=1),
+    "online mixture": lambda: OnlineMixture({"LSTM": lstm(), "4-gram": NGram(4, characters()).fit(TEXTS)}, rate=0.02),
     "ensemble with memory": lambda: ensemble(0.8),
     "ensemble with fixed weights": lambda: ensemble(0),
 }

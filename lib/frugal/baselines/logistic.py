@@ -41,21 +41,26 @@ def squash(x: np.float32) -> np.float32:
 
 @compiled
 def mix_experts(
-    said: Floats, targets: NDArray[np.int64], by_node: Floats, by_token: Floats, last: int, rate: float, mixed: Floats
-) -> int:
+    said: Floats,
+    targets: NDArray[np.int64],
+    by_node: Floats,
+    by_token: Floats,
+    last: int,
+    rate: float,
+    skipped: int,
+    mixed: Floats,
+) -> None:
     """Mix rows of distributions, learning from each target before the next row.
 
     Args:
         said: log-probabilities [T, K, V] of each expert.
-        targets: what came after each row, [T]; a negative one is not known, and nothing is learnt from it.
+        targets: what came after each row, [T]; -1 where it is not known yet.
         by_node: weights [nodes, K] of each inner node of the tree; changed in place.
         by_token: weights [V, K] by the last token; changed in place. Those of node and token are added.
         last: the token before the first row.
         rate: of learning.
+        skipped: a token that is never learnt as a target, such as a document's start.
         mixed: log-probabilities [T, V], overwritten.
-
-    Returns:
-        The token before the row that comes next.
     """
     T, K, V = said.shape
     depth = 0
@@ -94,6 +99,9 @@ def mix_experts(
             mixed[t, v] = log_p[leaves + v]
         if targets[t] < 0:
             continue
+        if targets[t] == skipped:
+            last = targets[t]
+            continue
         place = leaves + targets[t]
         for level in range(depth):
             node = place >> (depth - level)
@@ -111,7 +119,6 @@ def mix_experts(
                 by_node[row, k] += step * x[k]
                 by_token[last, k] += step * x[k]
         last = targets[t]
-    return last
 
 
 @compiled

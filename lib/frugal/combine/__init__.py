@@ -8,8 +8,20 @@ from frugal.combine.directed import Extrapolated, Inverted, reweighted
 from frugal.combine.ensemble import Ensemble
 from frugal.combine.guided import Guided
 from frugal.combine.mixture import Mixture
+from frugal.combine.online import OnlineMixture
 from frugal.combine.pair import Pair
 from frugal.combine.steered import Steered
 from frugal.combine.tempered import Tempered
 
-__all__ = ["Ensemble", "Extrapolated", "Guided", "Inverted", "Mixture", "Pair", "Steered", "Tempered", "reweighted"]
+__all__ = [
+    "Ensemble",
+    "Extrapolated",
+    "Guided",
+    "Inverted",
+    "Mixture",
+    "OnlineMixture",
+    "Pair",
+    "Steered",
+    "Tempered",
+    "reweighted",
+]
