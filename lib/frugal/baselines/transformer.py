@@ -117,10 +117,11 @@ class SmallTransformer(nn.Module, HiddenStateModel):
         self.tokenizer, self.vocabulary_size = tokenizer, tokenizer.vocabulary_size
         self.settings = {"blocks": blocks, "width": width, "context": context}
         self.context, self.stride = context, context - context // 2
+        self.head_width = min(width, 32)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.embedding = nn.Embedding(self.vocabulary_size, width)
-            self.blocks = nn.ModuleList(Block(width, blocks) for _ in range(blocks))
+            self.blocks = nn.ModuleList(Block(width, self.head_width, blocks) for _ in range(blocks))
             nn.init.normal_(self.embedding.weight, std=0.02)
         self.scale = nn.Parameter(torch.ones(width))
         self.to(choose_device(device))
@@ -313,7 +314,7 @@ class SmallTransformer(nn.Module, HiddenStateModel):
     ) -> tuple[Tensor, tuple[tuple[Tensor, Tensor], ...]]:
         """Hidden states [B, n, width] of the next n tokens of a window, and each block's keys and values after them."""
         known = past[0][0].shape[2] if past else 0
-        turn = _rotation(known, known + tokens.shape[1], self.blocks[0].head_width, tokens.device)
+        turn = _rotation(known, known + tokens.shape[1], self.head_width, tokens.device)
         x, after = self.embedding(tokens), []
         for number, block in enumerate(self.blocks):
             x, keys_and_values = block(x, turn, past[number] if past else None)
@@ -335,9 +336,9 @@ class SmallTransformer(nn.Module, HiddenStateModel):
 class Block(nn.Module):
     """x + attention(normalise(x)), then x + map(normalise(x))."""
 
-    def __init__(self, width: int, blocks: int) -> None:
+    def __init__(self, width: int, head_width: int, blocks: int) -> None:
         super().__init__()
-        self.head_width = min(width, 32)
+        self.head_width = head_width
         self.before_attention, self.before_map = nn.Parameter(torch.ones(width)), nn.Parameter(torch.ones(width))
         self.queries_keys_values = nn.Linear(width, 3 * width, bias=False)
         self.mix = nn.Linear(width, width, bias=False)
