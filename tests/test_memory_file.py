@@ -1,7 +1,9 @@
 """A memory on disk: what a kill, an interrupt, a full disk, a fork and damage leave, and who may write."""
 
+import hashlib
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -15,10 +17,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 
+from frugal.cooperative import LSTMLanguageModel
+from frugal.corpora import CharTokenizer
 from frugal.errors import InputError, UnavailableError
-from frugal.memory import AssociativeMemory, Datastore
+from frugal.evaluate import evaluate
+from frugal.language_model import load_model
+from frugal.memory import AssociativeMemory, Datastore, MemoryGPT, NearestNeighbourLM
 from frugal.memory.store import Text
+from models import memory_gpt
 
 DIM = 3
 CAMPAIGN = Path(__file__).parents[1] / "benchmarks" / "memory_campaign.py"
@@ -376,3 +384,48 @@ def test_a_datastore_of_an_earlier_version_is_loaded_with_its_texts(earlier: Pat
     assert datastore.place(int(found.ids[1, 0])) == (1, 1)
     with pytest.raises(InputError, match="saved by an earlier version: `load` it"):
         Datastore.open(earlier / "datastore", dim=2, capacity=9)
+
+
+def test_entries_of_an_earlier_version_whose_text_is_not_there_are_left_out_and_said(earlier: Path) -> None:
+    texts = earlier / "datastore" / "texts.safetensors"
+    save_file({"1": load_file(texts)["1"]}, texts)
+    with pytest.warns(UserWarning, match="2 entries of texts that are not there are left out"):
+        datastore = Datastore.load(earlier / "datastore")
+    assert (len(datastore), list(datastore.texts)) == (1, [1])
+    assert datastore.add(torch.tensor([0, 3]), torch.eye(2)[:1]) == 2
+    texts.write_bytes(b"")
+    with pytest.raises(UnavailableError, match=r"texts.safetensors is damaged"):
+        Datastore.load(earlier / "datastore")
+
+
+def test_how_entries_of_an_earlier_version_were_used_is_kept(earlier: Path) -> None:
+    snapshot = earlier / "datastore" / "memory" / "snapshot-000000"
+    columns = load_file(snapshot / "entries.safetensors")
+    used = {"hits": np.array([4, 0, 2]), "used": np.array([3, 1, 2]), "strength": np.array([2.5, 1, 1.5], np.float32)}
+    save_file(columns | used, snapshot / "entries.safetensors")
+    manifest = json.loads((snapshot / "manifest.json").read_text())
+    manifest["sha256"] = hashlib.sha256((snapshot / "entries.safetensors").read_bytes()).hexdigest()
+    (snapshot / "manifest.json").write_text(json.dumps(manifest))
+    checksum = hashlib.sha256((snapshot / "manifest.json").read_bytes()).hexdigest()
+    (snapshot.parent / "CURRENT").write_text(f"0 {checksum}")
+    Datastore.load(earlier / "datastore").save(earlier / "today")
+    rows = AssociativeMemory.load(earlier / "today" / "memory")._table.rows()
+    assert {name: rows[name].tolist() for name in used} == {name: column.tolist() for name, column in used.items()}
+
+
+def test_a_nearest_neighbour_model_of_an_earlier_version_is_loaded(earlier: Path) -> None:
+    today = NearestNeighbourLM(LSTMLanguageModel(CharTokenizer.ascii(), 2))
+    today.save(earlier / "model")
+    shutil.rmtree(earlier / "model" / "memory")
+    shutil.copytree(earlier / "datastore", earlier / "model", dirs_exist_ok=True)
+    loaded = load_model(earlier / "model")
+    assert isinstance(loaded, NearestNeighbourLM)
+    assert [text.tolist() for text in loaded.memory.texts.values()] == [[0, 5, 6], [0, 9]]
+    assert evaluate(loaded, "a text").nats != evaluate(today, "a text").nats
+
+
+def test_a_memory_gpt_of_an_earlier_version_is_loaded(earlier: Path) -> None:
+    memory_gpt(memory_dim=2, read="knn").save(earlier / "model")
+    shutil.rmtree(earlier / "model" / "memory")
+    shutil.copytree(earlier / "datastore", earlier / "model", dirs_exist_ok=True)
+    assert [text.tolist() for text in MemoryGPT.load(earlier / "model").memory.texts.values()] == [[0, 5, 6], [0, 9]]

@@ -1,7 +1,11 @@
 """Nearest-neighbour prediction: exact, causal, tuned where it claims to be, and worth nothing when shuffled."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import nbformat
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,10 +18,10 @@ from frugal.corpora import encode_documents
 from frugal.errors import InputError
 from frugal.evaluate import evaluate
 from frugal.generate import Sampling, generate
-from frugal.memory import Datastore, Interpolation, NearestNeighbourLM
+from frugal.memory import Datastore, Interpolation, MemoryGPT, NearestNeighbourLM
 from frugal.memory.controls import oracle_values, shuffled_values, with_foreign_documents
 from frugal.memory.mixture import Retrieved
-from models import ROUNDING, TEXTS, Recurrent, Table, characters, neighbour_model, set_everywhere
+from models import ROUNDING, TEXTS, Recurrent, Table, characters, memory_gpt, neighbour_model, set_everywhere
 
 pytestmark = pytest.mark.usefixtures("own_data_folder")
 
@@ -137,6 +141,12 @@ def test_a_memory_of_another_width_is_refused_wherever_it_is_given(tmp_path: Pat
             NearestNeighbourLM.open(tmp_path, Recurrent(characters()))
 
 
+@pytest.mark.parametrize("model", [neighbour_model, memory_gpt])
+def test_an_empty_text_is_refused(model: Callable[[], NearestNeighbourLM | MemoryGPT]) -> None:
+    with pytest.raises(InputError, match="nothing to remember"):
+        model().remember("")
+
+
 def test_a_foreign_document_is_found_in_place_of_the_own_one() -> None:
     model = recurrent(0.3, 0.3)
     foreign = with_foreign_documents(model, [TEXTS[0], TEXTS[1], TEXTS[0]])
@@ -169,6 +179,27 @@ def test_a_memory_of_texts_survives_being_saved(tmp_path: Path) -> None:
     tokens = encode_documents(model.tokenizer, TEXTS)[2].unsqueeze(0)
     torch.testing.assert_close(again.log_probabilities(tokens), model.log_probabilities(tokens), rtol=0, atol=1e-6)
     assert again.forget(TEXTS[1]) == len(model.memory)
+
+
+@pytest.mark.parametrize("kernels", ["one", "two"])
+def test_the_notebook_s_second_run_on_a_folder_reads_what_the_first_one_remembered(
+    kernels: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its cell, with a small net in place of the foundation."""
+    notebook = nbformat.read(Path(__file__).parents[1] / "notebooks" / "06_memory_gpt.ipynb", 4)
+    (cell,) = [cell.source for cell in notebook.cells if cell.cell_type == "code" and "toy = " in cell.source]
+    names: dict[str, Any] = {"memory_folder": str(tmp_path), "memory_size": 100, "index_type": "flat", "np": np}
+    names |= {"device": "cpu", "foundation": "", "context_length": 8, "NearestNeighbourLM": NearestNeighbourLM}
+    names |= {"load_foundation": lambda *_, **__: Recurrent(characters()), "WindowedFoundation": lambda gpt, _: gpt}
+    first = dict(names)
+    exec(cell, first)
+    second = first if kernels == "one" else dict(names)
+    exec(cell, second)
+    told = capsys.readouterr().out
+    assert "0 texts were remembered by an earlier run, 1 by this one" in told
+    assert "1 texts were remembered by an earlier run, 0 by this one" in told
+    fresh = NearestNeighbourLM(Recurrent(characters()))
+    assert evaluate(second["toy"], second["told"]).nats < 0.9 * evaluate(fresh, second["told"]).nats
 
 
 def test_a_model_with_a_limited_context_is_refused() -> None:

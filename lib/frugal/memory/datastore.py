@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from frugal.baselines.cache import Neighbours
-from frugal.corpora import Document, Tokenizer
-from frugal.errors import InputError, UnavailableError
+from frugal.corpora import Document, Tokenizer, encode_documents
+from frugal.errors import InputError
 from frugal.memory.store import AssociativeMemory, Text
 
 # Search gathers the vectors of all candidates: so many numbers at a time.
@@ -163,23 +161,7 @@ class Datastore:
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read back what `save` wrote."""
-        kept = cls(AssociativeMemory.load(folder / "memory"))
-        return kept.from_earlier(folder) if (folder / "texts.safetensors").is_file() else kept
-
-    def from_earlier(self, folder: Path) -> Self:
-        """As today's, from an earlier version's, whose values were (token, text, place) and whose texts lay beside."""
-        try:
-            texts = {int(number): tokens for number, tokens in load_file(folder / "texts.safetensors").items()}
-        except (OSError, SafetensorError) as error:
-            raise UnavailableError(f"{folder / 'texts.safetensors'} is damaged ({error}): restore a copy") from error
-        settings = {name: value for name, value in self.store.config.items() if name not in ("dim", "capacity")}
-        kept = type(self)(AssociativeMemory(self.store.dim, self.store.capacity, **settings))
-        ids = torch.from_numpy(self.store.ids())
-        held = self.store.values(ids) if len(ids) else torch.empty(0, 3, dtype=torch.int64)
-        for number, tokens in sorted(texts.items()):
-            mine = held[:, 1] == number
-            kept.add(tokens, self.store.get(ids[mine]), held[mine, 2] - 1)
-        return kept
+        return cls(AssociativeMemory.load(folder / "memory"))
 
     def _search(self, queries: Tensor, k: int) -> Iterator[Tensor]:
         queries = queries.detach().float().cpu()
@@ -188,6 +170,18 @@ class Datastore:
             return iter((nothing, torch.full((len(queries), 1), -torch.inf), nothing.clamp_min(0)))
         ids, distances = self.store.search(queries, k, count_hits=False)
         return iter((ids, 1 - distances, self.store.values(ids)))
+
+
+def tokens_to_remember(tokenizer: Tokenizer, text: Document | str) -> Tensor:
+    """The tokens [1 + T] of a text, T > 0.
+
+    Raises:
+        InputError: the text is empty.
+    """
+    (tokens,) = encode_documents(tokenizer, [text])
+    if len(tokens) == 1:
+        raise InputError("the text is empty: there is nothing to remember")
+    return tokens
 
 
 def text_at(tokens: Tensor, place: int, tokenizer: Tokenizer, before: int = 6) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from frugal.corpora import Document, encode_documents
 from frugal.errors import InputError
 from frugal.files import appearing
 from frugal.language_model import LOGITS_AT_ONCE, HiddenStateModel, load_model, read_model, save_model
-from frugal.memory.datastore import Datastore
+from frugal.memory.datastore import Datastore, tokens_to_remember
 from frugal.memory.mixture import Interpolation, Retrieved
 
 # Neighbours looked up in the document and in the memory; a mixture may use fewer.
@@ -82,8 +82,12 @@ class NearestNeighbourLM(LooksBack):
 
     @torch.inference_mode()
     def remember(self, text: Document | str) -> int:
-        """Write a text into the memory; the number by which the memory knows it."""
-        tokens = encode_documents(self.tokenizer, [text])[0]
+        """Write a text into the memory; the number by which the memory knows it.
+
+        Raises:
+            InputError: the text is empty.
+        """
+        tokens = tokens_to_remember(self.tokenizer, text)
         hidden = self.model.hidden(tokens[None, :-1].to(self.device))[0]
         return self.memory.add(tokens, self.keys(hidden), document=text)
 

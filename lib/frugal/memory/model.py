@@ -13,7 +13,7 @@ from frugal.errors import InputError
 from frugal.files import appearing
 from frugal.foundation import Foundation, save_on_foundation, saved_foundation
 from frugal.language_model import LanguageModel, TargetScores, gather_targets, read_model
-from frugal.memory.datastore import Datastore
+from frugal.memory.datastore import Datastore, tokens_to_remember
 from frugal.memory.entries import Entries
 from frugal.memory.network import MemoryNetwork, Read, WindowOutput
 from frugal.memory.writing import Write
@@ -221,8 +221,12 @@ class MemoryGPT(LanguageModel):
 
     @torch.inference_mode()
     def remember(self, text: Document | str) -> int:
-        """Write a text into the kept memory, as `write` and `budget` say; the number of entries written."""
-        tokens = encode_documents(self.tokenizer, [text])[0].to(self.device)
+        """Write a text into the kept memory, as `write` and `budget` say; the number of entries written.
+
+        Raises:
+            InputError: the text is empty.
+        """
+        tokens = tokens_to_remember(self.tokenizer, text).to(self.device)
         before = self.memory.store.clock
         written = [self._written(step, tokens[None]) for step in self.steps(tokens[None, :-1])]
         entries = Entries(*(torch.cat(column, 1)[0] for column in zip(*written, strict=True)))  # [n]

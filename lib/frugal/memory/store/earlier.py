@@ -4,20 +4,25 @@ CURRENT         the generation, and the checksum of its manifest
 snapshot-N/     manifest.json, entries.safetensors
 journal-N       records: a head (magic, lengths, number, checksum of what follows, checksum of the head), a
                 description as JSON, and the arrays' bytes. A record that is cut at the end was never acknowledged.
+
+A memory of texts had them beside this folder, in `texts.safetensors`, and values (token, text, place).
 """
 
 import hashlib
 import json
 import struct
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xxhash
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from frugal.errors import UnavailableError
+from frugal.memory.store.change import Text
 from frugal.memory.store.database import Stored
 
 HEAD = struct.Struct("<4sIQQQ")
@@ -52,7 +57,30 @@ def read(folder: Path) -> Stored:
     columns = {name: column[order] for name, column in columns.items()}
     columns |= {"texts": np.full(len(order), -1), "born": np.zeros(len(order))}
     config = {name: value for name, value in manifest["config"].items() if name not in GONE}
-    return Stored(config, clock, 0, 0.0, columns, {}, {}, [])
+    texts = _texts(folder.parent / "texts.safetensors")
+    if texts:
+        columns = _read_from(texts, columns, folder)
+    return Stored(config, clock, 1 + max(texts, default=-1), 0.0, columns, texts, {}, [])
+
+
+def _texts(path: Path) -> dict[int, Text]:
+    """Those of a memory of texts, by number; none where it is a memory of anything else."""
+    if not path.is_file():
+        return {}
+    try:
+        return {int(number): Text(tokens) for number, tokens in sorted(load_file(path).items())}
+    except (OSError, SafetensorError) as error:
+        raise UnavailableError(f"{path} is damaged ({error}): restore a copy") from error
+
+
+def _read_from(texts: dict[int, Text], columns: dict[str, np.ndarray], folder: Path) -> dict[str, np.ndarray]:
+    """Entries that know the text and the place that they were read at as today's do."""
+    tokens, numbers, places = columns["values"].reshape(-1, 3).T
+    known = np.isin(numbers, list(texts))
+    if not known.all():
+        warnings.warn(f"{folder}: {(~known).sum()} entries of texts that are not there are left out", stacklevel=2)
+    columns = columns | {"values": tokens, "texts": numbers, "positions": places}
+    return {name: column[known] for name, column in columns.items()}
 
 
 def _check(path: Path, checksum: str) -> None:
