@@ -1,9 +1,12 @@
 """Boosted trees over characters."""
 
 from pathlib import Path
+from typing import Any
 
+import lightgbm
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from frugal.baselines import BoostedTrees
 from frugal.errors import InputError, UnavailableError
@@ -64,6 +67,60 @@ def test_damaged_trees_are_refused(trees: BoostedTrees, tmp_path: Path, monkeypa
     trees.save(tmp_path / "trees")
     with pytest.raises(UnavailableError, match="no readable trees"):
         BoostedTrees.load(tmp_path / "trees")
+
+
+@pytest.fixture
+def never_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Damaged text can end the process in LightGBM, so that it must not come that far."""
+    monkeypatch.setattr(lightgbm, "Booster", lambda **_: pytest.fail("LightGBM was given damaged trees"))
+
+
+@pytest.mark.usefixtures("never_read")
+def test_one_changed_bit_of_the_trees_is_noticed_wherever_it_is(trees: BoostedTrees, tmp_path: Path) -> None:
+    trees.save(tmp_path / "trees")
+    path = tmp_path / "trees" / "model.safetensors"
+    whole = path.read_bytes()
+    for place in torch.randint(len(whole), (100,), generator=torch.Generator().manual_seed(0)).tolist():
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(UnavailableError, match="cannot be read as a saved model"):
+            BoostedTrees.load(tmp_path / "trees")
+
+
+@pytest.mark.usefixtures("never_read")
+def test_trees_that_end_early_are_refused_where_no_checksum_tells(trees: BoostedTrees, tmp_path: Path) -> None:
+    """As earlier versions saved them."""
+    trees.save(tmp_path / "trees")
+    path = tmp_path / "trees" / "model.safetensors"
+    tensors = load_file(path)
+    for end in (0, 50, len(tensors["trees"]) // 2, len(tensors["trees"]) * 9 // 10):
+        save_file(tensors | {"trees": tensors["trees"][:end].clone()}, path)
+        with pytest.raises(UnavailableError, match="no readable trees"):
+            BoostedTrees.load(tmp_path / "trees")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"most": -5}, "most=-5: must be a whole number of at least 1"),
+        ({"most": 0}, "most=0: must be a whole number of at least 1"),
+        ({"most": 9.5}, "most=9.5: must be a whole number"),
+        ({"rounds": 0}, "rounds=0: must be a whole number of at least 1"),
+        ({"leaves": 1}, "leaves=1: must be a whole number of at least 2"),
+        ({"depth": 0}, "depth=0: must be a whole number of at least 1"),
+        ({"threads": -1}, "threads=-1: must be a whole number of at least 0"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0: must be positive"),
+        ({"learning_rate": float("nan")}, "learning_rate=nan: must be positive"),
+    ],
+)
+def test_settings_with_which_no_trees_can_grow_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        BoostedTrees(3, characters()).fit(TEXTS, **settings)
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (2, 0), (0, 0)])
+def test_no_text_gives_no_scores(trees: BoostedTrees, shape: tuple[int, int]) -> None:
+    found = trees.log_probabilities(torch.zeros(shape, dtype=torch.int64))
+    assert found.shape == (*shape, trees.vocabulary_size)
 
 
 def test_trees_that_are_not_grown_are_refused() -> None:

@@ -91,6 +91,9 @@ def test_repetition_costs_diversity_and_the_judge_knows_nothing_of_it() -> None:
     assert known.bits_per_byte == pytest.approx(math.log2(judge.vocabulary_size))
     with pytest.raises(InputError, match="none has 4 characters"):
         judged(["abc"], judge)
+    for piece in (0, -1, 2.0):
+        with pytest.raises(InputError, match=f"piece={piece}: must be a whole number of at least 1"):
+            judged(["abcdef"], judge, piece=piece)  # type: ignore[arg-type]
 
 
 def test_whitening_gives_the_readout_states_of_unit_variance() -> None:

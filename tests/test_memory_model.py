@@ -205,6 +205,24 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(scope: str, tmp_p
     assert [s.validation_nats for s in found] == [s.validation_nats for s in expected]
 
 
+def test_a_training_on_other_documents_or_of_another_model_is_not_gone_on_with(tmp_path: Path) -> None:
+    plan, text = MemoryPlan(epochs=1, windows=2), [LONG * 2]
+
+    def train(text: list[str] = text, unseen: list[str] = text, **settings: Any) -> None:
+        model = memory_gpt(**{"read": "knn", "remembered": (), **settings})
+        train_memory(model, text, unseen, plan, folder=tmp_path / "state")
+
+    train()
+    train()
+    for changes, name in (
+        ({"text": [LONG * 2 + "."]}, "documents"),
+        ({"unseen": [LONG]}, "validation"),
+        ({"seed": 5}, "model"),
+    ):
+        with pytest.raises(InputError, match=f"holds another training, which differs in {name}:"):
+            train(**changes)
+
+
 def test_training_stops_when_validation_no_longer_gains() -> None:
     model = memory_gpt(read="knn", remembered=())
     far_too_fast = MemoryPlan(epochs=9, learning_rate=0.3, windows=2, patience=2)

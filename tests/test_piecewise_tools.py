@@ -8,7 +8,7 @@ import torch
 
 from frugal.baselines import NGram
 from frugal.combine import Ensemble
-from frugal.corpora import encode_documents
+from frugal.corpora import BytePairTokenizer, encode_documents
 from frugal.errors import InputError
 from frugal.evaluate import evaluate
 from frugal.piecewise import START, Automaton, PiecewisePlan, Windows, preset, shape_at, train, trial_nats
@@ -114,6 +114,11 @@ def test_an_automaton_needs_a_text_and_a_window() -> None:
         Automaton(preset("small", context_length=4), characters()).run("a", 0)
     with pytest.raises(InputError, match="needs a window network"):
         Automaton(preset("mamba"), characters())
+    with pytest.raises(InputError, match="one of characters; a BytePairTokenizer has pieces"):
+        Automaton(preset("small"), BytePairTokenizer.train(["the cat"], 257))
+    for settings in ({"rounds": 1.5}, {"rounds": 2, "top_k": 0}, {"rounds": 2, "seed": -1}):
+        with pytest.raises(InputError, match="must be a whole number"):
+            Automaton(preset("small", context_length=4), characters()).run("a", **settings)
 
 
 def test_a_point_of_the_space_is_a_network_that_learns() -> None:

@@ -172,8 +172,61 @@ def test_second_order_steps_train_too() -> None:
     assert scores[-1].training_loss < scores[0].training_loss
 
 
-def test_bad_recipes_are_refused() -> None:
-    with pytest.raises(InputError, match="epochs=0"):
-        PiecewisePlan(epochs=0)
-    with pytest.raises(InputError, match="schedule='cosine'"):
-        PiecewisePlan(schedule="cosine")  # type: ignore[arg-type]
+def test_a_gradient_that_is_not_finite_is_said_by_the_usual_optimiser() -> None:
+    """Sparse Lion moves by signs, of which what is no number has none."""
+    made, windows = model()
+    weight, before = next(made.network.parameters()), {}
+
+    def spoilt(gradient: torch.Tensor) -> torch.Tensor:
+        return gradient * torch.nan if before else gradient
+
+    def first(score: PiecewiseScore) -> None:
+        before.update({name: values.clone() for name, values in made.network.state_dict().items()})
+
+    weight.register_hook(spoilt)
+    with pytest.raises(InputError, match="the gradient is nan at step 1"):
+        train(made, windows, QUICK, on_epoch=first, progress=False)
+    assert all(torch.equal(values, before[name]) for name, values in made.network.state_dict().items())
+
+
+def test_another_training_is_not_gone_on_with(tmp_path: Path) -> None:
+    plan, tokenizer = replace(QUICK, epochs=1), characters()
+
+    def go_on(text: str = TEXTS[0], held_out: str = TEXTS[1], degree: int = 3, length: int = 6) -> None:
+        shape = preset("no_hidden_layer", width=20, context_length=length, nodes=degree)
+        made = PiecewiseLM(shape, tokenizer)
+        windows, valid = (Windows.for_network(made.network, tokenizer, [part]) for part in (text, held_out))
+        train(made, windows, plan, valid=valid, folder=tmp_path / "kept", progress=False)
+
+    go_on()
+    go_on()
+    for changes, names in (
+        ({"text": TEXTS[2]}, "windows"),
+        ({"held_out": TEXTS[2]}, "validation"),
+        ({"degree": 2}, "shape"),
+        ({"length": 5}, "shape, validation, windows"),
+    ):
+        with pytest.raises(InputError, match=f"holds another training, which differs in {names}:"):
+            go_on(**changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, "epochs=0"),
+        ({"schedule": "cosine"}, "schedule='cosine'"),
+        ({"optimizer": "sgd"}, "optimizer='sgd': must be one of"),
+        ({"accumulate": 0}, "accumulate=0"),
+        ({"repeats": 1.5}, "repeats=1.5: must be a whole number"),
+        ({"plateau": -1}, "plateau=-1"),
+        ({"factor": 0.0}, "factor=0.0"),
+        ({"gamma": 2.0}, "gamma=2.0"),
+        ({"random_fraction": 1.5}, "random_fraction=1.5"),
+        ({"weight_decay": -1.0}, "weight_decay=-1.0"),
+        ({"clip": 0.0}, "clip=0.0"),
+        ({"clip": 1.0, "optimizer": "adahessian"}, "clip=1.0: adahessian's curvature"),
+    ],
+)
+def test_bad_recipes_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        PiecewisePlan(**settings)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from frugal.errors import InputError, UnavailableError
@@ -221,6 +222,25 @@ def test_a_damaged_folder_is_refused_in_one_sentence(tmp_path) -> None:
     weights.write_bytes(weights.read_bytes()[:50])
     with pytest.raises(UnavailableError, match="cannot be read as a saved reservoir"):
         Reservoir.load(tmp_path / "echo")
+
+
+@pytest.mark.parametrize("topology", TOPOLOGY_NAMES)
+def test_a_file_whose_arrays_do_not_fit_never_reaches_a_compiled_loop(topology: str, tmp_path) -> None:
+    """As an earlier version or another program may have written it, without a checksum."""
+    Reservoir(2, 64, topology=topology).save(tmp_path / "echo")
+    path = tmp_path / "echo" / "model.safetensors"
+    whole = load_file(path)
+    save_file(whole, path)
+    Reservoir.load(tmp_path / "echo")
+    wrong = [{name: tensor[:-1].clone()} for name, tensor in whole.items()]
+    wrong += [{name: tensor * float("nan")} for name, tensor in whole.items() if tensor.is_floating_point()]
+    for name, tensor in whole.items():
+        if not tensor.is_floating_point():
+            wrong += [{name: tensor - 1000}, {name: tensor + 64}, {name: tensor.float()}]
+    for change in wrong:
+        save_file(whole | change, path)
+        with pytest.raises(UnavailableError, match="cannot be read as a saved reservoir"):
+            Reservoir.load(tmp_path / "echo")
 
 
 def test_gpt_echo_forgets_within_a_few_tokens_as_the_original_does() -> None:

@@ -10,7 +10,12 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:  # what needs torch imports it: that takes seconds
+    from torch import Tensor
+
+CHECKSUM = "sha256"  # of the tensors, in a file's own notes
 AT_FDCWD, EXCHANGE = -100, 2  # of renameat2; macOS's renamex_np has the same number for it
 CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)  # an old kernel, or a file system that has no way
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -87,3 +92,37 @@ def checksum(path: Path) -> str:
     """The SHA-256 of a file's content: kept beside it, it tells whether the file is still what was written."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save_tensors(tensors: "dict[str, Tensor]", path: Path) -> None:
+    """Write tensors as safetensors, which holds no code, with a checksum that `load_tensors` looks at."""
+    from safetensors.torch import save_file
+
+    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    save_file(whole, path, {CHECKSUM: _checksum_of(whole)})
+
+
+def load_tensors(path: Path) -> "dict[str, Tensor]":
+    """Read a file of safetensors.
+
+    Raises:
+        Exception: it is missing or damaged. That one bit was changed is noticed where `save_tensors` wrote it.
+    """
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dictionary
+        written = (file.metadata() or {}).get(CHECKSUM)
+    if written not in (None, _checksum_of(tensors)):
+        raise ValueError(f"{path.name} is not as it was written")
+    return tensors
+
+
+def _checksum_of(tensors: "dict[str, Tensor]") -> str:
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

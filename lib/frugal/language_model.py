@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
@@ -26,7 +25,7 @@ import frugal
 from frugal.corpora import Window, strided_windows
 from frugal.corpora.tokenizers import Tokenizer, load_tokenizer
 from frugal.errors import InputError, UnavailableError
-from frugal.files import appearing, put_back
+from frugal.files import appearing, load_tensors, put_back, save_tensors
 
 # Nobody holds [tokens, V] for a whole text: logits are made and used in pieces of about this many numbers.
 LOGITS_AT_ONCE = 2**25
@@ -413,7 +412,7 @@ def save_model(
     """
     with appearing(folder) as temporary:
         temporary.mkdir()
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary / "model.safetensors")
+        save_tensors(weights, temporary / "model.safetensors")
         settings = {"class": class_name(type(model)), **config}
         (temporary / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         (temporary / "card.md").write_text(card.rstrip() + "\n", encoding="utf-8")
@@ -430,7 +429,7 @@ def read_model(folder: Path, kind: type[HasTokenizer]) -> tuple[dict[str, Tensor
     put_back(folder)
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        weights = load_file(folder / "model.safetensors")
+        weights = load_tensors(folder / "model.safetensors")
     except Exception as error:
         raise UnavailableError(f"{folder} cannot be read as a saved model ({error}): save the model again") from error
     name = str(config.pop("class", None))

@@ -1,5 +1,7 @@
 """The next character by boosted trees: LightGBM on the characters before it, each of them a category."""
 
+import math
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from frugal.corpora import Document, Tokenizer, encode_documents
-from frugal.errors import InputError, UnavailableError
+from frugal.errors import InputError, UnavailableError, check_whole
 from frugal.language_model import LanguageModel, check_on_cpu, read_model, save_model
 
 # Share of the uniform distribution that is mixed in, so that a character never seen in training is not impossible.
@@ -37,8 +39,7 @@ class BoostedTrees(LanguageModel):
     """
 
     def __init__(self, context_length: int, tokenizer: Tokenizer) -> None:
-        if context_length < 1:
-            raise InputError(f"context_length={context_length}: must be at least 1; 8 to 128 are usual")
+        check_whole(context_length=context_length)
         self.tokenizer, self.window_length = tokenizer, context_length
         self.vocabulary_size = tokenizer.vocabulary_size
         self.booster: Any = None
@@ -54,13 +55,17 @@ class BoostedTrees(LanguageModel):
         learning_rate: float = 0.1,
         most: int | None = None,
         threads: int = 0,
-        seed: int = 0,
     ) -> Self:
         """Train on documents, at most the first `most` characters of them; `threads=0` uses all cores.
 
         Raises:
-            InputError: there is no text.
+            InputError: there is no text, or a setting with which no trees can grow.
         """
+        check_whole(rounds=rounds, depth=depth, most=1 if most is None else most)
+        check_whole(2, leaves=leaves)
+        check_whole(0, threads=threads)
+        if not 0 < learning_rate < math.inf:
+            raise InputError(f"learning_rate={learning_rate}: must be positive; typical values lie in 0.01 to 0.3")
         import lightgbm  # takes a second to import
 
         encoded = encode_documents(self.tokenizer, documents)
@@ -76,8 +81,7 @@ class BoostedTrees(LanguageModel):
             "max_depth": depth,
             "learning_rate": learning_rate,
             "num_threads": threads,
-            "deterministic": True,
-            "seed": seed,
+            "deterministic": True,  # and nothing is drawn, so that there is no seed
             "verbosity": -1,
         }
         data = lightgbm.Dataset(windows, labels.numpy(), categorical_feature=[*range(self.window_length)])
@@ -85,6 +89,8 @@ class BoostedTrees(LanguageModel):
         return self
 
     def log_probabilities(self, tokens: Tensor) -> Tensor:
+        if not tokens.numel():
+            return torch.empty(*tokens.shape, self.vocabulary_size)
         windows = self._windows(tokens).flatten(0, 1).numpy()
         parts = [
             self._log_probabilities(windows[at : at + WINDOWS_AT_ONCE])
@@ -114,8 +120,11 @@ class BoostedTrees(LanguageModel):
         # Earlier versions wrote `features`.
         model = cls(config["context_length" if "context_length" in config else "features"], tokenizer)
         model.classes = weights["classes"]
+        text = weights["trees"].numpy().tobytes()
+        if not _whole(text):  # LightGBM would end the process, and not raise
+            raise UnavailableError(f"{folder} holds no readable trees: they are damaged, save the model again")
         try:
-            model.booster = lightgbm.Booster(model_str=weights["trees"].numpy().tobytes().decode())
+            model.booster = lightgbm.Booster(model_str=text.decode())
         except (lightgbm.basic.LightGBMError, UnicodeDecodeError) as error:
             raise UnavailableError(f"{folder} holds no readable trees ({error}): save the model again") from error
         return model
@@ -135,3 +144,11 @@ class BoostedTrees(LanguageModel):
         if self.booster is None:
             raise InputError("the trees are not grown yet: call fit first")
         return self.booster
+
+
+def _whole(trees: bytes) -> bool:
+    """Whether LightGBM's text has as many bytes for each tree as it says, and its end."""
+    head, separator, rest = trees.partition(b"\n\nTree=0\n")
+    sizes = re.search(rb"^tree_sizes=([0-9 ]+)$", head, re.MULTILINE)
+    end = (separator[2:] + rest).find(b"end of trees")
+    return sizes is not None and end == sum(map(int, sizes[1].split()))

@@ -173,7 +173,7 @@ def alphabet_of(text: str) -> str:
         >>> alphabet_of("To be, or not to be.") == ALPHABET
         True
         >>> alphabet_of("Быть или не быть")
-        ' ьтыибнле'
+        ' бытьилне'
     """
     counts = Counter(" ".join(text.lower().split()))
     if sum(counts[symbol] for symbol in ALPHABET) >= 0.9 * counts.total():

@@ -6,8 +6,8 @@ from typing import Self
 
 import torch
 
-from frugal.corpora import Tokenizer
-from frugal.errors import InputError
+from frugal.corpora import CharTokenizer, Tokenizer
+from frugal.errors import InputError, check_whole
 from frugal.language_model import read_model, save_model
 from frugal.piecewise.networks import Shape
 from frugal.piecewise.presets import shape_of
@@ -24,7 +24,7 @@ class Automaton:
         tokenizer: one code per token: a `CharTokenizer`.
 
     Raises:
-        InputError: the shape is of a network that reads on without end.
+        InputError: the shape is of a network that reads on without end, or the tokeniser's tokens are no characters.
 
     >>> from frugal.corpora import CharTokenizer
     >>> from frugal.piecewise import preset
@@ -35,6 +35,8 @@ class Automaton:
     """
 
     def __init__(self, shape: Shape, tokenizer: Tokenizer) -> None:
+        if not isinstance(tokenizer, CharTokenizer):
+            raise InputError(f"tokenizer: an automaton is one of characters; a {type(tokenizer).__name__} has pieces")
         self.shape, self.tokenizer = shape, tokenizer
         self.network = shape.build(tokenizer.vocabulary_size)
         if self.network.predicts_all:
@@ -47,8 +49,10 @@ class Automaton:
 
         Every character is drawn, in proportion to their probabilities, from the `top_k` that are likeliest there.
         """
-        if not text or rounds < 1 or top_k < 1:
-            raise InputError(f"text={text!r}, rounds={rounds}, top_k={top_k}: give a text, and both at least 1")
+        check_whole(rounds=rounds, top_k=top_k)
+        check_whole(0, seed=seed)
+        if not text:
+            raise InputError("text='': there is nothing to begin with; give some characters")
         generator = torch.Generator().manual_seed(seed)
         device, start = self.network.device, self.tokenizer.start_id
         codes, texts = self.tokenizer.encode(text), [text]

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from frugal.errors import InputError
+from frugal.errors import check_whole
 
 
 class Readout(nn.Module, ABC):
@@ -21,8 +21,7 @@ class Readout(nn.Module, ABC):
 
     def __init__(self, input_size: int, output_size: int) -> None:
         super().__init__()
-        if input_size < 1 or output_size < 1:
-            raise InputError(f"input_size={input_size}, output_size={output_size}: must both be positive")
+        check_whole(input_size=input_size, output_size=output_size)
         self.input_size, self.output_size = input_size, output_size
 
     @abstractmethod

@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from frugal.corpora import Document, encode_documents
 from frugal.errors import InputError, UnavailableError
-from frugal.files import appearing
+from frugal.files import appearing, load_tensors, save_tensors
 from frugal.foundation import Foundation, WindowedFoundation, save_on_foundation, saved_foundation
 from frugal.language_model import (
     KeptStateModel,
@@ -150,7 +149,7 @@ class EchoLanguageModel(KeptStateModel):
         """Write streams' state to one file: with `load_state` they go on where they stopped."""
         tensors = {"position": torch.tensor(state.position), "window": state.window.tokens, "echo": state.echo}
         with appearing(path) as temporary:
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
+            save_tensors(tensors, temporary)
 
     def load_state(self, path: Path) -> EchoState:
         """Read what `save_state` wrote.
@@ -160,7 +159,7 @@ class EchoLanguageModel(KeptStateModel):
             InputError: it is of a model with another window or another reservoir.
         """
         try:
-            tensors = load_file(path, device=str(self.device))
+            tensors = {name: tensor.to(self.device) for name, tensor in load_tensors(path).items()}
             position, window, echo = int(tensors["position"]), tensors["window"], tensors["echo"]
         except Exception as error:
             raise UnavailableError(f"{path} cannot be read as a stream's state ({error}): save it again") from error

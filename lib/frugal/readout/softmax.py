@@ -7,7 +7,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from frugal.errors import InputError
+from frugal.errors import InputError, check_whole
 from frugal.readout.base import Readout
 from frugal.readout.ridge import RidgeReadout
 from frugal.ridge.statistics import RidgeStatistics
@@ -56,9 +56,10 @@ class SoftmaxReadout(Readout):
             seed: of the first layers' weights, where there are several.
         """
         super().__init__(input_size, output_size)
-        for name, size in [("rank", rank), *(("hidden", size) for size in hidden)]:
-            if size is not None and size < 1:
-                raise InputError(f"{name}={size}: must be positive; typical values lie in 16 to 1024")
+        check_whole(rank=1 if rank is None else rank)
+        for size in hidden:
+            check_whole(hidden=size)
+        check_whole(0, seed=seed)
         self.hidden, self.rank, self.tied, self.seed = tuple(hidden), rank, tied, seed
         self.register_buffer("mean", torch.zeros(input_size))
         self.register_buffer("whitening", torch.eye(input_size))

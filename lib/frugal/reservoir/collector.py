@@ -8,11 +8,10 @@ from typing import Any, Self, overload
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from frugal.errors import InputError, UnavailableError
-from frugal.files import appearing
+from frugal.files import appearing, load_tensors, save_tensors
 
 
 class StateCollector(nn.Module, ABC):
@@ -140,7 +139,7 @@ class StateCollector(nn.Module, ABC):
             temporary.mkdir()
             # A reservoir may stand in a stack twice; a file holds no memory that is shared.
             weights = {name: values.clone() for name, values in self.state_dict().items()}
-            save_file(weights, temporary / "model.safetensors")
+            save_tensors(weights, temporary / "model.safetensors")
             (temporary / "config.json").write_text(json.dumps(self.config(), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
@@ -152,7 +151,7 @@ class StateCollector(nn.Module, ABC):
         """
         try:
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            return cls.from_saved(config, load_file(folder / "model.safetensors"))
+            return cls.from_saved(config, load_tensors(folder / "model.safetensors"))
         except Exception as error:
             raise UnavailableError(f"{folder} cannot be read as a saved reservoir ({error}): save it again") from error
 

@@ -75,6 +75,10 @@ class Recurrence(nn.Module, ABC):
     def matrix(self) -> Tensor:
         """W as a dense matrix [N, N], a copy."""
 
+    @abstractmethod
+    def fits(self) -> bool:
+        """Whether the arrays have the shapes and ranges that the compiled loops, which look at nothing, rely on."""
+
 
 class Dense(Recurrence):
     """W as it is, [N, N]. Lanes in step are one matrix product, where that outweighs the calls into torch."""
@@ -86,6 +90,9 @@ class Dense(Recurrence):
         super().__init__()
         self.size = len(weights)
         self.register_buffer("weights", weights)
+
+    def fits(self) -> bool:
+        return self.weights.shape == (self.size, self.size)
 
     def product(self, state: Tensor) -> Tensor:
         return state @ self.weights.T
@@ -139,6 +146,11 @@ class Gather(Recurrence):
         sources[units, slots], weights[units, slots] = rows.indices, rows.data
         return cls(torch.from_numpy(sources), torch.from_numpy(weights))
 
+    def fits(self) -> bool:
+        inside = (self.sources >= 0) & (self.sources < self.size)
+        whole = not self.sources.is_floating_point() and bool(inside.all())
+        return whole and self.weights.ndim == 2 and self.sources.shape == self.weights.shape
+
     def product(self, state: Tensor) -> Tensor:
         return (state[:, self.sources] * self.weights).sum(-1)
 
@@ -185,6 +197,11 @@ class Shifts(Recurrence):
         self.register_buffer("offsets", offsets)
         self.register_buffer("weights", weights)
 
+    def fits(self) -> bool:
+        inside = (self.offsets >= 0) & (self.offsets < self.size)
+        whole = not self.offsets.is_floating_point() and bool(inside.all())
+        return whole and self.weights.shape == (len(self.offsets), self.size)
+
     def product(self, state: Tensor) -> Tensor:
         units = torch.arange(self.size, device=state.device)
         sources = (units + self.offsets.unsqueeze(1)) % self.size  # [K, N]
@@ -209,6 +226,9 @@ class Hadamard(Recurrence):
         super().__init__()
         self.size = signs.shape[1]
         self.register_buffer("signs", signs)
+
+    def fits(self) -> bool:
+        return self.signs.shape == (3, self.size) and self.size.bit_count() == 1
 
     def product(self, state: Tensor) -> Tensor:
         for sign in self.signs:

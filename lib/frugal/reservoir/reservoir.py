@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from frugal.errors import InputError
+from frugal.errors import InputError, UnavailableError
 from frugal.reservoir.collector import StateCollector
 from frugal.reservoir.recurrence import ACTIVATIONS, Activation, Dense, Gather, Hadamard, Recurrence, Shifts
 from frugal.reservoir.topologies import TOPOLOGIES, Plan
@@ -234,7 +234,12 @@ class Reservoir(StateCollector):
         nn.Module.__init__(reservoir)
         parts = {name.removeprefix("recurrence."): t for name, t in weights.items() if name.startswith("recurrence.")}
         recurrence = RECURRENCES[config["recurrence"]](**parts)
-        reservoir._assemble(recurrence, weights["W_in"], weights["bias"], weights["leak"], config["activation"])
+        W_in, bias = weights["W_in"], weights["bias"]
+        if not (recurrence.fits() and len(W_in) == recurrence.size and bias.shape == (recurrence.size,)):
+            raise UnavailableError("the reservoir's arrays do not fit each other: its file is damaged, save it again")
+        if not all(tensor.isfinite().all() for tensor in weights.values()):
+            raise UnavailableError("the reservoir holds NaN or infinity: its file is damaged, save it again")
+        reservoir._assemble(recurrence, W_in, bias, weights["leak"], config["activation"])
         return reservoir
 
 

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from frugal.errors import InputError, UnavailableError
-from frugal.files import appearing
+from frugal.files import appearing, load_tensors, save_tensors
 
 OUTPUTS_AT_ONCE = 1024  # rows of Y'X
 LARGEST_SQUARE = 1e150  # its square is still a number
@@ -184,9 +183,9 @@ class RidgeStatistics:
 
     def save(self, path: Path) -> None:
         """Write one safetensors file, so that shards can be collected by different processes."""
-        tensors = {field.name: getattr(self, field.name).contiguous() for field in fields(self)}
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
         with appearing(path) as temporary:
-            save_file(tensors, temporary)
+            save_tensors(tensors, temporary)
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -196,7 +195,7 @@ class RidgeStatistics:
             UnavailableError: the file is missing, damaged, or holds something else.
         """
         try:
-            tensors = load_file(path)
+            tensors = load_tensors(path)
             tensors.setdefault("origin", torch.zeros_like(tensors["inputs"]))
             tensors.setdefault("target_origin", torch.zeros_like(tensors["targets"]))
             statistics = cls(**tensors)
