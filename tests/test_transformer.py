@@ -1,6 +1,7 @@
 """The transformer trained from nothing: its windows, its training, its files."""
 
 from itertools import pairwise
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,8 @@ def test_a_seed_reproduces_a_training_and_another_gives_another(tmp_path: Path) 
     assert torch.equal(trained(1), trained(1))
     assert not torch.equal(trained(1), trained(2))
     assert torch.equal(trained(1, tmp_path / "kept"), trained(1, tmp_path / "kept"))  # the second finds it done
+    with pytest.raises(InputError, match="holds another training, which differs in documents:"):
+        small(seed=1).fit([TEXT * 2], replace(plan, seed=1), valid=[TEXT], folder=tmp_path / "kept", progress=False)
 
 
 def test_training_leaves_torch_s_random_numbers_alone() -> None:

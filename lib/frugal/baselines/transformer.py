@@ -196,7 +196,7 @@ class SmallTransformer(nn.Module, HiddenStateModel):
             The scores: with `valid` that before training, and that after each epoch.
 
         Raises:
-            InputError: no text, or a loss that is not finite.
+            InputError: no text, a loss that is not finite, or `folder` is that of another training.
         """
         plan = TransformerPlan() if plan is None else plan
         tokens = _joined(self.tokenizer, documents, "train on")
@@ -230,6 +230,7 @@ class SmallTransformer(nn.Module, HiddenStateModel):
             title="transformer",
             keep_best=held_out is not None,
             folder=folder,
+            given={"documents": tokens, "validation": held_out, "model": self.settings},
             on_epoch=on_epoch,
             progress=progress,
         )

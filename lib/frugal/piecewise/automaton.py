@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 import torch
 
@@ -37,7 +37,7 @@ class Automaton:
     def __init__(self, shape: Shape, tokenizer: Tokenizer) -> None:
         if not isinstance(tokenizer, CharTokenizer):
             raise InputError(f"tokenizer: an automaton is one of characters; a {type(tokenizer).__name__} has pieces")
-        self.shape, self.tokenizer = shape, tokenizer
+        self.shape, self.tokenizer = shape, cast(Tokenizer, tokenizer)
         self.network = shape.build(tokenizer.vocabulary_size)
         if self.network.predicts_all:
             raise InputError(f"shape={type(shape).__name__}: reads on and on; an automaton needs a window network")
