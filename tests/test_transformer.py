@@ -1,7 +1,7 @@
 """The transformer trained from nothing: its windows, its training, its files."""
 
-from itertools import pairwise
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
