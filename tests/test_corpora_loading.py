@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import json
 import urllib.error
 import urllib.request
@@ -10,14 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from frugal.corpora import CatalogueEntry, Document, Turn, gutenberg, hub, load_corpus, read_catalogue
 from frugal.corpora.catalogue import read_entry
+from frugal.corpora.copies import near_copies
 from frugal.corpora.records import documents_of_records
 from frugal.errors import InputError, UnavailableError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 STORY = "Once upon a time there was a fox.\n\n" * 40
+OTHER_STORY = "Nobody has ever seen the snow so deep.\n\n" * 40
 
 
 @pytest.fixture(autouse=True)
@@ -192,7 +197,7 @@ def test_a_folder_as_people_have_them_loads(tmp_path: Path) -> None:
         ".obsidian/app.json": "{}",
         ".ipynb_checkpoints/a-checkpoint.md": STORY,
         "README.md": "About.",
-        "b.TXT": "b" + STORY,
+        "b.TXT": OTHER_STORY,
     }
     names |= {"a.md": STORY, "empty.txt": "", "package.json": '{"name": "x"}', "copy of a.md": STORY}
     for name, text in names.items():
@@ -213,6 +218,58 @@ def test_a_text_that_stands_in_two_splits_stays_in_the_held_out_one(tmp_path: Pa
     with pytest.warns(UserWarning, match="1 documents are copies"):
         corpus = load_corpus(str(tmp_path))
     assert [len(part) for part in (corpus.train, corpus.valid, corpus.test)] == [1, 2, 1]
+
+
+def edition(number: int, changed: int) -> str:
+    """A text of 300 words of its own, of which so many are another's."""
+    words = [f"w{number}x{n}" for n in range(300)]
+    return " ".join(words[changed:] + [f"v{number}x{n}" for n in range(changed)])
+
+
+def test_near_copies_stand_in_one_part_together(tmp_path: Path) -> None:
+    rows = [{"text": edition(number, changed)} for number in range(30) for changed in (0, 40)]
+    path = write_json_lines(tmp_path / "rows.jsonl", rows)
+    for seed in range(5):
+        with pytest.warns(match="60 documents are near copies of one another; they stand in one part together"):
+            corpus = load_corpus(path, seed=seed)
+        parts = (corpus.train, corpus.valid, corpus.test)
+        numbers = [[document.text.split()[50].partition("x")[0][1:] for document in part] for part in parts]
+        assert sum(map(len, numbers)) == 60
+        assert not any(set(some) & set(others) for some, others in itertools.combinations(numbers, 2))
+
+
+def test_of_two_editions_of_a_book_one_is_kept(tmp_path: Path) -> None:
+    texts = {"first.txt": edition(0, 0), "second.txt": edition(0, 40) + " more"}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.warns(match="only the longest of each is kept"):
+        corpus = load_corpus(str(tmp_path))
+    assert "".join(part[0].text for part in (corpus.train, corpus.valid, corpus.test)) == texts["second.txt"]
+
+
+def test_documents_that_are_all_alike_are_split_as_they_are(tmp_path: Path) -> None:
+    rows = [{"text": f"{edition(0, 0)} {number}"} for number in range(30)]
+    with pytest.warns(match="30 documents are near copies of one another and stand in all parts"):
+        corpus = load_corpus(write_json_lines(tmp_path / "rows.jsonl", rows))
+    assert len(corpus.train) + len(corpus.valid) + len(corpus.test) == 30
+
+
+def test_near_copies_across_a_texts_own_splits_are_counted_and_stay(tmp_path: Path) -> None:
+    parts = {"train": [edition(n, 0) for n in range(4)], "valid": [edition(3, 40)], "test": [edition(9, 0)]}
+    for part, texts in parts.items():
+        write_json_lines(tmp_path / f"{part}.jsonl", [{"text": text} for text in texts])
+    with pytest.warns(match="1 held-out documents are near copies of ones to train on"):
+        corpus = load_corpus(str(tmp_path))
+    assert [len(part) for part in (corpus.train, corpus.valid, corpus.test)] == [4, 1, 1]
+
+
+@given(st.integers(0, 299))
+def test_documents_are_near_copies_if_half_of_their_runs_of_words_are_the_same(changed: int) -> None:
+    same = max(0, 300 - changed - 4)  # runs of five words
+    alike = same / (2 * 296 - same)
+    assume(abs(alike - 0.5) > 0.15)  # the estimate's standard error is 0.044
+    documents = [Document("a", edition(0, 0)), Document("b", edition(0, changed)), Document("c", edition(1, 0))]
+    assert len(near_copies(documents)) == (2 if alike > 0.5 else 3)
 
 
 def test_a_name_is_expanded_as_in_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,12 +335,11 @@ def test_prompts_and_responses_become_dialogues(tmp_path: Path) -> None:
     assert document.text == f"<|user|>Question {number}?\n<|assistant|>The answer is {number}.\n"
 
 
-def test_an_instructions_input_belongs_to_the_prompt(tmp_path: Path) -> None:
-    record = {"instruction": "Add the numbers." * 10, "input": "1 2", "output": "3"}
-    (tmp_path / "a.json").write_text(json.dumps([record, {**record, "output": 3.0}, {**record, "input": ""}]))
-    corpus = load_corpus(str(tmp_path / "a.json"))
-    prompts = {document.turns[0].text for split in (corpus.train, corpus.valid, corpus.test) for document in split}
-    assert prompts == {"Add the numbers." * 10 + "\n\n1 2", "Add the numbers." * 10}
+def test_an_instructions_input_belongs_to_the_prompt() -> None:
+    record = {"instruction": "Add the numbers.", "input": "1 2", "output": "3"}
+    documents = documents_of_records([record, {**record, "output": 3.0}, {**record, "input": ""}], "a file")
+    prompts = [document.turns[0].text for document in documents]
+    assert prompts == ["Add the numbers.\n\n1 2"] * 2 + ["Add the numbers."]
 
 
 TALK = [("user", "Hi there"), ("assistant", "Good day")]
@@ -389,7 +445,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, answer: Answer) -> list[urllib.re
 
 def book(request: urllib.request.Request) -> io.BytesIO:
     header = "Title: A Bóok\nCharacter set encoding: ISO-8859-1\n*** START OF THE PROJECT GUTENBERG EBOOK A ***\n"
-    story = STORY if request.full_url.endswith("pg84.txt") else "Another one.\n" + STORY
+    story = STORY if request.full_url.endswith("pg84.txt") else OTHER_STORY
     return io.BytesIO((header + story + "*** END OF THE PROJECT GUTENBERG EBOOK A ***").encode("latin-1"))
 
 

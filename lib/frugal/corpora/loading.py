@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from frugal.corpora.catalogue import read_catalogue, read_entry
+from frugal.corpora.copies import near_copies, without_copies
 from frugal.corpora.documents import Corpus, Document
 from frugal.corpora.gutenberg import read_books
 from frugal.corpora.hub import read_dataset
 from frugal.corpora.local import SPLITS, own_splits, read_file, read_folder
-from frugal.corpora.splits import split_documents, split_in_two
+from frugal.corpora.splits import Splits, split_documents, split_groups, split_in_two
 from frugal.errors import InputError
 from frugal.files import data_folder
 
@@ -52,6 +53,7 @@ def load_corpus(name: str = "topics", *, valid: str = "", seed: int = 0) -> Corp
             of the other.
 
     Identical documents are one document, counted in a warning; across a text's own splits, training gives them up.
+    Near copies stand in one part together; those across a text's own splits stay there. Warnings count either.
 
     Raises:
         InputError: nothing has this name, or what has it is no usable text.
@@ -71,10 +73,11 @@ def load_corpus(name: str = "topics", *, valid: str = "", seed: int = 0) -> Corp
         source = _in_two(source, _read(valid))
     if "train" in source.parts and {"valid", "test"} & set(source.parts):
         return _as_split(source)
-    (once,) = _without_copies(source.documents)
+    (once,) = without_copies(source.documents)
     _say_copies(source.name, len(source.documents) - len(once))
-    train, held_out, test, cut = split_documents(once, seed)
-    return Corpus(source.name, train, held_out, test, source.description, source.licence, source.source, cut)
+    # The catalogue's texts are known, and their splits are those of the results that the README has.
+    parts = split_documents(once, seed) if name in read_catalogue() else _split_near_copies(source.name, once, seed)
+    return Corpus(source.name, *parts[:3], source.description, source.licence, source.source, parts.cut)
 
 
 def _read(name: str) -> _Source:
@@ -88,7 +91,7 @@ def _read(name: str) -> _Source:
         return _Source(name, splits, *about)
     if entry := read_catalogue().get(name):
         return _Source(
-            name, {"all": _without_copies(read_entry(entry))[0]}, entry.description, entry.licence, entry.source
+            name, {"all": without_copies(read_entry(entry))[0]}, entry.description, entry.licence, entry.source
         )
     path = Path(os.path.expandvars(name)).expanduser()
     if name and _exists(path):
@@ -131,11 +134,12 @@ def _on_disk(path: Path) -> Mapping[str, Sequence[Document]]:
 def _as_split(source: _Source) -> Corpus:
     name, splits = source.name, source.parts
     given = [part for part in ("test", "valid", "train") if part in splits]  # of copies, the one in the first is kept
-    kept = dict(zip(given, _without_copies(*(splits[part] for part in given)), strict=True))
+    kept = dict(zip(given, without_copies(*(splits[part] for part in given)), strict=True))
     _say_copies(name, sum(len(splits[part]) - len(kept[part]) for part in given))
     for part in given:
         if not kept[part]:
             raise InputError(f"{name}: all of its {part} part stands in another part too; give a part of its own")
+    _say_near(name, kept)
     cut = False
     for missing, other in (("valid", "test"), ("test", "valid")):
         if missing not in splits:
@@ -145,15 +149,32 @@ def _as_split(source: _Source) -> Corpus:
     return Corpus(name, *parts, source.description, source.licence, source.source, cut)
 
 
-def _without_copies(*parts: Sequence[Document]) -> list[tuple[Document, ...]]:
-    """The parts without documents whose text stands in an earlier place."""
-    seen: set[str] = set()
-    kept = []
-    for part in parts:
-        once = {document.text: document for document in reversed(part) if document.text not in seen}
-        kept.append(tuple(document for document in part if once.get(document.text) is document))
-        seen.update(once)
-    return kept
+def _split_near_copies(name: str, documents: Sequence[Document], seed: int) -> Splits:
+    """Splits in which near copies stand in one part together, with a warning that counts them.
+
+    Where most of a text is alike, as in a heap of forms, that is its nature, and its documents are split as they are.
+    """
+    groups = near_copies(documents)
+    near, largest = sum(len(group) for group in groups if len(group) > 1), max(map(len, groups))
+    if largest > 2 and largest > len(documents) / 2:
+        told = f"{largest} documents are near copies of one another and stand in all parts: scores will be too good"
+        parts = split_documents(documents, seed)
+    else:
+        parts = split_groups(groups, seed)
+        done = "only the longest of each is kept" if parts.cut else "they stand in one part together"
+        told = f"{near} documents are near copies of one another; {done}"
+    if near:
+        warnings.warn(f"{name}: {told}", stacklevel=2)
+    return parts
+
+
+def _say_near(name: str, parts: Mapping[str, Sequence[Document]]) -> None:
+    """Warn of documents to train on that are near copies of held-out ones: parts that a text comes with stay."""
+    held_out = {id(document) for part in parts if part != "train" for document in parts[part]}
+    groups = near_copies([document for documents in parts.values() for document in documents])
+    known = [[id(document) in held_out for document in group] for group in groups]
+    if near := sum(sum(group) for group in known if not all(group)):
+        warnings.warn(f"{name}: {near} held-out documents are near copies of ones to train on", stacklevel=2)
 
 
 def _say_copies(name: str, copies: int) -> None:

@@ -61,6 +61,26 @@ def split_documents(documents: Sequence[Document], seed: int) -> Splits:
     return Splits(tuple(train), tuple(valid), tuple(test), cut=False)
 
 
+def split_groups(groups: Sequence[Sequence[Document]], seed: int) -> Splits:
+    """As `split_documents`, but documents of a group stand in one part together.
+
+    Where documents have to be cut, only the longest of each group is kept: another one holds what is held out.
+
+    Example:
+        >>> pairs = [[Document(f"{number}{half}", f"text {number} " * 20) for half in "ab"] for number in range(40)]
+        >>> parts = split_groups(pairs, seed=0)
+        >>> len(parts.test), parts.test[0].title[:-1] == parts.test[1].title[:-1]
+        (4, True)
+    """
+    joined = [group[0] if len(group) == 1 else Document("", "".join(each.text for each in group)) for group in groups]
+    parts = split_documents(joined, seed)
+    if parts.cut:
+        return split_documents([max(group, key=_length) for group in groups], seed)
+    apart = dict(zip(map(id, joined), groups, strict=True))
+    train, valid, test = (tuple(each for one in part for each in apart[id(one)]) for part in parts[:3])
+    return Splits(train, valid, test, cut=False)
+
+
 def split_in_two(documents: Sequence[Document]) -> tuple[tuple[Document, ...], tuple[Document, ...], bool]:
     """Two halves of about equal length, in order; a single document is cut, which the third value says."""
     if len(documents) == 1:
