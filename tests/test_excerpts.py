@@ -33,6 +33,10 @@ def test_an_excerpt_ends_between_two_words() -> None:
     assert excerpts([Document("tale", "once upon a time")], 12)[0].text == "once upon a"
 
 
+def test_each_document_keeps_a_character() -> None:
+    assert [each.text for each in excerpts([Document("a", "猫猫"), Document("b", "one")], 2)] == ["猫", "o"]
+
+
 def test_a_budget_is_about_as_long_in_every_script() -> None:
     assert len(excerpts([Document("cats", "猫" * 100)], 100)[0].text) == 33
 
@@ -44,7 +48,7 @@ def test_a_report_says_how_much_of_a_text_is_used() -> None:
 
 
 def test_room_for_less_than_a_character_each_is_refused() -> None:
-    with pytest.raises(InputError, match="characters=7: must be at least four for each of 2"):
-        excerpts([Document("a", "a"), Document("b", "b")], 7)
+    with pytest.raises(InputError, match="characters=1: must be at least one for each of 2"):
+        excerpts([Document("a", "a"), Document("b", "b")], 1)
     with pytest.raises(InputError, match="no documents"):
         excerpts([], 100)

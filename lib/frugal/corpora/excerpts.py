@@ -27,8 +27,8 @@ def excerpts(documents: Sequence[Document], characters: int) -> tuple[Document, 
     """
     if not documents:
         raise InputError("there are no documents to take excerpts from: ask for at least one")
-    if characters < 4 * len(documents):  # the longest character has four bytes
-        raise InputError(f"characters={characters}: must be at least four for each of {len(documents)} documents")
+    if characters < len(documents):
+        raise InputError(f"characters={characters}: must be at least one for each of {len(documents)} documents")
     share = _share(sorted(_size(document.text) for document in documents), characters)
     return tuple(document if _size(document.text) <= share else _beginning(document, share) for document in documents)
 
@@ -94,8 +94,8 @@ def _share(lengths: Sequence[int], characters: int) -> int:
 
 
 def _beginning(document: Document, length: int) -> Document:
-    """The document's beginning of at most so many bytes."""
-    fitting = len(document.text[:length].encode("utf-8", "replace")[:length].decode("utf-8", "ignore"))
+    """The document's beginning of at most so many bytes, or its first character."""
+    fitting = max(1, len(document.text[:length].encode("utf-8", "replace")[:length].decode("utf-8", "ignore")))
     words = re.match(r".*(?=\s)", document.text[: fitting + 1], re.DOTALL)
     text = words[0] if words and words[0].strip() else document.text[:fitting]
     return replace(document, text=text, turns=())
