@@ -10,7 +10,6 @@ BIN := .venv/bin
 READY := .venv/.ready
 PIP := $(BIN)/python -m pip install -c constraints.txt
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
-NOTEBOOKS := $(filter-out notebooks/00_start_here.ipynb,$(sort $(wildcard notebooks/*.ipynb)))
 
 .PHONY: help setup reports gallery test test-lab test-texts lint format lab bench clean
 
@@ -42,7 +41,7 @@ endif
 	@touch $@
 
 reports: $(READY)  ## run every notebook and write reports/index.html (the main job)
-	$(BIN)/frugal run --profile $(PROFILE) $(NOTEBOOKS) notebooks/00_start_here.ipynb
+	$(BIN)/frugal run --resume --profile $(PROFILE) notebooks/*.ipynb
 
 gallery: $(READY)  ## write docs/gallery from the newest finished runs at default size
 	$(BIN)/frugal gallery

@@ -1,6 +1,8 @@
 """Reports and index in a real browser."""
 
+import contextlib
 import re
+from pathlib import Path
 
 import pytest
 
@@ -50,7 +52,7 @@ def pages(tmp_path_factory):
     cells = [
         text(STORY),
         code("import numpy as np\n\n\n@timed\ndef f(x: float) -> str:\n    return 'words' * 3  # why " + "x" * 200),
-        code(outputs=[figure(), recorded(bits_per_byte=1.05, models=ROWS), display(text_html=NOSY)]),
+        code(outputs=[figure(), recorded(bits_per_byte=1.0512345678, models=ROWS), display(text_html=NOSY)]),
         code(outputs=[recorded(perplexity=9.5)]),
         code(outputs=[stream("out " * 100), stream("a warning " * 50, "stderr")]),
     ]
@@ -198,7 +200,7 @@ def test_two_runs_are_compared_by_keyboard(open_page):
         page.keyboard.press("Space")
     table = page.locator("#comparison table")
     assert table.locator("thead a").count() == 2
-    assert table.locator("tr", has_text="bits_per_byte").locator("td").all_inner_texts() == ["1.05", "1.05"]
+    assert table.locator("tr", has_text="bits_per_byte").locator("td").all_inner_texts() == ["1.051", "1.051"]
     assert table.locator("tr", has_text="first figure").locator("img").count() == 2
 
 
@@ -207,6 +209,39 @@ def test_a_column_of_earlier_runs_is_sorted_by_its_name(open_page):
     unfold(page)
     page.locator(".earlier").get_by_role("button", name="Status").click()
     assert page.locator(".earlier th[aria-sort=ascending]").inner_text() == "Status"
+
+
+def test_numbers_and_durations_of_earlier_runs_are_sorted_by_size(browser, tmp_path):
+    for name, seconds in (("a", 1.0), ("b", 95.0), ("c", 9.0), ("d", 4000.0)):
+        run = {"seconds": seconds, "started": f"2025-03-14T12:0{seconds % 7:.0f}:00+00:00"}
+        save(notebook(text("# Echo"), run=run), tmp_path / "runs" / "01_echo" / name / "notebook.ipynb")
+    newest = notebook(text("# Echo"), run={"started": "2026-03-14T12:00:00+00:00"})
+    save(newest, tmp_path / "runs" / "01_echo" / "e" / "notebook.ipynb")
+    with contextlib.closing(browser.new_page()) as page:
+        page.goto(write_index(tmp_path).as_uri())
+        unfold(page)
+        page.locator(".earlier").get_by_role("button", name="Took").click()
+        took = page.locator(".earlier tbody tr td:nth-child(5)").all_inner_texts()
+    assert took == ["1.0 s", "9.0 s", "1 min 35 s", "1 h 6 min"]
+
+
+def test_the_index_loads_itself_again_while_runs_go_on(browser, tmp_path):
+    address = write_index(tmp_path, waiting=["01_echo"]).as_uri()
+    with contextlib.closing(browser.new_page()) as page:
+        page.clock.install()
+        page.goto(address)
+        assert "waiting: 01_echo" in page.locator("#live").inner_text()
+        write_index(tmp_path)
+        page.clock.fast_forward(6_000)
+        page.locator("#live").wait_for(state="detached")
+
+
+def test_a_table_is_saved_as_csv_with_all_digits(open_page):
+    page = open_page("good")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as CSV: Results").first.click()
+    assert download.value.suggested_filename == "Results.csv"
+    assert Path(download.value.path()).read_text() == "bits_per_byte,1.0512345678\n"
 
 
 def test_on_paper_there_is_no_navigation_and_no_dark_page(open_page):

@@ -9,9 +9,12 @@ import time
 from pathlib import Path
 
 import nbformat
+import pandas
 import pytest
 from click.testing import CliRunner, Result
 
+from executed_notebooks import code, recorded, save
+from executed_notebooks import notebook as executed
 from frugal.lab.live import cli
 from frugal.memory import NearestNeighbourLM
 from made_notebooks import make_notebook
@@ -90,6 +93,88 @@ def test_a_failed_run_is_reported_and_the_others_still_run(tmp_path: Path):
     index = (tmp_path / "reports" / "index.html").read_text()
     assert "runs/bad/" in index
     assert "runs/good/" in index
+
+
+MEET = """
+import time
+from pathlib import Path
+Path("{here}").touch()
+deadline = time.monotonic() + 120
+while not Path("{there}").exists():
+    assert time.monotonic() < deadline, "the other one did not come"
+    time.sleep(0.05)"""
+
+
+def test_runs_go_side_by_side_and_what_brings_them_together_comes_last(tmp_path: Path):
+    one = make_notebook(tmp_path / "one.ipynb", MEET.format(here=tmp_path / "1", there=tmp_path / "2"))
+    two = make_notebook(tmp_path / "two.ipynb", MEET.format(here=tmp_path / "2", there=tmp_path / "1"))
+    look = f"assert len(latest_records(Path('{tmp_path}'))) == 2"
+    last = make_notebook(
+        tmp_path / "all.ipynb", "from pathlib import Path\nfrom frugal.lab import latest_records", look
+    )
+    result = frugal("run", last, one, two, "--jobs", 2, "--reports", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert [line.split(":")[0] for line in result.stdout.splitlines() if ": done" in line][-1] == "all"
+
+
+def test_a_resumed_start_runs_only_what_is_not_done_with_this_code_and_these_texts(tmp_path: Path):
+    text = tmp_path / "text.txt"
+    text.write_text("one")
+    good = make_notebook(tmp_path / "good.ipynb")
+    flag = tmp_path / "flag"
+    bad = make_notebook(tmp_path / "bad.ipynb", f"from pathlib import Path\nassert Path('{flag}').exists()")
+
+    def started() -> list[str]:
+        frugal("run", good, bad, "-p", "name", text, "--resume", "--reports", tmp_path)
+        folders = {path.parent for path in tmp_path.glob("runs/*/*/status.json")}
+        new = sorted(folder.parent.name for folder in folders - seen)
+        seen.update(folders)
+        return new
+
+    seen: set[Path] = set()
+    assert started() == ["bad", "good"]
+    flag.touch()
+    assert started() == ["bad"]
+    assert started() == []
+    text.write_text("two")
+    assert started() == ["bad", "good"]
+
+
+def test_a_run_whose_process_is_killed_is_no_success_and_the_others_go_on(tmp_path: Path):
+    kill = "import os, psutil, signal\npsutil.Process(os.getppid()).kill()\nimport time; time.sleep(600)"
+    bad = make_notebook(tmp_path / "bad.ipynb", kill)
+    good = make_notebook(tmp_path / "good.ipynb")
+    result = frugal("run", bad, good, "--reports", tmp_path)
+    assert (result.exit_code, "bad: killed" in result.stdout, "good: done" in result.stdout) == (1, True, True)
+    (folder,) = tmp_path.glob("runs/bad/*")
+    assert json.loads((folder / "status.json").read_text())["status"] == "killed"
+    assert "ended with exit code -9" in (folder / "report.html").read_text()
+
+
+def test_a_given_value_that_a_later_cell_sets_again_is_said(tmp_path: Path):
+    path = make_notebook(tmp_path / "a.ipynb", "n = 7")
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[-1].metadata.tags = ["parameters"]
+    nbformat.write(notebook, path)
+    result = frugal("run", path, "-p", "n", "5", "--reports", tmp_path)
+    assert "n: a later cell tagged parameters sets it again" in result.stderr
+    (report,) = tmp_path.glob("runs/a/*/report.html")
+    assert "set again by a later cell" in report.read_text()
+
+
+def test_what_runs_recorded_is_one_table(tmp_path: Path):
+    recording = [recorded(loss=0.123456789, scores=[{"model": "a", "bits": 1.5}])]
+    for name, run in (("01_echo/a", None), ("01_echo/b", {"parameters": {"units": 9}}), ("02_memory/a", None)):
+        save(executed(code(outputs=recording), run=run), tmp_path / "runs" / name / "notebook.ipynb")
+    assert frugal("results", "01", "--csv", tmp_path / "all.csv", "--reports", tmp_path).exit_code == 0
+    table = pandas.read_csv(tmp_path / "all.csv")
+    assert list(table["run"]) == ["runs/01_echo/a", "runs/01_echo/b"]
+    assert list(table["parameters.units"]) == [500, 9]
+    assert list(table["results.loss"]) == [0.123456789] * 2
+    assert json.loads(table["results.scores"][0]) == [{"model": "a", "bits": 1.5}]
+    shown = frugal("results", "01", "--reports", tmp_path).output.splitlines()
+    assert [line.split()[-2:] for line in shown] == [["units", "loss"], ["500", "0.1235"], ["9", "0.1235"]]
+    assert "there are no runs of a notebook or sweep called 03" in frugal("results", "03", "--reports", tmp_path).stderr
 
 
 def test_the_index_is_rebuilt_from_the_notebooks(tmp_path: Path):

@@ -1,9 +1,11 @@
+import json
+import os
 from urllib.parse import unquote
 
 import pytest
 from bs4 import BeautifulSoup
 
-from executed_notebooks import code, figure, notebook, recorded, save, text
+from executed_notebooks import RUN, code, figure, notebook, recorded, save, text
 from frugal.lab.pages.index import write_index
 
 
@@ -16,6 +18,7 @@ def add_run(tmp_path):
         save(notebook(*(cells or [text(f"# Title of {stem}\n\nOne sentence. Another.")]), run=run), path)
         if report:
             (path.parent / "report.html").write_text("report")
+        return path
 
     return add
 
@@ -108,3 +111,17 @@ def test_what_comes_from_notebooks_is_escaped(add_run, index):
     )
     assert all("alert(1)</script>" not in str(script) for script in index().find_all("script"))
     assert [script.get("type") for script in index().find_all("script")] == ["application/json", None]
+
+
+def test_what_goes_on_and_what_waits_stands_first_and_a_silent_run_is_called_lost(tmp_path, add_run, index):
+    path = add_run("01_echo", "a", text("# Echo"), status="running")
+    status = {**RUN, "status": "running", "doing": {"cell": 3, "cells": 9, "section": "Results", "line": "epoch 4"}}
+    (path.parent / "status.json").write_text(json.dumps(status))
+    page = BeautifulSoup(write_index(tmp_path, waiting=["02_memory"]).read_text(), "html.parser")
+    words = page.find(id="live").get_text(" ", strip=True)
+    assert all(each in words for each in ("cell 3 of 9, Results", "epoch 4", "waiting: 02_memory"))
+    assert not page.find("article")
+    os.utime(path.parent / "status.json", (0, 0))
+    page = index()
+    assert not page.find(id="live")
+    assert "ended without a word" in page.article.get_text()

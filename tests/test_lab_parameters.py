@@ -17,6 +17,7 @@ from frugal.lab.run.parameters import (
     profile_values,
     read_parameters,
     read_values_file,
+    set_again,
     tabulate,
 )
 from made_notebooks import make_notebook
@@ -241,3 +242,9 @@ def test_the_table_lines_up(tmp_path: Path):
 
 def test_a_type_says_what_it_is():
     assert str(ParameterType(float, many=True, optional=True)) == "list[float] | None"
+
+
+def test_what_a_later_tagged_cell_sets_again_is_known():
+    sources = ("a = 1\nb = 2", "b = 3\nc = 4", "import os")
+    cells = [new_code_cell(source, metadata={"tags": ["parameters"]}) for source in sources]
+    assert set_again(new_notebook(cells=cells), ["a", "b"]) == ["b"]

@@ -7,11 +7,13 @@ import pytest
 from bs4 import BeautifulSoup
 from hypothesis import given
 from hypothesis import strategies as st
+from nbformat import v4
 
 from executed_notebooks import RUN, code, display, error, figure, notebook, recorded, save, stream, text
 from frugal.errors import InputError
 from frugal.lab.pages.report import exporter, formula, readable_tables, report, write_report
 
+STATES = "application/vnd.jupyter.widget-state+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 PAGE = "<h1>&amp;<script>alert(1)</script>"
 
@@ -153,6 +155,38 @@ def test_progress_bars_are_left_out_and_warnings_are_folded():
     assert "a warning" in words
 
 
+def test_a_progress_bar_that_stopped_before_its_end_is_shown():
+    assert "half:  40%" in body(
+        code(outputs=[stream("half:  40%|████      | 4/10 [00:01<00:01,  4.00it/s]", "stderr")])
+    )
+    assert "40%" not in body(code(outputs=[stream("half: 100%|██████████| 4/4 [00:01<00:00,  4.00it/s]", "stderr")]))
+
+
+def widget(states, number="a"):
+    """The page's text for a notebook that shows a widget, given the states of all of them."""
+    kept = {name: {"model_name": kind, "state": state} for name, (kind, state) in states.items()}
+    shown = v4.new_output("display_data", data={WIDGET: {"model_id": number}, "text/plain": "Widget()"})
+    return page(code(outputs=[shown]), widgets={STATES: {"state": kept}}).find("main")
+
+
+def test_widgets_stand_as_they_last_were():
+    captured = [{"output_type": "stream", "name": "stdout", "text": "captured words"}]
+    states = {
+        "a": ("VBoxModel", {"children": ["IPY_MODEL_b", "IPY_MODEL_c", "IPY_MODEL_d", "IPY_MODEL_e", "IPY_MODEL_f"]}),
+        "b": ("HTMLModel", {"value": "<b>bold</b><script>alert(1)</script>"}),
+        "c": ("IntSliderModel", {"value": 3, "description": "power <"}),
+        "d": ("DropdownModel", {"_options_labels": ["x", "y"], "index": 1}),
+        "e": ("OutputModel", {"outputs": captured}),
+        "f": ("FloatProgressModel", {"value": 4.0, "max": 10.0}),
+    }
+    shown = widget(states)
+    words = shown.get_text(" ", strip=True)
+    assert all(each in words for each in ("bold", "power <: 3", "captured words"))
+    assert shown.select_one(".widget").find("progress")["value"] == "4.0"
+    assert shown.find("script") is None
+    assert "A control stood here" in widget({}).get_text()
+
+
 def test_carriage_returns_leave_the_last_line():
     words = body(code(outputs=[stream("epoch 1\repoch"), stream(" 2\n")]))
     assert "epoch 2" in words
@@ -169,7 +203,7 @@ def test_a_control_is_replaced_by_the_figure_beside_it_or_by_a_sentence():
     bar.data[WIDGET] = model
     words = body(code(outputs=[beside]), code(outputs=[alone, bar]))
     assert "static" in words
-    assert words.count("live only in JupyterLab") == 1
+    assert words.count("A control stood here") == 1
     assert "IntSlider" not in words
 
 
@@ -247,6 +281,9 @@ def test_nothing_in_texts_and_outputs_acts(html):
 def test_what_an_output_loses_is_said_where_it_stood():
     output = display(application_javascript="x()", text_plain="<object>")
     assert "A script stood here" in body(code(outputs=[output]))
+    assert "A form stood here" in body(code(outputs=[display(text_html="<form><input></form>")]))
+    answers = body(code(outputs=[display(text_html="<p onclick='x()'>1</p><p onclick='x()'>2</p>")]))
+    assert answers.count("A control that answers to the mouse or keyboard stood here") == 1
 
 
 def test_a_long_output_shows_its_beginning_and_end_and_how_much_is_left_out():

@@ -137,6 +137,43 @@ def test_sys_exit_is_no_success(tmp_path: Path):
     assert cell_statuses(result) == ["failed", "pending"]
 
 
+def test_exit_is_no_success_either(tmp_path: Path):
+    result = run(make_notebook(tmp_path / "a.ipynb", "exit()", "print('after')"))
+    assert status(result)["error"] == "stopped in cell [2] by sys.exit(): the cells after it did not run"
+    assert cell_statuses(result) == ["failed", "pending"]
+
+
+def test_asking_for_input_is_refused_at_once(tmp_path: Path):
+    result = run(make_notebook(tmp_path / "a.ipynb", "input('name?')"))
+    assert "StdinNotImplementedError" in status(result)["error"]
+
+
+def test_what_a_run_holds_is_its_users_alone(tmp_path: Path):
+    result = run(make_notebook(tmp_path / "a.ipynb"))
+    assert result.folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_run_says_what_it_is_doing(tmp_path: Path):
+    look = f"""
+import json, time
+from pathlib import Path
+print("epoch 3")
+deadline = time.monotonic() + 60
+while time.monotonic() < deadline:
+    (path,) = Path("{tmp_path}").glob("reports/runs/a/*/status.json")
+    doing = json.loads(path.read_text()).get("doing", {{}})
+    if doing.get("line"):
+        break
+    time.sleep(0.1)
+assert doing == {{"cell": 3, "cells": 3, "section": "Second part", "line": "epoch 3"}}, doing"""
+    path = make_notebook(tmp_path / "a.ipynb", "1", look)
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells.insert(3, nbformat.v4.new_markdown_cell("## Second *part*"))
+    nbformat.write(notebook, path)
+    result = run(path)
+    assert (result.status, result.error) == ("done", None)
+
+
 def test_the_time_limit_holds_for_the_whole_run_and_shows_where_it_struck(tmp_path: Path):
     start = run(make_notebook(tmp_path / "empty.ipynb")).seconds  # on a busy machine most of a short limit
     path = make_notebook(tmp_path / "a.ipynb", *["import time; time.sleep(2)"] * 300)

@@ -23,7 +23,7 @@ from frugal.lab.run.progress import FOLDER_VARIABLE, STOP, RunStopped, read_prog
 from frugal.lab.sweep import Site, Sweep, any_complete, read_site, read_sweep, run_sweep
 from frugal.lab.sweep.driver import Driver
 from frugal.lab.sweep.pool import LOCAL, Pool, Submit
-from frugal.lab.sweep.runs import give_up, make_point, run_id
+from frugal.lab.sweep.runs import give_up, make_point
 from frugal.lab.sweep.worker import execute_run
 from made_notebooks import make_notebook
 
@@ -258,13 +258,13 @@ def test_a_runs_identity_is_all_that_decides_its_result(tmp_path: Path, monkeypa
     values = {"x": 0.0, "text": str(file)}
 
     def identity() -> str:
-        return run_id(make_point(sweep, values, tmp_path).runs[0].plan)
+        return make_point(sweep, values, tmp_path).runs[0].plan.identity
 
     first = identity()
     assert identity() == first
     file.write_text("some text")
     second = identity()
-    monkeypatch.setattr("frugal.lab.sweep.runs.library_hash", lambda: "other code")
+    monkeypatch.setattr("frugal.lab.run.identity.library_hash", lambda: "other code")
     third = identity()
     values["x"] = 1.0
     assert len({first, second, third, identity()}) == 4

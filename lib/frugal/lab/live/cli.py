@@ -14,11 +14,11 @@ from typing import Any
 import click
 
 from frugal.errors import FrugalError, InputError
-from frugal.files import CHECKOUT, reports_folder
+from frugal.files import CHECKOUT, reports_folder, write_text
 from frugal.lab.live.memory import memory
 from frugal.lab.live.models import WithSampling, generate, models, score, train
 from frugal.lab.pages.notebooks import read_notebook
-from frugal.lab.run.parameters import PROFILES, read_parameters, read_values_file, tabulate
+from frugal.lab.run.parameters import PROFILES, aligned, read_parameters, read_values_file, set_again, tabulate
 from frugal.lab.run.threads import ask_for_threads
 
 
@@ -56,6 +56,8 @@ def main() -> None:
 @click.option(
     "--threads", type=click.IntRange(min=1), help="That a run computes with [default: $OMP_NUM_THREADS, or 1]."
 )
+@click.option("-j", "--jobs", type=click.IntRange(min=1), help="Runs at once [default: what cores and memory allow].")
+@click.option("--resume", is_flag=True, help="Leave out what is done: same code, parameters and texts.")
 @click.option("--reports", type=click.Path(path_type=Path, file_okay=False), help="Where runs go [default: reports/].")
 def run(
     notebooks: tuple[str, ...],
@@ -64,34 +66,34 @@ def run(
     profile: str,
     timeout: float | None,
     threads: int | None,
+    jobs: int | None,
+    resume: bool,
     reports: Path | None,
 ) -> None:
-    """Run notebooks, write a report of each and rebuild the index.
+    """Run notebooks side by side, write a report of each and keep the index up to date.
 
     NOTEBOOK is a path, or the beginning of a name in notebooks/, such as 01. A parameter given with -p has
-    precedence over the file's, and that over the profile's.
+    precedence over the file's, and that over the profile's. A notebook that brings the results of others together
+    comes after them.
     """
-    from frugal.lab.run.execution import carry_out, plan_run
+    from frugal.lab.live.watching import watch
+    from frugal.lab.run.execution import plan_run
+    from frugal.lab.run.together import SideBySide, finished_already, most_at_once
 
     if threads is not None:
         ask_for_threads(threads)
     given = {**(read_values_file(values_file) if values_file else {}), **dict(pairs)}
     plans = [plan_run(find_notebook(name), given, profile) for name in notebooks]
-    reports = reports_folder() if reports is None else reports
-    statuses = []
     for plan in plans:
-        click.echo(f"{plan.path.stem}: running at profile {plan.profile}", err=True)
-        result = carry_out(plan, timeout, reports)
-        click.echo(f"{plan.path.stem}: {result.status} in {result.seconds:.0f} s: {result.report}")
-        if result.error:
-            click.echo(f"{plan.path.stem}: {result.error}", err=True)
-        statuses.append(result.status)
-        if result.status == "interrupted":
-            break
-    rebuild_index(reports)
-    if "interrupted" in statuses:
-        raise KeyboardInterrupt
-    raise SystemExit(0 if set(statuses) == {"done"} else 1)
+        for name in set_again(plan.notebook, plan.given):
+            click.echo(f"{plan.path.stem}: {name}: a later cell tagged parameters sets it again, and holds", err=True)
+    reports = (reports_folder() if reports is None else reports).resolve()
+    for plan in list(plans) if resume else []:
+        if (done := finished_already(plan, reports)) is not None:
+            click.echo(f"{plan.path.stem}: done already, with this code, these parameters and texts: {done}")
+            plans.remove(plan)
+    statuses = watch(SideBySide(plans, timeout, reports, most_at_once() if jobs is None else jobs))
+    raise SystemExit(0 if set(statuses) <= {"done"} else 1)
 
 
 @main.command()
@@ -99,6 +101,27 @@ def run(
 def index(reports: Path | None) -> None:
     """Rebuild the index of all reports from the executed notebooks."""
     rebuild_index(reports_folder() if reports is None else reports)
+
+
+@main.command()
+@click.argument("name", default="", metavar="[NOTEBOOK]")
+@click.option("--csv", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write everything there instead.")
+@click.option("--reports", type=click.Path(path_type=Path, file_okay=False), help="Where runs are [default: reports/].")
+def results(name: str, file: Path | None, reports: Path | None) -> None:
+    """Show what runs recorded, one row a run.
+
+    NOTEBOOK is the beginning of a notebook's or a sweep's name [default: all]. The CSV file has all parameters and
+    all results, as pandas.read_csv reads it; recorded tables stand in it as JSON. Here only single results are shown,
+    and the parameters in which the runs differ.
+    """
+    from frugal.lab.pages.results import as_columns, as_csv, result_rows
+
+    rows = result_rows((reports_folder() if reports is None else reports).resolve(), name)
+    if file is None:
+        click.echo(aligned(as_columns(rows)))
+    else:
+        write_text(file, as_csv(rows))
+        click.echo(f"results: {len(rows)} runs: {file}")
 
 
 @main.command()
@@ -204,7 +227,7 @@ for command in (train, score, generate, models, memory):
 def rebuild_index(reports: Path) -> None:
     from frugal.lab.pages.index import write_index
 
-    click.echo(f"index: {write_index(reports)}")
+    click.echo(f"index: {write_index(reports).resolve().as_uri()}")
 
 
 def find_notebook(name: str) -> Path:

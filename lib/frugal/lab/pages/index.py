@@ -1,8 +1,12 @@
 """The page that lists all runs, rebuilt from their executed notebooks alone."""
 
+import json
+import time
 from base64 import b64encode
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,10 +17,11 @@ from nbformat import NotebookNode
 from frugal.files import write_text
 from frugal.lab.pages.notebooks import read_notebook
 from frugal.lab.pages.records import read_records, shown
-from frugal.lab.pages.run_facts import RunFacts, read_run, words
+from frugal.lab.pages.run_facts import Now, RunFacts, read_run, words
 
 TEMPLATE = Path(__file__).parent / "template"
 RESULTS_SHOWN = 6
+SILENT_SECONDS = 60  # after which a run that says that it goes on is taken for dead
 
 
 @dataclass(frozen=True)
@@ -26,13 +31,13 @@ class Entry:
     `number` is its place in the list of facts that the page's script compares.
     """
 
-    number: int
     run: RunFacts
     notebook: str
     link: str
     results: dict[str, str]
     thumbnail: str
     alt: str
+    number: int = 0
 
     @property
     def changed(self) -> str:
@@ -64,24 +69,70 @@ class Unreadable:
     reason: str
 
 
-def write_index(reports: Path) -> Path:
-    """Write `index.html` in the folder of reports, from the notebooks of runs and of sweeps' reports below it."""
-    from jinja2 import Environment, FileSystemLoader
+@dataclass(frozen=True)
+class Live:
+    """A run that goes on: its title, and what it is doing."""
 
-    paths = [*reports.glob("runs/*/*/notebook.ipynb"), *reports.glob("sweeps/*/report/notebook.ipynb")]
-    found = [read_entry(number, path, reports) for number, path in enumerate(sorted(paths))]
-    environment = Environment(loader=FileSystemLoader(TEMPLATE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    script = (TEMPLATE / "runs.js").read_text(encoding="utf-8")
-    page = environment.get_template("runs.html.j2").render(
-        groups=groups([entry for entry in found if isinstance(entry, Entry)]),
+    title: str
+    now: Now
+
+
+def write_index(reports: Path, waiting: Sequence[str] = ()) -> Path:
+    """Write `index.html` in the folder of reports, from the notebooks of runs and of sweeps' reports below it.
+
+    Args:
+        reports: the folder.
+        waiting: names of notebooks that are to be run soon. While there are such, or a run goes on, the page loads
+            itself again every few seconds.
+    """
+    paths = sorted([*reports.glob("runs/*/*/notebook.ipynb"), *reports.glob("sweeps/*/report/notebook.ipynb")])
+    live = {path: each for path in paths if (each := read_live(path)) is not None}
+    ended = [path for path in paths if path not in live]
+    found = [read_entry(path, reports, changed(path)) for path in ended]
+    entries = [replace(each, number=number) for number, each in enumerate(found) if isinstance(each, Entry)]
+    template, script = page_template()
+    page = template.render(
+        groups=groups(entries),
         facts=[entry.facts if isinstance(entry, Entry) else None for entry in found],
         unreadable=[entry for entry in found if isinstance(entry, Unreadable)],
+        live=list(live.values()),
+        waiting=waiting,
+        written=datetime.now(UTC),
         most=RESULTS_SHOWN,
         script=script,
         script_hash=b64encode(sha256(script.encode()).digest()).decode(),  # the browser runs no other script
     )
     write_text(reports / "index.html", page)
     return reports / "index.html"
+
+
+@cache
+def page_template() -> tuple[Any, str]:
+    """The page's template and its script."""
+    from jinja2 import Environment, FileSystemLoader
+
+    environment = Environment(loader=FileSystemLoader(TEMPLATE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template("runs.html.j2"), (TEMPLATE / "runs.js").read_text(encoding="utf-8")
+
+
+def changed(path: Path) -> tuple[int, int]:
+    """When a run's files changed last: what was read from them holds as long as this."""
+    report = path.with_name("report.html")
+    return path.stat().st_mtime_ns, report.stat().st_mtime_ns if report.exists() else 0
+
+
+def read_live(path: Path) -> Live | None:
+    """The run whose notebook this is, if it goes on."""
+    status = path.with_name("status.json")
+    try:
+        if time.time() - status.stat().st_mtime > SILENT_SECONDS:
+            return None
+        about = json.loads(status.read_text(encoding="utf-8"))
+        present = Now.read(about) if about["status"] == "running" else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    name = path.parent.parent.name
+    return None if present is None else Live(str(about.get("title") or name), present)
 
 
 def groups(entries: list[Entry]) -> list[list[Entry]]:
@@ -92,14 +143,18 @@ def groups(entries: list[Entry]) -> list[list[Entry]]:
     return list(by_notebook.values())
 
 
-def read_entry(number: int, path: Path, reports: Path) -> Entry | Unreadable:
+@cache
+def read_entry(path: Path, reports: Path, _changed: tuple[int, int]) -> Entry | Unreadable:
+    """A run that has ended, read once as long as its files stay the same."""
     report = path.with_name("report.html")
     link = quote((report if report.exists() else path).relative_to(reports).as_posix())
     try:
         notebook = read_notebook(path)
         results = {name: shown(value) for name, value in read_records(notebook).items() if not isinstance(value, list)}
         run = read_run(notebook, path.parent.parent.name)
-        return Entry(number, run, path.parent.parent.name, link, results, **first_figure(notebook))
+        if run.status == "running":  # no word of it for a while: its process was killed
+            run = replace(run, status="lost")
+        return Entry(run, path.parent.parent.name, link, results, **first_figure(notebook))
     except Exception as error:  # one damaged file, whatever is wrong with it, must not hide the others
         return Unreadable(link, str(error) or type(error).__name__)
 

@@ -8,9 +8,10 @@ from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from nbformat import NotebookNode
 
 from frugal.lab.pages.notebooks import is_papermill_banner, split_title
+from frugal.lab.pages.widgets import States, widget_states, widget_text
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
-# tqdm's bar, with and without a known total: they say nothing once the run is over. A longer line is no bar, and
+# tqdm's bar, with and without a known total, as text or as a widget's words. A longer line is no bar, and
 # would take the pattern quadratic time.
 PROGRESS = re.compile(r".*?(\d+%\|.*\| \S+|\d\w*) \[\d\d:\d\d[^\]]*\]")
 LONGEST_BAR = 2000  # characters
@@ -22,6 +23,7 @@ END_SHOWN = 100_000
 def cells_for_readers(notebook: NotebookNode) -> list[NotebookNode]:
     """Copies of the cells without the title, with what `output_for_readers` leaves of their outputs."""
     cells: list[NotebookNode] = []
+    states = widget_states(notebook)
     for cell in copy.deepcopy(notebook.cells):
         if is_papermill_banner(cell) or (cell.cell_type != "raw" and not cell.source.strip()):
             continue
@@ -29,13 +31,14 @@ def cells_for_readers(notebook: NotebookNode) -> list[NotebookNode]:
             cell.source = split_title(cell.source)[1]
         elif cell.cell_type == "code":
             CoalesceStreamsPreprocessor().preprocess_cell(cell, {}, 0)
-            cell.outputs = [output for output in map(output_for_readers, cell.outputs) if output]
+            shown = [output_for_readers(output, states) for output in cell.outputs]
+            cell.outputs = [output for output in shown if output]
         cells.append(cell)
     return cells
 
 
-def output_for_readers(output: NotebookNode) -> NotebookNode | None:
-    """An output without colours and progress bars; None if nothing is left."""
+def output_for_readers(output: NotebookNode, states: States) -> NotebookNode | None:
+    """An output without colours and progress bars that are over; None if nothing is left."""
     if output.output_type == "stream":
         output.text = shortened(without_progress(strip_ansi(output.text)))
         return output if output.text else None
@@ -47,8 +50,11 @@ def output_for_readers(output: NotebookNode) -> NotebookNode | None:
         data["text/plain"] = shortened(data["text/plain"])
     if isinstance(page := data.get("text/html"), str) and len(page) > LONGEST_HTML:
         data["text/html"] = f'<p class="note">{len(page):,} characters of HTML stand in the executed notebook only.</p>'
-    only_a_control = WIDGET in data and set(data) <= {WIDGET, "text/plain"}
-    return None if only_a_control and not without_progress(data.get("text/plain", "")) else output
+    if WIDGET in data and set(data) <= {WIDGET, "text/plain"}:
+        last = widget_text(states, data[WIDGET].get("model_id", ""))
+        first = PROGRESS.sub("", data.get("text/plain", ""))  # a bar's words when it was new
+        return output if without_progress(last) or (first and not last) else None
+    return output
 
 
 def shortened(text: str) -> str:
@@ -63,10 +69,16 @@ def shortened(text: str) -> str:
 
 
 def without_progress(text: str) -> str:
-    """The text without progress bars, and without the lines that held nothing else."""
+    """The text without progress bars that are over, and without the lines that held nothing else."""
     kept = []
     for line in text.split("\n"):
-        rest = PROGRESS.sub("", line) if len(line) <= LONGEST_BAR else line
+        rest = PROGRESS.sub(unfinished, line) if len(line) <= LONGEST_BAR else line
         if rest or not line:
             kept.append(rest)
     return "\n".join(kept).strip("\n")
+
+
+def unfinished(bar: re.Match[str]) -> str:
+    """A progress bar that stopped before its end; nothing for one that came there, or has no end."""
+    share = re.search(r"(\d+)%", bar[0])
+    return bar[0] if share and share[1] != "100" else ""

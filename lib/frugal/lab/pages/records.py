@@ -166,4 +166,7 @@ def html_table(name: str, rows: list[Row]) -> str:
 
 
 def html_cell(value: Scalar | None) -> str:
-    return f"<td>{html.escape(shown(value))}</td>"
+    words = shown(value)
+    # Whoever copies the table gets all digits.
+    whole = f' data-value="{value!r}"' if isinstance(value, float) and words != repr(value) else ""
+    return f"<td{whole}>{html.escape(words)}</td>"

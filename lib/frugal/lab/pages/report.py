@@ -16,13 +16,14 @@ from urllib.parse import unquote
 from bs4 import BeautifulSoup, Tag
 from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
-from nbformat import NotebookNode
+from nbformat import NotebookNode, from_dict
 from nbformat.v4 import new_markdown_cell, new_output
 
 from frugal.files import write_text
 from frugal.lab.pages.notebooks import read_notebook
-from frugal.lab.pages.outputs import WIDGET, cells_for_readers
+from frugal.lab.pages.outputs import WIDGET, cells_for_readers, output_for_readers
 from frugal.lab.pages.run_facts import read_run, words
+from frugal.lab.pages.widgets import States, widget_html, widget_states
 
 TEMPLATE = Path(__file__).parent / "template"
 NUMBER = re.compile(r"[-+−±]?[\d,.]*\d(e[-+]?\d+)?\s*(%|[a-zA-Zµ]{1,3}|\s*±.*)?|nan|[-−]?inf|[—–-]?", re.IGNORECASE)  # noqa: RUF001
@@ -32,6 +33,7 @@ SCRIPT = "application/javascript"
 # What is taken out of texts and outputs: elements that a reader would miss, in words, and those that show nothing.
 LOST = {"script": "script", "iframe": "page in a frame", "frame": "page in a frame", "object": "plug-in"}
 LOST |= {"embed": "plug-in", "portal": "page in a frame"}
+HANDLER = "control that answers to the mouse or keyboard"
 DROPPED = ("base", "meta", "link", "noscript", "animate", "animatetransform", "set")
 ACTIVE = re.compile(
     rf"<\s*({'|'.join([*LOST, *DROPPED, 'form'])})\b"
@@ -96,7 +98,7 @@ def exporter() -> HTMLExporter:
     """The exporter with its template, which takes longer to compile than a short notebook to run."""
     made = HTMLExporter(template_name=TEMPLATE.name, extra_template_basedirs=[str(TEMPLATE.parent)])
     made.register_filter("focusable", focusable)
-    script = (TEMPLATE / "unfold.js").read_text(encoding="utf-8")
+    script = (TEMPLATE / "report.js").read_text(encoding="utf-8")
     script_hash = b64encode(sha256(script.encode()).digest()).decode()
     made.environment.globals.update(words=words, script=script, script_hash=script_hash)
     return made
@@ -105,20 +107,22 @@ def exporter() -> HTMLExporter:
 def readable_cells(notebook: NotebookNode) -> tuple[list[NotebookNode], list[Heading]]:
     """The cells with their text and outputs as HTML, without the title, and the headings in the text."""
     headings: list[Heading] = []
-    cells = cells_for_readers(notebook)
+    cells, states = cells_for_readers(notebook), widget_states(notebook)
     for cell in cells:
         if cell.cell_type == "markdown":
             cell.source = markdown_to_html(cell.source, headings, cell.get("attachments", {}))
         for output in cell.get("outputs", []):
             if "data" in output:
-                add_html(output.data)
+                add_html(output.data, states)
     return cells, headings
 
 
-def add_html(data: dict[str, Any]) -> None:
+def add_html(data: dict[str, Any], states: States) -> None:
     """Give an output's data the HTML that the page shows, if not its plain text."""
-    if data.pop(WIDGET, None) and set(data) <= {"text/plain"}:
-        data["text/html"] = '<p class="note">A control stood here; it is live only in JupyterLab.</p>'
+    widget = data.pop(WIDGET, None)
+    if widget is not None and set(data) <= {"text/plain"}:
+        shown = widget_html(states, widget.get("model_id", ""), captured_html)
+        data["text/html"] = f'<div class="widget">{shown}</div>' if shown else note("control")
     if SCRIPT in data:
         del data[SCRIPT]
         data.setdefault("text/html", note("script"))
@@ -128,6 +132,21 @@ def add_html(data: dict[str, Any]) -> None:
         data["text/html"] = markdown_to_html(data["text/markdown"], [], {})
     elif "text/latex" in data:
         data["text/html"] = formula(data["text/latex"].strip().strip("$"), display=True)
+
+
+def captured_html(output: dict[str, Any]) -> str:
+    """What an Output widget captured, as a page shows it."""
+    kept = output_for_readers(from_dict({"metadata": {}, **output}), {})
+    if kept is None:
+        return ""
+    if kept.output_type in ("stream", "error"):
+        words = kept.text if kept.output_type == "stream" else kept.traceback[0]
+        return f'<pre tabindex="0">{escape(words)}</pre>'
+    add_html(kept.data, {})
+    for kind in ("image/png", "image/jpeg"):
+        if kind in kept.data:
+            return f'<figure><img src="data:{kind};base64,{escape(kept.data[kind])}" alt="Figure in a widget"></figure>'
+    return str(kept.data.get("text/html") or f'<pre tabindex="0">{escape(kept.data.get("text/plain", ""))}</pre>')
 
 
 def markdown_to_html(source: str, headings: list[Heading], attachments: dict[str, Any]) -> str:
@@ -150,14 +169,22 @@ def inert(html: str) -> str:
             element.insert_before(BeautifulSoup(note(LOST[element.name]), "html.parser"))
         element.decompose()
     for element in soup.find_all("form"):
+        element.insert_before(BeautifulSoup(note("form"), "html.parser"))
         element.unwrap()
-    for element in soup.find_all(True):
-        for name, value in list(element.attrs.items()):
-            target = re.sub(r"[\s\x00-\x20]+", "", value).lower() if isinstance(value, str) else ""
-            acts = name.lower().startswith("on") or name.lower() in ("formaction", "ping", "srcdoc", "target")
-            if acts or target.startswith(("javascript:", "vbscript:", "data:text/html")):
-                del element[name]
-    return str(soup)
+    lost = [strip_handlers(element) for element in soup.find_all(True)]
+    return str(soup) + (note(HANDLER) if any(lost) else "")
+
+
+def strip_handlers(element: Tag) -> bool:
+    """Take out attributes that act or lead away; whether a reader misses one of them."""
+    missed = False
+    for name, value in list(element.attrs.items()):
+        target = re.sub(r"[\s\x00-\x20]+", "", value).lower() if isinstance(value, str) else ""
+        handler = name.lower().startswith("on") or target.startswith(("javascript:", "vbscript:", "data:text/html"))
+        if handler or name.lower() in ("formaction", "ping", "srcdoc", "target"):
+            del element[name]
+            missed = missed or handler
+    return missed
 
 
 def note(what: str) -> str:

@@ -23,13 +23,17 @@ STATUS_WORDS = {
     "interrupted": "interrupted",
     "stopped": "stopped by its sweep",
     "running": "running",
+    "lost": "ended without a word",
     "unknown": "outcome not recorded",
 }
 
 
 @dataclass(frozen=True)
 class RunFacts:
-    """One run of a notebook; `facts` are the rest of what was recorded, as pairs of name and words."""
+    """One run of a notebook; `facts` are the rest of what was recorded, as pairs of name and words.
+
+    `set_again` names parameters that a later cell gives values of its own.
+    """
 
     title: str
     summary: str
@@ -38,6 +42,7 @@ class RunFacts:
     profile: str
     parameters: dict[str, Any]
     changed: frozenset[str]
+    set_again: frozenset[str]
     started: datetime | None
     seconds: float | None
     facts: list[tuple[str, str]]
@@ -56,6 +61,36 @@ class RunFacts:
         return "" if self.seconds is None else duration_words(self.seconds)
 
 
+@dataclass(frozen=True)
+class Now:
+    """What a run that goes on is doing: cell of how many, its section, what it printed last, since when it runs."""
+
+    cell: int
+    cells: int
+    section: str
+    line: str
+    started: datetime | None
+
+    @classmethod
+    def read(cls, status: dict[str, Any]) -> "Now | None":
+        """From a run's status file; None if it does not say."""
+        try:
+            return cls(started=read_time(status["started"]), **status["doing"])
+        except (KeyError, TypeError):
+            return None
+
+    @property
+    def words(self) -> str:
+        seconds = (datetime.now(UTC) - self.started).total_seconds() if self.started else 0.0
+        parts = [
+            f"cell {self.cell} of {self.cells}" if self.cell else "starting",
+            self.section,
+            clock(seconds),
+            self.line,
+        ]
+        return ", ".join(part for part in parts if part)
+
+
 def read_run(notebook: NotebookNode, name: str) -> RunFacts:
     """The facts of a run; `name` is the title of a notebook that has none."""
     run = recorded_run(notebook)
@@ -71,6 +106,7 @@ def read_run(notebook: NotebookNode, name: str) -> RunFacts:
         profile=str(run.get("profile") or ""),
         parameters=dict(run.get("parameters") or {}),
         changed=frozenset(run.get("changed") or ()),
+        set_again=frozenset(run.get("set_again") or ()),
         started=read_time(run.get("started")),
         seconds=float(seconds) if isinstance(seconds, int | float) else None,
         facts=facts(run),
@@ -147,6 +183,11 @@ def duration_words(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def clock(seconds: float) -> str:
+    """Elapsed time as minutes and seconds."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
 
 
 def words(value: Any) -> str:

@@ -22,6 +22,7 @@ import signal
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from queue import Empty
 from subprocess import DEVNULL
@@ -38,23 +39,33 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.utils import run_sync
 from nbclient.exceptions import DeadKernelError
+from nbformat.v4 import new_output
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, NotebookExecutionManager
 from papermill.log import logger
 from traitlets import Type
 
 from frugal.files import write_text
+from frugal.lab.run.doing import Doing
 from frugal.lab.run.execution import OWN_KERNEL
 from frugal.lab.run.threads import kernel_environment
 from frugal.lab.run.warm import OPTIONS, ForkingProvisioner, ForkServer, server_for
 
 POLL_SECONDS = 1.0
+BEAT_SECONDS = 10.0  # after which a run says again what it is doing, so that a silent one is known to be dead
 GRACE_SECONDS = 10.0  # between asking a kernel that is over its limit to stop and killing it
 OUTPUT_SECONDS = 60  # for a cell's last outputs to arrive after its end; nbclient's 4 are few on a busy machine
 
 
+Tell = Callable[[dict[str, Any]], None]  # takes what `Doing` knows
+
+
 class RunTimeoutError(TimeoutError):
     """The run as a whole took longer than it was allowed to."""
+
+
+class NotebookExit(Exception):
+    """A cell called `exit()`."""
 
 
 class PollingChannel(AsyncZMQSocketChannel):
@@ -96,14 +107,16 @@ class ThisInterpreter(AsyncKernelManager):
 
 
 class KernelWatch(threading.Thread):
-    """Notes the most memory a kernel and its children held, and ends a kernel that outstays its limit.
+    """Notes the most memory a kernel and its children held, says what runs, and ends a kernel over its limit.
 
     At the limit the kernel gets an interrupt, so that the report shows the line that was running and the
     notebook can put things in order; what still runs `GRACE_SECONDS` later is killed.
     """
 
-    def __init__(self, limit: float | None) -> None:
+    def __init__(self, limit: float | None, doing: Doing, tell: Tell) -> None:
         super().__init__(name="kernel watch", daemon=True)
+        self.doing, self.tell = doing, tell
+        self.told: tuple[dict[str, Any], float] = ({}, 0.0)
         self.deadline = math.inf if limit is None else monotonic() + limit
         self.expired = False
         self.peak_memory = 0  # bytes
@@ -117,11 +130,20 @@ class KernelWatch(threading.Thread):
     def run(self) -> None:
         while not self.ended.wait(0.5):
             self.peak_memory = max(self.peak_memory, memory_held(self.pid))
+            self.say()
             if monotonic() > self.deadline + GRACE_SECONDS:
                 self.signal_group(signal.SIGKILL)
             elif monotonic() > self.deadline and not self.expired:
                 self.expired = True
                 self.signal_group(signal.SIGINT)
+
+    def say(self) -> None:
+        """Tell what the run is doing, if it has changed or was told long ago."""
+        facts = self.doing.facts()
+        if facts != self.told[0] or monotonic() - self.told[1] > BEAT_SECONDS:
+            self.told = facts, monotonic()
+            with contextlib.suppress(OSError):  # a full disk ends the run where something is lost by it
+                self.tell(facts)
 
     def end(self) -> None:
         """Stop watching, and kill what the kernel may have left running."""
@@ -156,7 +178,7 @@ class Client(PapermillNotebookClient):
         server: ForkServer | None,
         **settings: Any,
     ) -> None:
-        super().__init__(nb_man, **settings)
+        super().__init__(nb_man, on_cell_executed=self.end_if_asked, **settings)
         self.connection_file = folder / "kernel.json"
         self.watch = watch
         self.server = server
@@ -188,6 +210,11 @@ class Client(PapermillNotebookClient):
         provisioner: Any = self.km.provisioner
         self.watch.begin(provisioner.pid)
 
+    def process_message(self, msg: dict[str, Any], *place: Any) -> nbformat.NotebookNode | None:
+        output = super().process_message(msg, *place)
+        self.nb_man.doing.hear(msg, self.widget_state)
+        return output
+
     def execute_cell(self, cell: nbformat.NotebookNode, cell_index: int, **settings: Any) -> nbformat.NotebookNode:
         try:
             executed = super().execute_cell(cell, cell_index, **settings)
@@ -204,6 +231,12 @@ class Client(PapermillNotebookClient):
                 self.shutdown_kernel = "immediate"  # whoever stopped the run does not want to wait for it
             raise
 
+    async def end_if_asked(self, cell: nbformat.NotebookNode, execute_reply: dict[str, Any], **_: Any) -> None:
+        """`exit()` asks whoever runs the notebook to end it; `sys.exit()` raises an error by itself."""
+        if any(each.get("source") == "ask_exit" for each in execute_reply["content"].get("payload", [])):
+            cell.outputs.append(new_output("error", ename="SystemExit", evalue="", traceback=["exit()"]))
+            raise NotebookExit
+
 
 def how_it_ended(code: int | None) -> str:
     if code is None or code >= 0:
@@ -214,6 +247,14 @@ def how_it_ended(code: int | None) -> str:
 
 class Manager(NotebookExecutionManager):
     """Papermill's record of a run, kept truthful and saved atomically."""
+
+    def __init__(self, nb: nbformat.NotebookNode, *settings: Any) -> None:
+        super().__init__(nb, *settings)
+        self.doing = Doing(nb)
+
+    def cell_start(self, cell: nbformat.NotebookNode, cell_index: int | None = None, **settings: Any) -> None:
+        self.doing.enter(cell)
+        super().cell_start(cell, cell_index, **settings)
 
     def save(self, **_: Any) -> None:
         if self.output_path:
@@ -264,6 +305,7 @@ class FrugalEngine(NBClientEngine):
         execution_timeout: int | None = None,
         run_timeout: float | None = None,
         warm: bool = False,
+        tell: Tell = lambda _: None,
         resources: dict[str, Any] | None = None,
         **_: Any,
     ) -> None:
@@ -272,7 +314,8 @@ class FrugalEngine(NBClientEngine):
         Args:
             run_timeout: seconds that the run as a whole may take.
             warm: whether the kernel may be forked from a process that has done the notebook's first imports, which
-                this process keeps for its next runs; see `frugal.lab.run.warm`. The other arguments are papermill's.
+                this process keeps for its next runs; see `frugal.lab.run.warm`.
+            tell: is told now and then, by another thread, what the run is doing. The other arguments are papermill's.
 
         Raises:
             RunTimeoutError: the run took longer.
@@ -280,7 +323,7 @@ class FrugalEngine(NBClientEngine):
             RuntimeError: the kernel did not start.
         """
         server = server_for(nb_man.nb) if warm else None
-        watch = KernelWatch(run_timeout)
+        watch = KernelWatch(run_timeout, nb_man.doing, tell)
         folder = Path(tempfile.mkdtemp(prefix="frugal-"))  # readable by this user only
         client = Client(
             nb_man,
@@ -301,6 +344,8 @@ class FrugalEngine(NBClientEngine):
         try:
             client.execute()
             stopped = watch.expired
+        except NotebookExit:
+            pass  # its cell says so
         except RunTimeoutError:
             stopped = True
         except RuntimeError:  # the kernel died, perhaps while it was starting
@@ -309,6 +354,7 @@ class FrugalEngine(NBClientEngine):
                 raise
         finally:
             watch.end()
+            client.set_widgets_metadata()  # what they showed last is part of the report, however the run ended
             shutil.rmtree(folder, ignore_errors=True)
             nb_man.nb.metadata.papermill["peak_memory_mb"] = round(watch.peak_memory / 1e6)
         if stopped:

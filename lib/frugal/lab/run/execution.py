@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 from frugal.errors import InputError
 from frugal.files import CHECKOUT, reports_folder, write_text
 from frugal.lab.pages.notebooks import read_notebook
-from frugal.lab.run.parameters import Parameter, check, profile_values, read_parameters
+from frugal.lab.run.identity import identity
+from frugal.lab.run.parameters import Parameter, check, profile_values, read_parameters, set_again
 from frugal.lab.run.progress import RunStopped
 from frugal.lab.run.provenance import provenance
 from frugal.lab.run.threads import OPENMP, kernel_environment
@@ -56,6 +57,16 @@ class Plan:
     parameters: list[Parameter]
     profile: str
     given: dict[str, Any]
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """All parameters, as the run has them."""
+        return {**{each.name: each.default for each in self.parameters}, **self.given}
+
+    @property
+    def identity(self) -> str:
+        """What decides the run's result; see `frugal.lab.run.identity`."""
+        return identity(self.notebook, self.values)
 
 
 def plan_run(path: Path, given: dict[str, Any] | None = None, profile: str = "default") -> Plan:
@@ -126,14 +137,12 @@ def carry_out(
     notebook = with_parameters(plan)
     about = describe(plan, timeout, started)
     notebook.metadata["frugal"] = {"run": about}
-    if folder is None:
-        name = f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-        folder = (reports_folder() if reports is None else reports) / "runs" / plan.path.stem / name
+    folder = new_folder(plan, reports_folder() if reports is None else reports) if folder is None else folder
     folder.mkdir(parents=True, mode=0o700)  # what a run holds is its user's alone
     write_status(folder, about)
 
     begun = monotonic()
-    status, error = execute(plan, notebook, folder, timeout, warm, printing)
+    status, error = execute(plan, notebook, folder, about, timeout, warm, printing)
     about.update(
         status=status,
         error=error,
@@ -142,6 +151,11 @@ def carry_out(
     )
     keep(folder, notebook, about)
     return RunResult(folder, status, error, about["seconds"])
+
+
+def new_folder(plan: Plan, reports: Path) -> Path:
+    """Where a run that starts now goes; folders of a notebook in alphabetical order are in order of their time."""
+    return reports / "runs" / plan.path.stem / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
 def with_parameters(plan: Plan) -> "NotebookNode":
@@ -180,13 +194,14 @@ def kernel_name(notebook: "NotebookNode") -> str:
 
 def describe(plan: Plan, timeout: float | None, started: datetime) -> dict[str, Any]:
     """The run's entry in the notebook's metadata, as it stands before the first cell."""
-    defaults = {parameter.name: parameter.default for parameter in plan.parameters}
-    values = {**defaults, **plan.given}
+    defaults, values = {parameter.name: parameter.default for parameter in plan.parameters}, plan.values
     return {
         "notebook": plan.path.stem,
+        "identity": plan.identity,
         "title": title(plan.notebook),
         "profile": plan.profile,
         "parameters": values,
+        "set_again": set_again(plan.notebook, plan.given),
         "changed": [name for name in values if values[name] != defaults[name]],
         "seed": values.get("seed"),
         "status": "running",
@@ -224,7 +239,13 @@ def command(plan: Plan, timeout: float | None) -> str:
 
 
 def execute(
-    plan: Plan, notebook: "NotebookNode", folder: Path, timeout: float | None, warm: bool, printing: TextIO | None
+    plan: Plan,
+    notebook: "NotebookNode",
+    folder: Path,
+    about: dict[str, Any],
+    timeout: float | None,
+    warm: bool,
+    printing: TextIO | None,
 ) -> tuple[str, str | None]:
     """Run the cells, changing the notebook in place; give the status and what went wrong."""
     from frugal.lab.run.engine import FrugalEngine, RunTimeoutError
@@ -234,11 +255,11 @@ def execute(
             notebook,
             kernel_name(notebook),
             output_path=str(folder / "notebook.ipynb"),
-            # None: only on a terminal
-            progress_bar={"desc": plan.path.stem, "disable": None if printing is None else True},
+            progress_bar=False,
             stdout_file=printing,
             run_timeout=None if timeout is None else timeout * 60,
             warm=warm,
+            tell=lambda doing: write_status(folder, {**about, "doing": doing}),
             resources={"metadata": {"path": str(Path.cwd())}},
         )
     except RunTimeoutError:

@@ -10,11 +10,13 @@ assignments, as papermill's documentation does: there the type is that of the va
 """
 
 import ast
+import contextlib
 import difflib
 import io
 import math
 import re
 import tokenize
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,10 +69,22 @@ def read_parameters(notebook: "NotebookNode") -> list[Parameter]:
     Raises:
         InputError: a line declares a type, and is not `name: type = literal` of a type that parameters can have.
     """
-    cells = [
-        cell for cell in notebook.cells if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", [])
-    ]
+    cells = tagged_cells(notebook)
     return parse_parameters(cells[0].source) if cells else []
+
+
+def tagged_cells(notebook: "NotebookNode") -> "list[NotebookNode]":
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
+
+
+def set_again(notebook: "NotebookNode", names: Iterable[str]) -> list[str]:
+    """Which of these names a later cell tagged `parameters` gives a value of its own, whatever was given for them."""
+    later: set[str] = set()
+    for cell in tagged_cells(notebook)[1:]:
+        with contextlib.suppress(InputError):  # it need not have the form of parameters
+            later.update(parameter.name for parameter in parse_parameters(cell.source))
+    return [name for name in names if name in later]
 
 
 def parse_parameters(source: str) -> list[Parameter]:
@@ -301,6 +315,11 @@ def tabulate(parameters: list[Parameter]) -> str:
     for each in parameters:
         profiles = [repr(each.profiles[name]) if name in each.profiles else "" for name in ("smoke", "full")]
         rows.append([each.name, str(each.type), repr(each.default), *profiles, each.help])
+    return aligned(rows)
+
+
+def aligned(rows: list[list[str]]) -> str:
+    """Rows of equal length as lines in which the columns stand below each other."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

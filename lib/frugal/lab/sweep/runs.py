@@ -1,15 +1,12 @@
 """A sweep's runs on disk: each in a folder named by all that decides its result. The folders are the study."""
 
 import contextlib
-import hashlib
 import json
 import tempfile
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import frugal
 from frugal.errors import InputError
 from frugal.lab.pages.notebooks import read_notebook
 from frugal.lab.pages.records import read_records
@@ -90,7 +87,7 @@ def make_point(sweep: Sweep, values: dict[str, Any], root: Path) -> Point:
         seed = {"seed": sweep.seed + number} if sweep.seeds > 1 else {}
         given = {**sweep.plan.given, **check(sweep.plan.parameters, {**values, **seed})}
         plan = replace(sweep.plan, given=given)
-        runs.append(Run(plan, root / run_id(plan)))
+        runs.append(Run(plan, root / plan.identity))
     return Point(values, tuple(runs))
 
 
@@ -121,32 +118,6 @@ def give_up(attempts: list[Path]) -> None:
         place = tempfile.TemporaryDirectory(dir=attempt.parent, prefix=".given_up.")
         with place, contextlib.suppress(FileNotFoundError):  # it may have ended just now
             attempt.rename(Path(place.name) / attempt.name)
-
-
-def run_id(plan: Plan) -> str:
-    """A hash of all that decides a run's result: the notebook's code, the library's, the parameters, the data."""
-    code = [cell.source for cell in plan.notebook.cells if cell.cell_type == "code"]
-    values = {**{parameter.name: parameter.default for parameter in plan.parameters}, **plan.given}
-    files = {name: _file_hash(Path(value)) for name, value in values.items() if isinstance(value, str)}
-    identity = [code, library_hash(), values, {name: found for name, found in files.items() if found}]
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-
-
-@cache
-def library_hash() -> str:
-    """Of the sources of this library."""
-    top = Path(frugal.__file__).parent
-    sources = sorted(top.rglob("*.py"))
-    text = b"".join(str(path.relative_to(top)).encode() + path.read_bytes() for path in sources)
-    return hashlib.sha256(text).hexdigest()
-
-
-def _file_hash(path: Path) -> str | None:
-    """Of a file that a parameter names; None where it names none."""
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
-    except OSError:
-        return None
 
 
 def _plain(value: Any) -> Any:

@@ -18,8 +18,8 @@ from tqdm.auto import tqdm
 from frugal.corpora import Document
 from frugal.errors import InputError, UnavailableError
 from frugal.files import write_text
+from frugal.lab.run.identity import library_hash
 from frugal.lab.sweep.pool import Pool, Site, worker_pool
-from frugal.lab.sweep.runs import library_hash
 from frugal.readout import EchoLanguageModel
 from frugal.ridge import RidgeStatistics
 

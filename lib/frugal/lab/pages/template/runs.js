@@ -18,6 +18,15 @@ byId("filter").addEventListener("input", (event) => {
   byId("count").textContent = words.length ? `${left} of ${articles.length} notebooks` : "";
 });
 
+// While runs go on the page is written again and again: load it again, unless somebody is busy with it.
+const live = byId("live");
+if (live) {
+  const silent = Date.now() / 1000 - live.dataset.written > 300;
+  if (silent) byId("silence").textContent = "Nothing was heard of these runs for some minutes: they may have been killed.";
+  const busy = () => byId("filter").value || picks.some((each) => each.checked) || document.querySelector("details[open]");
+  setInterval(() => { if (!busy() && !document.hidden) location.reload(); }, silent ? 60000 : 5000);
+}
+
 // Enter in the filter would send the form, and so load the page again.
 byId("tools").addEventListener("submit", (event) => { event.preventDefault(); });
 
