@@ -7,7 +7,7 @@ a model works, and what its training is, belongs to its own room.
 from frugal.families.counted import EnsembleFamily, NGramFamily
 from frugal.families.echo import EchoFamily
 from frugal.families.family import FAMILIES, Asked, Family, Trained, asked, asked_on, settings_table
-from frugal.families.kept import Kept, keep_model, kept_folder, kept_model, kept_models
+from frugal.families.kept import Kept, keep_model, kept_about, kept_folder, kept_model, kept_models, name_for
 from frugal.families.memory import MemoryFamily, NeighboursFamily
 from frugal.families.piecewise import PiecewiseFamily
 from frugal.families.texts import Texts, read_texts, whole_text
@@ -28,9 +28,11 @@ __all__ = [
     "asked",
     "asked_on",
     "keep_model",
+    "kept_about",
     "kept_folder",
     "kept_model",
     "kept_models",
+    "name_for",
     "read_texts",
     "settings_table",
     "whole_text",

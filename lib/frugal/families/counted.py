@@ -1,4 +1,27 @@
-"""Families that need no pretrained model and no gradient: n-grams, and mixtures of one model for each source."""
+"""Families that need no pretrained model and no gradient: n-grams, and mixtures of one model for each source.
+
+Train, keep, load, score, generate:
+
+    >>> from frugal.evaluate import evaluate
+    >>> from frugal.families import Kept, asked, keep_model, kept_model, read_texts
+    >>> from frugal.generate import Sampling, generate
+    >>> texts = read_texts("topics", characters=2_000, held_out_characters=400)
+    >>> family, plan = asked("ngram", {"order": 4})
+    >>> trained = family.train(family.build(texts), texts, plan)
+    >>> folder = keep_model(trained.model, Kept(name="mine", family="ngram", text="topics"))
+    >>> model, about, _ = kept_model("mine")
+    >>> abs(evaluate(model, texts.test).nats / evaluate(trained.model, texts.test).nats - 1) < 1e-3
+    True
+    >>> text = generate(model, "The river", Sampling(max_tokens=8, seed=0))
+
+A mixture of experts takes the same lines, and then gives and takes sources:
+
+    >>> family, plan = asked("ensemble", {"experts": 3, "order": 4})
+    >>> mixture = family.train(family.build(texts), texts, plan).model
+    >>> fewer = mixture.without_expert(next(iter(mixture.experts)))
+    >>> len(mixture.experts), len(fewer.experts)
+    (3, 2)
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,27 @@
-"""The echo family: a frozen GPT with a short view, an echo of all that was read, a readout that is trained."""
+"""The echo family: a frozen GPT with a short view, an echo of all that was read, a readout that is trained.
+
+Train, keep, load, score, generate; with a pretrained GPT `foundation` is its name.
+
+    >>> from pathlib import Path
+    >>> from transformers import GPT2Config, GPT2LMHeadModel
+    >>> from frugal.corpora import BytePairTokenizer
+    >>> from frugal.foundation import Foundation
+    >>> pairs = BytePairTokenizer.train(["a text"], vocabulary_size=260)
+    >>> small = GPT2Config(vocab_size=260, n_positions=32, n_embd=12, n_layer=1, bos_token_id=0, eos_token_id=0)
+    >>> Foundation(GPT2LMHeadModel(small), pairs, name="small").save(Path("my-gpt"), "# Untrained")
+
+    >>> from frugal.evaluate import evaluate
+    >>> from frugal.families import Kept, asked, keep_model, kept_model, read_texts
+    >>> from frugal.generate import Sampling, generate
+    >>> texts = read_texts("topics", characters=2_000, held_out_characters=400)
+    >>> family, plan = asked("echo", {"foundation": "my-gpt", "context_length": 8, "reservoir_size": 60, "epochs": 1})
+    >>> trained = family.train(family.build(texts), texts, plan)
+    >>> folder = keep_model(trained.model, Kept(name="mine", family="echo", text="topics"))
+    >>> model, about, _ = kept_model("mine")
+    >>> abs(evaluate(model, texts.test).nats / evaluate(trained.model, texts.test).nats - 1) < 1e-3
+    True
+    >>> text = generate(model, "The river", Sampling(max_tokens=8, seed=0))
+"""
 
 import copy
 from dataclasses import dataclass, replace
@@ -8,7 +31,7 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from frugal.cooperative import CooperativePlan, CooperativeTrainer, text_windows
-from frugal.corpora import excerpts, load_corpus
+from frugal.corpora import encode_documents, excerpts, load_corpus
 from frugal.errors import InputError
 from frugal.families.family import Family, OnEpoch, Trained, known
 from frugal.families.texts import Texts
@@ -66,7 +89,7 @@ class EchoFamily(Family):
         negatives: of forward-forward: tokens drawn "uniform", by the "foundation", "hard" ones by the readout itself,
             from another "text", or "self": what the model writes by itself.
         negative_text: that "text" draws from.
-        window: tokens of an excerpt of the cooperative training.
+        window: tokens of an excerpt of the cooperative training; fewer where documents are shorter.
 
     >>> EchoFamily(method="cooperative").plan().steps
     60
@@ -197,9 +220,10 @@ class EchoFamily(Family):
         self, model: EchoLanguageModel, texts: Texts, plan: Any, on_epoch: OnEpoch | None, beside: Path | None
     ) -> Trained:
         """Train the model as generator beside a mediator; it ends with the epoch that predicts validation text best."""
-        data, held_out = (
-            text_windows(model.tokenizer, documents, self.window) for documents in (texts.train, texts.valid)
-        )
+        parts = (texts.train, texts.valid)
+        longest = min(max(map(len, encode_documents(model.tokenizer, documents))) - 1 for documents in parts)
+        window = min(self.window, longest)
+        data, held_out = (text_windows(model.tokenizer, documents, window) for documents in parts)
         # Two readouts on one frozen reservoir share its states.
         readout, teacher = _readout_of(model), copy.deepcopy(_readout_of(model))
         if beside is not None and (beside / MEDIATOR).is_dir():

@@ -87,6 +87,21 @@ def kept_folder(name: str) -> Path:
     return data_folder() / "models" / name
 
 
+def name_for(save: str, family: str, *, resume: bool = False) -> str:
+    """The name that a training keeps its model under: the one that is given, else FAMILY-latest, which is replaced.
+
+    Raises:
+        InputError: a model of the given name is kept, and the training does not go on with it; or it is no name.
+
+    >>> name_for("", "ngram")
+    'ngram-latest'
+    """
+    name = save or f"{family}-latest"
+    if save and not resume and kept_folder(name).exists():
+        raise InputError(f"save={name!r}: is kept already; --resume goes on with it, another name keeps both")
+    return name
+
+
 def keep_model(
     model: LanguageModel,
     about: Kept,
@@ -141,15 +156,27 @@ def kept_model(name: str, *, device: str = "cpu") -> tuple[LanguageModel, Kept, 
         >>> kept_model("letters")[1].family
         'ngram'
     """
-    folder = kept_folder(name)
-    if not (folder / ABOUT).is_file():
-        known = ", ".join(each.name for each in kept_models()) or "none yet"
-        raise InputError(f"{name!r}: no model of that name is kept; there are: {known}")
+    about = kept_about(name)
+    folder = about.folder
     learnt: list[Document] = []
     if (folder / TEXT).is_file():
         lines = (folder / TEXT).read_text(encoding="utf-8").split("\n")
         learnt = [Document(row["title"], row["text"]) for row in map(json.loads, filter(None, lines))]
-    return load_model(folder, device=device), _read(folder), tuple(learnt)
+    return load_model(folder, device=device), about, tuple(learnt)
+
+
+def kept_about(name: str) -> Kept:
+    """The card of a kept model, without the model.
+
+    Raises:
+        InputError: no model of that name is kept.
+        UnavailableError: the card is damaged.
+    """
+    folder = kept_folder(name)
+    if not (folder / ABOUT).is_file():
+        known = ", ".join(each.name for each in kept_models()) or "none yet"
+        raise InputError(f"{name!r}: no model of that name is kept; there are: {known}")
+    return _read(folder)
 
 
 def kept_models() -> list[Kept]:

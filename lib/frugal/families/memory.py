@@ -1,9 +1,40 @@
-"""The two memory families: a GPT that learns to read and write its memory, and one that looks up what it remembers."""
+"""The two memory families: a GPT that learns to read and write its memory, and one that looks up what it remembers.
 
-from dataclasses import dataclass
+Train, keep, load, score, generate; with a pretrained GPT `foundation` is its name.
+
+    >>> from pathlib import Path
+    >>> from transformers import GPT2Config, GPT2LMHeadModel
+    >>> from frugal.corpora import BytePairTokenizer
+    >>> from frugal.foundation import Foundation
+    >>> pairs = BytePairTokenizer.train(["a text"], vocabulary_size=260)
+    >>> small = GPT2Config(vocab_size=260, n_positions=32, n_embd=12, n_layer=1, bos_token_id=0, eos_token_id=0)
+    >>> Foundation(GPT2LMHeadModel(small), pairs, name="small").save(Path("my-gpt"), "# Untrained")
+
+    >>> from frugal.evaluate import evaluate
+    >>> from frugal.families import Kept, asked, keep_model, kept_model, read_texts
+    >>> from frugal.generate import Sampling, generate
+    >>> texts = read_texts("topics", characters=2_000, held_out_characters=400)
+    >>> family, plan = asked("neighbours", {"foundation": "my-gpt", "context_length": 8})
+    >>> trained = family.train(family.build(texts), texts, plan)
+    >>> folder = keep_model(trained.model, Kept(name="mine", family="neighbours", text="topics"))
+    >>> model, about, _ = kept_model("mine")
+    >>> abs(evaluate(model, texts.test).nats / evaluate(trained.model, texts.test).nats - 1) < 1e-3
+    True
+    >>> text = generate(model, "The river", Sampling(max_tokens=8, seed=0))
+
+The GPT that learns to read takes the same lines:
+
+    >>> family, plan = asked("memory", {"foundation": "my-gpt", "context_length": 8, "memory_dim": 8, "epochs": 1})
+    >>> trained = family.train(family.build(texts), texts, plan)
+    >>> [score.epoch for score in trained.scores]
+    [0, 1]
+"""
+
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from frugal.corpora import encode_documents
 from frugal.families.family import Family, OnEpoch, Trained, known
 from frugal.families.texts import Texts
 from frugal.foundation import WindowedFoundation, load_foundation
@@ -91,6 +122,9 @@ class MemoryFamily(Family):
         beside: Path | None = None,
     ) -> Trained:
         plan = self.plan() if plan is None else plan
+        longest = max(map(len, encode_documents(model.tokenizer, texts.train)))
+        if longest <= model.context + (plan.windows - 1) * model.stride:
+            plan = replace(plan, scope="stream")  # documents too short for a step are read on, one after the other
         scores = train_memory(model, texts.train, texts.valid, plan, on_epoch=on_epoch)
         if self.remember:
             for document in texts.train:

@@ -1,4 +1,19 @@
-"""The piecewise family: a net over characters whose every edge is a piecewise polynomial, by the name of its preset."""
+"""The piecewise family: a net over characters whose every edge is a piecewise polynomial, by the name of its preset.
+
+Train, keep, load, score, generate:
+
+    >>> from frugal.evaluate import evaluate
+    >>> from frugal.families import Kept, asked, keep_model, kept_model, read_texts
+    >>> from frugal.generate import Sampling, generate
+    >>> texts = read_texts("topics", characters=2_000, held_out_characters=400)
+    >>> family, plan = asked("piecewise", {"network": "small", "context_length": 4, "epochs": 1})
+    >>> trained = family.train(family.build(texts), texts, plan)
+    >>> folder = keep_model(trained.model, Kept(name="mine", family="piecewise", text="topics"))
+    >>> model, about, _ = kept_model("mine")
+    >>> abs(evaluate(model, texts.test).nats / evaluate(trained.model, texts.test).nats - 1) < 1e-3
+    True
+    >>> text = generate(model, "The river", Sampling(max_tokens=8, seed=0))
+"""
 
 import dataclasses
 from collections.abc import Mapping

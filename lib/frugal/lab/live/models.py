@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 
-from frugal.errors import InputError
 from frugal.files import CHECKOUT, reports_folder
 
 FAMILIES = ("echo", "memory", "neighbours", "piecewise", "ngram", "ensemble")  # known without importing any of them
@@ -70,7 +69,7 @@ def train(
 
     It runs notebook 11, whose report stands in the index, and shows an epoch a line.
     """
-    from frugal.families import asked, kept_folder, kept_model
+    from frugal.families import asked, kept_about, name_for
     from frugal.lab.run.execution import carry_out, plan_run
     from frugal.lab.run.threads import ask_for_threads
     from frugal.piecewise import read_settings
@@ -88,12 +87,9 @@ def train(
         else:
             rest.append(setting)
     plan = plan_run(NOTEBOOK, {**given, "settings": rest}, profile)
-    save, kept = plan.given.get("save"), None
-    if resume:
-        kept = kept_model(save or f"{family}-latest", device="cpu")[1].settings
-    elif save and kept_folder(save).exists():
-        raise InputError(f"--save {save}: is kept already; --resume goes on with it, another name keeps both")
-    asked(family, read_settings(rest), kept)  # refuses what is wrong before anything starts
+    # What is wrong is refused before anything starts.
+    name = name_for(plan.given.get("save", ""), family, resume=resume)
+    asked(family, read_settings(rest), kept_about(name).settings if resume else None)
     reports = reports or reports_folder()
     result = carry_out(plan, None, reports, printing=sys.stdout)
     click.echo(f"{result.status} in {result.seconds:.0f} s: {result.report}", err=True)
