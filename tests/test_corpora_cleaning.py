@@ -9,7 +9,7 @@ import pytest
 
 from frugal.corpora import Turn
 from frugal.corpora.cleaning import clean_article, clean_chitchat, clean_grimm, clean_wikipedia
-from frugal.corpora.text import decode, documents_of, strip_gutenberg
+from frugal.corpora.reading.text import decode, documents_of, strip_gutenberg
 from frugal.errors import InputError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"

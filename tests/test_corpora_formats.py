@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from frugal.corpora import Document, load_corpus
-from frugal.corpora.formats import CONVERT, READERS, documents_in
-from frugal.corpora.records import documents_of_records
+from frugal.corpora.reading.formats import CONVERT, READERS, documents_in
+from frugal.corpora.reading.records import documents_of_records
 from frugal.errors import InputError
 
 LONG = "A sentence that is long enough to be a text."

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from frugal.corpora import CatalogueEntry, Document, Turn, gutenberg, hub, load_corpus, read_catalogue
 from frugal.corpora.catalogue import read_entry
 from frugal.corpora.copies import near_copies
-from frugal.corpora.records import documents_of_records
+from frugal.corpora.reading.records import documents_of_records
 from frugal.errors import InputError, UnavailableError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"

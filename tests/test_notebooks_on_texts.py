@@ -89,7 +89,7 @@ TEXTS = (
     no_ascii_letter,
     western_bytes,
 )
-ALWAYS = {("03", two_files), ("08", no_spaces), ("09", one_book), ("10", twenty_dialogues)}
+ALWAYS = {("03", two_files), ("08", no_spaces), ("10", twenty_dialogues)}
 PAIRS = [
     pytest.param(
         number,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from frugal.corpora.documents import Document
 from frugal.corpora.fetching import INSTEAD
-from frugal.corpora.text import decode, strip_gutenberg
+from frugal.corpora.reading import decode, strip_gutenberg
 from frugal.errors import InputError, UnavailableError
 from frugal.files import appearing
 

@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 from frugal.corpora.documents import Document
 from frugal.corpora.fetching import INSTEAD
-from frugal.corpora.records import documents_of_records
+from frugal.corpora.reading import documents_of_records
 from frugal.errors import InputError, UnavailableError
 
 TIMEOUT = 2  # seconds for the first answer; without it an unreachable hub is tried for half a minute

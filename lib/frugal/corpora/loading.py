@@ -13,7 +13,7 @@ from frugal.corpora.copies import near_copies, without_copies
 from frugal.corpora.documents import Corpus, Document
 from frugal.corpora.gutenberg import read_books
 from frugal.corpora.hub import read_dataset
-from frugal.corpora.local import SPLITS, own_splits, read_file, read_folder
+from frugal.corpora.reading import SPLITS, own_splits, read_file, read_folder
 from frugal.corpora.splits import Splits, split_documents, split_groups, split_in_two
 from frugal.errors import InputError
 from frugal.files import data_folder

@@ -36,7 +36,7 @@ def memory() -> None:
 @model_option
 def add(files: tuple[Path, ...], folder: Path | None, model: str) -> None:
     """Remember each of the documents in FILE..., which may have any format that notebooks read."""
-    from frugal.corpora.local import read_file
+    from frugal.corpora.reading import read_file
 
     documents = [document for path in files for document in read_file(path)]
     lm = opened(folder, model)

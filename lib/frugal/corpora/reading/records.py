@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from frugal.corpora.documents import Document, Turn
-from frugal.corpora.text import WIKITEXT_TITLE, clean, documents_of
+from frugal.corpora.reading.text import WIKITEXT_TITLE, clean, documents_of
 from frugal.errors import InputError
 
 Record = dict[str, Any]

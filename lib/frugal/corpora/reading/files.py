@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from frugal.corpora.documents import Document
-from frugal.corpora.formats import ENDINGS, documents_in
+from frugal.corpora.reading.formats import ENDINGS, documents_in
 from frugal.errors import InputError, UnavailableError
 
 NO_TEXTS = {"__pycache__", "node_modules"}  # folders; hidden ones are no texts either

@@ -18,8 +18,8 @@ from urllib.parse import unquote
 from xml.etree import ElementTree
 
 from frugal.corpora.documents import Document
-from frugal.corpora.records import CONVERSATIONS, documents_of_records
-from frugal.corpora.text import clean, decode, documents_of
+from frugal.corpora.reading.records import CONVERSATIONS, documents_of_records
+from frugal.corpora.reading.text import clean, decode, documents_of
 from frugal.errors import InputError, UnavailableError
 
 TEXT_ENDINGS = (".txt", ".text", ".md", ".rst", ".tokens", ".raw")

@@ -1,0 +1,19 @@
+"""From the bytes of files to documents: encodings, plain-text layouts, rows, formats, folders.
+
+What reads a format or a layout of rows enters here. It knows nothing of names of texts, of splits or of tokens.
+"""
+
+from frugal.corpora.reading.files import SPLITS, own_splits, read_file, read_folder
+from frugal.corpora.reading.records import documents_of_records
+from frugal.corpora.reading.text import decode, documents_of, strip_gutenberg
+
+__all__ = [
+    "SPLITS",
+    "decode",
+    "documents_of",
+    "documents_of_records",
+    "own_splits",
+    "read_file",
+    "read_folder",
+    "strip_gutenberg",
+]
