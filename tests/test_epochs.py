@@ -239,6 +239,12 @@ def test_a_finished_training_is_found_finished(tmp_path: Path) -> None:
     assert torch.equal(again.weights, first.weights)
 
 
+@pytest.mark.parametrize(("nats", "perplexity"), [(0.0, 1.0), (1000.0, math.inf), (math.inf, math.inf)])
+def test_a_perplexity_beyond_numbers_is_infinite(nats: float, perplexity: float) -> None:
+    assert EpochScore(validation_nats=nats).validation_perplexity == perplexity
+    assert math.isnan(EpochScore().validation_perplexity)
+
+
 def test_on_epoch_sees_each_epochs_score_and_weights() -> None:
     training, seen = Training(), []
     scores = training.run(on_epoch=lambda score: seen.append((score, training.score().validation_nats)))

@@ -1,5 +1,6 @@
 """What the protocol promises, held against every language model of the library (tests/models.py)."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from frugal.errors import InputError
+from frugal.errors import FrugalError, InputError
 from frugal.language_model import LanguageModel, TargetScores, class_named, gather_targets, load_model
 from frugal.memory import MemoryGPT
 from models import EVERY_MODEL, ROUNDING, set_everywhere
@@ -119,3 +120,28 @@ def test_an_echo_model_s_folder_names_no_other_class_as_its_readout(tmp_path: Pa
     (tmp_path / "echo" / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match=complaint):
         load_model(tmp_path / "echo")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "5-gram over characters",
+        "LSTM",
+        "boosted trees",
+        "echo, forward-forward",
+        "echo, ridge readout",
+        "piecewise MLP",
+        "reservoir of characters",
+        "small transformer",
+    ],
+)
+def test_a_folder_whose_files_do_not_go_together_is_refused_in_one_sentence(name: str, tmp_path: Path) -> None:
+    EVERY_MODEL[name]().save(tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    config = json.loads(path.read_text())
+    for key, value in config.items():
+        changes = [{}, {key: "?"}, *([{key: value + 1}] if type(value) is int else [])]
+        for change in changes:
+            path.write_text(json.dumps({k: v for k, v in config.items() if k != key} | change))
+            with contextlib.suppress(FrugalError):  # what is wrong may be without effect, such as another seed
+                load_model(tmp_path / "model")

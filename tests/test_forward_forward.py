@@ -343,6 +343,7 @@ def test_real_mnist_files_are_read() -> None:
         (lambda: ForwardForwardClassifier(4).fit(torch.rand(3, 4) / 0, torch.tensor([0, 1, 2])), "not finite"),
         (lambda: ForwardForwardNet(4, (5,), 3, candidates=False).candidate_logits(torch.rand(1, 4)), "use its head"),
         (lambda: stratified_split(torch.arange(4), 4, 0), "must lie in 1 to 3"),
+        (lambda: stratified_split(torch.arange(4), 1.5, 0), "test_size=1.5: must be a whole number"),  # type: ignore[arg-type]
     ],
 )
 def test_bad_settings_are_refused(build: object, message: str) -> None:

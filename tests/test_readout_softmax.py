@@ -246,6 +246,12 @@ def test_what_cannot_be_trained_is_refused() -> None:
         train_readout(echo_model("concat", RidgeReadout(WIDTH, V)), some_rows(), some_rows())
     with pytest.raises(InputError, match="rows of width 3"):
         train_readout(untrained(), KeptRows(torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64)), some_rows())
+    for tokens, message in (
+        (torch.full((4,), V), f"tokens must lie in 0 to {V - 1}"),
+        (torch.zeros(4), "must be tokens"),
+    ):
+        with pytest.raises(InputError, match=message):
+            train_readout(untrained(), some_rows(), KeptRows(torch.zeros(4, WIDTH), tokens))
     broken = some_rows()
     broken.inputs[0] = torch.nan
     model = untrained()
@@ -254,7 +260,7 @@ def test_what_cannot_be_trained_is_refused() -> None:
         train_readout(model, broken, some_rows(seed=1))
     for name, values in weights_of(model).items():
         assert torch.equal(values, before[name])
-    with pytest.raises(InputError, match="rank=0: must be positive"):
+    with pytest.raises(InputError, match="rank=0: must be a whole number of at least 1"):
         SoftmaxReadout(WIDTH, V, rank=0)
     with pytest.raises(InputError, match="needs a linear readout"):
         SoftmaxReadout(WIDTH, V, rank=3).start_from(RidgeReadout(WIDTH, V))

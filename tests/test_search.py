@@ -100,7 +100,9 @@ def test_choices_and_ranges_mix() -> None:
     [
         ({}, {}, "at least one name"),
         ({"a": []}, {}, "at least one value"),
-        (SPACE, {"trials": 0}, "trials=0: must be at least 1"),
+        (SPACE, {"trials": 0}, "trials=0: must be a whole number of at least 1"),
+        (SPACE, {"trials": 2.5}, "trials=2.5: must be a whole number of at least 1"),
+        (SPACE, {"seed": -1}, "seed=-1: must be a whole number of at least 0"),
         (SPACE, {"sampler": "luck"}, "sampler='luck': must be one of"),
         (BOWL, {}, "'grid' needs lists of choices for width, rate"),
         (SPACE, {"sampler": "cma-es", "trials": 3}, "'cma-es' needs ranges .* for a, b"),

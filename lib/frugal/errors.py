@@ -12,7 +12,11 @@ class FrugalError(Exception):
 
 
 class InputError(FrugalError, ValueError):
-    """What the user gave cannot be used: a wrong name, type, range, or an unusable text."""
+    """What the user gave cannot be used: a wrong name, type, range, or an unusable text.
+
+    >>> isinstance(InputError("size=0: must be at least 1"), ValueError)
+    True
+    """
 
 
 class UnavailableError(FrugalError, OSError):

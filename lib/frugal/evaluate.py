@@ -10,6 +10,7 @@ A measure of any language model enters here; what knows how a model works does n
 
 import math
 import re
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,6 +29,7 @@ from frugal.language_model import LOGITS_AT_ONCE, LanguageModel, TargetScores, g
 
 # A tokeniser that maps a rare character to "unknown", or a capital to a small letter, has not said which one it was.
 # Naming it costs the logarithm of the number of Unicode scalar values, so that ignorance never looks like compression.
+MOST_NATS = math.log(sys.float_info.max)  # that have a perplexity
 NATS_TO_NAME_A_CHARACTER = math.log(0x110000 - 0x800)
 MOST_CHANGED = 0.1  # of a text's characters; a tokeniser that changes more of it is for other text
 
@@ -100,7 +102,8 @@ class Scores:
     @property
     def perplexity(self) -> float:
         """Per token of the model's own tokeniser."""
-        return math.exp(self.nats / self.tokens)
+        nats = self.nats / self.tokens
+        return math.inf if nats > MOST_NATS else math.exp(nats)
 
     @property
     def accuracy(self) -> float | None:

@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 import frugal
 from frugal.corpora import Window, strided_windows
 from frugal.corpora.tokenizers import Tokenizer, load_tokenizer
-from frugal.errors import InputError, UnavailableError
+from frugal.errors import FrugalError, InputError, UnavailableError
 from frugal.files import appearing, load_tensors, put_back, save_tensors
 
 # Nobody holds [tokens, V] for a whole text: logits are made and used in pieces of about this many numbers.
@@ -388,7 +388,12 @@ def load_model(folder: Path | str, *, device: str = "cpu") -> LanguageModel:
     kind = class_named(name) if isinstance(name, str) else None
     if kind is None or not issubclass(kind, LanguageModel):
         raise InputError(f"{folder} does not hold a language model of this library: its config.json names {name}")
-    return kind.load(folder, device=device)
+    try:
+        return kind.load(folder, device=device)
+    except FrugalError:
+        raise
+    except Exception as error:  # its files do not go together
+        raise UnavailableError(f"{folder} cannot be read as a saved model ({error}): save the model again") from error
 
 
 def check_on_cpu(kind: type, device: str) -> None:

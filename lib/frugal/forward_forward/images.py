@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from frugal.corpora import fetch_package_member
-from frugal.errors import InputError, UnavailableError
+from frugal.errors import InputError, UnavailableError, check_whole
 from frugal.files import data_folder
 
 DIGITS = "scikit-learn==1.9.1"
@@ -86,7 +86,9 @@ def stratified_split(labels: Tensor, test_size: int, seed: int) -> tuple[Tensor,
         >>> labels[test].tolist(), len(train)
         ([0, 0, 1], 9)
     """
-    if not 0 < test_size < len(labels):
+    check_whole(test_size=test_size)
+    check_whole(0, seed=seed)
+    if test_size >= len(labels):
         raise InputError(f"test_size={test_size}: must lie in 1 to {len(labels) - 1}, the number of images less one")
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     by_label = order[labels[order].argsort(stable=True)]

@@ -57,7 +57,11 @@ class Rows(ABC):
 
 
 class KeptRows(Rows):
-    """Rows in memory."""
+    """Rows in memory.
+
+    Raises:
+        InputError: there are none, or they are no inputs [n, D] with tokens [n].
+    """
 
     def __init__(self, inputs: Tensor, targets: Tensor) -> None:
         if inputs.ndim != 2 or targets.shape != (len(inputs),):
@@ -66,7 +70,9 @@ class KeptRows(Rows):
             )
         if not len(inputs):
             raise InputError("rows: must hold at least one row; give a text of at least two tokens")
-        self.inputs, self.targets = inputs, targets
+        if targets.is_floating_point() or targets.dtype == torch.bool or int(targets.min()) < 0:
+            raise InputError(f"targets of type {targets.dtype}: must be tokens, whole numbers from 0")
+        self.inputs, self.targets = inputs, targets.long()
         self.count, self.width = inputs.shape
 
     @property

@@ -14,7 +14,7 @@ from torch.optim import LBFGS, AdamW, Optimizer
 from frugal.errors import InputError
 from frugal.language_model import LOGITS_AT_ONCE
 from frugal.readout.echo import EchoLanguageModel
-from frugal.readout.rows import Piece, Rows
+from frugal.readout.rows import KeptRows, Piece, Rows
 from frugal.training import Epoch, EpochScore, Plan, fit, half_cosine, run_epochs
 
 
@@ -113,8 +113,12 @@ def what_is_trained(model: EchoLanguageModel, rows: Rows, validation: Rows) -> d
 
 
 def check_rows(model: EchoLanguageModel, rows: Rows, validation: Rows) -> None:
-    """Raise InputError unless both have the width of this model's hidden states."""
+    """Raise InputError unless both have the width of this model's hidden states, and its tokens."""
     for name, given in (("rows", rows), ("validation", validation)):
+        if isinstance(given, KeptRows) and int(given.targets.max()) >= model.vocabulary_size:
+            raise InputError(
+                f"{name}: tokens must lie in 0 to {model.vocabulary_size - 1}; use the model's own tokeniser"
+            )
         if given.width != model.encoder.width:
             raise InputError(f"{name} of width {given.width}: this model's have {model.encoder.width}")
 

@@ -1,6 +1,7 @@
 """Training in epochs, whatever the model: validate, keep the best weights, stop early, go on after an interrupt."""
 
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from frugal.errors import InputError
 from frugal.training.checkpoint import Identity, keep, resume
 from frugal.training.plan import Plan
 
+MOST_NATS = math.log(sys.float_info.max)  # that have a perplexity
 SMALLEST_BUDGET = 1e-9  # seconds: what is left for an epoch that is begun, which takes one step in any case
 
 
@@ -45,7 +47,7 @@ class EpochScore:
 
     @property
     def validation_perplexity(self) -> float:
-        return math.exp(self.validation_nats)
+        return math.inf if self.validation_nats > MOST_NATS else math.exp(self.validation_nats)
 
 
 Score = TypeVar("Score", bound=EpochScore)

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from tqdm.auto import tqdm
 
-from frugal.errors import InputError
+from frugal.errors import InputError, check_whole
 
 Sampler = Literal["grid", "random", "tpe", "cma-es"]
 Space = Mapping[str, list[Any] | tuple[float, float]]
@@ -67,6 +67,7 @@ def search(
     {'x': 2}
     """
     _check(space, sampler, trials, start)
+    check_whole(0, seed=seed)
     import optuna  # here, because it takes seconds to import
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -141,8 +142,8 @@ def _check(space: Space, sampler: Sampler, trials: int | None, start: Mapping[st
         raise InputError(f"space={space}: {sampler!r} needs {needed} for {', '.join(wrong)}")
     if trials is None and sampler != "grid":
         raise InputError(f"trials=None: {sampler!r} has no end of its own; say how many settings to try")
-    if trials is not None and trials < 1:
-        raise InputError(f"trials={trials}: must be at least 1")
+    if trials is not None:
+        check_whole(trials=trials)
     if start is not None and (sampler == "grid" or start.keys() != space.keys()):
         raise InputError(
             f"start={dict(start)}: needs a start for each of {', '.join(space)}, and another sampler than grid"
