@@ -19,7 +19,7 @@ from frugal.foundation import Foundation, WindowedFoundation
 from frugal.language_model import HiddenStateModel, LanguageModel
 from frugal.memory import Interpolation, MemoryGPT, NearestNeighbourLM
 from frugal.piecewise import PiecewiseLM, preset
-from frugal.readout import EchoLanguageModel, Readout, RidgeReadout, SoftmaxReadout
+from frugal.readout import EchoLanguageModel, OnlineResidual, Readout, RidgeReadout, SoftmaxReadout
 from frugal.reservoir import Reservoir
 
 # What float32 may change in a log-probability when other kernels, or the same in another order, compute it: its own
@@ -208,6 +208,12 @@ def reservoir_model() -> ReservoirLanguageModel:
     return ReservoirLanguageModel(tokenizer, Reservoir(tokenizer.vocabulary_size, 30, fan_in=4), readout)
 
 
+def online_residual() -> OnlineResidual:
+    """Chunks shorter than the tests' streams, steps large enough to matter, and a cache."""
+    model = Recurrent(characters())
+    return OnlineResidual(model, rate=0.1, chunk=3, cache=Cache(model, weight=0.3, theta=5.0))
+
+
 def ensemble(memory: float) -> Ensemble:
     """Three models of the same characters."""
     return Ensemble(
@@ -270,6 +276,7 @@ EVERY_MODEL: dict[str, Callable[[], LanguageModel]] = {
     "inverted": lambda: Inverted(lstm(0), lstm(1), bounds=(0.5, 0.9)),
     "steered": lambda: Steered(Recurrent(characters()), TEXTS[1], weight=0.3),
     "boosted trees": lambda: BoostedTrees(4, characters()).fit(TEXTS, rounds=3, leaves=4, threads=1),
+    "online residual": online_residual,
     "online mixture": lambda: OnlineMixture({"LSTM": lstm(), "4-gram": NGram(4, characters()).fit(TEXTS)}, rate=0.02),
     "ensemble with memory": lambda: ensemble(0.8),
     "ensemble with fixed weights": lambda: ensemble(0),

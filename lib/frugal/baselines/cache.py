@@ -284,9 +284,12 @@ class Cache(LooksBack):
         return super().keys(hidden if self.key is None else self.key(hidden))
 
     def mixed(self, hidden: Tensor, keys: Tensor, following: Tensor, begin: int) -> Tensor:
-        log_model = self.model.head(hidden).float().log_softmax(-1)
+        return self.blended(self.model.head(hidden).float().log_softmax(-1), keys, following, begin)
+
+    def blended(self, log_model: Tensor, keys: Tensor, following: Tensor, begin: int) -> Tensor:
+        """As `mixed`, from a model's log-probabilities [n, V]."""
         if self.weight == 0:
             return log_model
-        past = earlier_in_document(keys, following, begin, begin + len(hidden))
+        past = earlier_in_document(keys, following, begin, begin + len(log_model))
         weight = self.weight * past.found.unsqueeze(1)
         return ((1 - weight) * log_model.exp()).scatter_add_(1, past.tokens, weight * past.weights(self.theta)).log()

@@ -8,6 +8,7 @@ from frugal.readout.base import Readout
 from frugal.readout.echo import EchoLanguageModel
 from frugal.readout.encoder import EchoEncoder, EchoState
 from frugal.readout.online import OnlineReadout
+from frugal.readout.residual import OnlineResidual
 from frugal.readout.ridge import RidgeReadout
 from frugal.readout.rows import EchoRows, KeptRows, Rows
 from frugal.readout.softmax import SoftmaxReadout
@@ -20,6 +21,7 @@ __all__ = [
     "EchoState",
     "KeptRows",
     "OnlineReadout",
+    "OnlineResidual",
     "Readout",
     "ReadoutPlan",
     "RidgeReadout",

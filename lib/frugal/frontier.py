@@ -1,0 +1,383 @@
+"""How much of a language model for how little: models trained from nothing, measured over text, time and size.
+
+A `Point` is one model, trained on so many characters in so many processor seconds, and scored on held-out texts; kept
+points are drawn without training again. What makes, fits or compares points enters here; how a model works does not.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from frugal.baselines import ContextMixing, NGram, SmallTransformer, TransformerPlan
+from frugal.baselines.transformer import SHAPES
+from frugal.cooperative import ReservoirLanguageModel
+from frugal.corpora import BytePairTokenizer, CharTokenizer, Document, encode_documents
+from frugal.errors import InputError, UnavailableError
+from frugal.evaluate import Scores, evaluate
+from frugal.language_model import LanguageModel
+from frugal.piecewise import PiecewiseLM, PiecewisePlan, Windows, preset_of_size, train
+from frugal.readout import SoftmaxReadout
+from frugal.reservoir import Reservoir
+from frugal.training import Epoch, EpochScore, Plan, fit, half_cosine, run_epochs, seed_everything
+
+Documents = Sequence[Document]
+PIECE = 8192  # states of an echo that are in memory at once
+
+
+@dataclass(frozen=True)
+class Point:
+    """One model on one amount of text.
+
+    Attributes:
+        model: the name of its recipe.
+        characters: of training text.
+        budget: nominal processor seconds of training; 0 where the recipe takes what it needs.
+        seed: of what the model draws.
+        setting: what validation text chose.
+        seconds: processor seconds that training took, the search for settings left out.
+        search_seconds: those of all settings that were tried.
+        parameters: numbers that training set; of counts, those that are not zero.
+        documents: by held-out text and protocol, nats and bytes of each document. The protocol "static" reads every
+            document from the beginning and learns nothing; "adapting" carries the state on, and what a model learns.
+        scoring: processor seconds per million bytes, by held-out text and protocol.
+
+    >>> point = Point("n-gram", 1000, 0, 0, "", 1.0, 0.0, 10, {"tales": {"static": [(math.log(2) * 4, 2)]}}, {})
+    >>> point.bits_per_byte("tales")
+    2.0
+    """
+
+    model: str
+    characters: int
+    budget: float
+    seed: int
+    setting: str
+    seconds: float
+    search_seconds: float
+    parameters: int
+    documents: dict[str, dict[str, list[tuple[float, int]]]]
+    scoring: dict[str, dict[str, float]]
+
+    def bits_per_byte(self, text: str, protocol: str = "static") -> float:
+        """Of a held-out text; NaN where this protocol was not measured."""
+        sums = np.array(self.documents[text].get(protocol, [(math.nan, 1)])).sum(0)
+        return float(sums[0] / (math.log(2) * sums[1]))
+
+    def interval(self, text: str, protocol: str = "static", *, samples: int = 2000) -> tuple[float, float]:
+        """Where the bits per byte lie in 95 of 100 draws of the documents, with replacement."""
+        nats, size = np.array(self.documents[text][protocol]).T
+        drawn = np.random.default_rng(0).integers(len(size), size=(samples, len(size)))
+        low, high = np.quantile(nats[drawn].sum(1) / (math.log(2) * size[drawn].sum(1)), [0.025, 0.975])
+        return float(low), float(high)
+
+
+class Made(NamedTuple):
+    """A trained model, its form that learns while it reads if it has one, and what it cost."""
+
+    model: LanguageModel
+    adapting: LanguageModel | None
+    setting: str
+    parameters: int
+    seconds: float
+    search_seconds: float
+
+
+def make_ngram(train: Documents, valid: Documents, budget: float, seed: int) -> Made:
+    """Kneser-Ney over characters, of the order that validation chooses."""
+    tokenizer, tried = _characters(train), {}
+    for order in (4, 5, 6, 8):
+        begun = time.process_time()
+        model = NGram(order, tokenizer).fit(train)
+        tried[order] = (evaluate(model, valid).bits_per_byte, time.process_time() - begun, model)
+    best = min(tried, key=lambda order: tried[order][0])
+    model = tried[best][2]
+    counts = sum(len(level.keys) for level in model.levels)
+    return Made(model, None, f"order {best}", counts, tried[best][1], sum(each[1] for each in tried.values()))
+
+
+def make_context_mixing(train: Documents, valid: Documents, budget: float, seed: int) -> Made:
+    """Orders 0 to 8 and words, over characters; frozen for the static score."""
+    size = sum(len(document.text) for document in train)
+    slots = 1 << min(25, max(20, (16 * size).bit_length()))
+    begun = time.process_time()
+    model = ContextMixing(9, _characters(train), slots=slots).fit(train)
+    return Made(
+        model.frozen(), model, f"orders 0 to 8, {slots} slots", model.parameter_count, time.process_time() - begun, 0.0
+    )
+
+
+def make_echo(train: Documents, valid: Documents, budget: float, seed: int, *, units: int = 512) -> Made:
+    """A reservoir that reads characters, and a softmax readout of its whitened states."""
+    begun = time.process_time()
+    tokenizer = _characters(train)
+    leak = torch.logspace(0, -1.5, units)
+    reservoir = Reservoir(tokenizer.vocabulary_size, units, leak=leak, fan_in=10, spectral_radius=0.9, seed=seed)
+    readout = SoftmaxReadout(units, tokenizer.vocabulary_size, seed=seed)
+    model = ReservoirLanguageModel(tokenizer, reservoir, readout)
+    tokens, held_out = (torch.cat(encode_documents(tokenizer, part)) for part in (train, valid))
+    model.whiten(tokens[None, :PIECE])
+    epochs = max(2, math.ceil(500_000 / len(tokens)))
+    plan = Plan(epochs=epochs, learning_rate=2e-3, batch_size=256, patience=3, seed=seed)
+    optimizer = torch.optim.AdamW(readout.parameters(), lr=plan.learning_rate, weight_decay=0.01)
+    batches = States(model, tokens, plan.batch_size)
+
+    def train_epoch(epoch: Epoch) -> float:
+        steps = len(tokens) // plan.batch_size
+        return float(
+            np.mean(fit(readout, _loss, batches, optimizer, steps=steps, schedule=epoch.part_of(half_cosine), title=""))
+        )
+
+    def score() -> EpochScore:
+        with torch.inference_mode():
+            return EpochScore(validation_nats=-model.target_log_probabilities(held_out[None]).mean().item())
+
+    scores = run_epochs(readout, optimizer, plan, train_epoch, score, title="echo", progress=False)
+    weights = sum(weight.numel() for weight in readout.parameters())
+    setting = f"{units} units, {scores[-1].epoch} epochs"
+    return Made(model, None, setting, weights, time.process_time() - begun, 0.0)
+
+
+@dataclass(frozen=True)
+class States:
+    """Batches (states [n, N], next tokens [n]) of a text, read in pieces whose rows come in random order."""
+
+    model: ReservoirLanguageModel
+    tokens: Tensor
+    batch_size: int
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        state = self.model.start(1)
+        for begin in range(0, len(self.tokens) - 1, PIECE):
+            piece = self.tokens[begin : begin + PIECE + 1]
+            with torch.no_grad():
+                states, state = self.model.hidden_advance(piece[None, :-1], state)
+            for chosen in torch.randperm(len(piece) - 1).split(self.batch_size):
+                yield states[0, chosen], piece[1:][chosen]
+
+
+def make_net(name: str, train_text: Documents, valid: Documents, seed: int, examples: int) -> Made:
+    """A net of 60,000 weights that sees 12 characters: piecewise edges, or a plain one."""
+    begun = time.process_time()
+    tokenizer = _characters(train_text)
+    shape = preset_of_size(name, 60_000, tokenizer.vocabulary_size, context_length=12)
+    model = PiecewiseLM(shape, tokenizer)
+    windows, held_out = (Windows.for_network(model.network, tokenizer, part) for part in (train_text, valid))
+    epochs = math.ceil(examples / len(windows))
+    plan = PiecewisePlan(epochs=epochs, batch_size=100, learning_rate=5e-4, seed=seed)
+    scores = train(model, windows, plan, valid=held_out, progress=False)
+    setting = f"{name}, {scores[-1].epoch} epochs"
+    return Made(model, None, setting, model.parameter_count, time.process_time() - begun, 0.0)
+
+
+def make_piecewise(train: Documents, valid: Documents, budget: float, seed: int) -> Made:
+    """Piecewise edges; see `make_net`."""
+    return make_net("large_single_layer", train, valid, seed, 300_000)
+
+
+def make_plain(train: Documents, valid: Documents, budget: float, seed: int) -> Made:
+    """An MLP on embedded characters; see `make_net`."""
+    return make_net("low_order_mlp", train, valid, seed, 300_000)
+
+
+# Windows of 64 tokens that a size learns from in a processor second on the machine of the kept results.
+EXAMPLES_A_SECOND = {"2x32": 1000, "2x64": 600, "4x64": 330, "4x128": 140}
+CONTEXT = 64
+
+
+def make_transformer(train: Documents, valid: Documents, budget: float, seed: int) -> Made:
+    """A transformer from nothing over byte pairs; seed 0 tries sizes, vocabularies and rates on validation.
+
+    The budget in processor seconds is turned into a number of examples, so that a seed reproduces the training.
+    """
+    trials, texts = [], [document.text for document in train]
+    for vocabulary, size, rate in candidates(budget):
+        begun = time.process_time()
+        tokenizer = BytePairTokenizer.train(texts, vocabulary)
+        blocks, width = SHAPES[size]
+        model = SmallTransformer(tokenizer, blocks=blocks, width=width, context=CONTEXT, seed=seed)
+        examples = max(1, round(budget * EXAMPLES_A_SECOND[size]))
+        plan = TransformerPlan(examples=examples, epochs=4, learning_rate=rate, batch_size=16, seed=seed)
+        model.fit(train, plan, valid=valid, progress=False)
+        seconds = time.process_time() - begun
+        setting = f"{size}, {vocabulary} tokens, rate {rate}, {examples} examples"
+        trials.append((evaluate(model, valid).bits_per_byte, seconds, setting, model))
+    _, seconds, setting, model = min(trials, key=lambda trial: trial[0])
+    return Made(model, None, setting, model.parameter_count, seconds, sum(trial[1] for trial in trials))
+
+
+def candidates(budget: float) -> list[tuple[int, str, float]]:
+    """Vocabulary, size and learning rate that are tried with a budget; fewer where a trial takes long."""
+    if budget < 20:
+        return [(512, "2x32", 5e-3), (1024, "2x32", 5e-3), (1024, "2x64", 5e-3), (1024, "2x64", 1e-2)]
+    if budget < 60:
+        return [(1024, "2x64", 5e-3), (2048, "2x64", 5e-3), (1024, "4x64", 5e-3)]
+    return [(1024, "4x64", 3e-3), (2048, "4x128", 3e-3)]
+
+
+RECIPES: dict[str, Callable[[Documents, Documents, float, int], Made]] = {
+    "n-gram": make_ngram,
+    "context mixing": make_context_mixing,
+    "echo": make_echo,
+    "piecewise net": make_piecewise,
+    "plain net": make_plain,
+    "transformer": make_transformer,
+}
+FAMILIES = {"echo": "echo", "piecewise net": "piecewise"}  # all others are baselines
+
+
+def measure(
+    model: str,
+    train: Documents,
+    valid: Documents,
+    held_out: dict[str, Documents],
+    *,
+    budget: float = 0,
+    seed: int = 0,
+) -> Point:
+    """Train a model by its recipe and score it on held-out texts, one by one and, where it can learn, adapting.
+
+    Args:
+        model: a name of `RECIPES`.
+        train, valid: what it learns from, and what its settings are chosen by.
+        held_out: texts by name.
+        budget: processor seconds, for recipes that have a budget.
+        seed: of all that is drawn.
+
+    Raises:
+        InputError: there is no such recipe, or a transformer has no budget.
+
+    Example:
+        >>> text = [Document("a", "the cat sat on the mat. " * 20)]
+        >>> point = measure("n-gram", text, text, {"same": text})
+        >>> point.bits_per_byte("same") < 1
+        True
+    """
+    if model not in RECIPES:
+        raise InputError(f"model={model!r}: must be one of {', '.join(RECIPES)}")
+    if model == "transformer" and not budget > 0:
+        raise InputError(f"budget={budget}: a transformer needs processor seconds to train; 10 to 100 are usual")
+    seed_everything(seed)
+    made = RECIPES[model](train, valid, budget, seed)
+    documents: dict[str, dict[str, list[tuple[float, int]]]] = {}
+    scoring: dict[str, dict[str, float]] = {}
+    for name, text in held_out.items():
+        found = {"static": evaluate(made.model, text)}
+        if made.adapting is not None:
+            found["adapting"] = evaluate(made.adapting, text, carry=True)
+        documents[name] = {protocol: _by_document(scores) for protocol, scores in found.items()}
+        scoring[name] = {protocol: 1e6 * scores.seconds / scores.bytes for protocol, scores in found.items()}
+    characters = sum(len(document.text) for document in train)
+    costs = (made.setting, made.seconds, made.search_seconds, made.parameters)
+    return Point(model, characters, budget, seed, *costs, documents, scoring)
+
+
+def read_points(file: Path | str) -> list[Point]:
+    """The points that a measurement kept.
+
+    Raises:
+        UnavailableError: the file is missing or damaged.
+    """
+    try:
+        kept = json.loads(Path(file).read_text(encoding="utf-8"))
+        return [Point(**values) for values in kept["points"]]
+    except Exception as error:
+        raise UnavailableError(f"{file} holds no points of the frontier ({error}): measure them again") from error
+
+
+def as_json(points: Iterable[Point], about: dict[str, str]) -> str:
+    """Points as text, after what they came from: commit, machine, command.
+
+    >>> json.loads(as_json([], {"machine": "mine"}))
+    {'machine': 'mine', 'points': []}
+    """
+    return json.dumps({**about, "points": [asdict(point) for point in points]}, indent=1) + "\n"
+
+
+class PowerLaw(NamedTuple):
+    """y = scale x^-exponent, with a 95 % interval of the exponent; NaN where there are too few points for one."""
+
+    scale: float
+    exponent: float
+    low: float
+    high: float
+
+    def at(self, x: float) -> float:
+        return self.scale * x**-self.exponent
+
+
+def power_law(x: Sequence[float], y: Sequence[float]) -> PowerLaw:
+    """The power law of least squares in the logarithms; the interval is Student's.
+
+    Raises:
+        InputError: fewer than two different x, or a value that is not positive.
+
+    >>> law = power_law([1, 10, 100], [4, 2, 1])
+    >>> round(law.exponent, 3), round(law.at(1000), 2)
+    (0.301, 0.5)
+    """
+    if len(x) != len(y) or len(set(x)) < 2 or min(*x, *y) <= 0:
+        raise InputError(f"power_law: needs two different x and positive values; there are x={list(x)}, y={list(y)}")
+    u, v = np.log(x), np.log(y)
+    slope, start = np.polyfit(u, v, 1)
+    error = math.nan
+    if len(x) > 2:
+        from scipy.stats import t
+
+        rest = ((v - start - slope * u) ** 2).sum() / (len(x) - 2)
+        error = float(t.ppf(0.975, len(x) - 2) * math.sqrt(rest / ((u - u.mean()) ** 2).sum()))
+    return PowerLaw(float(np.exp(start)), -float(slope), -float(slope) - error, -float(slope) + error)
+
+
+def crossing(first: PowerLaw, second: PowerLaw) -> float | None:
+    """Where the second law, falling faster, gets below the first; None where it never does.
+
+    >>> crossing(PowerLaw(2, 0.1, 0, 0), PowerLaw(4, 0.2, 0, 0))
+    1024.0
+    """
+    if second.exponent <= first.exponent:
+        return None
+    return round((second.scale / first.scale) ** (1 / (second.exponent - first.exponent)), 10)
+
+
+def best(points: Iterable[Point], text: str, *, characters: float, seconds: float, protocol: str = "static") -> Point:
+    """The measured point of lowest bits per byte that needs no more text and no more time.
+
+    Raises:
+        InputError: none does with so little.
+
+    >>> made = ({"t": {"static": [(nats, 1)]}} for nats in (2.0, 1.0))
+    >>> points = [Point("n-gram", 1000, 0, 0, "", s, 0.0, 1, nats, {}) for s, nats in zip((1.0, 60.0), made)]
+    >>> best(points, "t", characters=1000, seconds=10).seconds
+    1.0
+    """
+    within = [
+        point
+        for point in points
+        if point.characters <= 1.1 * characters
+        and point.seconds <= seconds
+        and not math.isnan(point.bits_per_byte(text, protocol))
+    ]
+    if not within:
+        raise InputError(f"characters={characters}, seconds={seconds}: no measured model needs so little; give more")
+    return min(within, key=lambda point: point.bits_per_byte(text, protocol))
+
+
+def _loss(net: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    states, targets = batch
+    return cross_entropy(net(states), targets)
+
+
+def _characters(train: Documents) -> CharTokenizer:
+    return CharTokenizer.learn([document.text for document in train])
+
+
+def _by_document(scores: Scores) -> list[tuple[float, int]]:
+    return [(document.nats, document.bytes) for document in scores.documents]
