@@ -204,6 +204,11 @@ def test_unicode_files_read_with_or_without_a_mark_and_with_any_line_ends(encodi
     assert decode("Grüße\r\nzwei\rdrei\n".encode(encoding), "a file") == "Grüße\nzwei\ndrei\n"
 
 
+def test_a_stray_nul_is_left_out() -> None:
+    with pytest.warns(match="holds 1 NUL characters"):
+        assert decode(b"one two " * 200 + b"\0three", "a file") == "one two " * 200 + "three"
+
+
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize("text", ["天地玄黃。宇宙洪荒。", "これは日本語の文章です。"])  # not one ASCII character
 def test_utf16_without_a_mark_is_known_in_any_script(text: str, encoding: str) -> None:

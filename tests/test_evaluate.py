@@ -208,6 +208,13 @@ def test_documents_are_scored_each_from_the_start() -> None:
     assert [d.nats for d in together.documents] == pytest.approx([evaluate(model, text).nats for text in TEXTS])
 
 
+def test_a_document_by_itself_is_a_text() -> None:
+    document = Document("a", "abba")
+    assert (
+        evaluate(Uniform(CharTokenizer("ab")), document).nats == evaluate(Uniform(CharTokenizer("ab")), [document]).nats
+    )
+
+
 @pytest.mark.parametrize("text", ["", [], ["some", ""], [Document("blank", "")]])
 def test_an_empty_text_is_refused(text: str | list[str]) -> None:
     with pytest.raises(InputError, match="is empty; give some text"):

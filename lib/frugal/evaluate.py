@@ -135,7 +135,7 @@ class Difference:
 
 def evaluate(
     model: LanguageModel,
-    text: str | Iterable[Document | str],
+    text: str | Document | Iterable[Document | str],
     *,
     context: int | None = None,
     stride: int | None = None,
@@ -305,8 +305,8 @@ def _stream_scores(model: LanguageModel, documents: Sequence[Tensor], progress: 
     return found
 
 
-def _as_documents(text: str | Iterable[Document | str]) -> list[Document]:
-    parts = [text] if isinstance(text, str) else text
+def _as_documents(text: str | Document | Iterable[Document | str]) -> list[Document]:
+    parts = [text] if isinstance(text, str | Document) else text
     documents = [part if isinstance(part, Document) else Document(f"text {i}", part) for i, part in enumerate(parts)]
     empty = [document.title for document in documents if not document.text]
     if empty or not documents:

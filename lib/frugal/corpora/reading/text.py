@@ -50,6 +50,7 @@ DECLARED = re.compile(
 EAST_ASIAN = re.compile(r"[\s\u3000-\u30ff\u4e00-\u9fff\uac00-\ud7a3\uff01-\uff5e]")
 KANA = re.compile(r"[\u3000-\u30ff]")  # with the punctuation of all three scripts
 SURROGATE = re.compile(r"[\ud800-\udfff]")
+STRAY = 0.001  # share of NUL characters that a text may have; in UTF-16 and binary files there are more
 DETECTED_BYTES = 1_000_000  # of the lines that are not ASCII
 
 # A WikiText article begins with its title between blank lines; sections have more equals signs.
@@ -92,6 +93,9 @@ def _decode(raw: bytes, origin: str) -> str:
         count = mended.count("\N{REPLACEMENT CHARACTER}")
         warnings.warn(f"{origin}: is UTF-8 with {count} damaged places, the first at byte {error.start}", stacklevel=2)
         return mended
+    if 0 < text.count("\0") <= STRAY * len(text):
+        warnings.warn(f"{origin}: holds {text.count(chr(0))} NUL characters, which are left out", stacklevel=2)
+        text = text.replace("\0", "")
     return _guess(raw, origin) if "\0" in text or "\x1b$" in text else text  # UTF-16 without a mark, ISO 2022
 
 
