@@ -1,12 +1,19 @@
 """The tables for those who come from another project name parameters that are there."""
 
 import re
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from frugal.families import asked, read_texts
+from frugal.lab.live import cli
 from frugal.lab.pages.notebooks import read_notebook
 from frugal.lab.run.parameters import read_parameters
+from frugal.piecewise import read_settings
+from models import random_gpt2
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "coming_from"
@@ -36,3 +43,67 @@ def test_the_ten_lines_of_both_libraries_make_the_same_error() -> None:
     assert len(errors) == 2
     assert errors[0] == pytest.approx(errors[1], rel=1e-3)
     assert errors[1] < 0.01
+
+
+def commands() -> list[tuple[str, list[str]]]:
+    """All `frugal` lines of the pages, as (page, words)."""
+    found = []
+    for page in PAGES:
+        for block in re.findall(r"```sh\n(.+?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+            found += [(page.stem, shlex.split(line)[1:]) for line in block.splitlines() if line.startswith("frugal ")]
+    return found
+
+
+TRAININGS = [words for _, words in commands() if words[0] == "train" and "--resume" not in words]
+
+
+ALWAYS_SMALL = {
+    "echo": {"foundation", "context_length", "reservoir_size", "hidden"},
+    "memory": {"foundation", "context_length", "memory_dim"},
+    "neighbours": {"foundation", "context_length"},
+    "piecewise": {"epochs", "examples", "batch_size"},
+}
+
+
+def test_every_page_has_commands_and_the_command_line_takes_them() -> None:
+    assert {page for page, _ in commands()} == {page.stem for page in PAGES}
+    for _, [name, *words] in commands():
+        command = cli.main.commands[name]
+        with command.make_context(name, list(words)) as context:
+            assert context.params
+
+
+@pytest.fixture(scope="module")
+def gpt_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("foundation") / "gpt"
+    random_gpt2().save(folder, "# Random")
+    return str(folder)
+
+
+@pytest.mark.parametrize("words", TRAININGS, ids=lambda words: words[words.index("--save") + 1])
+def test_what_a_command_asks_for_is_trained_at_a_small_size(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpt_folder: str
+) -> None:
+    monkeypatch.setenv("FRUGAL_DATA", str(tmp_path / "data"))
+    planned: list[Any] = []
+
+    def keep_plan(plan: Any, *_: Any, **__: Any) -> Any:
+        planned.append(plan)
+        raise SystemExit(0)
+
+    monkeypatch.setattr("frugal.lab.run.execution.carry_out", keep_plan)
+    assert CliRunner().invoke(cli.main, words).exit_code == 0
+    given = planned[0].given
+    settings = read_settings(given["settings"])
+    settings |= {name: given[name] for name in ("epochs", "learning_rate", "method") if name in given}
+    small = {"foundation": gpt_folder, "context_length": 6, "reservoir_size": 0, "memory_dim": 24, "hidden": [8]}
+    small |= {"width": 8, "segments": 3, "epochs": 1, "negative_text": str(tmp_path / "text.txt")}
+    if given["family"] == "piecewise":
+        small = {name: small[name] for name in ("width", "segments", "epochs")} | {"examples": 40, "batch_size": 40}
+    changed = {
+        name: value for name, value in small.items() if name in settings or name in ALWAYS_SMALL[given["family"]]
+    }
+    (tmp_path / "text.txt").write_text("the cat sat on the mat. a dog met the cat.\n" * 12, encoding="utf-8")
+    texts = read_texts(str(tmp_path / "text.txt"), held_out_characters=40)
+    family, plan = asked(given["family"], settings | changed)
+    assert family.train(family.build(texts), texts, plan).verdict
