@@ -1,6 +1,7 @@
 """The memory beside plain FAISS indexes of the same types and beside the memory of memorizing-transformers-pytorch.
 
-    python benchmarks/memory.py            10^3 to 10^6 entries of width 64 (graphs: to 10^5); 10^5 of width 768
+    python benchmarks/memory.py            10^3 to 10^6 entries of width 64 (graphs: to 10^5);
+                                           and 10^5 of width 768 (graphs: 2 x 10^4)
     python benchmarks/memory.py --wide     width 768 alone; the rest of the results stays as it is
     python benchmarks/memory.py --small    a few seconds, to see that it works
 
@@ -30,7 +31,8 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results" / "memory.json"
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 DIM, WIDE, CALL, QUERIES, K = 64, 768, 1024, 256, 10
-TURNS = 21
+TURNS = 11
+WIDE_SIZES = {"flat": 100_000, "ivf": 100_000, "graph": 20_000}
 NPROBE, EF_CONSTRUCTION, EF_SEARCH, CODE_BYTES = 16, 100, 64, 8
 SMALLEST = {"ivf": 1_000, "compressed": 10_000}
 LARGEST = {"graph": 100_000, "peer": 10_000}
@@ -58,7 +60,7 @@ def main() -> None:
     results["wide"] = []
     for kind in ("flat", "ivf", "graph"):
         for metric in ("l2", "cosine"):
-            one = {"wide": kind, "metric": metric, "size": 2_000 if arguments.small else 100_000}
+            one = {"wide": kind, "metric": metric, "size": 2_000 if arguments.small else WIDE_SIZES[kind]}
             results["wide"].append(one | run(one, None))
             print(results["wide"][-1], flush=True)
     RESULTS.parent.mkdir(exist_ok=True)

@@ -70,7 +70,7 @@ class Writer(nn.Module):
             return entries
         if self.write == "threshold":
             return entries.without(decision <= STORE_THRESHOLD)
-        return _chosen(entries, self._order(decision, surprise, position), self.budget)
+        return chosen(entries, self._order(decision, surprise, position), self.budget)
 
     def _order(self, decision: Tensor, surprise: Tensor, position: int) -> Tensor:
         """What is written first has the highest value, [B, T]."""
@@ -100,7 +100,7 @@ class Writer(nn.Module):
         return marks.scatter(1, columns % (count + 1), True)[:, :-1]
 
 
-def _chosen(entries: Entries, order: Tensor, budget: float) -> Entries:
+def chosen(entries: Entries, order: Tensor, budget: float) -> Entries:
     """The share `budget` of the entries that comes first, in the order of the text."""
     count = max(1, round(budget * order.shape[1]))
     places = order.topk(count, dim=1).indices.sort(1).values  # [B, count]

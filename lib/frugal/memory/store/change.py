@@ -36,7 +36,7 @@ class Change:
         clock: the memory's clock afterwards.
         next_text: the number that the next text gets, afterwards.
         age: log2 of all decays so far, afterwards.
-        used: "ids" and the columns "hits", "used" and "strength" that searches changed.
+        used: "ids", "hits", "used" and "strength" of entries that searches found.
         removed: ids that go.
         updated: "ids" and all columns of entries that get new contents.
         added: all columns of new entries, ids in ascending order.

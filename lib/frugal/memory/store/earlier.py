@@ -23,7 +23,7 @@ from safetensors.numpy import load_file
 
 from frugal.errors import UnavailableError
 from frugal.memory.store.change import Text
-from frugal.memory.store.database import Stored
+from frugal.memory.store.stored import Stored
 
 HEAD = struct.Struct("<4sIQQQ")
 HEAD_SIZE = HEAD.size + 8

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from frugal.memory.store.table import Table
+from frugal.memory.store.table import Columns, Table
 
 
 def fifo(table: Table, count: int, clock: int, capacity: int) -> np.ndarray:
@@ -31,6 +31,15 @@ def strength(table: Table, slots: np.ndarray | slice, clock: int, capacity: int)
     """Strength now: 1 when written, 1 more for each finding, halved in the time in which the memory is rewritten."""
     age = clock - table["used"][slots]
     return (table["strength"][slots] * np.exp2(-age / capacity)).astype(np.float32)
+
+
+def found_again(table: Table, slots: np.ndarray, times: np.ndarray, clock: int, capacity: int) -> Columns:
+    """How entries were used, after searches found each of them so many times."""
+    return {
+        "hits": table["hits"][slots] + times,
+        "strength": strength(table, slots, clock, capacity) + times,
+        "used": np.full(len(slots), clock),
+    }
 
 
 Policy = Callable[[Table, int, int, int], np.ndarray]

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from torch import Tensor
 
 from frugal.device import choose_device
 from frugal.errors import InputError, UnavailableError
-from frugal.memory.store import database, earlier
+from frugal.memory.store import earlier, stored
 from frugal.memory.store.arrays import (
     Array,
     Integers,
@@ -19,18 +18,17 @@ from frugal.memory.store.arrays import (
     like,
     one_for_each,
     payload_of,
-    plain,
     vectors_of,
 )
 from frugal.memory.store.change import Change, Text, no_ids
 from frugal.memory.store.checks import check_settings
-from frugal.memory.store.database import NAME, Database, Kind, Stored
-from frugal.memory.store.eviction import POLICIES, strength
+from frugal.memory.store.database import NAME, Database, put_in_place
+from frugal.memory.store.eviction import POLICIES, found_again
 from frugal.memory.store.exact import NONE
 from frugal.memory.store.index import IndexSettings
 from frugal.memory.store.interrupts import uninterrupted
-from frugal.memory.store.search import Searcher
-from frugal.memory.store.table import Table
+from frugal.memory.store.search import Searcher, subset
+from frugal.memory.store.table import Columns, Table
 
 RECALL_SAMPLES = 256
 
@@ -147,12 +145,12 @@ class AssociativeMemory:
             UnavailableError: as for `load`, or another memory is attached to this folder.
         """
         folder = Path(folder).resolve()
-        if not database.exists(folder):
+        if not stored.exists(folder):
             _whole(folder)  # says what is missing, and makes nothing
         opened = Database(folder)
         try:
             memory = cls._restored(_whole(folder), device)
-            if not opened.holds_a_memory:
+            if not stored.exists(folder):
                 memory._write_all(opened)
         except BaseException:
             opened.close()
@@ -163,7 +161,7 @@ class AssociativeMemory:
     @staticmethod
     def is_in(folder: Path | str) -> bool:
         """Whether a folder holds a memory, of this version or an earlier one."""
-        return database.exists(Path(folder)) or earlier.exists(Path(folder))
+        return stored.exists(Path(folder)) or earlier.exists(Path(folder))
 
     def attach(self, folder: Path | str) -> None:
         """Write this memory into `folder`, and each operation from now on.
@@ -178,7 +176,7 @@ class AssociativeMemory:
                 raise InputError(f"this memory is attached to {self._database.folder}: `close` it first")
             opened = Database(folder)
             try:
-                if opened.holds_a_memory or earlier.exists(folder):
+                if self.is_in(folder):
                     raise InputError(f"{folder} holds a memory: `open` that one, or give another folder")
                 self._write_all(opened)
             except BaseException:
@@ -195,12 +193,11 @@ class AssociativeMemory:
         """
         folder = Path(folder).resolve()
         with tempfile.TemporaryDirectory(dir=folder, prefix=".repaired.") as temporary:
-            stored = database.read(folder)
-            if stored.damage:
-                memory = cls._restored(stored, "cpu")
-                memory.save(temporary)
-                database.put_in_place(Path(temporary), folder)
-        return stored.damage
+            found = stored.read(folder)
+            if found.damage:
+                cls._restored(found, "cpu").save(temporary)
+                put_in_place(Path(temporary), folder)
+        return found.damage
 
     def checkpoint(self) -> None:
         """Wait until the disk has everything, so that a power failure takes nothing of it."""
@@ -424,7 +421,7 @@ class AssociativeMemory:
         where = None if namespaces is None else one_for_each(namespaces, shape, "namespaces")
         limit = None if before is None else one_for_each(before, shape, "before")
         with self._lock:
-            slots, found = self._searcher.nearest(rows, int(k), where, limit, self._among(since, ids, value))
+            slots, found = self._searcher.nearest(rows, int(k), where, limit, subset(self._table, since, ids, value))
             if count_hits and self.eviction != "fifo":
                 self._strengthen(slots[slots != NONE])
             entries = self._table.ids_at(slots)
@@ -483,20 +480,21 @@ class AssociativeMemory:
             self._commit(self.clock, removed=self.ids())
 
     @classmethod
-    def _restored(cls, stored: Stored, device: str) -> Self:
-        memory = cls(**stored.config, device=device)
-        memory._clock, memory._next_text = stored.clock, stored.next_text
-        memory._table.append(stored.columns)
-        memory._table.grow_to_age(stored.age)
-        memory._texts = stored.texts
-        memory._searcher.restore(stored.index)
+    def _restored(cls, found: stored.Stored, device: str) -> Self:
+        memory = cls(**found.config, device=device)
+        memory._clock, memory._next_text = found.clock, found.next_text
+        memory._table.append(found.columns)
+        memory._table.grow_to_age(found.age)
+        memory._texts = found.texts
+        memory._searcher.restore(found.index)
         return memory
 
     def _write_all(self, written: Database) -> None:
         order = np.argsort(self._table["ids"])
         columns = {name: column[order] for name, column in self._table.rows().items()}
-        everything = Change(self.clock, self._next_text, self._table.age, new_texts=self._texts)
-        written.replace(self.config, columns, everything)
+        used = self._uses((self._table["hits"] > 0) | (self._table["used"] != self._table["ids"]))
+        age, texts = self._table.age, self._texts
+        written.commit(Change(self.clock, self._next_text, age, used, added=columns, new_texts=texts), self.config)
         self._keep_index(written)
 
     def _keep_index(self, written: Database) -> None:
@@ -527,39 +525,16 @@ class AssociativeMemory:
             raise InputError(f"id {ids[slots < 0][0]}: no entry has it; it was removed, replaced or never given")
         return slots
 
-    def _among(self, since: int | None, ids: Integers | None, value: Any) -> np.ndarray | None:
-        """Which rows a search in a subset sees; None for all."""
-        if since is None and ids is None and value is None:
-            return None
-        seen = np.ones(len(self), bool)
-        if since is not None:
-            seen &= self._table["positions"] >= since
-        if ids is not None:
-            seen &= np.isin(self._table["ids"], integers_of(ids, "ids"))
-        if value is not None and len(self):
-            held = self._table.get("values")
-            if held is None:
-                raise InputError("this memory holds no values: give them to `add`")
-            wanted = plain(value, "value") if isinstance(value, Tensor) else np.asarray(value)
-            if wanted.shape != held.shape[1:]:
-                raise InputError(
-                    f"value of shape {list(wanted.shape)}: expected {list(held.shape[1:])}, as entries have"
-                )
-            seen &= (held == wanted).all(axis=tuple(range(1, held.ndim)))
-        return seen
-
     def _commit(self, clock: int, **what: Any) -> None:
         """Write an operation down and make it: both or neither, whatever interrupts."""
         what = {"next_text": self._next_text, "age": self._table.age} | what
         if self._unwritten_uses:
-            ids = self._table["ids"]
-            slots = np.flatnonzero(np.isin(ids, list(self._unwritten_uses)))
-            what["used"] = {name: self._table[name][slots] for name in ("ids", "hits", "used", "strength")}
+            what["used"] = self._uses(np.isin(self._table["ids"], list(self._unwritten_uses)))
         change = Change(clock, **what)
         before, keys_change = self._table.version, change.age != self._table.age and self.metric != "cosine"
         with uninterrupted():
             if self._database is not None:
-                self._database.commit(change, self._kind_after(change))
+                self._database.commit(change)
             change.apply(self._table)
             self._clock, self._next_text = change.clock, change.next_text
             self._texts |= change.new_texts
@@ -568,8 +543,9 @@ class AssociativeMemory:
             self._unwritten_uses.clear()
         self._searcher.follow(change, before, keys_change)
 
-    def _kind_after(self, change: Change) -> Kind | None:
-        return Kind.of(change.added.get("values"))
+    def _uses(self, rows: np.ndarray) -> Columns:
+        """How searches used the entries of some rows."""
+        return {name: self._table[name][rows] for name in ("ids", "hits", "used", "strength")}
 
     def _random(self) -> np.random.Generator:
         """The same in each run, and another after each change."""
@@ -581,14 +557,7 @@ class AssociativeMemory:
         if len(slots) == 0:
             return
         with uninterrupted():
-            self._table.overwrite(
-                slots,
-                {
-                    "hits": self._table["hits"][slots] + times,
-                    "strength": strength(self._table, slots, self.clock, self.capacity) + times,
-                    "used": np.full(len(slots), self.clock),
-                },
-            )
+            self._table.overwrite(slots, found_again(self._table, slots, times, self.clock, self.capacity))
             if self._database is not None:
                 self._unwritten_uses.update(self._table["ids"][slots].tolist())
                 with contextlib.suppress(UnavailableError):  # a search needs no room: with the next transaction
@@ -612,18 +581,18 @@ def _kind_of(values: np.ndarray | None) -> str:
     return "none" if values is None else f"dtype {values.dtype} and payload {list(values.shape[1:])}"
 
 
-def _whole(folder: Path) -> Stored:
+def _whole(folder: Path) -> stored.Stored:
     """What a folder holds, of this version or an earlier one.
 
     Raises:
         UnavailableError: there is no memory, or something in it is damaged; it says what.
     """
-    if earlier.exists(folder) and not database.exists(folder):
+    if earlier.exists(folder) and not stored.exists(folder):
         return earlier.read(folder)
-    stored = database.read(folder)
-    if stored.damage:
+    found = stored.read(folder)
+    if found.damage:
         raise UnavailableError(
-            f"{folder / NAME} is damaged: {'; '.join(stored.damage)}; restore it from a copy, or keep what is whole "
+            f"{folder / NAME} is damaged: {'; '.join(found.damage)}; restore it from a copy, or keep what is whole "
             f"with `frugal memory repair --folder {folder}`"
         )
-    return stored
+    return found

@@ -2,10 +2,13 @@
 
 import warnings
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from torch import Tensor
 
-from frugal.memory.store.arrays import unit
+from frugal.errors import InputError
+from frugal.memory.store.arrays import Integers, integers_of, plain, unit
 from frugal.memory.store.change import Change, no_ids
 from frugal.memory.store.exact import NONE, SURPLUS, Searched, exact_search, ranked
 from frugal.memory.store.index import (
@@ -220,6 +223,30 @@ class Searcher:
         own = self._table.ids_at(slots) == itself[:, None]
         own[~own.any(1), -1] = True
         return tuple(each[~own].reshape(len(slots), -1) for each in (slots, distances))
+
+
+def subset(table: Table, since: int | None, ids: Integers | None, value: Any) -> np.ndarray | None:
+    """Which rows a search sees, as bools: those at a position, of these ids, with this value; None for all.
+
+    Raises:
+        InputError: entries have no values, or of another shape.
+    """
+    if since is None and ids is None and value is None:
+        return None
+    seen = np.ones(table.size, bool)
+    if since is not None:
+        seen &= table["positions"] >= since
+    if ids is not None:
+        seen &= np.isin(table["ids"], integers_of(ids, "ids"))
+    if value is not None and table.size:
+        held = table.get("values")
+        if held is None:
+            raise InputError("this memory holds no values: give them to `add`")
+        wanted = plain(value, "value") if isinstance(value, Tensor) else np.asarray(value)
+        if wanted.shape != held.shape[1:]:
+            raise InputError(f"value of shape {list(wanted.shape)}: expected {list(held.shape[1:])}, as entries have")
+        seen &= (held == wanted).all(axis=tuple(range(1, held.ndim)))
+    return seen
 
 
 def _share(found: np.ndarray, exact: np.ndarray) -> float:
