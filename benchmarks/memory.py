@@ -267,7 +267,9 @@ def wide_rates(kind: str, metric: str, size: int) -> dict[str, float]:
         added = rate(size, fill)  # the index is built by the first search
         memory.search(queries, K)
         memory.close()
-        opened = 1 / rate(1, lambda: AssociativeMemory.open(folder).close())
+        again: list[AssociativeMemory] = []
+        opened = 1 / rate(1, lambda: again.append(AssociativeMemory.open(folder)))
+        again[0].close()
         found: dict[str, list[float]] = {"faiss": [], "frugal": []}
         for _ in range(TURNS):
             found["faiss"].append(rate(QUERIES, lambda: index.search(queries, K)))
