@@ -5,7 +5,7 @@ import math
 import operator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -56,6 +56,13 @@ def test_training_on_a_text_that_repeats_itself_stays_a_number() -> None:
     scores = train_memory(model, text, text, MemoryPlan(epochs=2, learning_rate=0.1, windows=2))
     assert all(math.isfinite(score.validation_nats) for score in scores)
     assert 0 <= model.network.gate.item() <= 1
+
+
+@pytest.mark.parametrize("scope", ["step", "stream"])
+def test_a_text_shorter_than_a_step_trains_all_the_same(scope: Literal["step", "stream"]) -> None:
+    model, text = memory_gpt(read="knn", remembered=()), ["the cat sat. "]
+    scores = train_memory(model, text, text, MemoryPlan(epochs=1, batch_size=1, windows=50, scope=scope))
+    assert [math.isfinite(score.training_loss) for score in scores[1:]] == [True]
 
 
 def test_a_memory_of_another_width_is_refused() -> None:

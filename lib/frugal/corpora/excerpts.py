@@ -80,7 +80,7 @@ def words_and_space(text: str) -> tuple[list[str], str]:
 
 
 def _size(text: str) -> int:
-    return len(text.encode("utf-8", "replace"))
+    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
 
 
 def _share(lengths: Sequence[int], characters: int) -> int:

@@ -243,14 +243,15 @@ def _carried(entries: Entries, length: int, plan: MemoryPlan, generator: torch.G
 
 
 def _streams(model: MemoryGPT, documents: Sequence[Document | str], plan: MemoryPlan) -> Streams:
-    """Batches of (inputs [B, T], targets [B, T])."""
+    """Batches of (inputs [B, T], targets [B, T]); T is that of the plan, or all that a short text has."""
     encoded = encode_documents(model.tokenizer, documents)
     length = model.context + (plan.windows - 1) * model.stride
     if plan.scope == "step":  # no example crosses a document's border
+        length = min(length, max(map(len, encoded)) - 1)
         return DataLoader(Blocks(encoded, length), plan.batch_size, shuffle=True, generator=torch.Generator())
     rows = torch.cat(encoded)
     rows = rows[: len(rows) // plan.batch_size * plan.batch_size].view(plan.batch_size, -1)
-    blocks = Blocks(list(rows), length)
+    blocks = Blocks(list(rows), min(length, rows.shape[1] - 1))
     count = len(blocks) // plan.batch_size
     order = [[b * count + i for b in range(plan.batch_size)] for i in range(count)]
     return DataLoader(blocks, batch_sampler=order)

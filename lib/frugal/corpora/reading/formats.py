@@ -56,8 +56,10 @@ def documents_in(raw: bytes, path: PurePath, origin: str) -> list[Document]:
     if ending in CONVERT:
         raise InputError(f"{origin}: {ending[1:].upper()} files are not read; {CONVERT[ending]} first")
     read = READERS.get(ending)
+    if read is None:
+        return documents_of(decode(raw, origin), path.stem)
     try:
-        return read(raw, path, origin) if read else documents_of(decode(raw, origin), path.stem)
+        return read(raw, path, origin)
     except DAMAGED as error:
         raise InputError(f"{origin}: is no {ending[1:].upper()} file, or a damaged one ({error})") from error
 
