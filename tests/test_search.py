@@ -1,11 +1,12 @@
 """The search over settings: grid, random, TPE and CMA-ES, and successive halving."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from frugal.errors import InputError
+from frugal.errors import DivergedError, InputError
 from frugal.training import search
 
 SPACE = {"a": [0, 1, 2], "b": [0.0, 0.5, 1.0]}
@@ -71,6 +72,39 @@ def test_evolution_finds_the_bottom_of_a_bowl() -> None:
     assert settings_of(trials)[0] == {"width": 200, "rate": 0.9}
     assert abs(trials[0].setting["width"] - 70) < 15
     assert all(isinstance(trial.setting["width"], int) and 2 <= trial.setting["width"] <= 250 for trial in trials)
+
+
+@pytest.mark.parametrize("maximize", [False, True])
+@pytest.mark.parametrize("stepwise", [False, True])
+def test_settings_whose_training_diverges_come_last_and_cost_no_others(maximize: bool, stepwise: bool) -> None:
+    def value(setting: dict[str, Any]) -> float:
+        if setting["rate"] == 3:
+            raise DivergedError("the loss is nan")
+        return math.nan if setting["rate"] == 4 else float(setting["rate"])
+
+    def steps(setting: dict[str, Any]) -> Iterator[float]:
+        yield 0.0
+        yield value(setting)
+
+    ranked = search(steps if stepwise else value, {"rate": [0, 3, 1, 4, 2]}, maximize=maximize)
+    rates = [trial.setting["rate"] for trial in ranked]
+    assert len(rates) == 5
+    assert set(rates[3:]) == {3, 4}
+    assert rates[0] == (2 if maximize else 0)
+    assert [trial.values for trial in ranked[3:]] == [0, 0]
+
+
+def test_a_search_in_which_nothing_can_be_trained_says_so() -> None:
+    with pytest.raises(InputError, match="no setting gave a number"):
+        search(lambda setting: math.nan, SPACE)
+
+
+def test_other_errors_of_a_setting_are_not_taken_for_a_bad_value() -> None:
+    def refuse(setting: dict[str, Any]) -> float:
+        raise InputError("width=0")
+
+    with pytest.raises(InputError, match="width=0"):
+        search(refuse, SPACE)
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe", "cma-es"])

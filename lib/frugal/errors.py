@@ -1,4 +1,4 @@
-"""The two ways in which a request can fail without a defect in the program.
+"""The ways in which a request can fail without a defect in the program.
 
 Both carry one sentence for the user: what was wrong with which value, what was expected, what to do.
 """
@@ -17,6 +17,10 @@ class InputError(FrugalError, ValueError):
     >>> isinstance(InputError("size=0: must be at least 1"), ValueError)
     True
     """
+
+
+class DivergedError(InputError):
+    """A training met a loss, gradient, weight or validation that is not finite: its data or settings are unusable."""
 
 
 class UnavailableError(FrugalError, OSError):

@@ -91,6 +91,8 @@ class CooperativeTrainer(SequenceTrainer):
         data_entropy: float | None = None,
     ) -> None:
         plan = CooperativePlan() if plan is None else plan
+        if data_entropy is not None and not 0 <= data_entropy < math.inf:
+            raise InputError(f"data_entropy={data_entropy}: must be nats per sequence, not negative; None if not known")
         super().__init__(generator, data, held_out, plan, folder)
         self.pair, self.mediator, self.data_entropy = Pair(generator, mediator), mediator, data_entropy
         self.parts["mediator"], self.rates["mediator"] = trained_part(mediator), plan.mediator_rate

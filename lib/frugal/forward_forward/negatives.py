@@ -1,5 +1,6 @@
 """Where the wrong data of a forward-forward readout comes from."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -87,7 +88,7 @@ class FoundationNegatives(Negatives):
     """
 
     def __init__(self, foundation: Foundation, temperature: float = 1.0) -> None:
-        if not temperature > 0:
+        if not 0 < temperature < math.inf:
             raise InputError(f"temperature={temperature}: must be positive; typical values lie in 0.7 to 1.5")
         self.foundation, self.temperature = foundation, temperature
         self.identity = foundation, temperature
@@ -155,7 +156,7 @@ class SelfGenerated(Negatives):
         temperature: float = 1.0,
     ) -> None:
         check_whole(every=every, streams=streams, length=length)
-        if not temperature > 0:
+        if not 0 < temperature < math.inf:
             raise InputError(f"temperature={temperature}: must be positive; typical values lie in 0.7 to 1.5")
         self.model, self.every, self.streams, self.length = model, every, streams, length
         self.temperature, self.steps = temperature, 0
@@ -198,7 +199,7 @@ class MixedNegatives(Negatives):
 
     def __init__(self, sources: Sequence[tuple[float, Negatives]]) -> None:
         """Take (share, source) pairs; the shares are relative to their sum."""
-        if not sources or min(share for share, _ in sources) <= 0:
+        if not sources or not all(0 < share < math.inf for share, _ in sources):
             raise InputError("sources: must be (share, source) pairs with positive shares; leave out what is not used")
         self.sources = self.identity = list(sources)
 

@@ -4,6 +4,7 @@ Nothing here uses automatic differentiation. The gradient of a layer's loss in t
 and there is no graph along which anything could reach another layer.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -45,7 +46,7 @@ class Goodness:
         if self.kind not in ("mean", "sum"):
             raise InputError(f"goodness kind={self.kind!r}: must be 'mean' or 'sum' (of squares)")
         for name in ("threshold", "sharpness"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"goodness {name}={getattr(self, name)}: must be positive; typical values: 0.5 to 20")
 
     def logits(self, activities: Tensor) -> Tensor:
@@ -118,7 +119,7 @@ class ForwardForwardNet(nn.Module):
         check_whole(input_size=input_size)
         check_whole(2, classes=classes)
         check_whole(0, seed=seed)
-        if not peer >= 0:
+        if not 0 <= peer < math.inf:
             raise InputError(f"peer={peer}: must not be negative; 0.03 is usual, 0 leaves peer normalisation out")
         self.goodness, self.peer = Goodness() if goodness is None else goodness, peer
         self.hidden = tuple(hidden)

@@ -116,11 +116,16 @@ class ForwardForwardReadout(Readout):
         """Fit the mixture to held-out rows (inputs [n, D], tokens [n], what is added to the logits [n, V] or 0).
 
         The logits are linear in it, so that the likelihood has one maximum; a few hundred rows are enough.
+
+        Raises:
+            InputError: no rows, or inputs that are not finite; the mixture stays as it was.
         """
         kept = [(self._parts(self.whitened(inputs)), targets, rest) for inputs, targets, rest in rows]
         mixture = self.mixture.clone().requires_grad_()
         optimizer = LBFGS([mixture], max_iter=ITERATIONS, line_search_fn="strong_wolfe")
         count = sum(len(targets) for _, targets, _ in kept)
+        if not count or not all(parts.isfinite().all() for parts, _, _ in kept):
+            raise InputError(f"{count} rows to calibrate on: needs at least one, and no NaN or infinity")
 
         @torch.enable_grad()
         def loss_of_all() -> float:

@@ -1,5 +1,6 @@
 """The softmax readout: a small net on whitened states, trained by gradient."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Self
@@ -133,7 +134,7 @@ def whitening_map(statistics: RidgeStatistics, input_size: int, shrinkage: float
             f"statistics of {len(statistics.inputs)} inputs: this readout takes {input_size}; "
             "`statistics.select(model.columns)` gives those of its own"
         )
-    if not shrinkage > 0:
+    if not 0 < shrinkage < math.inf:
         raise InputError(f"shrinkage={shrinkage}: must be positive; typical values lie in 1e-4 to 1")
     variance, basis = torch.linalg.eigh(statistics.covariance)
     if not variance.mean() > 0:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import LBFGS, AdamW, Optimizer
 
-from frugal.errors import InputError
+from frugal.errors import DivergedError, InputError
 from frugal.language_model import LOGITS_AT_ONCE
 from frugal.readout.echo import EchoLanguageModel
 from frugal.readout.rows import KeptRows, Piece, Rows
@@ -187,7 +187,7 @@ def _lbfgs_epoch(model: EchoLanguageModel, rows: Rows, plan: ReadoutPlan, optimi
 
     before = float(optimizer.step(loss_of_all))
     if not math.isfinite(before):
-        raise InputError(
+        raise DivergedError(
             f"epoch {epoch.number}: the loss is {before}; check the states for huge values, or whiten the readout"
         )
     return before

@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 from tqdm.auto import tqdm
 
-from frugal.errors import InputError
+from frugal.errors import DivergedError, InputError
 from frugal.training.checkpoint import Identity, keep, resume
 from frugal.training.plan import Plan
 
@@ -124,7 +124,8 @@ def run_epochs(
         The scores: before training, if the best weights are kept, and after each epoch.
 
     Raises:
-        InputError: a loss, a gradient, a weight or a validation is not finite, or `folder` is that of another training.
+        InputError: `folder` is that of another training.
+        DivergedError: a loss, a gradient, a weight or a validation is not finite.
         UnavailableError: `folder` is damaged, or of an earlier version.
 
     Example:
@@ -198,12 +199,12 @@ def _check_weights(title: str, number: int, network: nn.Module) -> None:
     """The last step of an epoch may have spoilt them, and no loss has told of it yet."""
     for name, weight in network.named_parameters():
         if not weight.isfinite().all():
-            raise InputError(f"{title}: {name} is not finite after epoch {number}: lower the learning rate")
+            raise DivergedError(f"{title}: {name} is not finite after epoch {number}: lower the learning rate")
 
 
 def _check_validation(title: str, score: EpochScore) -> None:
     if not math.isfinite(score.validation_nats):
-        raise InputError(
+        raise DivergedError(
             f"{title}: validation gave {score.validation_nats} nats after epoch {score.epoch}: check the held-out data "
             "for numbers that are not finite, or lower the learning rate"
         )

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from tqdm.auto import tqdm
 
 from frugal.device import choose_device
-from frugal.errors import InputError, check_whole
+from frugal.errors import DivergedError, InputError, check_whole
 
 # The cycle it warns of is cut: gradients are dropped before every step and after the last.
 warnings.filterwarnings("ignore", message=r"Using backward\(\) with create_graph=True")
@@ -88,8 +88,8 @@ def fit(
         The loss of each step; fewer than `steps` where the seconds ended the training.
 
     Raises:
-        InputError: no budget, no batches, a loss or a gradient that is not finite, or a gradient to be clipped whose
-            curvature would not be clipped with it.
+        InputError: no budget, no batches, or a gradient to be clipped whose curvature would not be clipped with it.
+        DivergedError: a loss or a gradient is not finite.
 
     >>> layer, batches = nn.Linear(1, 1), [torch.tensor([[1.0]])]
     >>> optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
@@ -155,7 +155,8 @@ def take_steps(
         The loss of each step; fewer than `steps` where the seconds ended the training.
 
     Raises:
-        InputError: no budget, no batches, or a loss or gradient that is not finite.
+        InputError: no budget, or no batches.
+        DivergedError: a loss or a gradient is not finite.
 
     >>> weight = nn.Parameter(torch.tensor([4.0]))
     >>> def set_gradients(target):
@@ -196,7 +197,7 @@ def take_steps(
                 gradient = _clipped(weights, clip)
                 for name, found in (("loss", value), ("gradient", gradient)):
                     if not math.isfinite(found):
-                        raise InputError(
+                        raise DivergedError(
                             f"{title or 'training'}: the {name} is {found} at step {len(losses)}: check the inputs for "
                             "numbers that are not finite, or lower the learning rate"
                         )

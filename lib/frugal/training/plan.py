@@ -53,7 +53,7 @@ class Plan:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name}={value}: must be at least 1")
-        if not 0 < self.learning_rate < math.inf:
+        if not self.learning_rate > 0:
             raise InputError(f"learning_rate={self.learning_rate}: must be positive; typical values: 1e-4 to 1e-2")
         if self.seconds is not None and not self.seconds > 0:
             raise InputError(f"seconds={self.seconds}: must be positive; None sets no limit")
@@ -74,4 +74,6 @@ def _checked(name: str, value: Any, kind: Any) -> Any:
     expected, words = FIELDS[kind]
     if not isinstance(value, expected) or (isinstance(value, bool) and kind is not bool):
         raise InputError(f"{name}={value!r}: must be {words}")
+    if kind is float and not math.isfinite(value):
+        raise InputError(f"{name}={value}: must be finite")
     return kind(value)

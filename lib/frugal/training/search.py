@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from tqdm.auto import tqdm
 
-from frugal.errors import InputError, check_whole
+from frugal.errors import DivergedError, InputError, check_whole
 
 Sampler = Literal["grid", "random", "tpe", "cma-es"]
 Space = Mapping[str, list[Any] | tuple[float, float]]
@@ -23,8 +23,8 @@ class Trial:
     Attributes:
         number: its place in the order of trials, from 0.
         setting: a value for each name of the space.
-        value: the last that the objective gave.
-        values: how many it gave: fewer than others have if the trial was stopped early.
+        value: the last that the objective gave; infinite, the worst that there is, if its training diverged.
+        values: how many it gave: fewer than others have if the trial was stopped early, none if it failed.
         seconds: of processor time.
     """
 
@@ -45,7 +45,7 @@ def search(
     maximize: bool = False,
     seed: int = 0,
 ) -> list[Trial]:
-    """Try settings and give the trials best first, those that were stopped early last.
+    """Try settings and give the trials best first, then those that were stopped early, then those that diverged.
 
     Args:
         objective: the value of a setting, the smaller the better. It may yield partial values before the last, such
@@ -61,7 +61,8 @@ def search(
         seed: repeats the search.
 
     Raises:
-        InputError: nothing to try, a sampler that does not fit the space, or a start that does not.
+        InputError: nothing to try, a sampler that does not fit the space, a start that does not, or no setting that
+            gives a number.
 
     >>> search(lambda at: (at["x"] - 2) ** 2, {"x": [0, 1, 2, 3]})[0].setting
     {'x': 2}
@@ -79,18 +80,24 @@ def search(
     def attempt(trial: Any) -> float:
         begun, values, weak = time.process_time(), [], False
         setting = {name: _suggested(trial, name, choices) for name, choices in space.items()}
-        found = objective(setting)
-        for value in found if isinstance(found, Iterator) else [found]:
-            values.append(value)
-            trial.report(value, KEEP ** (len(values) - 1))
-            weak = isinstance(found, Iterator) and trial.should_prune()
-            if weak:
-                break
-        done.append(Trial(trial.number, setting, values[-1], len(values), time.process_time() - begun))
+        try:
+            found = objective(setting)
+            for value in found if isinstance(found, Iterator) else [found]:
+                if math.isnan(value):
+                    raise DivergedError("the objective is no number")
+                values.append(value)
+                trial.report(value, KEEP ** (len(values) - 1))
+                weak = isinstance(found, Iterator) and trial.should_prune()
+                if weak:
+                    break
+        except DivergedError:  # one of the settings cannot be trained, which is no reason to lose the others
+            values = []
+        value = values[-1] if values else -math.inf if maximize else math.inf
+        done.append(Trial(trial.number, setting, value, len(values), time.process_time() - begun))
         bar.update()
         if weak:
             raise optuna.TrialPruned
-        return values[-1]
+        return value
 
     study = optuna.create_study(
         direction="maximize" if maximize else "minimize",
@@ -101,6 +108,8 @@ def search(
         study.enqueue_trial(dict(start))
     with tqdm(desc="search", total=trials, unit=" trials") as bar:
         study.optimize(attempt, trials)
+    if not any(trial.values for trial in done):
+        raise InputError(f"space={space}: no setting gave a number; try lower learning rates")
     return sorted(done, key=lambda trial: (-trial.values, -trial.value if maximize else trial.value))
 
 
