@@ -81,7 +81,7 @@ lab: $(READY)  ## open JupyterLab on this machine only, with a token
 	$(BIN)/jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
 
 bench: $(READY)  ## side-by-side timings, written to benchmarks/results (hours)
-	for script in $(filter-out %/sweep_kills.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$script || exit; done
+	for script in $(filter-out %/sweep_kills.py %/sweep_interrupts.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$script || exit; done
 
 clean:  ## remove the environment and tool caches; texts, weights and reports stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache lib/*.egg-info
