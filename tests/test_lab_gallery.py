@@ -7,6 +7,7 @@ import pytest
 from executed_notebooks import code, display, figure, notebook, recorded, save, stream, text
 from frugal.errors import InputError
 from frugal.lab.pages.gallery import write_gallery
+from frugal.lab.pages.minutes import write_minutes
 from frugal.lab.pages.outputs import WIDGET
 
 STORY = "# Echo nets\n\nA net learns. See [next](02_memory.ipynb) and [last](09_other.ipynb). $x^2$"
@@ -61,3 +62,32 @@ def test_a_gallery_of_nothing_is_refused_and_leaves_the_old_one(tmp_path: Path) 
     with pytest.raises(InputError, match="no finished run at profile default"):
         write_gallery(tmp_path, tmp_path / "gallery")
     assert (tmp_path / "gallery").exists()
+
+
+README = """| notebook | minutes |
+| --- | --- |
+| [01 Echo](notebooks/01_echo.ipynb) | 7 |
+| [02 Memory](notebooks/02_memory.ipynb) | 9 |
+
+Minutes are those of long ago.
+"""
+
+
+def test_the_minutes_of_a_run_and_its_machine_are_written_into_the_table(tmp_path: Path) -> None:
+    add_run(tmp_path, "01_echo", "1")
+    readme = tmp_path / "README.md"
+    readme.write_text(README)
+    assert write_minutes(tmp_path, readme) == ["01_echo"]
+    row, other, _, sentence = readme.read_text().splitlines()[2:]
+    assert (row, other) == (
+        "| [01 Echo](notebooks/01_echo.ipynb) | 2.2 |",
+        "| [02 Memory](notebooks/02_memory.ipynb) | 9 |",
+    )
+    assert "`default` profile on Some CPU, 2 cores, 7.8 GB, threads: 1" in sentence
+
+
+def test_the_readme_has_a_row_and_a_sentence_for_the_minutes(tmp_path: Path) -> None:
+    add_run(tmp_path, "01_text_and_foundation", "1")
+    readme = tmp_path / "README.md"
+    readme.write_text((Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8"), encoding="utf-8")
+    assert write_minutes(tmp_path, readme) == ["01_text_and_foundation"]

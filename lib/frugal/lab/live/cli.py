@@ -137,6 +137,16 @@ def gallery(reports: Path | None) -> None:
 
 
 @main.command()
+@click.option("--reports", type=click.Path(path_type=Path, file_okay=False), help="Where runs are [default: reports/].")
+def minutes(reports: Path | None) -> None:
+    """Write into README.md how many minutes the newest finished run of each notebook took, and on which machine."""
+    from frugal.lab.pages.minutes import write_minutes
+
+    written = write_minutes(reports_folder() if reports is None else reports, CHECKOUT / "README.md")
+    click.echo(f"minutes: README.md: {', '.join(written)}")
+
+
+@main.command()
 @click.argument("notebook")
 def parameters(notebook: str) -> None:
     """Show a notebook's parameters and what the profiles set them to."""
