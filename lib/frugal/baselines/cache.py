@@ -192,16 +192,18 @@ class LooksBack(LanguageModel):
         return PastState(self.model.start(batch_size), torch.empty(batch_size, 0, 0, device=self.device), tokens)
 
     def step(self, tokens: Tensor, state: PastState) -> tuple[Tensor, PastState]:
-        hidden, inner = self.model.hidden_step(tokens, state.model)
-        new = self.keys(hidden).unsqueeze(1)
-        keys = torch.cat([state.keys, new], 1) if state.keys.shape[1] else new
-        seen = torch.cat([state.tokens, tokens.unsqueeze(1)], 1)
-        last = keys.shape[1] - 1
-        logits = [
-            self.mixed(row.unsqueeze(0), past, words[1:], last)[0]
-            for row, past, words in zip(hidden, keys, seen, strict=True)
+        rows, state = self.advance(tokens.unsqueeze(1), state)
+        return rows[:, 0], state
+
+    def advance(self, tokens: Tensor, state: PastState) -> tuple[Tensor, PastState]:
+        hidden, inner = self.model.hidden_advance(tokens, state.model)
+        begin, new = state.tokens.shape[1], self.keys(hidden)
+        keys = torch.cat([state.keys, new], 1) if begin else new
+        seen = torch.cat([state.tokens, tokens], 1)
+        rows = [
+            self.mixed(states, past, words[1:], begin) for states, past, words in zip(hidden, keys, seen, strict=True)
         ]
-        return torch.stack(logits), PastState(inner, keys, seen)
+        return torch.stack(rows), PastState(inner, keys, seen)
 
     def _stream_scores(self, hidden: Tensor, following: Tensor) -> TargetScores:
         """Scores of the tokens [T] that follow a stream's hidden states [T, d]."""
