@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import transformers
+from safetensors.torch import save_file
 from torch import Tensor
 
 from frugal.corpora import BytePairTokenizer, Turn, load_tokenizer
@@ -144,27 +145,39 @@ def test_the_context_can_be_shortened_but_not_stretched(folders: dict[str, Path]
             load_foundation(folders["llama"], context_length=length)
 
 
-def test_a_model_without_a_context_length_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_a_model_that_states_no_limit_takes_any_context(folders: dict[str, Path], tmp_path: Path) -> None:
     copy_of(folders["gpt2"], tmp_path)
     config = transformers.BloomConfig(vocab_size=300, hidden_size=16, n_layer=1, n_head=2)
     transformers.BloomForCausalLM(config).save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="states no context length"):
-        load_foundation(tmp_path)
+    assert load_foundation(tmp_path).context_length == 2048
+    assert load_foundation(tmp_path, context_length=5000).context_length == 5000
+    with pytest.raises(InputError, match="context_length=3: must be at least 4"):
+        load_foundation(tmp_path, context_length=3)
 
 
-def test_a_model_that_changes_its_logits_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_room_for_padding_is_no_context(folders: dict[str, Path], tmp_path: Path) -> None:
     copy_of(folders["gpt2"], tmp_path)
-    config = transformers.GraniteConfig(
+    config = transformers.RobertaConfig(
         vocab_size=300,
         hidden_size=16,
         num_hidden_layers=1,
         num_attention_heads=2,
-        intermediate_size=32,
-        num_key_value_heads=2,
-        logits_scaling=8.0,
+        intermediate_size=16,
+        max_position_embeddings=18,
+        pad_token_id=1,
+        is_decoder=True,
     )
-    transformers.GraniteForCausalLM(config).save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="one linear layer"):
+    transformers.RobertaForCausalLM(config).save_pretrained(tmp_path)
+    model = load_foundation(tmp_path)
+    assert model.context_length == 16
+    assert model.hidden(torch.full((1, 16), 5)).isfinite().all()
+
+
+def test_a_model_of_another_kind_is_refused_by_what_it_is(folders: dict[str, Path], tmp_path: Path) -> None:
+    copy_of(folders["gpt2"], tmp_path)
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
+    transformers.T5ForConditionalGeneration(transformers.T5Config(vocab_size=300, **sizes)).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="holds a t5, which is no causal language model"):
         load_foundation(tmp_path)
 
 
@@ -256,6 +269,45 @@ def test_text_never_becomes_a_special_token(gpt2: Foundation) -> None:
 def test_special_tokens_are_left_out_of_the_text(gpt2: Foundation) -> None:
     tokens = torch.cat([torch.tensor([gpt2.tokenizer.start_id]), gpt2.tokenizer.encode(" so ,")])
     assert gpt2.tokenizer.decode(tokens) == " so ,"
+
+
+def with_rows(folder: Path, destination: Path, rows: int) -> Path:
+    """A GPT-2 with so many tokens, and the tokeniser in `folder`."""
+    copy_of(folder, destination)
+    transformers.AutoModelForCausalLM.from_config(tiny_config("gpt2", rows)).save_pretrained(destination)
+    return destination
+
+
+def test_a_tokeniser_with_more_tokens_than_the_model_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    largest = load_foundation(folders["gpt2"]).tokenizer.vocabulary_size - 1
+    with pytest.raises(InputError, match=f"tokens go up to {largest}, the model embeds {largest - 9}"):
+        load_foundation(with_rows(folders["gpt2"], tmp_path, largest - 9))
+
+
+def test_special_tokens_that_the_model_does_not_have_are_left_out(folders: dict[str, Path], tmp_path: Path) -> None:
+    size = load_foundation(folders["gpt2"]).tokenizer.vocabulary_size
+    folder = with_rows(folders["gpt2"], tmp_path, size)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    tokenizer.chat_template = "<image>{{ messages[0].content }}"
+    tokenizer.save_pretrained(folder)
+    found = load_foundation(folder).tokenizer
+    assert found.vocabulary_size == size
+    with pytest.raises(InputError, match="no embeddings for"):
+        found.chat_prompt([Turn("user", "Hello")])  # type: ignore[attr-defined]
+
+
+def test_holes_among_the_tokens_are_never_written(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = copy_of(folders["gpt2"], tmp_path)
+    path = folder / "tokenizer.json"
+    settings = json.loads(path.read_text())
+    vocabulary = settings["model"]["vocab"]
+    last = max(vocabulary, key=vocabulary.__getitem__)
+    vocabulary[last] += 4
+    path.write_text(json.dumps(settings))
+    tokenizer = load_foundation(folder).tokenizer
+    assert tokenizer.vocabulary_size == vocabulary[last] + 1
+    assert tokenizer.unwritable_ids == {vocabulary[last] - n for n in (1, 2, 3, 4)}
 
 
 def test_a_saved_tokeniser_is_read_by_the_common_loader(gpt2: Foundation, tmp_path: Path) -> None:
@@ -400,3 +452,71 @@ def test_a_cached_hub_model_needs_no_network(folders: dict[str, Path], monkeypat
 
     monkeypatch.setattr(loading, "snapshot_download", snapshot)
     assert load_foundation("somebody/neox").name == "somebody/neox"
+
+
+# Adapters
+
+
+def adapter_for(base: Path, folder: Path, weights: dict[str, Tensor], **settings: object) -> Path:
+    """What the peft library writes."""
+    folder.mkdir()
+    named = {f"base_model.model.{name}": weight for name, weight in weights.items()}
+    save_file(named, folder / "adapter_model.safetensors")
+    usual = {"peft_type": "LORA", "base_model_name_or_path": str(base), "lora_alpha": 6, "r": 2}
+    (folder / "adapter_config.json").write_text(json.dumps(usual | settings))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("kind", "place"), [("llama", "model.layers.1.self_attn.q_proj"), ("gpt2", "transformer.h.0.attn.c_attn")]
+)
+def test_an_adapter_is_added_to_the_model_it_names(
+    folders: dict[str, Path], tmp_path: Path, kind: str, place: str
+) -> None:
+    base = load_foundation(folders[kind], dtype="float32")
+    layer = base.model.get_submodule(place)
+    inputs = torch.randn(3, 16)
+    outputs = layer(inputs)
+    down, up = torch.randn(2, 16), torch.randn(outputs.shape[1], 2)
+    norm = torch.randn(16)
+    whole = "model.norm.weight" if kind == "llama" else "transformer.ln_f.weight"
+    weights = {f"{place}.lora_A.weight": down, f"{place}.lora_B.weight": up, whole: norm}
+    model = load_foundation(adapter_for(folders[kind], tmp_path / "adapter", weights), dtype="float32")
+    found = model.model.get_submodule(place)(inputs)
+    torch.testing.assert_close(found, outputs + 6 / 2 * inputs @ down.T @ up.T, rtol=1e-4, atol=1e-4)
+    assert torch.equal(model.model.get_parameter(whole), norm)
+    assert model.fingerprint != base.fingerprint
+
+
+def test_an_adapters_scale_may_differ_from_layer_to_layer(folders: dict[str, Path], tmp_path: Path) -> None:
+    places = [f"model.layers.{n}.self_attn.o_proj" for n in (0, 1)]
+    weights = {}
+    for place in places:
+        weights |= {f"{place}.lora_A.weight": torch.eye(4, 16), f"{place}.lora_B.weight": torch.eye(16, 4)}
+    folder = adapter_for(
+        folders["llama"], tmp_path / "adapter", weights, use_rslora=True, alpha_pattern={"layers.1.self_attn.o_proj": 2}
+    )
+    before, after = (load_foundation(place, dtype="float32").model for place in (folders["llama"], folder))
+    changes = [after.get_submodule(place).weight - before.get_submodule(place).weight for place in places]
+    torch.testing.assert_close(changes[0][:4, :4], 6 / 4**0.5 * torch.eye(4))
+    torch.testing.assert_close(changes[1][:4, :4], 2 / 4**0.5 * torch.eye(4))
+
+
+@pytest.mark.parametrize(
+    ("weights", "settings", "message"),
+    [
+        ({"a.lora_A.weight": torch.ones(2, 16), "a.lora_B.weight": torch.ones(16, 2)}, {}, "changes a, which"),
+        ({"model.embed_tokens.lora_embedding_A": torch.ones(2, 9)}, {}, "no part of a plain LoRA"),
+        ({"model.norm.weight": torch.ones(9)}, {}, "made for another model"),
+        ({}, {"peft_type": "IA3"}, "of the kind IA3"),
+        ({}, {"use_dora": True}, "of the kind DoRA"),
+        ({}, {"base_model_name_or_path": None}, "does not name"),
+        ({}, {"base_model_name_or_path": "no/such/folder"}, "an adapter of 'no/such/folder', which is not"),
+    ],
+)
+def test_an_adapter_that_cannot_be_added_is_refused(
+    folders: dict[str, Path], tmp_path: Path, weights: dict[str, Tensor], settings: dict[str, object], message: str
+) -> None:
+    folder = adapter_for(folders["llama"], tmp_path / "adapter", weights, **settings)
+    with pytest.raises(InputError, match=message):
+        load_foundation(folder)

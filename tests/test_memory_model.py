@@ -15,7 +15,7 @@ from torch import Tensor
 from frugal.corpora import encode_documents
 from frugal.errors import InputError, UnavailableError
 from frugal.evaluate import evaluate
-from frugal.foundation import WindowedFoundation
+from frugal.foundation import Foundation, WindowedFoundation
 from frugal.generate import Sampling, generate
 from frugal.memory import Datastore, MemoryGPT, MemoryPlan, train_memory, validate
 from frugal.memory.controls import ablations
@@ -365,3 +365,13 @@ def test_ablations_leave_the_model_as_it_was_and_off_is_the_gpt_alone() -> None:
     others = [scores.nats for name, scores in found.items() if name != "off"]
     assert len(set(others)) == len(others) == 6
     assert all(nats != pytest.approx(before, rel=1e-6) for nats in others)
+
+
+def test_a_memory_is_refused_where_the_parts_do_not_fit() -> None:
+    from transformers import GraniteConfig, GraniteForCausalLM
+
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = GraniteConfig(vocab_size=273, num_key_value_heads=2, logits_scaling=8.0, **sizes)
+    granite = Foundation(GraniteForCausalLM(config), random_gpt2().tokenizer, name="granite")
+    with pytest.raises(InputError, match="a memory is built into models of the GPT-2 or Llama kind only"):
+        MemoryGPT(granite)

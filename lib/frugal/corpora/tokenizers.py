@@ -36,6 +36,11 @@ class Tokenizer(ABC):
         """The tokens at which a text ends: where the next document starts and, in some models, others."""
         return frozenset({self.start_id})
 
+    @property
+    def unwritable_ids(self) -> frozenset[int]:
+        """The tokens below `vocabulary_size` that stand for no text: what is generated never holds them."""
+        return frozenset() if self.unknown_id is None else frozenset({self.unknown_id})
+
     @abstractmethod
     def encode(self, text: str) -> Tensor:
         """Tokens [T] of the text alone: nothing is put in front, and no special token comes out of text."""

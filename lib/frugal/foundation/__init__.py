@@ -5,6 +5,7 @@ What may enter: what reads, runs, caches or saves a foundation as it is; nothing
 
 from frugal.foundation.loading import load_foundation
 from frugal.foundation.model import Foundation
+from frugal.foundation.parts import copied_cache
 from frugal.foundation.saving import save_on_foundation, saved_foundation
 from frugal.foundation.tokenizer import PretrainedTokenizer
 from frugal.foundation.windowed import WindowedFoundation
@@ -13,6 +14,7 @@ __all__ = [
     "Foundation",
     "PretrainedTokenizer",
     "WindowedFoundation",
+    "copied_cache",
     "load_foundation",
     "save_on_foundation",
     "saved_foundation",

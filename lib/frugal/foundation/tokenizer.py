@@ -26,9 +26,16 @@ class PretrainedTokenizer(Tokenizer):
     Args:
         pretrained: the tokeniser.
         end_ids: tokens at which the model's own settings end a text or a turn, beside the tokeniser's end token.
+        embedded: how many tokens the model has embeddings for; special tokens beyond, such as those that stand for
+            pictures, are left out.
+
+    Raises:
+        InputError: the tokeniser cannot serve a language model, or not this one.
     """
 
-    def __init__(self, pretrained: "PreTrainedTokenizerBase", end_ids: Iterable[int] = ()) -> None:
+    def __init__(
+        self, pretrained: "PreTrainedTokenizerBase", end_ids: Iterable[int] = (), embedded: int | None = None
+    ) -> None:
         vocabulary = pretrained.get_vocab()
         if not pretrained.encode("a", add_special_tokens=False):  # what transformers makes where no files are
             raise InputError("the model has no tokeniser: put its tokenizer.json into its folder")
@@ -37,15 +44,28 @@ class PretrainedTokenizer(Tokenizer):
             raise InputError("the tokeniser has no bos or eos token to start documents with: add one to its folder")
         pretrained.bos_token = start  # so that `load_tokenizer`, reading the saved files, finds it
         self.pretrained = pretrained
-        self.vocabulary_size = len(pretrained)
         self.start_id: int = vocabulary[start]
+        special = {number for number, token in pretrained.added_tokens_decoder.items() if token.special}
+        largest = max(self.start_id, *(number for number in vocabulary.values() if number not in special))
+        if embedded is not None and largest >= embedded:
+            raise InputError(
+                f"the tokeniser's tokens go up to {largest}, the model embeds {embedded}: tokens were added without "
+                "resize_token_embeddings; give the model its own tokeniser"
+            )
+        known = {number for number in vocabulary.values() if embedded is None or number < embedded}
+        self.vocabulary_size = max(known) + 1
         self._end_ids = frozenset({self.start_id, vocabulary[pretrained.eos_token or start], *end_ids})
         unknown = vocabulary.get(pretrained.unk_token or "")
         self.unknown_id = unknown if unknown in self.encode(RARE_TEXT).tolist() else None
+        self._holes = frozenset(range(self.vocabulary_size)) - known
 
     @property
     def end_ids(self) -> frozenset[int]:
         return self._end_ids
+
+    @property
+    def unwritable_ids(self) -> frozenset[int]:
+        return super().unwritable_ids | self._holes
 
     def encode(self, text: str) -> Tensor:
         tokens = self.pretrained.encode(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
@@ -69,7 +89,10 @@ class PretrainedTokenizer(Tokenizer):
             raise InputError("the model has no chat template: it continues text; give it a text to continue instead")
         messages = [{"role": turn.speaker, "content": turn.text} for turn in turns]
         text = self.pretrained.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        return torch.tensor(self.pretrained.encode(text, add_special_tokens=False), dtype=torch.int64)
+        tokens = torch.tensor(self.pretrained.encode(text, add_special_tokens=False), dtype=torch.int64)
+        if int(tokens.max()) >= self.vocabulary_size:
+            raise InputError("the model's chat template uses tokens that it has no embeddings for: use another model")
+        return tokens
 
     def save(self, folder: Path) -> None:
         self.pretrained.save_pretrained(folder)

@@ -224,6 +224,7 @@ def chooser(tokenizer: Tokenizer, sampling: Sampling) -> Callable[[Tensor, Tenso
         process.append(TopKLogitsWarper(sampling.top_k))
     if sampling.top_p is not None:
         process.append(TopPLogitsWarper(sampling.top_p))
+    unwritable = sorted(tokenizer.unwritable_ids)
     generator = torch.Generator()
     if sampling.seed is None:
         generator.seed()
@@ -233,8 +234,7 @@ def chooser(tokenizer: Tokenizer, sampling: Sampling) -> Callable[[Tensor, Tenso
     def choose(history: Tensor, logits: Tensor) -> Tensor:
         logits = logits.clone()
         logits[:, tokenizer.vocabulary_size :] = -torch.inf  # rows of the head that stand for no token
-        if tokenizer.unknown_id is not None:
-            logits[:, tokenizer.unknown_id] = -torch.inf
+        logits[:, unwritable] = -torch.inf
         scores: Tensor = process(history, logits)  # type: ignore[arg-type]  # annotated with a legacy tensor class
         if sampling.temperature == 0:
             return scores.argmax(-1)

@@ -11,7 +11,7 @@ from torch import Tensor
 from frugal.corpora import Document, encode_documents, strided_windows
 from frugal.errors import InputError
 from frugal.files import appearing
-from frugal.foundation import Foundation, save_on_foundation, saved_foundation
+from frugal.foundation import Foundation, copied_cache, save_on_foundation, saved_foundation
 from frugal.language_model import LanguageModel, TargetScores, gather_targets, read_model
 from frugal.memory.datastore import Datastore, tokens_to_remember
 from frugal.memory.entries import Entries
@@ -110,6 +110,11 @@ class MemoryGPT(LanguageModel):
         self.context = foundation.context_length if context is None else context
         if not 4 <= self.context <= foundation.context_length:
             raise InputError(f"context={context}: must lie in 4 to {foundation.context_length}, the foundation's own")
+        if not foundation.has_usual_form:
+            raise InputError(
+                f"{foundation.name}: a memory is built into models of the GPT-2 or Llama kind only, which keep keys "
+                "and values and have hidden states as wide as their embeddings"
+            )
         dim = foundation.hidden_size if memory_dim is None else memory_dim
         sizes = {"memory_size": memory_size, "num_search_results": num_search_results, "memory_dim": dim}
         for name, value in sizes.items():
@@ -195,7 +200,7 @@ class MemoryGPT(LanguageModel):
         if state.tokens.shape[1] == self.context:
             state = self._moved_on(state, tokens, surprise)
             surprise = state.surprise
-        visible, cache = self._visible(state.entries, state.begin), copy_cache(state.cache)
+        visible, cache = self._visible(state.entries, state.begin), copied_cache(state.cache)
         output = self.network(tokens.unsqueeze(1), visible, self.memory, cache=cache)
         deleted = self.network.writer.deleted_columns(output.hidden, output.reading, state.deleted.shape[1])
         logits = output.logits[:, 0]
@@ -306,10 +311,3 @@ class MemoryGPT(LanguageModel):
         from transformers import DynamicCache
 
         return DynamicCache(config=self.foundation.model.config)
-
-
-def copy_cache(cache: "DynamicCache") -> "DynamicCache":
-    """A cache of the same tensors, which transformers never writes into: the old state stays valid."""
-    twin = copy.copy(cache)
-    twin.layers = [copy.copy(layer) for layer in cache.layers]
-    return twin
