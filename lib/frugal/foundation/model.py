@@ -323,8 +323,9 @@ def _context_length(model: "PreTrainedModel", given: int | None, name: str) -> i
     limit = getattr(settings, "max_position_embeddings", None) or getattr(settings, "max_seq_len", None)
     limit = limit if limit is not None and limit > 0 else None  # XLNet says -1
     for table in model.modules():  # RoBERTa and its like count positions from behind that of padding
-        of_positions = isinstance(table, nn.Embedding) and table is not model.get_input_embeddings()
-        if of_positions and table.num_embeddings == limit and table.padding_idx is not None:
+        if not isinstance(table, nn.Embedding) or table is model.get_input_embeddings():
+            continue
+        if table.num_embeddings == limit and table.padding_idx is not None:
             limit -= table.padding_idx + 1
     length = given if given is not None else limit if limit is not None else UNSTATED_CONTEXT
     if length < 4 or (limit is not None and length > limit):
