@@ -6,9 +6,11 @@ import threading
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 import frugal.files
-from frugal.files import appearing, put_back, write_text
+from frugal.files import appearing, load_tensors, put_back, save_tensors, write_text
 
 
 def save(folder: Path, content: str) -> None:
@@ -83,3 +85,34 @@ def test_a_file_takes_a_file_s_place(tmp_path: Path) -> None:
     for content in ("old", "new"):
         write_text(tmp_path / "notes.md", content)
         assert (tmp_path / "notes.md").read_text() == content
+
+
+TENSORS = {
+    "numbers": torch.linspace(-1, 1, 40).view(4, 10).T,
+    "half": torch.ones(3, dtype=torch.bfloat16),
+    "tokens": torch.arange(5),
+    "flags": torch.tensor([True, False]),
+    "one": torch.tensor(2.5, dtype=torch.float64),
+    "none": torch.empty(0, 3),
+}
+
+
+def test_tensors_come_back_and_one_changed_byte_of_any_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "tensors.safetensors"
+    save_tensors(TENSORS, path)
+    found = load_tensors(path)
+    assert found.keys() == TENSORS.keys()
+    assert all(
+        torch.equal(found[name], values) and found[name].dtype == values.dtype for name, values in TENSORS.items()
+    )
+    whole = path.read_bytes()
+    numbers = sum(values.numel() * values.element_size() for values in TENSORS.values())
+    for place in range(len(whole) - numbers, len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(ValueError, match=r"tensors.safetensors is not as it was written"):
+            load_tensors(path)
+
+
+def test_tensors_that_another_program_wrote_are_read_without_a_checksum(tmp_path: Path) -> None:
+    save_file({"tokens": TENSORS["tokens"]}, tmp_path / "tensors")
+    assert torch.equal(load_tensors(tmp_path / "tensors")["tokens"], TENSORS["tokens"])

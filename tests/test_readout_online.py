@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from frugal.errors import InputError
+from frugal.errors import DivergedError, InputError
 from frugal.readout import OnlineReadout
 from frugal.reservoir import Reservoir
 from frugal.ridge import LinearMap
@@ -67,6 +67,16 @@ def test_values_come_back_as_values_and_are_not_mixed_with_tokens() -> None:
     assert torch.equal(readout.weight, before)
     with pytest.raises(InputError, match="targets: are values, and this readout has learnt tokens"):
         OnlineReadout(3, 2).partial_fit(x, torch.ones(50, dtype=torch.int64)).partial_fit(x, y)
+
+
+def test_forgetting_that_leaves_no_weights_is_said_and_learns_nothing() -> None:
+    """Where nothing excites an input, what is known of it is divided by the forgetting at every row, without end."""
+    x, y = torch.zeros(400, 2), torch.ones(400, 1)
+    readout = OnlineReadout(2, 1, forgetting=0.1).partial_fit(x[:5], y[:5])
+    before = {name: values.clone() for name, values in readout.state_dict().items()}
+    with pytest.raises(DivergedError, match=r"forgetting=0.1: so much of the past is forgotten in these 400 rows"):
+        readout.partial_fit(x, y)
+    assert all(torch.equal(values, before[name]) for name, values in readout.state_dict().items())
 
 
 def test_force_learning_makes_a_reservoir_generate_a_wave() -> None:

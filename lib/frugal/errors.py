@@ -1,6 +1,6 @@
 """The ways in which a request can fail without a defect in the program.
 
-Both carry one sentence for the user: what was wrong with which value, what was expected, what to do.
+Each carries one sentence for the user: what was wrong with which value, what was expected, what to do.
 """
 
 from numbers import Integral

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from frugal.errors import InputError
+from frugal.errors import DivergedError, InputError
 from frugal.readout.ridge import RidgeReadout
 
 
@@ -83,6 +83,7 @@ class OnlineReadout(RidgeReadout):
 
         Raises:
             InputError: shapes that do not fit, NaN or infinity, or a negative weight. Nothing is learnt then.
+            DivergedError: the weights are no numbers any more after these rows. Nothing is learnt then either.
         """
         x, y = torch.as_tensor(inputs).to(self.weight), torch.as_tensor(targets).to(self.weight.device)
         tokens = not y.is_floating_point() and y.ndim == 1
@@ -105,13 +106,19 @@ class OnlineReadout(RidgeReadout):
             learnt, given = ("tokens", "values") if self.tokens else ("values", "tokens")
             raise InputError(f"targets: are {given}, and this readout has learnt {learnt}; take another one for them")
         self.tokens = tokens if len(y) else self.tokens
-        both = torch.cat([self.weight, self.bias.unsqueeze(1)], 1)
+        both, inverse = torch.cat([self.weight, self.bias.unsqueeze(1)], 1), self.inverse
         for row, target, weight in zip(torch.cat([x, ones.unsqueeze(1)], 1), y, weights, strict=True):
-            spread = self.inverse @ row
+            spread = inverse @ row
             gain = weight * spread / (self.forgetting + weight * (row @ spread))
             both += torch.outer(target - both @ row, gain)
-            inverse = (self.inverse - torch.outer(gain, spread)) / self.forgetting
-            self.inverse.copy_((inverse + inverse.T) / 2)  # rounding must not make it lopsided
+            inverse = (inverse - torch.outer(gain, spread)) / self.forgetting
+            inverse = (inverse + inverse.T) / 2  # rounding must not make it lopsided
+        if not (both.isfinite().all() and inverse.isfinite().all()):
+            raise DivergedError(
+                f"forgetting={self.forgetting}: so much of the past is forgotten in these {len(x)} rows that the rest "
+                "determines no weights; take it nearer to 1, or a larger alpha"
+            )
+        self.inverse.copy_(inverse)
         self.weight.copy_(both[:, :-1])
         self.bias.copy_(both[:, -1])
         if tokens:
