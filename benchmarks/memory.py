@@ -31,7 +31,7 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results" / "memory.json"
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 DIM, WIDE, CALL, QUERIES, K = 64, 768, 1024, 256, 10
-TURNS = 11
+TURNS = 7
 WIDE_SIZES = {"flat": 100_000, "ivf": 100_000, "graph": 20_000}
 NPROBE, EF_CONSTRUCTION, EF_SEARCH, CODE_BYTES = 16, 100, 64, 8
 SMALLEST = {"ivf": 1_000, "compressed": 10_000}

@@ -92,6 +92,29 @@ def test_an_ngram_of_nothing_is_refused() -> None:
         NGram(0, characters())
 
 
+@pytest.mark.parametrize("text", ["the cat sat on the mat", Document("Cats", "the cat sat on the mat")])
+def test_a_single_text_is_one_document(text: str | Document) -> None:
+    alone, listed = (NGram(3, CharTokenizer.ascii()).fit(given) for given in (text, [text]))
+    assert evaluate(alone, "the cat").nats == evaluate(listed, "the cat").nats
+
+
+def test_an_ngram_that_has_counted_nothing_says_so(tmp_path: Path) -> None:
+    model = NGram(3, CharTokenizer.ascii())
+    for use in (lambda: evaluate(model, "abc"), lambda: model.save(tmp_path / "model")):
+        with pytest.raises(InputError, match="call `fit` first"):
+            use()
+
+
+def test_an_ngram_of_hundreds_of_tokens_finds_nothing_impossible() -> None:
+    model = NGram(300, CharTokenizer.ascii()).fit(["the cat sat on the mat. " * 10])
+    assert math.isfinite(evaluate(model, "the cat sat on the dog").nats)
+
+
+def test_an_unknown_compressor_is_refused() -> None:
+    with pytest.raises(InputError, match="method='zip': must be one of gzip, lzma"):
+        compressed_bits_per_byte([], [Document("", "text")], "zip")  # type: ignore[arg-type]
+
+
 def test_a_cache_of_weight_zero_is_the_model_itself() -> None:
     model = Recurrent(characters())
     assert evaluate(Cache(model, weight=0), TEXTS).nats == pytest.approx(evaluate(model, TEXTS).nats)

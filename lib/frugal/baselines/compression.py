@@ -18,13 +18,16 @@ def compressed_bits_per_byte(
     beside the bits per byte of a model trained on the same text.
 
     Raises:
-        InputError: `test` is empty.
+        InputError: `test` is empty, or an unknown method.
 
     >>> train, other = Document("", "the cat sat on the mat"), Document("", "quick zebras jump over a fox")
     >>> compressed_bits_per_byte([train], [train]) < compressed_bits_per_byte([train], [other])
     True
     """
-    compress = {"gzip": lambda data: gzip.compress(data, 9), "lzma": lambda data: lzma.compress(data, preset=9)}[method]
+    methods = {"gzip": lambda data: gzip.compress(data, 9), "lzma": lambda data: lzma.compress(data, preset=9)}
+    if method not in methods:
+        raise InputError(f"method={method!r}: must be one of {', '.join(methods)}")
+    compress = methods[method]
     seen = "\n\n".join(document.text for document in train).encode()
     new = "\n\n".join(document.text for document in test).encode()
     if not new:

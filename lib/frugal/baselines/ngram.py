@@ -32,6 +32,7 @@ from frugal.language_model import (
 
 Integers = NDArray[np.int64]
 ABSENT = -1  # node of a sequence that the training text does not hold
+SMALLEST = float(np.finfo(np.float32).tiny)
 ROOT = 0  # node of the empty sequence
 
 
@@ -117,6 +118,7 @@ class NGram(LanguageModel):
         return TargetScores(*(torch.cat(column, 1) for column in zip(*pieces, strict=True)))
 
     def save(self, folder: Path) -> None:
+        self._check_fitted()
         weights = {f"keys.{k}": torch.from_numpy(level.keys) for k, level in enumerate(self.levels, 1)}
         weights |= {f"counts.{k}": torch.from_numpy(counts) for k, counts in enumerate(self.counts, 1)}
         card = f"# Modified Kneser-Ney {self.order}-gram\n\n{len(self.levels[-1].keys):,} distinct {self.order}-grams."
@@ -165,6 +167,10 @@ class NGram(LanguageModel):
             self.levels.append(_level(level_keys, level_counts, parents, self.vocabulary_size))
             parents = len(level_keys)
 
+    def _check_fitted(self) -> None:
+        if not self.levels:
+            raise InputError("this n-gram has counted nothing yet: call `fit` first")
+
     def _nodes(self, histories: Integers) -> Integers:
         """Nodes [R] of token rows [R, L] in the trie, `ABSENT` where the text does not hold them."""
         nodes = np.full(len(histories), ROOT)
@@ -176,6 +182,7 @@ class NGram(LanguageModel):
 
     def _log_probabilities(self, histories: Tensor) -> Tensor:
         """Log-probabilities [R, V] after histories [R, order - 1]."""
+        self._check_fitted()
         rows = histories.numpy()
         probabilities = np.full((len(rows), self.vocabulary_size), 1 / self.vocabulary_size, dtype=np.float32)
         for k, level in enumerate(self.levels, 1):
@@ -187,7 +194,7 @@ class NGram(LanguageModel):
             children = np.repeat(level.first_child[parents] - (sizes.cumsum() - sizes), sizes) + np.arange(sizes.sum())
             token = level.keys[children] % self.vocabulary_size
             probabilities[np.repeat(known, sizes), token] += level.discounted[children]
-        return torch.from_numpy(probabilities).log()
+        return torch.from_numpy(probabilities).clamp_min_(SMALLEST).log()  # hundreds of backoffs leave float32
 
 
 def _level(keys: Integers, counts: Integers, parents: int, vocabulary_size: int) -> Level:

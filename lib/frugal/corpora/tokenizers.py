@@ -205,13 +205,15 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 
 def encode_documents(tokenizer: Tokenizer, documents: Iterable[Document | str]) -> list[Tensor]:
-    """Tokens [1 + T] of each document, with `start_id` in front.
+    """Tokens [1 + T] of each document, with `start_id` in front. A single text is one document.
 
     Example:
         >>> encode_documents(CharTokenizer("ab"), ["ab", "b"])
         [tensor([2, 0, 1]), tensor([2, 1])]
     """
     start = torch.tensor([tokenizer.start_id])
+    if isinstance(documents, str | Document):
+        documents = [documents]
     texts = (document if isinstance(document, str) else document.text for document in documents)
     return [torch.cat([start, tokenizer.encode(text)]) for text in texts]
 
