@@ -24,7 +24,7 @@ SMALLER = {"foundation": "tiny-gpt2", "tokens": 100, "digits_epochs": 1, "recipe
 ENGLISH = "the old king went into a forest and saw golden bird said not his daughter castle horse came back three days"
 GERMAN = "der alte König ging über die Brücke und sah schöne Vögel sagte nicht für seine Tochter größer Bäume drei Tage"
 RUSSIAN = "старый король пошёл в лес и увидел золотую птицу сказал дочь замок конь вернулся назад три дня"
-CHINESE = "天地玄黃宇宙洪荒日月盈昃辰宿列張寒來暑往秋收冬藏閏餘成歲律呂調陽雲騰致雨露結為霜金生麗水玉出崑岡"
+CHINESE = "".join(chr(0x4E00 + 5 * number) for number in range(600))  # more letters than an alphabet is made of
 
 
 def prose(words: str, sentences: int, seed: int, *, between: str = " ", end: str = ". ") -> str:
