@@ -149,8 +149,8 @@ def test_training_without_a_budget_is_refused() -> None:
     for steps in (0, -1, 2.5, True, "3"):
         with pytest.raises(InputError, match=f"steps={steps!r}: must be a whole number of at least 1"):
             train(steps=steps)
-    for seconds in (0, -1.0, math.nan):
-        with pytest.raises(InputError, match=f"seconds={seconds}: must be positive"):
+    for seconds in (0, -1.0, math.nan, "60"):
+        with pytest.raises(InputError, match=f"seconds={seconds!r}: must be positive"):
             train(seconds=seconds)
     with pytest.raises(InputError, match="needs a budget"):
         train()

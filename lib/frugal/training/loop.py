@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable
 from itertools import chain, islice, repeat
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -169,8 +170,8 @@ def take_steps(
     if steps is None and seconds is None:
         raise InputError("steps=None, seconds=None: training needs a budget; give one of them")
     check_whole(accumulate=accumulate, **({} if steps is None else {"steps": steps}))
-    if seconds is not None and not seconds > 0:
-        raise InputError(f"seconds={seconds}: must be positive; None sets no limit")
+    if seconds is not None and not (isinstance(seconds, Real) and seconds > 0):
+        raise InputError(f"seconds={seconds!r}: must be positive; None sets no limit")
     if iter(batches) is batches:
         raise InputError("batches: can be gone through only once; give a DataLoader or a list")
     if next(iter(batches), None) is None:
