@@ -119,8 +119,8 @@ OTHERS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "held out": ({"held_out": HELD_OUT.flip(0)}, ["held_out"]),
     "entropy": ({"data_entropy": 2.0}, ["data_entropy"]),
     "special tokens": (
-        {"generator": LSTMLanguageModel(ORACLE.model.tokenizer, 8, special=True, seed=1)},
-        ["generator"],
+        {"mediator": LSTMLanguageModel(ORACLE.model.tokenizer, 12, special=True, seed=2)},
+        ["mediator"],
     ),
     "mediator": ({"mediator": ORACLE.learner(12, seed=3)}, ["mediator"]),
 }
@@ -172,6 +172,13 @@ def test_weights_that_two_models_have_in_common_are_not_trained_by_both() -> Non
     other.embedding = one.embedding
     with pytest.raises(InputError, match="have weights in common that are trained"):
         CooperativeTrainer(one, other, DATA, HELD_OUT, PLAN)
+
+
+def test_a_mediator_that_never_expects_what_the_generator_writes_is_refused() -> None:
+    special = LSTMLanguageModel(ORACLE.model.tokenizer, 8)
+    with pytest.raises(InputError, match=r"so that KL\(G \|\| M\) is infinite: build both with the same `special`"):
+        CooperativeTrainer(special, ORACLE.learner(8), DATA, HELD_OUT, PLAN)
+    CooperativeTrainer(ORACLE.learner(8), special, DATA, HELD_OUT, PLAN).train()  # the other way about it is finite
 
 
 def test_data_changed_by_the_caller_afterwards_are_not_trained_on() -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from frugal.combine.pair import Pair
 from frugal.cooperative import world
+from frugal.cooperative.lstm import with_zeros
 from frugal.cooperative.samples import trained_part
 from frugal.cooperative.training import SequencePlan, SequenceTrainer, check_rate, settings_of
 from frugal.errors import InputError
@@ -99,6 +100,14 @@ class CooperativeTrainer(SequenceTrainer):
         if set(self.parts["mediator"].parameters()) & set(self.parts["generator"].parameters()):
             raise InputError(
                 "generator and mediator have weights in common that are trained: give each its own readout"
+            )
+        with torch.no_grad():
+            first = self.data[:1, :1].to(generator.device)
+            log_g, log_m = (with_zeros(model.log_probabilities(first)) for model in (generator, mediator))
+        if ((log_m == -math.inf) & (log_g > -math.inf)).any():
+            raise InputError(
+                "the generator writes tokens that the mediator never expects, so that KL(G || M) is infinite: build "
+                "both with the same `special`"
             )
 
     def given(self) -> dict[str, Any]:
