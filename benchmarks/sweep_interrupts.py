@@ -32,7 +32,7 @@ from frugal.files import write_text
 from frugal.lab.run.provenance import provenance
 
 RESULTS = Path(__file__).parent / "results" / "sweep_interrupts.json"
-COMMAND = ["-c", "from frugal.lab.live.cli import main; main()", "sweep", "toy.yaml", "--reports", "reports"]
+COMMAND = ["-m", "frugal", "sweep", "toy.yaml", "--reports", "reports"]
 MARK = "FRUGAL_INTERRUPTED"  # in the environment of all that a sweep starts
 LIMIT, PATIENCE = 2.0, 300.0  # seconds
 # What has to be there, besides the sweep itself, before the moment is drawn: a word of a process's command.

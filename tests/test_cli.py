@@ -250,3 +250,20 @@ def test_a_memory_is_filled_searched_and_emptied_over_several_commands(
     assert "37 entries forgotten, 0 left" in frugal("memory", "forget", 0, *folder).output
     again = frugal("memory", "forget", 0, *folder)
     assert (again.exit_code, "there is none of this number" in again.output) == (2, True)
+
+
+def test_ctrl_c_while_a_command_is_imported_ends_it_even_within_a_callback():
+    lost = """
+import os, signal, sys
+from frugal.interrupts import ends_at_once
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+class Callback:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+
+with ends_at_once():
+    Callback()
+print("goes on")"""
+    ended = subprocess.run([sys.executable, "-c", lost], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (-signal.SIGINT, "")

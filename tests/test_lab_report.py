@@ -155,6 +155,17 @@ def test_progress_bars_are_left_out_and_warnings_are_folded():
     assert "a warning" in words
 
 
+def test_tags_keep_cells_code_and_outputs_from_readers_but_no_error():
+    def cell(tag, *outputs):
+        return code(f"code_{tag}", [stream(f"printed_{tag}\n"), *outputs], tags=[f"{tag}"])
+
+    words = body(cell("remove-cell"), cell("remove-input"), cell("remove-output"), cell("hide-input"))
+    found = [tag for tag in ("cell", "input", "output") if f"printed_remove-{tag}" in words]
+    assert (found, "code_remove" in words, "code_hide" in words) == (["input"], True, True)
+    assert "code_remove - input" not in " ".join(words.replace("-", " - ").split())
+    assert "no such thing" in body(cell("remove-cell", error()))
+
+
 def test_a_progress_bar_that_stopped_before_its_end_is_shown():
     assert "half:  40%" in body(
         code(outputs=[stream("half:  40%|████      | 4/10 [00:01<00:01,  4.00it/s]", "stderr")])

@@ -16,6 +16,7 @@ import click
 
 from frugal.errors import FrugalError, InputError
 from frugal.files import CHECKOUT, reports_folder, write_text
+from frugal.interrupts import ends_at_once
 from frugal.lab.live.memory import memory
 from frugal.lab.live.models import WithSampling, generate, models, score, train
 from frugal.lab.pages.notebooks import read_notebook
@@ -78,9 +79,10 @@ def run(
     precedence over the file's, and that over the profile's. A notebook that brings the results of others together
     comes after them.
     """
-    from frugal.lab.live.watching import watch
-    from frugal.lab.run.execution import plan_run
-    from frugal.lab.run.together import SideBySide, finished_already, most_at_once
+    with ends_at_once():
+        from frugal.lab.live.watching import watch
+        from frugal.lab.run.execution import plan_run
+        from frugal.lab.run.together import SideBySide, finished_already, most_at_once
 
     if threads is not None:
         ask_for_threads(threads)
@@ -171,10 +173,13 @@ def sweep(definition: Path, site: Path | None, workers: int | None, reports: Pat
     """
     if site is not None and workers is not None:
         raise click.UsageError("--workers is part of a site file: leave it out with --site")
-    from frugal.lab.sweep import Site, any_complete, read_site, read_sweep, run_sweep, write_sweep_report
+    with ends_at_once():
+        from frugal.lab.sweep import Site, any_complete, read_site, read_sweep, run_sweep, write_sweep_report
 
-    asked, reports = read_sweep(definition, find_notebook), reports_folder() if reports is None else reports
-    folder = run_sweep(asked, reports, read_site(site) if site else Site(workers=workers))
+        asked = read_sweep(definition, find_notebook)
+        place = Site(workers=workers) if site is None else read_site(site)
+    reports = reports_folder() if reports is None else reports
+    folder = run_sweep(asked, reports, place)
     try:
         click.echo(f"{asked.name}: {write_sweep_report(folder)}")
     finally:

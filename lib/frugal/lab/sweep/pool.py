@@ -15,6 +15,7 @@ import psutil
 import yaml
 
 from frugal.errors import InputError
+from frugal.interrupts import ends_at_once
 from frugal.lab.run.threads import OPENMP, kernel_environment
 
 # Of a function and its arguments, which must be plain values, since they may travel to another machine.
@@ -83,11 +84,12 @@ def worker_pool(site: Site, logs: Path) -> Iterator[Pool]:
     All that driver and workers send each other is encrypted and authenticated, on one machine as between several: it
     holds pickles, and whoever could send one could run code as this user.
     """
-    import parsl
-    from parsl.config import Config
-    from parsl.executors import HighThroughputExecutor
+    with ends_at_once():
+        import parsl
+        from parsl.config import Config
+        from parsl.executors import HighThroughputExecutor
 
-    from frugal.lab.sweep import switchboard
+        from frugal.lab.sweep import switchboard
 
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     workers = cores if site.workers is None else site.workers
