@@ -11,7 +11,7 @@ READY := .venv/.ready
 PIP := $(BIN)/python -m pip install -c constraints.txt
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
 
-.PHONY: help setup reports gallery test test-lab test-texts lint format lab bench clean
+.PHONY: help setup reports gallery docs test test-lab test-texts lint format lab bench clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -48,6 +48,11 @@ gallery: $(READY)  ## write docs/gallery from the newest finished runs at defaul
 
 # One process more than cores, for a third of the tests' time is waiting, each with one thread and 4 GB of memory.
 PROCESSES = $$($(BIN)/python -c 'import os, psutil; print(max(1, min(os.cpu_count() + 1, psutil.virtual_memory().total >> 32)))')
+
+FAMILIES := $(addprefix frugal.families.,echo memory piecewise counted)
+
+docs: $(READY)  ## write docs/api, pages on every name of the library to read in a browser
+	$(BIN)/pdoc --docformat google --output-directory docs/api frugal $(FAMILIES) '!frugal.families.harness'
 
 test: lint  ## check style and types, then run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES)

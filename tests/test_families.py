@@ -23,6 +23,7 @@ from frugal.families import (
 from frugal.generate import ChatSession, Sampling, generate
 from frugal.lab.live import cli
 from frugal.lab.live.models import FAMILIES as NAMED_FAMILIES
+from frugal.language_model import load_model
 from models import random_gpt2
 
 SENTENCES = [
@@ -87,6 +88,8 @@ def test_a_model_is_trained_kept_scored_sampled_gone_on_with_and_chatted_with(
     learnt = texts.train if family.made_at_once else ()
     keep_model(trained.model, about, learnt=learnt, beside=trained.beside)
 
+    trained.model.save(str(data / "elsewhere"))  # a path may be a string, as everywhere
+    assert type(load_model(str(data / "elsewhere"))) is type(type(trained.model).load(str(data / "elsewhere")))
     model, kept, earlier = kept_model("mine")
     assert evaluate(model, texts.test).nats == pytest.approx(evaluate(trained.model, texts.test).nats, rel=1e-4)
     assert generate(model, "the ", Sampling(max_tokens=3, seed=0)) is not None

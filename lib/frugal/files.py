@@ -37,13 +37,14 @@ def reports_folder() -> Path:
 
 
 @contextlib.contextmanager
-def appearing(path: Path) -> Iterator[Path]:
+def appearing(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`, for a file or a folder that replaces `path` on success.
 
     A reader sees the old content or the new one, never half of it; after an error nothing is left behind. Only where
     the file system cannot exchange two folders, an old one is gone for a moment; killed then, the next use of `path`
     finds it again.
     """
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     put_back(path)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:

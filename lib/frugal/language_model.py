@@ -82,7 +82,7 @@ class LanguageModel(ABC):
         The state passed in stays valid: a stream can be continued from it in two ways.
         """
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path | str) -> None:
         """Write the model to a folder: weights, configuration, tokeniser, card.
 
         Raises:
@@ -92,7 +92,7 @@ class LanguageModel(ABC):
         raise InputError(f"{folder}: the {name} has nothing learned of its own to save; save the models it is made of")
 
     @classmethod
-    def load(cls, folder: Path, *, device: str = "cpu") -> Self:
+    def load(cls, folder: Path | str, *, device: str = "cpu") -> Self:
         """Read a model that `save` wrote."""
         raise InputError(f"{folder}: a {cls.__name__} is never saved; load the models it is made of and combine them")
 
@@ -409,7 +409,7 @@ class HasTokenizer(Protocol):
 
 
 def save_model(
-    folder: Path, model: HasTokenizer, weights: dict[str, Tensor], config: dict[str, Any], card: str
+    folder: Path | str, model: HasTokenizer, weights: dict[str, Tensor], config: dict[str, Any], card: str
 ) -> None:
     """Write `model.safetensors`, `config.json`, the tokeniser's files and `card.md`; the folder appears whole.
 
@@ -424,20 +424,20 @@ def save_model(
         model.tokenizer.save(temporary)
 
 
-def read_model(folder: Path, kind: type[HasTokenizer]) -> tuple[dict[str, Tensor], dict[str, Any], Tokenizer]:
+def read_model(folder: Path | str, kind: type[HasTokenizer]) -> tuple[dict[str, Tensor], dict[str, Any], Tokenizer]:
     """Read back what `save_model` wrote: weights, configuration, tokeniser.
 
     Raises:
         InputError: the folder holds a model of another class.
         UnavailableError: a file is missing or damaged.
     """
-    put_back(folder)
+    put_back(Path(folder))
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        weights = load_tensors(folder / "model.safetensors")
+        config = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
+        weights = load_tensors(Path(folder, "model.safetensors"))
     except Exception as error:
         raise UnavailableError(f"{folder} cannot be read as a saved model ({error}): save the model again") from error
     name = str(config.pop("class", None))
     if name.rpartition(":")[2] != kind.__name__:
         raise InputError(f"{folder} holds a {name}, not a {kind.__name__}: load it with `load_model`")
-    return weights, config, load_tokenizer(folder)
+    return weights, config, load_tokenizer(Path(folder))

@@ -105,14 +105,14 @@ class BoostedTrees(LanguageModel):
         state = torch.cat([state[:, 1:], tokens.unsqueeze(1)], dim=1)
         return self._log_probabilities(state.numpy()), state
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path | str) -> None:
         trees = torch.frombuffer(bytearray(self._trained().model_to_string().encode()), dtype=torch.uint8)
         card = f"# Boosted trees\n\n{self.booster.num_trees():,} trees on {self.window_length} characters of context."
         config = {"context_length": self.window_length}
         save_model(folder, self, {"trees": trees, "classes": self.classes}, config, card)
 
     @classmethod
-    def load(cls, folder: Path, *, device: str = "cpu") -> Self:
+    def load(cls, folder: Path | str, *, device: str = "cpu") -> Self:
         import lightgbm
 
         check_on_cpu(cls, device)

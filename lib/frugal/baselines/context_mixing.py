@@ -138,7 +138,7 @@ class ContextMixing(LanguageModel):
             after.append(tables)
         return torch.from_numpy(np.stack(rows)), MixingState(tuple(after), history)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path | str) -> None:
         weights = {
             name: torch.from_numpy(values.view(np.int16) if values.dtype == np.uint16 else values)
             for name, values in vars(self.tables).items()
@@ -148,7 +148,7 @@ class ContextMixing(LanguageModel):
         save_model(folder, self, weights, config, card)
 
     @classmethod
-    def load(cls, folder: Path, *, device: str = "cpu") -> Self:
+    def load(cls, folder: Path | str, *, device: str = "cpu") -> Self:
         check_on_cpu(cls, device)
         weights, config, tokenizer = read_model(folder, cls)
         model = cls(config["orders"], tokenizer, slots=config["slots"], learns=config["learns"])

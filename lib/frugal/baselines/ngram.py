@@ -117,7 +117,7 @@ class NGram(LanguageModel):
             )
         return TargetScores(*(torch.cat(column, 1) for column in zip(*pieces, strict=True)))
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path | str) -> None:
         self._check_fitted()
         weights = {f"keys.{k}": torch.from_numpy(level.keys) for k, level in enumerate(self.levels, 1)}
         weights |= {f"counts.{k}": torch.from_numpy(counts) for k, counts in enumerate(self.counts, 1)}
@@ -125,7 +125,7 @@ class NGram(LanguageModel):
         save_model(folder, self, weights, {"order": self.order}, card)
 
     @classmethod
-    def load(cls, folder: Path, *, device: str = "cpu") -> Self:
+    def load(cls, folder: Path | str, *, device: str = "cpu") -> Self:
         check_on_cpu(cls, device)
         weights, config, tokenizer = read_model(folder, cls)
         model = cls(config["order"], tokenizer)

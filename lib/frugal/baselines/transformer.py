@@ -293,13 +293,13 @@ class SmallTransformer(nn.Module, HiddenStateModel):
         assert best is not None
         return best[1], trials
 
-    def save(self, folder: Path, notes: str = "") -> None:
+    def save(self, folder: Path | str, notes: str = "") -> None:
         """Write the model to a folder; `notes` go on its card: trained on what, with which scores."""
         card = f"# Small transformer\n\n{self.parameter_count:,} weights, {self.settings}.\n\n{notes}"
         save_model(folder, self, self.state_dict(), self.settings, card)
 
     @classmethod
-    def load(cls, folder: Path, *, device: str = "cpu") -> Self:
+    def load(cls, folder: Path | str, *, device: str = "cpu") -> Self:
         weights, config, tokenizer = read_model(folder, cls)
         model = cls(tokenizer, **config)
         model.load_state_dict(weights)

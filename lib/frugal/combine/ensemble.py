@@ -114,7 +114,7 @@ class Ensemble(LanguageModel):
         prior = dict(zip(self.experts, weights.tolist(), strict=True))
         return type(self)(self.experts, prior, memory=self.memory)
 
-    def save(self, folder: Path, notes: str = "") -> None:
+    def save(self, folder: Path | str, notes: str = "") -> None:
         """Write the experts, each in a folder of its own, with their prior; `notes` go on the card.
 
         Raises:
@@ -128,10 +128,10 @@ class Ensemble(LanguageModel):
                 expert.save(temporary / f"expert-{number}")
 
     @classmethod
-    def load(cls, folder: Path, *, device: str = "cpu") -> Self:
+    def load(cls, folder: Path | str, *, device: str = "cpu") -> Self:
         _, config, _ = read_model(folder, cls)
         names = config["experts"]
-        experts = {name: load_model(folder / f"expert-{n}", device=device) for n, name in enumerate(names)}
+        experts = {name: load_model(Path(folder, f"expert-{n}"), device=device) for n, name in enumerate(names)}
         return cls(experts, dict(zip(names, config["prior"], strict=True)), memory=config["memory"])
 
     def weights(self, tokens: Tensor) -> Tensor:

@@ -80,13 +80,13 @@ class LSTMLanguageModel(nn.Module, HiddenStateModel):
         state = LSTMState(*torch.lstm_cell(self.embedding(tokens), state, *self.lstm.all_weights[0]))
         return state.hidden, state
 
-    def save(self, folder: Path, notes: str = "") -> None:
+    def save(self, folder: Path | str, notes: str = "") -> None:
         """Write the model to a folder; `notes` go on its card: trained on what, with which scores."""
         card = f"# LSTM language model\n\n{self.lstm.hidden_size} units, one layer.\n\n{notes}"
         save_model(folder, self, self.state_dict(), self.settings, card)
 
     @classmethod
-    def load(cls, folder: Path, *, device: str = "cpu") -> Self:
+    def load(cls, folder: Path | str, *, device: str = "cpu") -> Self:
         check_on_cpu(cls, device)
         weights, config, tokenizer = read_model(folder, cls)
         model = cls(tokenizer, **config)

@@ -82,7 +82,7 @@ class ReservoirLanguageModel(HiddenStateModel):
         self.readout.whiten(RidgeStatistics.of_inputs([states]), shrinkage)
         return self
 
-    def save(self, folder: Path, notes: str = "") -> None:
+    def save(self, folder: Path | str, notes: str = "") -> None:
         """Write the model, its reservoir included; `notes` go on its card: trained on what, with which scores."""
         parts = {"reservoir": self.reservoir, "readout": self.readout}
         weights = {f"{name}.{key}": t for name, module in parts.items() for key, t in module.state_dict().items()}
@@ -91,7 +91,7 @@ class ReservoirLanguageModel(HiddenStateModel):
         save_model(folder, self, weights, config, card)
 
     @classmethod
-    def load(cls, folder: Path, *, device: str = "cpu") -> Self:
+    def load(cls, folder: Path | str, *, device: str = "cpu") -> Self:
         check_on_cpu(cls, device)
         weights, config, tokenizer = read_model(folder, cls)
         readout = SoftmaxReadout(**config["readout"])

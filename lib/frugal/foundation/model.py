@@ -221,7 +221,7 @@ class Foundation(HiddenStateModel):
             digest.update(weight.contiguous().cpu().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()
 
-    def save(self, folder: Path, card: str | None = None) -> None:
+    def save(self, folder: Path | str, card: str | None = None) -> None:
         """Write a Hugging Face folder, which other programs can read too; `card` is the text of its card.md."""
         with appearing(folder) as temporary, quiet_transformers():
             self.model.save_pretrained(temporary)
@@ -232,7 +232,7 @@ class Foundation(HiddenStateModel):
     @classmethod
     def load(
         cls,
-        folder: Path,
+        folder: Path | str,
         *,
         device: str = "cpu",
         dtype: DType = "auto",
@@ -241,7 +241,7 @@ class Foundation(HiddenStateModel):
         adapter: Path | None = None,
     ) -> Self:
         """Read a Hugging Face folder or a GGUF file, and the adapter made for it; see `load_foundation`."""
-        model, tokenizer = read_pretrained(folder, choose_device(device), dtype, adapter)
+        model, tokenizer = read_pretrained(Path(folder), choose_device(device), dtype, adapter)
         return cls(model, tokenizer, name=str(folder) if name is None else name, context_length=context_length)
 
     def _take(self, tokens: Tensor, state: FoundationState) -> tuple[Tensor, FoundationState]:

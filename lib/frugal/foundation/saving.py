@@ -21,7 +21,7 @@ class OnFoundation(HasTokenizer, Protocol):
 
 
 def save_on_foundation(
-    folder: Path, model: OnFoundation, weights: dict[str, Tensor], config: dict[str, Any], card: str
+    folder: Path | str, model: OnFoundation, weights: dict[str, Tensor], config: dict[str, Any], card: str
 ) -> None:
     """As `save_model`, with what `saved_foundation` needs to find the foundation again."""
     foundation = model.foundation
@@ -32,7 +32,7 @@ def save_on_foundation(
             foundation.save(temporary / "foundation")
 
 
-def saved_foundation(folder: Path, config: dict[str, Any], given: Foundation | None, device: str) -> Foundation:
+def saved_foundation(folder: Path | str, config: dict[str, Any], given: Foundation | None, device: str) -> Foundation:
     """The foundation of the model in `folder`.
 
     Args:
@@ -47,7 +47,7 @@ def saved_foundation(folder: Path, config: dict[str, Any], given: Foundation | N
     """
     name, fingerprint = config.pop(NAME), config.pop(FINGERPRINT, None)
     if given is None:
-        along = folder / "foundation"
+        along = Path(folder, "foundation")
         given = load_foundation(along if along.is_dir() else name, device=device)
     if fingerprint is not None and not _is_of(fingerprint, given):
         raise InputError(

@@ -93,14 +93,14 @@ class WindowedFoundation(KeptStateModel):
     def hidden_advance(self, tokens: Tensor, state: WindowState) -> tuple[Tensor, WindowState]:
         return torch.cat(list(self.pieces(tokens, state)), 1), self.after(tokens, state)
 
-    def save(self, folder: Path, notes: str = "") -> None:
+    def save(self, folder: Path | str, notes: str = "") -> None:
         """Write the settings to a folder; `notes` go on its card. A packaged foundation is named, any other saved."""
         config = {"context": self.context, "stride": self.stride, "prefix": self.text}
         card = f"# Foundation in windows\n\n{self.foundation.name}, {config}.\n\n{notes}"
         save_on_foundation(folder, self, {}, config, card)
 
     @classmethod
-    def load(cls, folder: Path, *, foundation: Foundation | None = None, device: str = "cpu") -> Self:
+    def load(cls, folder: Path | str, *, foundation: Foundation | None = None, device: str = "cpu") -> Self:
         """Read what `save` wrote; the foundation can be given where it is loaded already.
 
         Raises:

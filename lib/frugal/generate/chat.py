@@ -111,7 +111,7 @@ class ChatSession:
         self._answer = self._answering(text)
         return self._answer
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path | str) -> None:
         """Write turns and settings to `conversation.json` in a folder; other files there are left alone."""
         content = {
             "system": self.system,
@@ -119,7 +119,7 @@ class ChatSession:
             "sampling": asdict(self.sampling),
             "turns": self._turns,
         }
-        write_text(folder / CONVERSATION, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        write_text(Path(folder, CONVERSATION), json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
     @classmethod
     def load(cls, folder: Path, model: LanguageModel) -> Self:
@@ -129,7 +129,7 @@ class ChatSession:
             UnavailableError: the folder holds no conversation, or a damaged one.
         """
         try:
-            content = json.loads((folder / CONVERSATION).read_text(encoding="utf-8"))
+            content = json.loads(Path(folder, CONVERSATION).read_text(encoding="utf-8"))
             turns = [Turn(str(speaker), str(text)) for speaker, text in content["turns"]]
             if [turn.speaker for turn in turns] != ["user", "assistant"] * (len(turns) // 2):
                 raise ValueError("user and assistant do not alternate")

@@ -154,14 +154,14 @@ class Datastore:
         number, token = self.place(entry)
         return text_at(torch.from_numpy(self.store.texts[number].tokens.copy()), token, tokenizer, before)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path | str) -> None:
         """Write the memory into a folder."""
-        self.store.save(folder / "memory")
+        self.store.save(Path(folder, "memory"))
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path | str) -> Self:
         """Read back what `save` wrote."""
-        return cls(AssociativeMemory.load(folder / "memory"))
+        return cls(AssociativeMemory.load(Path(folder, "memory")))
 
     def _search(self, queries: Tensor, k: int) -> Iterator[Tensor]:
         queries = queries.detach().float().cpu()

@@ -135,7 +135,7 @@ class NearestNeighbourLM(LooksBack):
             mixed.scatter_add_(1, source.tokens[:, :k], weights[:, j : j + 1] * source.weights(theta, k))
         return mixed.log()
 
-    def save(self, folder: Path, notes: str = "") -> None:
+    def save(self, folder: Path | str, notes: str = "") -> None:
         """Write the model, its mixture and its memory to a folder; `notes` go on its card.
 
         Raises:
@@ -149,11 +149,11 @@ class NearestNeighbourLM(LooksBack):
             self.memory.save(temporary)
 
     @classmethod
-    def load(cls, folder: Path, *, model: HiddenStateModel | None = None, device: str = "cpu") -> Self:
+    def load(cls, folder: Path | str, *, model: HiddenStateModel | None = None, device: str = "cpu") -> Self:
         """Read what `save` wrote; the model inside can be given where it is loaded already."""
         weights, config, _ = read_model(folder, cls)
         mixture = Interpolation(tuple(config["thetas"]), tuple(config["counts"]), weights["gate"])
-        inside: Any = load_model(folder / "model", device=device) if model is None else model
+        inside: Any = load_model(Path(folder, "model"), device=device) if model is None else model
         return cls(inside, Datastore.load(folder), mixture)
 
     def _width(self) -> int:

@@ -243,7 +243,7 @@ class MemoryGPT(LanguageModel):
         """Take a remembered text out of the kept memory again; the number of entries removed."""
         return self.memory.forget(encode_documents(self.tokenizer, [text])[0])
 
-    def save(self, folder: Path, notes: str = "") -> None:
+    def save(self, folder: Path | str, notes: str = "") -> None:
         """Write the model with a snapshot of its kept memory; a packaged foundation is named, others saved along."""
         card = f"# Memory GPT\n\n{self.foundation.name} with a memory: {self.settings}.\n\n{notes}"
         with appearing(folder) as temporary:
@@ -251,7 +251,7 @@ class MemoryGPT(LanguageModel):
             self.memory.save(temporary)
 
     @classmethod
-    def load(cls, folder: Path, *, foundation: Foundation | None = None, device: str = "cpu") -> Self:
+    def load(cls, folder: Path | str, *, foundation: Foundation | None = None, device: str = "cpu") -> Self:
         """Read a model that `save` wrote; its foundation can be given where it is loaded already."""
         weights, config, _ = read_model(folder, cls)
         if "faithful" in config:  # as earlier versions called it

@@ -68,14 +68,14 @@ class Automaton:
             texts.append(self.tokenizer.decode(codes))
         return texts
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path | str) -> None:
         """Write weights, shape, tokeniser and a card."""
         card = f"# Automaton\n\n{self.shape}"
         config = {"shape": type(self.shape).__name__, **asdict(self.shape)}
         save_model(folder, self, self.network.state_dict(), config, card)
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path | str) -> Self:
         """Read what `save` wrote."""
         weights, config, tokenizer = read_model(folder, cls)
         automaton = cls(shape_of(config), tokenizer)

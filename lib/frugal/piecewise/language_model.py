@@ -119,14 +119,14 @@ class PiecewiseLM(LanguageModel):
             return BASES.sub("", str(value)) == BASES.sub("", str(getattr(self.shape, name, None)))
         return name.endswith(("nodes", "segments", "continuous"))
 
-    def save(self, folder: Path, notes: str = "") -> None:
+    def save(self, folder: Path | str, notes: str = "") -> None:
         """Write weights, shape, tokeniser and a card that ends with `notes`."""
         card = f"# {type(self.shape).__name__}\n\n{self.parameter_count:,} weights. {self.shape}\n\n{notes}"
         config = {"shape": type(self.shape).__name__, **asdict(self.shape)}
         save_model(folder, self, self.network.state_dict(), config, card)
 
     @classmethod
-    def load(cls, folder: Path, *, device: str = "cpu") -> Self:
+    def load(cls, folder: Path | str, *, device: str = "cpu") -> Self:
         weights, config, tokenizer = read_model(folder, cls)
         model = cls(shape_of(config), tokenizer)
         model.network.load_state_dict(weights, assign=True)  # in the number format in which they were saved

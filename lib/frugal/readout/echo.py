@@ -167,7 +167,7 @@ class EchoLanguageModel(KeptStateModel):
             raise InputError(f"{path} holds the state of another model: load it with the model that saved it")
         return EchoState(position, self.encoder.windowed.resume(window), echo)
 
-    def save(self, folder: Path, notes: str = "") -> None:
+    def save(self, folder: Path | str, notes: str = "") -> None:
         """Write the model to a folder; `notes` go on its card: trained on what, with which scores.
 
         A packaged foundation is named, any other is saved along.
@@ -194,7 +194,7 @@ class EchoLanguageModel(KeptStateModel):
         save_on_foundation(folder, self, weights, config, card)
 
     @classmethod
-    def load(cls, folder: Path, *, foundation: Foundation | None = None, device: str = "cpu") -> Self:
+    def load(cls, folder: Path | str, *, foundation: Foundation | None = None, device: str = "cpu") -> Self:
         """Read a model that `save` wrote.
 
         What earlier versions saved without echo and readout comes back as the WindowedFoundation that it is.

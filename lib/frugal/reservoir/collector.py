@@ -133,7 +133,7 @@ class StateCollector(nn.Module, ABC):
             states, state = self.run(piece, state)
             yield states, state
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path | str) -> None:
         """Write `model.safetensors` and `config.json`; the folder appears whole."""
         with appearing(folder) as temporary:
             temporary.mkdir()
@@ -143,15 +143,15 @@ class StateCollector(nn.Module, ABC):
             (temporary / "config.json").write_text(json.dumps(self.config(), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path | str) -> Self:
         """Read a reservoir that `save` wrote.
 
         Raises:
             UnavailableError: a file is missing or damaged.
         """
         try:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            return cls.from_saved(config, load_tensors(folder / "model.safetensors"))
+            config = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
+            return cls.from_saved(config, load_tensors(Path(folder, "model.safetensors")))
         except Exception as error:
             raise UnavailableError(f"{folder} cannot be read as a saved reservoir ({error}): save it again") from error
 
