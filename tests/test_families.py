@@ -82,6 +82,8 @@ def test_a_model_is_trained_kept_scored_sampled_gone_on_with_and_chatted_with(
     family, plan = asked(name, settings)
     texts = read_texts(str(data / "text.txt"), held_out_characters=60)
     model = family.build(texts)
+    _, start = family.start_of(model, texts)
+    assert evaluate(start, texts.test).nats > 0
     trained = family.train(model, texts, plan)
     assert trained.improved or "never improved" in trained.verdict
     about = Kept(name="mine", family=name, text="text.txt", settings=asked_on(family))

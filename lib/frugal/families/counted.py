@@ -34,6 +34,7 @@ from frugal.corpora import BytePairTokenizer, CharTokenizer, Document, Tokenizer
 from frugal.errors import InputError
 from frugal.families.family import Family, OnEpoch, Trained, known
 from frugal.families.texts import Texts
+from frugal.language_model import LanguageModel
 from frugal.training import Plan
 
 BYTE_PAIRS = 2000  # tokens that are learnt; fewer for a text that has fewer
@@ -60,6 +61,9 @@ class NGramFamily(Family):
     @property
     def made_at_once(self) -> bool:
         return True
+
+    def start_of(self, model: Any, texts: Texts) -> tuple[str, LanguageModel]:
+        return "unigram", NGram(1, model.tokenizer).fit(texts.train)
 
     def build(self, texts: Texts, *, device: str = "cpu", seed: int = 0) -> NGram:
         return NGram(self.order, tokenizer_for(texts.train, self.tokens))
@@ -104,6 +108,9 @@ class EnsembleFamily(Family):
     @property
     def made_at_once(self) -> bool:
         return True
+
+    def start_of(self, model: Any, texts: Texts) -> tuple[str, LanguageModel]:
+        return "unigram", NGram(1, model.tokenizer).fit(texts.train)
 
     def build(self, texts: Texts, *, device: str = "cpu", seed: int = 0) -> Ensemble:
         if self.experts < 1:

@@ -93,6 +93,10 @@ class Family(ABC):
         """How its models are trained unless something else is asked for; None where there are no epochs."""
         return None
 
+    def start_of(self, model: Any, texts: Texts) -> tuple[str, LanguageModel]:
+        """What a training has to improve on, with its name: the untrained model, where that says anything."""
+        return "untrained", model
+
     def foundation_of(self, model: Any) -> LanguageModel | None:
         """The GPT that a model stands on, alone and with the same view; None for a family that stands on none."""
         return None
