@@ -59,10 +59,10 @@ class Kept:
     @property
     def row(self) -> dict[str, Any]:
         """A line of the table of all kept models."""
-        sizes = [self.settings.get(name) for name in ("reservoir_size", "memory_size", "width", "order", "experts")]
+        sizes = [self.settings.get(name) for name in ("reservoir_size", "memory_size", "width", "experts", "order")]
         return {
             "model": self.name,
-            "data set": self.text,
+            "data set": PurePath(self.text).name or self.text,
             "family": self.family,
             "foundation": self.foundation or None,
             "size": next((size for size in sizes if size is not None), None),
