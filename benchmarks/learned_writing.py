@@ -1,6 +1,6 @@
 """Does a head that predicts what an entry will be worth choose better than chance what to write?
 
-    python benchmarks/learned_writing.py            three seeds, ten times notebook 06's text
+    python benchmarks/learned_writing.py            three seeds, ten times notebook 06's text; goes on where it was
     python benchmarks/learned_writing.py --small    a minute, to see that it works
 
 A MemoryGPT on tiny-gpt2 (read "knn", windows of 32 tokens) learns to read, with every token written. Then its training
@@ -69,8 +69,8 @@ def main() -> None:
     if small:
         sizes = dict.fromkeys(sizes, 3_000)
     texts = {part: excerpts(getattr(corpus, part)[: 3 if small else 32], size) for part, size in sizes.items()}
-    found = []
-    for seed in range(1 if small else 3):
+    found = json.loads(RESULTS.read_text())["seeds"] if RESULTS.is_file() and not small else []
+    for seed in range(len(found), 1 if small else 3):
         found.append({"seed": seed} | of_seed(gpt, texts, seed))
         print(json.dumps(found[-1], indent=2), flush=True)
         if not small:

@@ -63,8 +63,7 @@ def main() -> None:
             one = {"wide": kind, "metric": metric, "size": 2_000 if arguments.small else WIDE_SIZES[kind]}
             results["wide"].append(one | run(one, None))
             print(results["wide"][-1], flush=True)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+            RESULTS.write_text(json.dumps(results, indent=2) + "\n")
 
 
 def rates_and_look_ups(arguments: argparse.Namespace) -> dict[str, Any]:
