@@ -130,7 +130,7 @@ def keep_model(
     entries = {**vars(about), "when": datetime.now(UTC).isoformat(timespec="seconds")}
     with appearing(folder) as temporary:
         model.save(temporary)
-        for name, part in (beside or {}).items():
+        for name, part in ({} if beside is None else beside).items():
             part.save(temporary / name)
         if learnt:
             lines = [json.dumps({"title": each.title, "text": each.text}, ensure_ascii=False) for each in learnt]

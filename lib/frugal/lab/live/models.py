@@ -90,7 +90,7 @@ def train(
     # What is wrong is refused before anything starts.
     name = name_for(plan.given.get("save", ""), family, resume=resume)
     asked(family, read_settings(rest), kept_about(name).settings if resume else None)
-    reports = reports or reports_folder()
+    reports = reports_folder() if reports is None else reports
     result = carry_out(plan, None, reports, printing=sys.stdout)
     click.echo(f"{result.status} in {result.seconds:.0f} s: {result.report}", err=True)
     if result.error:
