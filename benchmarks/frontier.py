@@ -1,7 +1,8 @@
 """The curves of notebook 12: models trained from nothing on 10^4 to 10^6 characters, scored on two kinds of text.
 
-    python benchmarks/frontier.py                 all points that are not kept yet; about half an hour of processor time
+    python benchmarks/frontier.py                 all points that are not kept yet; about ten minutes of processor time
     python benchmarks/frontier.py --only echo     those of one model
+    python benchmarks/frontier.py --most 100000   those of at most so many characters
     python benchmarks/frontier.py --small         tiny sizes, to see that it works; nothing is kept
 
 Every point is kept as soon as it is measured, so that an interrupted run goes on where it stopped. One thread; trained
@@ -37,7 +38,8 @@ def plan() -> Iterator[tuple[str, int, float, int]]:
     for characters in LARGE:
         for name in ("plain net", "echo", "piecewise net"):
             yield name, characters, 0, 0
-        yield "transformer", characters, 10, 0
+        for budget in (3, 10):
+            yield "transformer", characters, budget, 0
     for characters in reversed(LARGE):
         yield "transformer", characters, 30, 0
     for seed in SEEDS[1:]:
@@ -51,6 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="tiny sizes; nothing is kept")
     parser.add_argument("--only", help="points of this model")
+    parser.add_argument("--most", type=float, default=1e9, help="points of at most so many characters")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     corpus = load_corpus("wikipedia")
@@ -59,9 +62,9 @@ def main() -> None:
     held_out = {"wikipedia": excerpts(corpus.test, size), "grimm": excerpts(load_corpus("grimm").test, size)}
     points = read_points(RESULTS) if RESULTS.exists() and not arguments.small else []
     for model, characters, budget, seed in plan():
-        if arguments.only not in (None, model) or any(
-            is_of(point, model, characters, budget, seed) for point in points
-        ):
+        if characters > arguments.most or arguments.only not in (None, model):
+            continue
+        if any(is_of(point, model, characters, budget, seed) for point in points):
             continue
         train = excerpts(corpus.train, max(2_000, characters // 50) if arguments.small else characters)
         point = measure(model, train, valid, held_out, budget=budget / (50 if arguments.small else 1), seed=seed)
