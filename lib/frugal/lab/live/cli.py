@@ -4,7 +4,6 @@ Exit codes: 0 all well, 1 a run failed, 2 the request could not be carried out, 
 """
 
 import errno
-import gc
 import logging
 import signal
 import warnings
@@ -37,7 +36,6 @@ class Commands(click.Group):
             context.exit(2)
         except KeyboardInterrupt:
             click.echo("frugal: interrupted", err=True)
-            gc.freeze()  # Python would look through all that was imported, which takes longer than all else here
             context.exit(130)
 
 
