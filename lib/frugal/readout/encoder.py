@@ -132,5 +132,5 @@ class EchoEncoder:
         borders = tokens == self.foundation.tokenizer.start_id
         if self.reset == "window":
             places = range(position, position + tokens.shape[1])
-            borders = borders | torch.tensor([self.windowed.begins_window(t) for t in places]).to(tokens.device)
+            borders = borders | torch.tensor([self.windowed.begins_window(t) for t in places], device=tokens.device)
         return borders

@@ -19,6 +19,9 @@ folder_option = click.option(
 model_option = click.option(
     "--model", default="smollm2", show_default=True, help="GPT whose hidden states are the keys; always the same."
 )
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="Where to compute: cpu, cuda, mps or auto."
+)
 
 
 @click.group()
@@ -34,12 +37,13 @@ def memory() -> None:
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @folder_option
 @model_option
-def add(files: tuple[Path, ...], folder: Path | None, model: str) -> None:
+@device_option
+def add(files: tuple[Path, ...], folder: Path | None, model: str, device: str) -> None:
     """Remember each of the documents in FILE..., which may have any format that notebooks read."""
     from frugal.corpora.reading import read_file
 
     documents = [document for path in files for document in read_file(path)]
-    lm = opened(folder, model)
+    lm = opened(folder, model, device)
     with lm.memory:
         for document in documents:
             number = lm.remember(document)
@@ -51,13 +55,14 @@ def add(files: tuple[Path, ...], folder: Path | None, model: str) -> None:
 @click.option("-k", "count", type=click.IntRange(min=1), default=5, show_default=True, help="Entries shown.")
 @folder_option
 @model_option
-def search(text: str, count: int, folder: Path | None, model: str) -> None:
+@device_option
+def search(text: str, count: int, folder: Path | None, model: str, device: str) -> None:
     """Show what followed in the contexts most similar to TEXT."""
     from frugal.corpora import encode_documents
 
-    lm = opened(folder, model)
+    lm = opened(folder, model, device)
     with lm.memory:
-        tokens = encode_documents(lm.tokenizer, [text])[0]
+        tokens = encode_documents(lm.tokenizer, [text])[0].to(lm.device)
         found = lm.memory.search(lm.keys(lm.model.hidden(tokens[None])[0, -1:]), count)
         for entry, cosine in zip(found.ids[0].tolist(), found.similarity[0].tolist(), strict=True):
             if entry >= 0:
@@ -102,7 +107,7 @@ def place(folder: Path | None) -> Path:
     return data_folder() / "memory" if folder is None else folder
 
 
-def opened(folder: Path | None, model: str) -> "NearestNeighbourLM":
+def opened(folder: Path | None, model: str, device: str) -> "NearestNeighbourLM":
     """The memory in a folder with the model that its keys are from; a new one notes which model that is.
 
     Raises:
@@ -116,7 +121,7 @@ def opened(folder: Path | None, model: str) -> "NearestNeighbourLM":
     known = note.read_text(encoding="utf-8").strip() if note.is_file() else model
     if known != model:
         raise InputError(f"--model {model}: the keys in {folder} are hidden states of {known}; give --model {known}")
-    gpt = load_foundation(model)
+    gpt = load_foundation(model, device=device)
     windows = WindowedFoundation(gpt, min(CONTEXT, gpt.context_length))
     lm = NearestNeighbourLM.open(folder, windows, capacity=CAPACITY)
     note.write_text(f"{model}\n", encoding="utf-8")
