@@ -4,7 +4,7 @@ import random
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from frugal.corpora.documents import Document
@@ -127,11 +127,11 @@ def _cut(document: Document, shares: Sequence[float]) -> Iterator[Document]:
     for seam in SEAMS:
         ends = [match.end() for match in re.finditer(seam, text) if match.end() < last]
         places = [min(ends, key=lambda end: abs(end - place)) for place in wanted] if ends else []
-        if _separates(places, text, len(wanted)):
+        if _separates(places, text, shares, least=0.5):
             break
     else:
         places = [_between_letters(text, round(place)) for place in wanted]
-        if not _separates(places, text, len(wanted)) or places[-1] >= last:
+        if not _separates(places, text, shares, least=0):
             raise InputError(
                 f"{document.title!r} cannot be cut into {len(shares)} texts: it is too short; give more text"
             )
@@ -139,8 +139,12 @@ def _cut(document: Document, shares: Sequence[float]) -> Iterator[Document]:
     return (Document(document.title, text[begin:end]) for begin, end in borders)
 
 
-def _separates(places: list[int], text: str, wanted: int) -> bool:
-    return len(set(places)) == wanted and bool(text[: places[0]].strip())
+def _separates(places: list[int], text: str, shares: Sequence[float], *, least: float) -> bool:
+    """Whether cuts at these places leave each piece more of the text than this part of its share."""
+    pieces = [text[begin:end].strip() for begin, end in pairwise([0, *places, len(text)])]
+    return len(pieces) == len(shares) and all(
+        len(piece) > least * share * len(text) for piece, share in zip(pieces, shares, strict=True)
+    )
 
 
 def _between_letters(text: str, place: int) -> int:

@@ -1,11 +1,15 @@
 """The texts of a training: one to learn from, one to stop by, one to score on."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
 from frugal.corpora import Document, excerpts, load_corpus
 from frugal.errors import InputError
+
+MOST_SHARED = 0.5  # of a held-out text with the training text; phrases recur, half of a text does not
+PIECE, PIECES = 40, 200  # characters of a piece that is looked for, and about how many of them
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,8 @@ class Texts:
         test: scored when all is done.
         characters: of the whole training text, of which `train` may be a part.
 
+    A warning says where most of a held-out text stands in the training text too, or in the other held-out one.
+
     >>> Texts((Document("a", "abc"),), (), (), characters=10).learnt
     3
     """
@@ -26,6 +32,19 @@ class Texts:
     valid: tuple[Document, ...]
     test: tuple[Document, ...]
     characters: int
+
+    def __post_init__(self) -> None:
+        for name, held_out, others in (
+            ("test", self.test, {"training": self.train, "validation": self.valid}),
+            ("validation", self.valid, {"training": self.train}),
+        ):
+            for other, documents in others.items():
+                share = _share_in(held_out, documents)
+                if share > MOST_SHARED:
+                    warnings.warn(
+                        f"{share:.0%} of the {name} text stands in the {other} text too: scores on it are too good",
+                        stacklevel=3,
+                    )
 
     @property
     def learnt(self) -> int:
@@ -70,11 +89,13 @@ def read_texts(
     for name, value in (("characters", characters), ("held_out_characters", held_out_characters)):
         if value is not None and value < 1:
             raise InputError(f"{name}={value}: must be at least 1")
-    corpus = load_corpus(train, valid=valid, seed=seed)
-    learnt, checked, tested = corpus.train, corpus.valid, corpus.test
-    if test:  # what was held out for it is of use elsewhere
-        learnt, checked = (learnt, (*checked, *tested)) if valid else ((*learnt, *tested), checked)
-        tested = whole_text(test, seed=seed)
+    if valid and test:
+        learnt, checked, tested = (whole_text(name, seed=seed) for name in (train, valid, test))
+    else:
+        corpus = load_corpus(train, valid=valid, seed=seed)
+        learnt, checked, tested = corpus.train, corpus.valid, corpus.test
+        if test:  # what was held out for it is of use elsewhere
+            learnt, tested = (*learnt, *tested), whole_text(test, seed=seed)
     return Texts(
         train=learnt if characters is None else _most(learnt, characters),
         valid=_most(checked, held_out_characters),
@@ -98,6 +119,13 @@ def whole_text(name: str, *, seed: int = 0) -> tuple[Document, ...]:
     ordered = sorted(documents, key=lambda document: document.title)  # stable: the pieces of one stay in order
     pieces = [(title, list(group)) for title, group in groupby(ordered, key=lambda document: document.title)]
     return tuple(Document(title, "".join(document.text for document in group)) for title, group in pieces)
+
+
+def _share_in(documents: Sequence[Document], others: Sequence[Document]) -> float:
+    """Share of the documents' pieces, taken at even distances, that stand word for word in the others."""
+    text, whole = "".join(document.text for document in documents), "\0".join(document.text for document in others)
+    begins = range(0, len(text) - PIECE, max(PIECE, len(text) // PIECES))
+    return sum(text[begin : begin + PIECE] in whole for begin in begins) / max(1, len(begins))
 
 
 def _most(documents: Sequence[Document], characters: int) -> tuple[Document, ...]:
