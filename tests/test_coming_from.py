@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,11 @@ def test_what_a_command_asks_for_is_trained_at_a_small_size(
         raise SystemExit(0)
 
     monkeypatch.setattr("frugal.lab.run.execution.carry_out", keep_plan)
+    monkeypatch.chdir(tmp_path)
+    texts_named = [name for option, name in pairwise(words) if option in ("--train", "--valid", "--test")]
+    for number, name in enumerate(texts_named):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text("".join(f"line {n} of text {number}.\n" for n in range(20)), encoding="utf-8")
     assert CliRunner().invoke(cli.main, words).exit_code == 0
     given = planned[0].given
     settings = read_settings(given["settings"])

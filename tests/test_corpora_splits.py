@@ -112,3 +112,12 @@ def test_a_documents_chance_to_be_held_out_does_not_depend_on_its_length() -> No
 def test_which_of_a_few_long_documents_is_held_out_depends_on_the_seed() -> None:
     documents = documents_of_sizes([1000, 1100, 1200, 1300, 1400])
     assert len({split_documents(documents, seed).test for seed in range(30)}) == 5
+
+
+def test_a_cut_leaves_each_part_half_of_its_share_at_least() -> None:
+    paragraphs = ["word " * 200, "word " * 190, "the end"]
+    for document in (Document("a", "\n\n".join(paragraphs)), Document("b", "\n\n".join(paragraphs[::-1]))):
+        train, valid, test, cut = split_documents([document], seed=0)
+        assert cut
+        sizes = [sum(len(each.text) for each in part) for part in (train, valid, test)]
+        assert min(sizes[1:]) >= 0.5 * 0.05 * len(document.text)

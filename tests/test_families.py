@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from frugal.corpora import Document
 from frugal.errors import InputError
 from frugal.evaluate import evaluate
 from frugal.families import (
@@ -18,6 +19,7 @@ from frugal.families import (
     kept_folder,
     kept_model,
     kept_models,
+    name_for,
     read_texts,
 )
 from frugal.generate import ChatSession, Sampling, generate
@@ -148,6 +150,54 @@ def test_two_files_are_each_used_whole(data: Path) -> None:
     assert "".join(document.text for document in texts.valid) == held_out
 
 
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        (("text.txt", "", "text.txt"), "of the test text stands in the training text"),
+        (("more.txt", "tale.txt", "tale.txt"), "of the test text stands in the validation text"),
+    ],
+    ids=["training", "validation"],
+)
+def test_a_text_in_two_parts_is_told(data: Path, parts: tuple[str, ...], said: str) -> None:
+    (data / "tale.txt").write_text("".join(f"line {n} tells of {n * n} sheep. " for n in range(40)), encoding="utf-8")
+    with pytest.warns(UserWarning, match=said):
+        read_texts(*(str(data / name) if name else "" for name in parts))
+
+
+def test_text_that_an_earlier_training_learnt_is_told(data: Path) -> None:
+    tale = "".join(f"line {n} tells of {n * n} sheep. " for n in range(80))
+    (data / "tale.txt").write_text(tale, encoding="utf-8")
+    texts = read_texts(str(data / "text.txt"), "", str(data / "tale.txt"))
+    with pytest.warns(UserWarning, match="of the test text stands in the training text"):
+        texts.with_earlier([Document("tale", tale)])
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "value"),
+    [
+        ("echo", "reservoir_size", -5), ("echo", "connectivity", 1.5), ("echo", "slowest_leak", 0.0),
+        ("echo", "epochs", 0), ("echo", "learning_rate", -1.0), ("ngram", "order", 0), ("ngram", "characters", 0),
+        ("ensemble", "experts", 0), ("ensemble", "memory", 7.0), ("memory", "write_budget", 2.0),
+        ("memory", "memory_size", -1), ("neighbours", "context_length", 0),
+    ],
+)  # fmt: skip
+def test_a_number_out_of_its_range_is_refused_by_its_name(name: str, setting: str, value: float) -> None:
+    with pytest.raises(InputError, match=f"{setting}="):
+        asked(name, {setting: value})
+
+
+def test_a_training_goes_on_in_its_family(data: Path) -> None:
+    family, _ = asked("ngram", {"order": 2})
+    texts = read_texts(str(data / "text.txt"))
+    keep_model(family.train(family.build(texts), texts).model, Kept(name="counts", family="ngram", text="text"))
+    assert name_for("counts", "ngram", resume=True) == "counts"
+    with pytest.raises(InputError, match="counts is of the family ngram"):
+        name_for("counts", "ensemble", resume=True)
+    (kept_folder("counts") / "about.json").unlink()
+    with pytest.raises(InputError, match="holds something else"):
+        name_for("counts", "ngram")
+
+
 def test_a_training_that_came_to_nothing_says_so(data: Path, gpt_folder: str) -> None:
     settings = {"foundation": gpt_folder, "context_length": 6, "reservoir_size": 0, "epochs": 1, "learning_rate": 50.0}
     family, plan = asked("echo", settings)
@@ -167,9 +217,12 @@ def test_a_name_that_is_none_is_refused(name: str) -> None:
 def test_a_damaged_card_hides_no_other_model(data: Path) -> None:
     family, _ = asked("ngram", {"order": 2})
     texts = read_texts(str(data / "text.txt"))
-    for name in ("good", "bad"):
+    for name in ("good", "bad", "odd", "null"):
         keep_model(family.train(family.build(texts), texts).model, Kept(name=name, family="ngram", text="text"))
     (kept_folder("bad") / "about.json").write_text("{", encoding="utf-8")
+    for name, entries in {"odd": {"when": None}, "null": {"settings": None}}.items():
+        path = kept_folder(name) / "about.json"
+        path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | entries), encoding="utf-8")
     assert [kept.name for kept in kept_models()] == ["good"]
 
 

@@ -12,6 +12,7 @@ import math
 import re
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -338,6 +339,9 @@ def _lost(tokenizer: Tokenizer, documents: Sequence[Document], encoded: Sequence
             f"the model's tokeniser changes or leaves out {others} of {size} characters: bits per byte of what is left "
             "would say nothing; take a model whose tokeniser keeps the text"
         )
+    strange = sum(int(each.unknown.sum()) for each in found)
+    if strange > MOST_CHANGED * size:
+        warnings.warn(f"{strange} of {size} characters are unknown to the model; naming each is charged", stacklevel=3)
     return found
 
 

@@ -31,7 +31,6 @@ from typing import Any, ClassVar, Literal
 from frugal.baselines import NGram
 from frugal.combine import Ensemble
 from frugal.corpora import BytePairTokenizer, CharTokenizer, Document, Tokenizer
-from frugal.errors import InputError
 from frugal.families.family import Family, OnEpoch, Trained, known
 from frugal.families.texts import Texts
 from frugal.language_model import LanguageModel
@@ -100,6 +99,7 @@ class EnsembleFamily(Family):
     """
 
     name: ClassVar[str] = "ensemble"
+    ranges: ClassVar = {"memory": (0, 1)}
 
     experts: int = 4
     order: int = 6
@@ -113,8 +113,6 @@ class EnsembleFamily(Family):
         return "unigram", NGram(1, model.tokenizer).fit(texts.train)
 
     def build(self, texts: Texts, *, device: str = "cpu", seed: int = 0) -> Ensemble:
-        if self.experts < 1:
-            raise InputError(f"experts={self.experts}: must be at least 1")
         tokenizer = tokenizer_for(texts.train, "characters")
         names = sources(texts.train, self.experts)
         return Ensemble({name: NGram(self.order, tokenizer) for name in names}, memory=self.memory)

@@ -24,6 +24,7 @@ Train, keep, load, score, generate; with a pretrained GPT `foundation` is its na
 """
 
 import copy
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -96,6 +97,10 @@ class EchoFamily(Family):
     """
 
     name: ClassVar[str] = "echo"
+    ranges: ClassVar = {
+        "reservoir_size": (0, math.inf), "spectral_radius": (0, math.inf), "shrinkage": (0, math.inf),
+        "connectivity": (0, 1), "fastest_leak": (0, 1), "slowest_leak": (0, 1),
+    }  # fmt: skip
 
     characters: int | None = 100_000
     foundation: str = "smollm2"
@@ -115,6 +120,14 @@ class EchoFamily(Family):
     negatives: Literal["uniform", "foundation", "hard", "text", "self"] = "foundation"
     negative_text: str = "topics"
     window: int = 24
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.slowest_leak <= self.fastest_leak:
+            raise InputError(
+                f"slowest_leak={self.slowest_leak}, fastest_leak={self.fastest_leak}: must be above 0, and the slowest "
+                "not above the fastest"
+            )
 
     @property
     def made_at_once(self) -> bool:
@@ -176,11 +189,6 @@ class EchoFamily(Family):
     def _reservoir(self, inputs: int, seed: int) -> Reservoir | DeepReservoir | None:
         if self.reservoir_size == 0:
             return None
-        if self.layers < 1 or not 0 < self.slowest_leak <= self.fastest_leak <= 1:
-            raise InputError(
-                f"layers={self.layers}, fastest_leak={self.fastest_leak}, slowest_leak={self.slowest_leak}: must be at "
-                "least 1, and leaks above 0 to 1, the slowest not above the fastest"
-            )
         fast, slow = (torch.tensor(leak).log10().item() for leak in (self.fastest_leak, self.slowest_leak))
         fixed: dict[str, Any] = {
             "topology": "sparse",

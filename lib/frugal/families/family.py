@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -72,10 +73,21 @@ class Family(ABC):
 
     Attributes:
         characters: most characters of the training text that are learnt from; None takes all.
+
+    Raises:
+        InputError: a number lies out of its range.
     """
 
     name: ClassVar[str]
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {}  # of settings; whole numbers are 1 at least
     characters: int | None = None
+
+    def __post_init__(self) -> None:
+        for setting, value in vars(self).items():
+            low, high = self.ranges.get(setting, (1 if type(value) is int else -math.inf, math.inf))
+            if isinstance(value, int | float) and not isinstance(value, bool) and not low <= value <= high:
+                wanted = f"at least {low}" if math.isinf(high) else f"{low} to {high}"
+                raise InputError(f"{setting}={value}: must be {wanted}")
 
     @property
     def made_at_once(self) -> bool:

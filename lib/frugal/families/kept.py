@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, get_type_hints
 
 from frugal.corpora import Document
 from frugal.errors import InputError, UnavailableError
@@ -91,14 +91,21 @@ def name_for(save: str, family: str, *, resume: bool = False) -> str:
     """The name that a training keeps its model under: the one that is given, else FAMILY-latest, which is replaced.
 
     Raises:
-        InputError: a model of the given name is kept, and the training does not go on with it; or it is no name.
+        InputError: a model of the given name is kept, and the training does not go on with it; one that it is to go on
+            with is not there, or of another family; or it is no name.
 
     >>> name_for("", "ngram")
     'ngram-latest'
     """
     name = save or f"{family}-latest"
-    if save and not resume and kept_folder(name).exists():
+    if resume:
+        kept = kept_about(name).family
+        if kept != family:
+            raise InputError(f"family={family!r}: {name} is of the family {kept}; a training goes on in the same one")
+    elif save and (kept_folder(name) / ABOUT).is_file():
         raise InputError(f"save={name!r}: is kept already; --resume goes on with it, another name keeps both")
+    elif save and kept_folder(name).exists():
+        raise InputError(f"save={name!r}: {kept_folder(name)} holds something else; take another name")
     return name
 
 
@@ -160,8 +167,11 @@ def kept_model(name: str, *, device: str = "cpu") -> tuple[LanguageModel, Kept, 
     folder = about.folder
     learnt: list[Document] = []
     if (folder / TEXT).is_file():
-        lines = (folder / TEXT).read_text(encoding="utf-8").split("\n")
-        learnt = [Document(row["title"], row["text"]) for row in map(json.loads, filter(None, lines))]
+        try:
+            lines = (folder / TEXT).read_text(encoding="utf-8").split("\n")
+            learnt = [Document(row["title"], row["text"]) for row in map(json.loads, filter(None, lines))]
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise UnavailableError(f"{folder / TEXT} cannot be read ({error}): train the model again") from error
     return load_model(folder, device=device), about, tuple(learnt)
 
 
@@ -193,6 +203,11 @@ def kept_models() -> list[Kept]:
 def _read(folder: Path) -> Kept:
     try:
         entries = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        return Kept(**{**entries, "name": folder.name})
+        for name, kind in get_type_hints(Kept).items():
+            value = entries.get(name, getattr(Kept, name, ""))
+            value = float(value) if type(value) is int and isinstance(0.0, kind) else value
+            if name != "settings" and not isinstance(value, kind):
+                raise TypeError(f"{name} is {value!r}")
+        return Kept(**{**entries, "name": folder.name, "settings": dict(entries.get("settings", {}))})
     except (OSError, ValueError, TypeError) as error:
         raise UnavailableError(f"{folder / ABOUT} cannot be read ({error}): train the model again") from error

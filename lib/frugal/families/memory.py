@@ -71,6 +71,7 @@ class MemoryFamily(Family):
     """
 
     name: ClassVar[str] = "memory"
+    ranges: ClassVar = {"write_budget": (0, 1)}
 
     characters: int | None = 30_000
     foundation: str = "smollm2"

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from frugal.errors import InputError
 from frugal.files import CHECKOUT, reports_folder
 
 FAMILIES = ("echo", "memory", "neighbours", "piecewise", "ngram", "ensemble")  # known without importing any of them
@@ -69,7 +70,7 @@ def train(
 
     It runs notebook 11, whose report stands in the index, and shows an epoch a line.
     """
-    from frugal.families import asked, kept_about, name_for
+    from frugal.families import asked, kept_about, name_for, read_texts
     from frugal.lab.run.execution import carry_out, plan_run
     from frugal.lab.run.threads import ask_for_threads
     from frugal.piecewise import read_settings
@@ -82,14 +83,21 @@ def train(
     rest = []
     for setting in settings:
         name, equals, value = setting.partition("=")
-        if equals and name.strip() in parameters - {"settings"}:
+        if equals and name.strip() in parameters - {"settings", *given}:
             given[name.strip()] = value.strip()
         else:
             rest.append(setting)
     plan = plan_run(NOTEBOOK, {**given, "settings": rest}, profile)
     # What is wrong is refused before anything starts.
     name = name_for(plan.given.get("save", ""), family, resume=resume)
-    asked(family, read_settings(rest), kept_about(name).settings if resume else None)
+    own = ("method", "characters", "epochs", "learning_rate")
+    asked(
+        family,
+        {setting: plan.given.get(setting) for setting in own} | read_settings(rest),
+        kept_about(name).settings if resume else None,
+    )
+    values = {parameter.name: parameter.default for parameter in plan.parameters} | plan.given
+    read_texts(*(values[f"{part}_text"] for part in ("train", "valid", "test")))
     reports = reports_folder() if reports is None else reports
     result = carry_out(plan, None, reports, printing=sys.stdout)
     click.echo(f"{result.status} in {result.seconds:.0f} s: {result.report}", err=True)
@@ -119,6 +127,8 @@ def score(models: tuple[str, ...], text: str, context: int | None, device: str, 
     from frugal.families import whole_text
     from frugal.lab.live.terminal import model_called
 
+    if as_json and as_csv:
+        raise InputError("--json and --csv: take one of them")
     documents, rows = whole_text(text), []
     for name in models:
         model = model_called(name, device)

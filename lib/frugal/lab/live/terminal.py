@@ -59,7 +59,7 @@ def model_called(name: str, device: str = "cpu") -> LanguageModel:
         UnavailableError: the model cannot be fetched, or its files are damaged.
     """
     for folder in (Path(name), data_folder() / "models" / name):
-        if _saved_here(folder):
+        if _saved_here(folder) or (folder / "about.json").is_file():
             return load_model(folder, device=device)
         if below := sorted(path.name for path in folder.glob("*") if _saved_here(path)):
             named = ", ".join(f"{name}/{each}" for each in below)

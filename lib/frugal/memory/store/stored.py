@@ -54,14 +54,14 @@ def read(folder: Path) -> Stored:
     """
     path = folder / NAME
     if not exists(folder):
-        raise UnavailableError(f"{folder} holds no memory: `save` or `attach` makes one")
+        raise UnavailableError(f"{folder} holds no memory: `frugal memory add`, or saving one, makes it")
     with one_sentence(path), contextlib.closing(_reader(path)) as connection:
         connection.execute("BEGIN")
         settings = {name: json.loads(value) for name, value in connection.execute("SELECT * FROM settings")}
         if settings.get("format", FORMAT) != FORMAT:
             raise UnavailableError(f"{path} has format {settings['format']}; this version reads {FORMAT}: update it")
         if "config" not in settings:
-            raise UnavailableError(f"{folder} holds no memory: `save` or `attach` makes one")
+            raise UnavailableError(f"{folder} holds no memory: `frugal memory add`, or saving one, makes it")
         clock, next_text, age, version = connection.execute("SELECT * FROM clock").fetchone()
         damage = [line for (line,) in connection.execute("PRAGMA quick_check(3)") if line != "ok"]
         kind = Kind(settings["values"][0], tuple(settings["values"][1])) if settings["values"] else None
