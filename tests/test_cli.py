@@ -237,7 +237,7 @@ def test_an_interrupted_run_keeps_what_it_has_and_ends_its_kernel(tmp_path: Path
 def test_a_memory_is_filled_searched_and_emptied_over_several_commands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def opened(folder: Path, _: str) -> NearestNeighbourLM:
+    def opened(folder: Path, *_: str) -> NearestNeighbourLM:
         return NearestNeighbourLM.open(folder, Recurrent(characters()))
 
     monkeypatch.setattr("frugal.lab.live.memory.opened", opened)

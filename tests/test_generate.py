@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 
@@ -5,7 +7,7 @@ from frugal.baselines import NGram
 from frugal.corpora import CharTokenizer
 from frugal.errors import InputError
 from frugal.generate import Sampling, generate, generate_batch, stream
-from models import TEXTS, Recurrent, Table, Uniform, byte_pairs, characters
+from models import TEXTS, Table, Uniform, byte_pairs, characters
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +87,8 @@ def test_characters_of_several_bytes_arrive_whole() -> None:
     target = "naïve 日本語"
     path = [tokenizer.start_id, *tokenizer.encode(target).tolist(), tokenizer.start_id]
 
-    class Spelling(Recurrent):
-        def step(self, tokens: torch.Tensor, state: int) -> tuple[torch.Tensor, int]:
+    class Spelling(Uniform):
+        def step(self, tokens: torch.Tensor, state: Any) -> tuple[torch.Tensor, int]:
             logits = torch.zeros(1, self.vocabulary_size)
             logits[0, path[state + 1]] = 50.0
             return logits, state + 1

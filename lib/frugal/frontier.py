@@ -285,6 +285,13 @@ def read_points(file: Path | str) -> list[Point]:
 
     Raises:
         UnavailableError: the file is missing or damaged.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = Path(folder, "points.json")
+    ...     characters = file.write_text(as_json([], {"machine": "mine"}))
+    ...     read_points(file)
+    []
     """
     try:
         kept = json.loads(Path(file).read_text(encoding="utf-8"))
