@@ -313,6 +313,11 @@ def test_a_folder_without_texts_is_refused(tmp_path: Path) -> None:
         ("a.json", b"[" * 100_000, "nested too deep"),
         ("a.jsonl", b'{"text": "one"}\n{"text": {"no": 1}}', "row 2 cannot be read"),
         ("a.json", b'[{"messages": [{"role": "narrator", "content": "Hm"}]}]', "the role 'narrator'"),
+        (
+            "a.json",
+            b'[{"messages": [' + b", ".join(b'{"role": "%c", "content": "Hm"}' % who for who in b"ABC") + b"]}]",
+            "the role 'A'; known are user",
+        ),
         ("a.json", b'[{"text": ""}]', "holds no text"),
     ],
 )
@@ -356,11 +361,16 @@ TALK = [("user", "Hi there"), ("assistant", "Good day")]
          [("user", "Be kind.\n\nHi there"), ("assistant", "Good day")]),
         ({"messages": [{"role": who, "content": what} for who, what in [("assistant", "Welcome"), *TALK]]},
          [("assistant", "Welcome"), *TALK]),
+        ({"messages": [{"speaker": who, "text": what} for who, what in [("Ann", "Hi there"), ("Bo", "Good day")]]},
+         TALK),
+        ({"messages": [{"speaker": who, "text": what} for who, what in [("Ann", "Hi there"), ("bot", "Good day")]]},
+         TALK),
         ({"prompt": "Hi there", "completion": "Good day"}, TALK),
         ({"question": "Hi there", "answer": "Good day"}, TALK),
         ({"instruction": "Hi", "context": "there", "response": 7}, [("user", "Hi\n\nthere"), ("assistant", "7")]),
     ],
-    ids=["messages", "conversations", "alternating", "system", "greeting", "completion", "answer", "context"],
+    ids=["messages", "conversations", "alternating", "system", "greeting", "two names", "a name and a role",
+         "completion", "answer", "context"],
 )  # fmt: skip
 def test_conversations_are_read_in_the_layouts_that_people_have(row: dict[str, Any], turns: list[Any]) -> None:
     (document,) = documents_of_records([row], "a file")

@@ -52,6 +52,8 @@ def test_a_hand_computed_table_comes_out_to_the_last_digit() -> None:
     # Likeliest: a after the start (a: hit, b: miss), b after a (hit), b after b (b: hit, a: miss).
     assert scores.accuracy == 3 / 5
     assert scores.accuracy_top5 == 1
+    # a: once right, twice there, twice predicted; b: twice right, three times there, three times predicted.
+    assert scores.f1 == pytest.approx((2 * 1 / 4 + 2 * 2 / 6) / 2)
 
 
 @pytest.mark.parametrize("at_once", [1, 7, 4096])
@@ -92,6 +94,7 @@ def test_an_unknown_character_costs_its_name_and_is_never_a_hit() -> None:
     scores = evaluate(model, "aé")
     assert scores.nats == pytest.approx(2 * math.log(4) + NATS_TO_NAME_A_CHARACTER)
     assert (scores.documents[0].top1, scores.bytes) == (1, 3)
+    assert scores.f1 == pytest.approx((2 / 3 + 0) / 2)
 
 
 LEARNED_FROM = ["the old king of the café and his three sons, all of them bold."] * 20
@@ -304,9 +307,10 @@ def test_known_scores_are_summed_as_evaluation_sums_them() -> None:
     model = Recurrent(characters())
     expected = evaluate(model, TEXTS)
     scores = model.document_scores(encode_documents(model.tokenizer, TEXTS))
-    assert sum_scores(model.tokenizer, TEXTS, scores).documents == expected.documents
+    summed = sum_scores(model.tokenizer, TEXTS, scores)
+    assert (summed.documents, summed.f1) == (expected.documents, expected.f1)
     unranked = sum_scores(model.tokenizer, TEXTS, [each.log_probabilities for each in scores])
     assert unranked.nats == expected.nats
-    assert (unranked.accuracy, unranked.accuracy_top5) == (None, None)
+    assert (unranked.accuracy, unranked.accuracy_top5, unranked.f1) == (None, None, None)
     with pytest.raises(InputError, match="give those of each document"):
         sum_scores(model.tokenizer, TEXTS, scores[:2])

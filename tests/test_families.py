@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from frugal.corpora import Document
+from frugal.corpora import CharTokenizer, Document, Tokenizer
 from frugal.errors import InputError
 from frugal.evaluate import evaluate
 from frugal.families import (
@@ -24,7 +24,6 @@ from frugal.families import (
 )
 from frugal.generate import ChatSession, Sampling, generate
 from frugal.lab.live import cli
-from frugal.lab.live.models import FAMILIES as NAMED_FAMILIES
 from frugal.language_model import load_model
 from models import random_gpt2
 
@@ -89,8 +88,7 @@ def test_a_model_is_trained_kept_scored_sampled_gone_on_with_and_chatted_with(
     trained = family.train(model, texts, plan)
     assert trained.improved or "never improved" in trained.verdict
     about = Kept(name="mine", family=name, text="text.txt", settings=asked_on(family))
-    learnt = texts.train if family.made_at_once else ()
-    keep_model(trained.model, about, learnt=learnt, beside=trained.beside)
+    keep_model(trained.model, about, learnt=texts.train, beside=trained.beside)
 
     trained.model.save(str(data / "elsewhere"))  # a path may be a string, as everywhere
     assert type(load_model(str(data / "elsewhere"))) is type(type(trained.model).load(str(data / "elsewhere")))
@@ -104,15 +102,16 @@ def test_a_model_is_trained_kept_scored_sampled_gone_on_with_and_chatted_with(
     again, plan = asked(name, {} if plan is None else {"epochs": 1, "learning_rate": 1e-4}, kept.settings)
     assert again == family
     texts = read_texts(str(data / "more.txt"), held_out_characters=60)
+    texts = texts.going_on(earlier, None if family.made_at_once else model.tokenizer)
     if family.made_at_once:
-        texts = texts.with_earlier(earlier)
         model = again.build(texts)
     trained = again.train(model, texts, plan, beside=about.folder)
     assert evaluate(trained.model, texts.test).nats > 0
 
 
 def test_the_command_line_knows_every_family() -> None:
-    assert sorted(NAMED_FAMILIES) == sorted(FAMILIES)
+    told = frugal("train", "--help").output
+    assert all(f"Settings of {name}" in told for name in FAMILIES)
 
 
 @pytest.mark.parametrize(
@@ -120,8 +119,8 @@ def test_the_command_line_knows_every_family() -> None:
     [
         ("eco", {}, "did you mean echo?"),
         ("echo", {"reservoir_sise": 3}, "did you mean reservoir_size?"),
-        ("echo", {"reservoir_size": "many"}, "must be int"),
-        ("echo", {"method": "magic"}, "must be 'softmax' or 'ridge'"),
+        ("echo", {"reservoir_size": "many"}, "must be a whole number"),
+        ("echo", {"method": "magic"}, "must be one of 'softmax', 'ridge'"),
         ("echo", {"method": "ridge", "epochs": 3}, "without epochs"),
         ("ngram", {"method": "ridge"}, "is no setting of ngram"),
         ("piecewise", {"network": "smal"}, "did you mean 'small'?"),
@@ -164,12 +163,21 @@ def test_a_text_in_two_parts_is_told(data: Path, parts: tuple[str, ...], said: s
         read_texts(*(str(data / name) if name else "" for name in parts))
 
 
-def test_text_that_an_earlier_training_learnt_is_told(data: Path) -> None:
+@pytest.mark.parametrize("tokenizer", [None, CharTokenizer.ascii()], ids=["made again", "gone on with"])
+def test_text_that_an_earlier_training_learnt_is_told(tokenizer: Tokenizer | None, data: Path) -> None:
     tale = "".join(f"line {n} tells of {n * n} sheep. " for n in range(80))
     (data / "tale.txt").write_text(tale, encoding="utf-8")
     texts = read_texts(str(data / "text.txt"), "", str(data / "tale.txt"))
     with pytest.warns(UserWarning, match="of the test text stands in the training text"):
-        texts.with_earlier([Document("tale", tale)])
+        texts.going_on([Document("tale", tale)], tokenizer)
+
+
+def test_a_model_does_not_go_on_with_a_text_of_another_alphabet(data: Path) -> None:
+    (data / "greek.txt").write_text("και πάλι η ίδια ιστορία, από την αρχή.\n" * 20, encoding="utf-8")
+    texts = read_texts(str(data / "greek.txt"))
+    with pytest.raises(InputError, match=r"\d\d% of the training text's characters are none that the kept model knows"):
+        texts.going_on((), CharTokenizer.ascii())
+    assert texts.going_on((), CharTokenizer.learn(["και πάλι η ίδια ιστορία, από την αρχή.\n"])) == texts
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,8 @@ class Scores:
     `context` is the most tokens that a prediction could look back on (None: no limit), `stride` the number of
     tokens scored per window: every token but those of a document's first window has between
     `context - stride` and `context` tokens before it. `seconds` are of processor time. `carried` says that the
-    documents were read as one stream (see `evaluate`); `measure` then names another column of a table.
+    documents were read as one stream (see `evaluate`); `measure` then names another column of a table. `f1` is the
+    `macro_f1` of the tokens that were thought the most likely; None where these are not known.
     """
 
     documents: tuple[DocumentScore, ...]
@@ -73,6 +74,7 @@ class Scores:
     stride: int | None
     seconds: float
     carried: bool = False
+    f1: float | None = None
 
     @property
     def measure(self) -> str:
@@ -192,9 +194,7 @@ def evaluate(
             found = document_scores(
                 model, encoded, context=context, stride=stride, batch_tokens=batch_tokens, progress=progress
             )
-    columns = zip(documents, lost, found, strict=True)
-    summed = tuple(_document_score(document, missing, *scores) for document, missing, scores in columns)
-    return Scores(summed, context, stride, time.process_time() - started, carry)
+    return _summed(documents, lost, encoded, found, context, stride, time.process_time() - started, carry)
 
 
 def sum_scores(
@@ -219,13 +219,27 @@ def sum_scores(
     """
     documents = _as_documents(documents)
     encoded = encode_documents(tokenizer, documents)
-    pairs = [(each, None) if isinstance(each, Tensor) else each.cpu() for each in scores]
-    expected, given = [len(tokens) - 1 for tokens in encoded], [len(known) for known, _ in pairs]
+    known = [each if isinstance(each, Tensor) else each.cpu() for each in scores]
+    expected = [len(tokens) - 1 for tokens in encoded]
+    given = [len(each if isinstance(each, Tensor) else each.ranks) for each in known]
     if given != expected:
         raise InputError(f"scores of {given} tokens: the documents have {expected}; give those of each document")
-    columns = zip(documents, _lost(tokenizer, documents, encoded), pairs, strict=True)
-    summed = tuple(_document_score(document, missing, *pair) for document, missing, pair in columns)
-    return Scores(summed, context=None, stride=None, seconds=0.0)
+    return _summed(documents, _lost(tokenizer, documents, encoded), encoded, known, None, None, 0.0)
+
+
+def macro_f1(truth: Tensor, predicted: Tensor) -> float:
+    """The mean, over all tokens that stand in either, of 2 * hits / (times it was true + times it was predicted).
+
+    A rare token weighs as much as a frequent one. Both are [T]; scikit-learn calls it `f1_score(average="macro")`.
+
+    Example:
+        >>> macro_f1(torch.tensor([0, 0, 1, 2]), torch.tensor([0, 1, 1, 1]))  # 2/3, 2/4 and 0
+        0.38888888888888884
+    """
+    tokens, codes = np.unique(torch.stack([truth, predicted]).numpy(), return_inverse=True)
+    true, told = codes.reshape(2, -1)
+    times, hits = (np.bincount(counted, minlength=len(tokens)) for counted in (codes.ravel(), true[true == told]))
+    return float((2 * hits / times).mean())
 
 
 def bootstrap_difference(
@@ -378,14 +392,34 @@ def _checked_stride(stride: int | None, context: int | None) -> int | None:
     return context if stride is None else stride
 
 
-def _document_score(document: Document, lost: _Lost, log_probabilities: Tensor, ranks: Tensor | None) -> DocumentScore:
-    """Sums over a document from the log-probability and rank [T] of each token.
+def _summed(
+    documents: Sequence[Document],
+    lost: Sequence[_Lost],
+    encoded: Sequence[Tensor],
+    found: Sequence[TargetScores | Tensor],
+    context: int | None,
+    stride: int | None,
+    seconds: float,
+    carried: bool = False,
+) -> Scores:
+    """Scores of documents, whose tokens are [1 + T], from what was found of each."""
+    likeliest = [each.likeliest for each in found if not isinstance(each, Tensor)]
+    # An unknown token is none that can be predicted.
+    truth = [tokens[1:].cpu().masked_fill(each.unknown, -1) for tokens, each in zip(encoded, lost, strict=True)]
+    f1 = macro_f1(torch.cat(truth), torch.cat(likeliest)) if len(likeliest) == len(truth) else None
+    summed = tuple(map(_document_score, documents, lost, found))
+    return Scores(summed, context, stride, seconds, carried, f1)
+
+
+def _document_score(document: Document, lost: _Lost, found: TargetScores | Tensor) -> DocumentScore:
+    """Sums over a document from the log-probability [T] of each token, and its rank where that is known.
 
     An unknown token pays for itself. What else is lost has no place of its own, and all tokens share its cost.
 
     Raises:
         InputError: a log-probability is NaN.
     """
+    log_probabilities, ranks = (found, None) if isinstance(found, Tensor) else found[:2]
     names = lost.unknown.double() + lost.others / len(lost.unknown)
     costs = names * NATS_TO_NAME_A_CHARACTER - log_probabilities.cpu().double()
     nats = costs.sum().item()

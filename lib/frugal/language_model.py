@@ -45,6 +45,7 @@ class TargetScores(NamedTuple):
 
     log_probabilities: Tensor  # [B, T-1], natural logarithm
     ranks: Tensor  # [B, T-1], how many tokens were ranked before it; 0 is a top-1 hit
+    likeliest: Tensor  # [B, T-1], the token that was ranked first
 
     def cpu(self) -> "TargetScores":
         """The same in main memory."""
@@ -143,8 +144,8 @@ class LanguageModel(ABC):
         context = self.context_length if context is None else context
         stride = context if stride is None else stride
         found = [
-            TargetScores(*(torch.zeros(len(tokens) - 1, dtype=kind) for kind in (torch.float64, torch.int64)))
-            for tokens in documents
+            TargetScores(torch.zeros(size, dtype=torch.float64), *torch.zeros(2, size, dtype=torch.int64))
+            for size in (len(tokens) - 1 for tokens in documents)
         ]
         with tqdm(total=sum(len(each.ranks) for each in found), unit="token", disable=not progress) as bar:
             for batch in _window_batches(documents, context, stride, batch_tokens):
@@ -331,13 +332,13 @@ def _groups(windows: list[Window], size: int) -> Iterator[list[Window]]:
 
 
 def gather_targets(log_probabilities: Tensor, targets: Tensor) -> TargetScores:
-    """Pick the targets' log-probabilities and ranks out of [.., V] for targets [..]."""
+    """Pick the targets' log-probabilities and ranks out of [.., V] for targets [..], and the likeliest tokens."""
     targets = targets.unsqueeze(-1)
     chosen = log_probabilities.gather(-1, targets)  # [.., 1]
     # Of equally likely tokens the first goes first, as in argmax: a model that knows nothing must not look all-knowing.
     token = torch.arange(log_probabilities.shape[-1], device=targets.device)
     ahead = (log_probabilities > chosen) | ((log_probabilities == chosen) & (token < targets))
-    return TargetScores(chosen.squeeze(-1), ahead.sum(-1))
+    return TargetScores(chosen.squeeze(-1), ahead.sum(-1), log_probabilities.argmax(-1))
 
 
 def class_name(kind: type) -> str:

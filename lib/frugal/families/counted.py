@@ -34,8 +34,8 @@ from frugal.corpora import BytePairTokenizer, CharTokenizer, Document, Tokenizer
 from frugal.families.family import Family, OnEpoch, Trained, known
 from frugal.families.texts import Texts
 from frugal.language_model import LanguageModel
-from frugal.training import Plan
 
+LONGEST = 32  # n-gram; memory and time grow with it, and a text repeats few longer sequences
 BYTE_PAIRS = 2000  # tokens that are learnt; fewer for a text that has fewer
 
 
@@ -53,6 +53,7 @@ class NGramFamily(Family):
     """
 
     name: ClassVar[str] = "ngram"
+    ranges: ClassVar = {"order": (1, LONGEST)}
 
     order: int = 6
     tokens: Literal["characters", "pairs"] = "characters"
@@ -67,15 +68,7 @@ class NGramFamily(Family):
     def build(self, texts: Texts, *, device: str = "cpu", seed: int = 0) -> NGram:
         return NGram(self.order, tokenizer_for(texts.train, self.tokens))
 
-    def train(
-        self,
-        model: Any,
-        texts: Texts,
-        plan: Plan | None = None,
-        *,
-        on_epoch: OnEpoch | None = None,
-        beside: Path | None = None,
-    ) -> Trained:
+    def _train(self, model: Any, texts: Texts, plan: Any, on_epoch: OnEpoch | None, beside: Path | None) -> Trained:
         return Trained(model.fit(texts.train))
 
 
@@ -99,7 +92,7 @@ class EnsembleFamily(Family):
     """
 
     name: ClassVar[str] = "ensemble"
-    ranges: ClassVar = {"memory": (0, 1)}
+    ranges: ClassVar = {"memory": (0, 1), "order": (1, LONGEST)}
 
     experts: int = 4
     order: int = 6
@@ -117,15 +110,7 @@ class EnsembleFamily(Family):
         names = sources(texts.train, self.experts)
         return Ensemble({name: NGram(self.order, tokenizer) for name in names}, memory=self.memory)
 
-    def train(
-        self,
-        model: Any,
-        texts: Texts,
-        plan: Plan | None = None,
-        *,
-        on_epoch: OnEpoch | None = None,
-        beside: Path | None = None,
-    ) -> Trained:
+    def _train(self, model: Any, texts: Texts, plan: Any, on_epoch: OnEpoch | None, beside: Path | None) -> Trained:
         taught = sources(texts.train, self.experts)
         experts = {name: NGram(self.order, model.tokenizer).fit(documents) for name, documents in taught.items()}
         return Trained(Ensemble(experts, memory=self.memory).with_learned_prior(texts.valid))

@@ -164,16 +164,7 @@ class EchoFamily(Family):
         model = EchoLanguageModel(gpt, reservoir, readout, join="residual", **settings)
         return self._whitened(model, texts)
 
-    def train(
-        self,
-        model: EchoLanguageModel,
-        texts: Texts,
-        plan: Any = None,
-        *,
-        on_epoch: OnEpoch | None = None,
-        beside: Path | None = None,
-    ) -> Trained:
-        plan = self.plan() if plan is None else plan
+    def _train(self, model: Any, texts: Texts, plan: Any, on_epoch: OnEpoch | None, beside: Path | None) -> Trained:
         if self.method == "cooperative":
             return self._train_cooperatively(model, texts, plan, on_epoch, beside)
         rows, validation = model.rows(texts.train).kept(), model.rows(texts.valid).kept()

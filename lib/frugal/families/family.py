@@ -9,13 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 from frugal.errors import InputError
 from frugal.families.texts import Texts
 from frugal.language_model import LanguageModel
-from frugal.training import Plan
+from frugal.training import Plan, check_fields
 
 OnEpoch = Callable[[Any], None]
 TEXT_BUDGET = "characters"  # the one setting that a training may change when it goes on with a kept model
@@ -75,7 +74,7 @@ class Family(ABC):
         characters: most characters of the training text that are learnt from; None takes all.
 
     Raises:
-        InputError: a number lies out of its range.
+        InputError: a value is of another type than its setting, or out of its range.
     """
 
     name: ClassVar[str]
@@ -83,6 +82,7 @@ class Family(ABC):
     characters: int | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for setting, value in vars(self).items():
             low, high = self.ranges.get(setting, (1 if type(value) is int else -math.inf, math.inf))
             if isinstance(value, int | float) and not isinstance(value, bool) and not low <= value <= high:
@@ -99,7 +99,7 @@ class Family(ABC):
         """The settings that are among these, and the rest, which is the plan's."""
         own = {name: value for name, value in given.items() if name in _fields(cls)}
         rest = {name: value for name, value in given.items() if name not in own}
-        return cls(**_checked(cls, own)), rest
+        return cls(**own), rest
 
     def plan(self) -> Plan | None:
         """How its models are trained unless something else is asked for; None where there are no epochs."""
@@ -117,7 +117,6 @@ class Family(ABC):
     def build(self, texts: Texts, *, device: str = "cpu", seed: int = 0) -> LanguageModel:
         """A model that has learnt nothing yet. What must be known of the text first, its alphabet, is read from it."""
 
-    @abstractmethod
     def train(
         self,
         model: Any,
@@ -136,6 +135,11 @@ class Family(ABC):
             on_epoch: called with each epoch's score; the model then has its weights.
             beside: the folder of a kept model, with what was kept beside it.
         """
+        return self._train(model, texts, self.plan() if plan is None else plan, on_epoch, beside)
+
+    @abstractmethod
+    def _train(self, model: Any, texts: Texts, plan: Any, on_epoch: OnEpoch | None, beside: Path | None) -> Trained:
+        """As `train`, with everything given."""
 
 
 class Asked(NamedTuple):
@@ -189,7 +193,7 @@ def asked(name: str, given: Mapping[str, Any], kept: Mapping[str, Any] | None = 
     for setting in rest:
         if setting not in fields:
             raise InputError(_unknown(setting, rest[setting], family, plan))
-    return Asked(family, plan if plan is None else replace(plan, **_checked(type(plan), rest)))
+    return Asked(family, plan if plan is None else replace(plan, **rest))
 
 
 def asked_on(family: Family) -> dict[str, Any]:
@@ -237,31 +241,3 @@ def _unknown(setting: str, value: Any, family: Family, plan: Plan | None) -> str
     near = get_close_matches(setting, names, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     return f"{setting}={value!r}: is no setting of {family.name}; {hint}it has {', '.join(names)}"
-
-
-def _checked(kind: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The values, each of the type that its field declares."""
-    hints = get_type_hints(kind)
-    return {name: _fitted(name, value, hints[name]) for name, value in given.items()}
-
-
-def _fitted(name: str, value: Any, hint: Any) -> Any:
-    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    for kind in kinds:
-        if get_origin(kind) is Literal:
-            if value in get_args(kind):
-                return value
-        elif get_origin(kind) is tuple:
-            items = value if isinstance(value, list | tuple) else [value]
-            if all(type(item) is get_args(kind)[0] for item in items):
-                return tuple(items)
-        elif get_origin(kind) is dict:
-            if isinstance(value, dict):
-                return value
-        elif type(value) is kind or (value is None and kind is NoneType):
-            return value
-        elif kind is float and type(value) is int:
-            return float(value)
-    choices = [repr(choice) for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
-    words = [kind.__name__ for kind in kinds if isinstance(kind, type) and kind is not NoneType]
-    raise InputError(f"{name}={value!r}: must be {' or '.join(choices or words or ['a list of numbers'])}")

@@ -123,7 +123,7 @@ def keep_model(
         model: anything with something to save.
         about: its card for programs.
         notes: what its card says to people, in Markdown.
-        learnt: the text that it learnt, for families whose models are made at once from all of it.
+        learnt: all text that it learnt, for a training that goes on.
         beside: what is to be kept beside it, by name: anything with `save`.
 
     Example:

@@ -113,16 +113,7 @@ class MemoryFamily(Family):
             num_clusters=self.num_clusters,
         )
 
-    def train(
-        self,
-        model: MemoryGPT,
-        texts: Texts,
-        plan: Any = None,
-        *,
-        on_epoch: OnEpoch | None = None,
-        beside: Path | None = None,
-    ) -> Trained:
-        plan = self.plan() if plan is None else plan
+    def _train(self, model: Any, texts: Texts, plan: Any, on_epoch: OnEpoch | None, beside: Path | None) -> Trained:
         longest = max(map(len, encode_documents(model.tokenizer, texts.train)))
         if longest <= model.context + (plan.windows - 1) * model.stride:
             plan = replace(plan, scope="stream")  # documents too short for a step are read on, one after the other
@@ -168,15 +159,7 @@ class NeighboursFamily(Family):
         )
         return NearestNeighbourLM(windows, memory)
 
-    def train(
-        self,
-        model: NearestNeighbourLM,
-        texts: Texts,
-        plan: Any = None,
-        *,
-        on_epoch: OnEpoch | None = None,
-        beside: Path | None = None,
-    ) -> Trained:
+    def _train(self, model: Any, texts: Texts, plan: Any, on_epoch: OnEpoch | None, beside: Path | None) -> Trained:
         remembered = {text.text for text in model.memory.store.texts.values()}
         model.remember_all(document for document in texts.train if document.text not in remembered)
         model.mixture = Interpolation.fit(model.retrieve(texts.valid), adaptive=self.adaptive)

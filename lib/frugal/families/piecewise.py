@@ -75,16 +75,7 @@ class PiecewiseFamily(Family):
         seed_everything(seed)
         return PiecewiseLM(preset(self.network, **self.shape), tokenizer, device=device)
 
-    def train(
-        self,
-        model: PiecewiseLM,
-        texts: Texts,
-        plan: Any = None,
-        *,
-        on_epoch: OnEpoch | None = None,
-        beside: Path | None = None,
-    ) -> Trained:
-        plan = self.plan() if plan is None else plan
+    def _train(self, model: Any, texts: Texts, plan: Any, on_epoch: OnEpoch | None, beside: Path | None) -> Trained:
         windows = Windows.for_network(model.network, model.tokenizer, texts.train, self.examples)
         valid = Windows.for_network(model.network, model.tokenizer, texts.valid)
         return Trained(model, train(model, windows, plan, valid=valid, on_epoch=on_epoch))

@@ -5,10 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from frugal.corpora import Document, excerpts, load_corpus
+import torch
+
+from frugal.corpora import Document, Tokenizer, encode_documents, excerpts, load_corpus
 from frugal.errors import InputError
 
 MOST_SHARED = 0.5  # of a held-out text with the training text; phrases recur, half of a text does not
+MOST_UNKNOWN = 0.5  # of the characters of a text that a kept model goes on with
 PIECE, PIECES = 40, 200  # characters of a piece that is looked for, and about how many of them
 
 
@@ -21,8 +24,9 @@ class Texts:
         valid: never learnt from; it stops a training, and chooses its best epoch and its few settings.
         test: scored when all is done.
         characters: of the whole training text, of which `train` may be a part.
+        earlier: what the model has learnt before, and does not learn again.
 
-    A warning says where most of a held-out text stands in the training text too, or in the other held-out one.
+    A warning says where most of a held-out text stands in what is learnt too, or in the other held-out one.
 
     >>> Texts((Document("a", "abc"),), (), (), characters=10).learnt
     3
@@ -32,11 +36,12 @@ class Texts:
     valid: tuple[Document, ...]
     test: tuple[Document, ...]
     characters: int
+    earlier: tuple[Document, ...] = ()
 
     def __post_init__(self) -> None:
         for name, held_out, others in (
-            ("test", self.test, {"training": self.train, "validation": self.valid}),
-            ("validation", self.valid, {"training": self.train}),
+            ("test", self.test, {"training": (*self.earlier, *self.train), "validation": self.valid}),
+            ("validation", self.valid, {"training": (*self.earlier, *self.train)}),
         ):
             for other, documents in others.items():
                 share = _share_in(held_out, documents)
@@ -51,11 +56,30 @@ class Texts:
         """Characters that are learnt from."""
         return sum(len(document.text) for document in self.train)
 
-    def with_earlier(self, documents: Sequence[Document]) -> "Texts":
-        """The same with documents of an earlier training in front, but for those that are here again."""
+    def going_on(self, learnt: Sequence[Document], tokenizer: Tokenizer | None) -> "Texts":
+        """The same for a training that goes on with a model that has learnt these documents.
+
+        Args:
+            learnt: they stand in front of the training text where the model is made of both again, unless they are in
+                it; a model that stays has learnt them.
+            tokenizer: of a model that stays; None for one that is made again.
+
+        Raises:
+            InputError: the tokeniser of the model knows less than half of the training text.
+        """
         known = {document.text for document in self.train}
-        earlier = [document for document in documents if document.text not in known]
-        return replace(self, train=(*earlier, *self.train), characters=self.characters + sum(map(_length, earlier)))
+        new = tuple(document for document in learnt if document.text not in known)
+        if tokenizer is None:
+            return replace(self, train=(*new, *self.train), characters=self.characters + sum(map(_length, new)))
+        if tokenizer.unknown_id is not None:
+            tokens = torch.cat([tokens[1:] for tokens in encode_documents(tokenizer, self.train)])
+            unknown = (tokens == tokenizer.unknown_id).float().mean().item()
+            if unknown > MOST_UNKNOWN:
+                raise InputError(
+                    f"{unknown:.0%} of the training text's characters are none that the kept model knows, and it "
+                    "cannot learn new ones: train a new model on this text"
+                )
+        return replace(self, earlier=new)
 
 
 def read_texts(

@@ -8,7 +8,7 @@ from frugal.memory.knn_lm import NearestNeighbourLM
 from frugal.memory.mixture import Interpolation
 from frugal.memory.model import MemoryGPT
 from frugal.memory.store import AssociativeMemory
-from frugal.memory.training import MemoryPlan, MemoryScore, train_memory, validate
+from frugal.memory.training import MemoryPlan, MemoryScore, measure, train_memory, validate
 
 __all__ = [
     "AssociativeMemory",
@@ -18,6 +18,7 @@ __all__ = [
     "MemoryPlan",
     "MemoryScore",
     "NearestNeighbourLM",
+    "measure",
     "train_memory",
     "validate",
 ]

@@ -169,10 +169,17 @@ def train_memory(
     )
 
 
-@torch.no_grad()
 def validate(model: MemoryGPT, documents: Sequence[Document | str]) -> MemoryScore:
-    """Score documents, each from an empty memory: nothing that was remembered or trained on can be read."""
-    model = model.without_memory()
+    """Measure on documents, each from an empty memory: nothing that was remembered or trained on can be read."""
+    return measure(model.without_memory(), documents)
+
+
+@torch.no_grad()
+def measure(model: MemoryGPT, documents: Sequence[Document | str]) -> MemoryScore:
+    """How well documents are predicted, and how well the model decides to read.
+
+    Each begins with no entries of its own.
+    """
     nats = right = written = tokens_read = decided = useful = both = 0.0
     for tokens in encode_documents(model.tokenizer, documents):
         tokens = tokens.unsqueeze(0).to(model.device)

@@ -1,21 +1,23 @@
 """How a training goes on: what all families' plans have in common."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from numbers import Integral, Real
-from types import NoneType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 from frugal.errors import InputError
 
-# By the type that a plan's field is said to have: what is taken for it, and what it is called.
+# By the type that a field is said to have: what is taken for it, and what it is called.
 FIELDS: dict[Any, tuple[Any, str]] = {
     int: (Integral, "a whole number"),
     float: (Real, "a number"),
     bool: ((bool, np.bool_), "True or False"),
     str: (str, "a text"),
+    dict: (Mapping, "values by their names"),
 }
 
 
@@ -47,8 +49,7 @@ class Plan:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, kind in get_type_hints(type(self)).items():
-            object.__setattr__(self, name, _checked(name, getattr(self, name), kind))
+        check_fields(self)
         for name in ("epochs", "batch_size", "patience"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -61,19 +62,38 @@ class Plan:
             raise InputError(f"seed={self.seed}: must lie in 0 to {2**32 - 1}")
 
 
+def check_fields(part: Any) -> None:
+    """Give each field of a dataclass its value in the type that it is declared with, also where that is frozen.
+
+    Raises:
+        InputError: a value is of another type, not among the choices, or not finite.
+
+    >>> plan = Plan(epochs=np.int64(3), seconds=60)
+    >>> plan.epochs, plan.seconds
+    (3, 60.0)
+    """
+    kinds = get_type_hints(type(part))
+    for field in fields(part):
+        object.__setattr__(part, field.name, _checked(field.name, getattr(part, field.name), kinds[field.name]))
+
+
 def _checked(name: str, value: Any, kind: Any) -> Any:
-    """The value as the field's type has it; numbers of NumPy become Python's, which JSON can hold."""
-    kinds = [kind] if get_origin(kind) is Literal else get_args(kind) or [kind]
+    """The value as its type has it; numbers of NumPy become Python's, which JSON can hold."""
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     if value is None and NoneType in kinds:
         return None
     [kind] = [kind for kind in kinds if kind is not NoneType]
-    if get_origin(kind) is Literal:
+    plain = get_origin(kind) or kind
+    if plain is Literal:
         if value not in get_args(kind):
             raise InputError(f"{name}={value!r}: must be one of {', '.join(map(repr, get_args(kind)))}")
         return value
-    expected, words = FIELDS[kind]
-    if not isinstance(value, expected) or (isinstance(value, bool) and kind is not bool):
+    if plain is tuple:
+        items = value if isinstance(value, list | tuple) else [value]
+        return tuple(_checked(name, item, get_args(kind)[0]) for item in items)
+    expected, words = FIELDS[plain]
+    if not isinstance(value, expected) or (isinstance(value, bool) and plain is not bool):
         raise InputError(f"{name}={value!r}: must be {words}")
-    if kind is float and not math.isfinite(value):
+    if plain is float and not math.isfinite(value):
         raise InputError(f"{name}={value}: must be finite")
-    return kind(value)
+    return plain(value)

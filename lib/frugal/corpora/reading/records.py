@@ -24,9 +24,12 @@ ANSWERED = ("response", "completion", "output", "answer", "chosen")
 TEXTS = ("text", "content")
 WHO = ("role", "from", "speaker")
 WHAT = ("content", "value", "text")
-USER = {"user", "human", "prompter", "customer", "tool", "function", "observation"}
+ROLES = {
+    **dict.fromkeys(("user", "human", "prompter", "customer", "tool", "function", "observation"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "model", "ai", "agent", "function_call"), "assistant"),
+    **dict.fromkeys(("system", "developer"), "system"),
+}
 SHORTEST_TEXT = 20  # characters on average; a column of shorter values holds names or labels
-ASSISTANT = {"assistant", "gpt", "chatgpt", "bot", "model", "ai", "agent", "function_call"}
 
 
 def documents_of_records(records: list[Record | None], origin: str, *, guess: bool = False) -> list[Document]:
@@ -153,6 +156,7 @@ def _read_pair(record: Record, asked: str, more: str | None, answered: str) -> l
 
 def _read_messages(record: Record, key: str) -> list[Turn]:
     messages = record[key] or []
+    roles = _roles(message[who] for message in messages if isinstance(message, dict) and (who := _key(WHO, message)))
     said = []
     for number, message in enumerate(messages):
         if isinstance(message, str):  # who speaks alternates
@@ -161,19 +165,18 @@ def _read_messages(record: Record, key: str) -> list[Turn]:
             who, what = _key(WHO, message), _key(WHAT, message)
             if who is None:
                 raise ValueError(f"a message with the keys {', '.join(message)}")
-            said.append((_role(message[who]), _text(message[what]) if what else ""))
+            said.append((roles[message[who]], _text(message[what]) if what else ""))
     return _turns(said)
 
 
-def _role(name: str) -> str:
-    role = name.lower()
-    if role in USER:
-        return "user"
-    if role in ASSISTANT:
-        return "assistant"
-    if role in ("system", "developer"):
-        return "system"
-    raise ValueError(f"the role {name!r}")
+def _roles(names: Iterable[str]) -> dict[str, str]:
+    """The role of each who speaks; two people by their own names are the user, who speaks first, and the assistant."""
+    roles = {name: ROLES.get(name.lower(), "") for name in names}
+    people = [name for name, role in roles.items() if not role]
+    left = [role for role in ("user", "assistant") if role not in roles.values()]
+    if len(people) not in (0, len(left)):
+        raise ValueError(f"the role {people[0]!r}; known are {', '.join(ROLES)}, or the names of two who talk")
+    return roles | dict(zip(people, left, strict=False))
 
 
 def _turns(said: Iterable[tuple[str, str]]) -> list[Turn]:
@@ -198,7 +201,9 @@ def _grown_trees(messages: list[Record], origin: str) -> list[Record]:
 
 def _read_tree(root: Record) -> list[Turn]:
     """One dialogue a tree, so that no text stands in two: from the root along each message's best-ranked reply."""
-    return _turns((_role(message["role"]), _text(message["text"])) for message in _best_path(root))
+    path = list(_best_path(root))
+    roles = _roles(message["role"] for message in path)
+    return _turns((roles[message["role"]], _text(message["text"])) for message in path)
 
 
 def _best_path(message: Record | None) -> Iterator[Record]:

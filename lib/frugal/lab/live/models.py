@@ -13,7 +13,6 @@ import click
 from frugal.errors import InputError
 from frugal.files import CHECKOUT, reports_folder
 
-FAMILIES = ("echo", "memory", "neighbours", "piecewise", "ngram", "ensemble")  # known without importing any of them
 NOTEBOOK = CHECKOUT / "notebooks" / "11_train.ipynb"
 
 
@@ -26,11 +25,16 @@ class WithSampling(click.Command):
         return [*super().get_params(context), *sampling_options()]
 
 
-class WithSettings(click.Command):
-    """Lists the settings of all families below its options, looked up when they are asked for."""
+class WithFamilies(click.Command):
+    """Takes a family first, and lists the settings of all; looked up when they are needed, which imports PyTorch."""
+
+    def get_params(self, context: click.Context) -> list[click.Parameter]:
+        from frugal.families import FAMILIES
+
+        return [click.Argument(["family"], type=click.Choice(list(FAMILIES))), *super().get_params(context)]
 
     def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        from frugal.families import settings_table
+        from frugal.families import FAMILIES, settings_table
 
         for family in FAMILIES:
             with formatter.section(f"Settings of {family}"):
@@ -38,8 +42,7 @@ class WithSettings(click.Command):
                 formatter.write_dl(rows)
 
 
-@click.command(cls=WithSettings)
-@click.argument("family", type=click.Choice(FAMILIES))
+@click.command(cls=WithFamilies)
 @click.argument("settings", nargs=-1, metavar="[NAME=VALUE]...")
 @click.option("--train", "train_text", metavar="TEXT", help="Learnt from: a file, a folder, or a known text's name.")
 @click.option("--valid", "valid_text", metavar="TEXT", help="Stops the training [default: held out from the first].")
@@ -96,8 +99,7 @@ def train(
         {setting: plan.given.get(setting) for setting in own} | read_settings(rest),
         kept_about(name).settings if resume else None,
     )
-    values = {parameter.name: parameter.default for parameter in plan.parameters} | plan.given
-    read_texts(*(values[f"{part}_text"] for part in ("train", "valid", "test")))
+    read_texts(*(plan.values[f"{part}_text"] for part in ("train", "valid", "test")))
     reports = reports_folder() if reports is None else reports
     result = carry_out(plan, None, reports, printing=sys.stdout)
     click.echo(f"{result.status} in {result.seconds:.0f} s: {result.report}", err=True)
@@ -121,11 +123,13 @@ def train(
 def score(models: tuple[str, ...], text: str, context: int | None, device: str, as_json: bool, as_csv: bool) -> None:
     """Score kept models, or foundations, on a TEXT: a file, a folder, or a known text's name; all of it is read.
 
-    Perplexity and accuracy are per token of the model's own tokeniser, bits per byte can be compared.
+    Perplexity, accuracy and F1, the mean over tokens, are of the model's own tokeniser; bits per byte can be compared.
+    Of a memory GPT, retrieval F1 is that of its decision to read where an entry holds the next token.
     """
     from frugal.evaluate import evaluate
     from frugal.families import whole_text
     from frugal.lab.live.terminal import model_called
+    from frugal.memory import MemoryGPT, measure
 
     if as_json and as_csv:
         raise InputError("--json and --csv: take one of them")
@@ -138,14 +142,16 @@ def score(models: tuple[str, ...], text: str, context: int | None, device: str, 
             "bits_per_byte": found.bits_per_byte,
             "perplexity": found.perplexity,
             "accuracy": found.accuracy,
+            "f1": found.f1,
+            "retrieval_f1": measure(model, documents).retrieval_f1 if isinstance(model, MemoryGPT) else None,
             "tokens": found.tokens,
             "bytes": found.bytes,
             "seconds": round(found.seconds, 1),
         }
         rows.append(row)
         if not (as_json or as_csv):
-            words = [f"{key} {value:.4g}" for key, value in list(row.items())[1:4] if isinstance(value, float)]
-            click.echo(f"{name}: {', '.join(words)}")
+            words = [f"{key} {value:.4g}" for key, value in list(row.items())[1:6] if value is not None]
+            click.echo(f"{name}: {', '.join(words).replace('_', ' ')}")
     if as_json:
         click.echo(json.dumps(rows, indent=1))
     elif as_csv:
