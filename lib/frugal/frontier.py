@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 from frugal.baselines import ContextMixing, NGram, SmallTransformer, TransformerPlan
 from frugal.baselines.transformer import SHAPES
 from frugal.cooperative import ReservoirLanguageModel
-from frugal.corpora import BytePairTokenizer, CharTokenizer, Document, encode_documents
+from frugal.corpora import BytePairTokenizer, CharTokenizer, Document, encode_in_a_row
 from frugal.errors import InputError, UnavailableError
 from frugal.evaluate import Scores, evaluate
 from frugal.language_model import LanguageModel
@@ -125,8 +125,8 @@ def make_echo(train: Documents, valid: Documents, budget: float, seed: int, *, u
     reservoir = Reservoir(tokenizer.vocabulary_size, units, leak=leak, fan_in=10, spectral_radius=0.9, seed=seed)
     readout = SoftmaxReadout(units, tokenizer.vocabulary_size, seed=seed)
     model = ReservoirLanguageModel(tokenizer, reservoir, readout)
-    tokens, held_out = (torch.cat(encode_documents(tokenizer, part)) for part in (train, valid))
-    model.whiten(tokens[None, :PIECE])
+    tokens, held_out = (encode_in_a_row(tokenizer, part) for part in (train, valid))
+    model.whiten(tokens[None, :PIECE].long())
     epochs = min(MOST_EPOCHS, max(2, math.ceil(500_000 / len(tokens))))
     plan = Plan(epochs=epochs, learning_rate=2e-3, batch_size=256, patience=3, seed=seed)
     optimizer = torch.optim.AdamW(readout.parameters(), lr=plan.learning_rate, weight_decay=0.01)
@@ -159,7 +159,7 @@ class States:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         state = self.model.start(1)
         for begin in range(0, len(self.tokens) - 1, PIECE):
-            piece = self.tokens[begin : begin + PIECE + 1]
+            piece = self.tokens[begin : begin + PIECE + 1].long()
             with torch.no_grad():
                 states, state = self.model.hidden_advance(piece[None, :-1], state)
             for chosen in torch.randperm(len(piece) - 1).split(self.batch_size):

@@ -8,17 +8,18 @@ with p_0 uniform over the vocabulary, counts c of the k-gram hw for the highest 
 of distinct tokens seen before hw. Three discounts D per order come from the counts of counts.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from frugal.corpora import Document, Tokenizer, encode_documents
+from frugal.corpora import Document, Tokenizer, encode_each
 from frugal.errors import InputError
 from frugal.language_model import (
     LOGITS_AT_ONCE,
@@ -33,6 +34,7 @@ from frugal.language_model import (
 Integers = NDArray[np.int64]
 ABSENT = -1  # node of a sequence that the training text does not hold
 SMALLEST = float(np.finfo(np.float32).tiny)
+TOKENS_AT_ONCE = 1 << 22  # that are counted
 ROOT = 0  # node of the empty sequence
 
 
@@ -47,6 +49,13 @@ class Level:
     discounted: NDArray[np.float32]  # [nodes], (c - D(c)) / C(parent)
     backoff: NDArray[np.float32]  # [parents], the weight of the next lower order; 1 where nothing was seen
     first_child: Integers  # [parents + 1], children of parent p are first_child[p] .. first_child[p + 1]
+
+
+class Trie(NamedTuple):
+    """The k-grams of every length, as the keys of `Level`, and how often the longest stand in the text."""
+
+    keys: list[Integers]
+    counts: Integers
 
 
 class NGram(LanguageModel):
@@ -72,18 +81,21 @@ class NGram(LanguageModel):
         self.levels: list[Level] = []
 
     def fit(self, documents: Iterable[Document | str]) -> Self:
-        """Count the n-grams of `documents`; a document's first tokens follow `order - 1` document starts."""
-        tokens = self._padded(encode_documents(self.tokenizer, documents))
-        keys, nodes = self._trie(tokens)
-        predicted = tokens != self.tokenizer.start_id  # the document start is given, never predicted
-        counts = np.bincount(nodes[-1][predicted], minlength=len(keys[-1]))
-        all_counts = [counts]
-        for k in range(self.order - 1, 0, -1):
-            # Every distinct (k+1)-gram counts once for the k-gram that it ends with.
-            _, place = np.unique(nodes[k + 1], return_index=True)
-            place = place[predicted[place]]
-            all_counts.insert(0, np.bincount(nodes[k][place], minlength=len(keys[k - 1])))
-        self._set_counts(keys, all_counts)
+        """Count the n-grams of `documents`; a document's first tokens follow `order - 1` document starts.
+
+        Memory holds the distinct n-grams, and a few million tokens at a time.
+        """
+        tries: list[Trie] = []
+        for tokens in self._pieces(documents):
+            trie = self._trie(tokens)
+            while tries and len(tries[-1].counts) < 2 * len(trie.counts):  # so that each is merged a few times only
+                trie = self._merged(tries.pop(), trie)
+            tries.append(trie)
+        while len(tries) > 1:
+            tries.append(self._merged(tries.pop(), tries.pop()))
+        if not tries or not tries[0].counts.any():
+            raise InputError("nothing to count: the training text is empty; give some text")
+        self._set_counts(tries[0].keys, self._all_counts(tries.pop()))
         return self
 
     def log_probabilities(self, tokens: Tensor) -> Tensor:
@@ -135,29 +147,60 @@ class NGram(LanguageModel):
         )
         return model
 
-    def _padded(self, documents: list[Tensor]) -> Integers:
-        """All documents in one row, each after `order - 1` document starts (one comes with the document)."""
-        start = self.tokenizer.start_id
-        padding = torch.full((max(0, self.order - 2),), start)
-        parts = [part for document in documents for part in (padding, document[1 if self.order == 1 else 0 :])]
-        tokens = torch.cat(parts).numpy() if parts else np.empty(0, np.int64)
-        if not (tokens != start).any():
-            raise InputError("nothing to count: the training text is empty; give some text")
-        return tokens
+    def _pieces(self, documents: Iterable[Document | str]) -> Iterator[Integers]:
+        """All documents in rows, each after `order - 1` document starts; a row repeats the end of the one before."""
+        history = self.order - 1
+        padding = np.full(max(0, history - 1), self.tokenizer.start_id)  # one start comes with the document
+        row, size = [], 0
+        for document in encode_each(self.tokenizer, documents):
+            tokens = document[0 if history else 1 :].numpy()
+            row += [padding, tokens]
+            size += len(tokens)
+            if size >= TOKENS_AT_ONCE:
+                joined = np.concatenate(row)
+                yield joined
+                row, size = [joined[len(joined) - history :]], 0
+        if size:
+            yield np.concatenate(row)
 
-    def _trie(self, tokens: Integers) -> tuple[list[Integers], list[Integers]]:
-        """Keys of every level, and per length k the node [T] of the k-gram that ends at each token.
-
-        The first k - 1 places have no k-gram of their own; they are document starts, whose node is used nowhere.
-        """
+    def _trie(self, tokens: Integers) -> Trie:
+        """All k-grams of a row; those that end in a document start are never counted: it is given, not predicted."""
         keys: list[Integers] = []
-        nodes = [np.full(len(tokens), ROOT)]
-        for _ in range(self.order):
-            parents = np.concatenate([nodes[-1][:1], nodes[-1][:-1]]) if keys else nodes[-1]
-            level, node = np.unique(parents * self.vocabulary_size + tokens, return_inverse=True)
+        parents = np.full(len(tokens), ROOT)
+        for k in range(self.order):
+            level, nodes = np.unique(parents * self.vocabulary_size + tokens[k:], return_inverse=True)
             keys.append(level)
-            nodes.append(node)
-        return keys, nodes
+            parents = nodes[:-1]
+        predicted = tokens[self.order - 1 :] != self.tokenizer.start_id
+        return Trie(keys, np.bincount(nodes[predicted], minlength=len(level)))
+
+    def _merged(self, one: Trie, other: Trie) -> Trie:
+        keys: list[Integers] = []
+        first = second = np.array([ROOT])  # the nodes that either's nodes become
+        for one_level, other_level in zip(one.keys, other.keys, strict=True):
+            one_moved, other_moved = self._under(first, one_level), self._under(second, other_level)
+            level = np.union1d(one_moved, other_moved)
+            first, second = np.searchsorted(level, one_moved), np.searchsorted(level, other_moved)
+            keys.append(level)
+        counts = np.zeros(len(level), np.int64)
+        counts[first] += one.counts
+        counts[second] += other.counts
+        return Trie(keys, counts)
+
+    def _under(self, new: Integers, level: Integers) -> Integers:
+        """The keys of a level whose parents have new nodes."""
+        parent, token = np.divmod(level, self.vocabulary_size)
+        return new[parent] * self.vocabulary_size + token
+
+    def _all_counts(self, trie: Trie) -> list[Integers]:
+        """The counts of every length: below the longest, how many distinct (k+1)-grams end with a k-gram."""
+        counts = []
+        ending = np.full(len(trie.keys[0]), ROOT)  # for each k-gram, the node of what follows its first token
+        for shorter, longer in pairwise(trie.keys):
+            ending = np.searchsorted(shorter, self._under(ending, longer))
+            predicted = longer % self.vocabulary_size != self.tokenizer.start_id
+            counts.append(np.bincount(ending[predicted], minlength=len(shorter)))
+        return [*counts, trie.counts]
 
     def _set_counts(self, keys: list[Integers], counts: list[Integers]) -> None:
         self.counts = counts

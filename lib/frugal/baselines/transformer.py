@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu, rms_norm, scaled_dot_product_attention
 
-from frugal.corpora import Document, Tokenizer, encode_documents
+from frugal.corpora import Document, Tokenizer, encode_in_a_row
 from frugal.device import choose_device
 from frugal.errors import InputError
 from frugal.language_model import HiddenStateModel, pieces_in_windows, read_model, save_model
@@ -384,7 +384,7 @@ class RandomWindows:
         length = min(self.length, len(self.tokens) - 1)
         for _ in range(self.batches):
             begins = torch.randint(len(self.tokens) - length, (self.size, 1))
-            windows = self.tokens[begins + torch.arange(length + 1)]
+            windows = self.tokens[begins + torch.arange(length + 1)].long()
             yield windows[:, :-1], windows[:, 1:]
 
 
@@ -423,10 +423,10 @@ def _shape(size: str) -> tuple[int, int]:
 
 def _joined(tokenizer: Tokenizer, documents: Iterable[Document | str], what_for: str) -> Tensor:
     """All documents in one row, a document start before each."""
-    encoded = encode_documents(tokenizer, [documents] if isinstance(documents, str) else documents)
-    if sum(len(tokens) - 1 for tokens in encoded) < 1:
+    tokens = encode_in_a_row(tokenizer, documents)
+    if not len(tokens) or tokens.min() == tokens.max():  # nothing but document starts
         raise InputError(f"nothing to {what_for}: the text is empty; give some text")
-    return torch.cat(encoded)
+    return tokens
 
 
 def _loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:

@@ -13,6 +13,8 @@ from frugal.corpora.tokenizers import (
     CharTokenizer,
     Tokenizer,
     encode_documents,
+    encode_each,
+    encode_in_a_row,
     letters_or_bytes,
     load_tokenizer,
 )
@@ -31,6 +33,8 @@ __all__ = [
     "Window",
     "dialogue_text",
     "encode_documents",
+    "encode_each",
+    "encode_in_a_row",
     "excerpts",
     "fetch_package_member",
     "letters_or_bytes",

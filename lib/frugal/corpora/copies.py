@@ -1,10 +1,12 @@
 """Documents that are copies of one another, word for word or nearly."""
 
 from collections.abc import Sequence
+from hashlib import blake2b
 from itertools import islice
 
 from rensa import RMinHash, RMinHashLSH
 
+from frugal.corpora.disk import lie_on_disk
 from frugal.corpora.documents import Document
 from frugal.corpora.excerpts import words_and_space
 
@@ -17,19 +19,21 @@ SEED = 1
 
 def without_copies(*parts: Sequence[Document]) -> list[tuple[Document, ...]]:
     """The parts without documents whose text stands in an earlier place."""
-    seen: set[str] = set()
-    kept = []
-    for part in parts:
-        once = {document.text: document for document in reversed(part) if document.text not in seen}
-        kept.append(tuple(document for document in part if once.get(document.text) is document))
-        seen.update(once)
-    return kept
+    seen: set[bytes] = set()
+
+    def is_new(document: Document) -> bool:
+        known = len(seen)
+        seen.add(blake2b(document.text.encode("utf-8", "surrogatepass"), digest_size=16).digest())
+        return len(seen) > known
+
+    return [tuple(filter(is_new, part)) for part in parts]
 
 
 def near_copies(documents: Sequence[Document]) -> list[tuple[Document, ...]]:
     """Groups of documents that have half of their runs of five words in common, and each other document by itself.
 
     A document belongs to a group if it is alike to any one in it. Groups come in the order of their first documents.
+    Those of a text that lies on disk are not compared: that takes memory for each, and longer than reading them.
 
     Source: Broder, On the resemblance and containment of documents, 1997 (MinHash).
 
@@ -39,6 +43,8 @@ def near_copies(documents: Sequence[Document]) -> list[tuple[Document, ...]]:
         >>> [[document.title for document in group] for group in near_copies(documents)]
         [['first', 'second'], ['other']]
     """
+    if lie_on_disk(documents):
+        return [(document,) for document in documents]
     hashes = [_min_hash(document.text) for document in documents]
     index = RMinHashLSH(threshold=ALIKE, num_perm=HASHES, num_bands=BANDS)
     first = list(range(len(documents)))  # of each document's group, found along these numbers

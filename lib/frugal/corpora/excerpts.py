@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from frugal.corpora.documents import Corpus, Document
 from frugal.errors import InputError
@@ -98,4 +97,4 @@ def _beginning(document: Document, length: int) -> Document:
     fitting = max(1, len(document.text[:length].encode("utf-8", "replace")[:length].decode("utf-8", "ignore")))
     words = re.match(r".*(?=\s)", document.text[: fitting + 1], re.DOTALL)
     text = words[0] if words and words[0].strip() else document.text[:fitting]
-    return replace(document, text=text, turns=())
+    return Document(document.title, text)

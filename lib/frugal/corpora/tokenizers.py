@@ -2,7 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Self
 
@@ -10,7 +10,9 @@ import numpy as np
 import tokenizers
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
+from frugal.corpora.disk import DELAY, row_of_tokens
 from frugal.corpora.documents import Document
 from frugal.errors import InputError, UnavailableError
 
@@ -87,7 +89,10 @@ class CharTokenizer(Tokenizer):
     @classmethod
     def learn(cls, texts: Iterable[str]) -> Self:
         """The alphabet of the given texts; give the training texts only, so that others may surprise."""
-        return cls("".join(set().union(*texts)))
+        letters: set[str] = set()
+        for text in texts:
+            letters.update(text)
+        return cls("".join(letters))
 
     def encode(self, text: str) -> Tensor:
         wanted = _code_points(text)
@@ -211,11 +216,29 @@ def encode_documents(tokenizer: Tokenizer, documents: Iterable[Document | str]) 
         >>> encode_documents(CharTokenizer("ab"), ["ab", "b"])
         [tensor([2, 0, 1]), tensor([2, 1])]
     """
+    return list(encode_each(tokenizer, documents))
+
+
+def encode_each(tokenizer: Tokenizer, documents: Iterable[Document | str]) -> Iterator[Tensor]:
+    """As `encode_documents`, one document at a time; a bar shows progress where that takes long."""
     start = torch.tensor([tokenizer.start_id])
     if isinstance(documents, str | Document):
         documents = [documents]
-    texts = (document if isinstance(document, str) else document.text for document in documents)
-    return [torch.cat([start, tokenizer.encode(text)]) for text in texts]
+    for document in tqdm(documents, "tokens", unit=" documents", delay=DELAY):
+        text = document if isinstance(document, str) else document.text
+        yield torch.cat([start, tokenizer.encode(text)])
+
+
+def encode_in_a_row(tokenizer: Tokenizer, documents: Iterable[Document | str]) -> Tensor:
+    """Tokens of all documents in one row [T], `start_id` before each.
+
+    Where they are many they lie on disk, memory-mapped, as int32: what is taken out of them becomes int64 by `long`.
+
+    Example:
+        >>> encode_in_a_row(CharTokenizer("ab"), ["ab", "b"])
+        tensor([2, 0, 1, 2, 1])
+    """
+    return row_of_tokens(encode_each(tokenizer, documents))
 
 
 def _code_points(text: str) -> np.ndarray:

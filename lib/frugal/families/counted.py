@@ -118,7 +118,7 @@ class EnsembleFamily(Family):
 
 def tokenizer_for(documents: Sequence[Document], tokens: str) -> Tokenizer:
     """The alphabet of the documents, or byte pairs learnt from them."""
-    texts = [document.text for document in documents]
+    texts = (document.text for document in documents)
     return CharTokenizer.learn(texts) if tokens == "characters" else BytePairTokenizer.train(texts, BYTE_PAIRS)
 
 

@@ -1,13 +1,14 @@
 """Models that are kept, all in one place: data/models/NAME, with what each was trained on and what it scored."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
 from typing import Any, get_type_hints
 
 from frugal.corpora import Document
+from frugal.corpora.disk import LARGE, on_disk
 from frugal.errors import InputError, UnavailableError
 from frugal.files import appearing, data_folder
 from frugal.foundation.loading import PACKAGED
@@ -140,8 +141,9 @@ def keep_model(
         for name, part in ({} if beside is None else beside).items():
             part.save(temporary / name)
         if learnt:
-            lines = [json.dumps({"title": each.title, "text": each.text}, ensure_ascii=False) for each in learnt]
-            (temporary / TEXT).write_text("\n".join(lines) + "\n", encoding="utf-8")
+            with (temporary / TEXT).open("w", encoding="utf-8") as file:
+                for each in learnt:
+                    file.write(json.dumps({"title": each.title, "text": each.text}, ensure_ascii=False) + "\n")
         (temporary / ABOUT).write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         card = (temporary / "card.md").read_text(encoding="utf-8")
         (temporary / "card.md").write_text(f"{card.rstrip()}\n\n{notes}".rstrip() + "\n", encoding="utf-8")
@@ -165,13 +167,13 @@ def kept_model(name: str, *, device: str = "cpu") -> tuple[LanguageModel, Kept, 
     """
     about = kept_about(name)
     folder = about.folder
-    learnt: list[Document] = []
-    if (folder / TEXT).is_file():
+    learnt: Iterable[Document] = ()
+    if (text := folder / TEXT).is_file():
         try:
-            lines = (folder / TEXT).read_text(encoding="utf-8").split("\n")
-            learnt = [Document(row["title"], row["text"]) for row in map(json.loads, filter(None, lines))]
+            size = text.stat().st_size
+            learnt = on_disk(_learnt(text), name, size) if size > LARGE else list(_learnt(text))
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise UnavailableError(f"{folder / TEXT} cannot be read ({error}): train the model again") from error
+            raise UnavailableError(f"{text} cannot be read ({error}): train the model again") from error
     return load_model(folder, device=device), about, tuple(learnt)
 
 
@@ -198,6 +200,12 @@ def kept_models() -> list[Kept]:
         except UnavailableError:
             continue
     return sorted(found, key=lambda each: each.when, reverse=True)
+
+
+def _learnt(file: Path) -> Iterator[Document]:
+    with file.open(encoding="utf-8") as lines:
+        for row in map(json.loads, lines):
+            yield Document(row["title"], row["text"])
 
 
 def _read(folder: Path) -> Kept:

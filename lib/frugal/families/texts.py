@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-import torch
-
-from frugal.corpora import Document, Tokenizer, encode_documents, excerpts, load_corpus
+from frugal.corpora import Document, Tokenizer, encode_each, excerpts, load_corpus
+from frugal.corpora.copies import without_copies
 from frugal.errors import InputError
 
 MOST_SHARED = 0.5  # of a held-out text with the training text; phrases recur, half of a text does not
@@ -67,13 +66,13 @@ class Texts:
         Raises:
             InputError: the tokeniser of the model knows less than half of the training text.
         """
-        known = {document.text for document in self.train}
-        new = tuple(document for document in learnt if document.text not in known)
+        _, new = without_copies(self.train, learnt)
         if tokenizer is None:
             return replace(self, train=(*new, *self.train), characters=self.characters + sum(map(_length, new)))
         if tokenizer.unknown_id is not None:
-            tokens = torch.cat([tokens[1:] for tokens in encode_documents(tokenizer, self.train)])
-            unknown = (tokens == tokenizer.unknown_id).float().mean().item()
+            each = (tokens[1:] == tokenizer.unknown_id for tokens in encode_each(tokenizer, self.train))
+            found = [(int(part.sum()), len(part)) for part in each]
+            unknown = sum(some for some, _ in found) / max(1, sum(size for _, size in found))
             if unknown > MOST_UNKNOWN:
                 raise InputError(
                     f"{unknown:.0%} of the training text's characters are none that the kept model knows, and it "
@@ -147,9 +146,13 @@ def whole_text(name: str, *, seed: int = 0) -> tuple[Document, ...]:
 
 def _share_in(documents: Sequence[Document], others: Sequence[Document]) -> float:
     """Share of the documents' pieces, taken at even distances, that stand word for word in the others."""
-    text, whole = "".join(document.text for document in documents), "\0".join(document.text for document in others)
+    text = "".join(document.text for document in documents)
     begins = range(0, len(text) - PIECE, max(PIECE, len(text) // PIECES))
-    return sum(text[begin : begin + PIECE] in whole for begin in begins) / max(1, len(begins))
+    pieces = missing = [text[begin : begin + PIECE] for begin in begins]
+    for other in others:
+        whole = other.text
+        missing = [piece for piece in missing if piece not in whole]
+    return 1 - len(missing) / max(1, len(pieces))
 
 
 def _most(documents: Sequence[Document], characters: int) -> tuple[Document, ...]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from frugal.corpora import Blocks, BytePairTokenizer, encode_documents, load_corpus
+from frugal.corpora import Blocks, BytePairTokenizer, encode_in_a_row, load_corpus
 from frugal.evaluate import evaluate
 from frugal.foundation.model import Foundation
 from frugal.training import fit
@@ -28,7 +28,7 @@ def make_tiny_gpt2(folder: Path) -> None:
 
     corpus = load_corpus(CORPUS)
     tokenizer = BytePairTokenizer.train((document.text for document in corpus.train), VOCABULARY_SIZE)
-    tokens = torch.cat(encode_documents(tokenizer, corpus.train))
+    tokens = encode_in_a_row(tokenizer, corpus.train)
     # Any place in the text may begin a block: it is gone through several times, differently cut each time.
     blocks = DataLoader(Blocks(tokens, CONTEXT, stride=1), BATCH_SIZE, shuffle=True)
     with torch.random.fork_rng(devices=[]):

@@ -6,15 +6,19 @@ are the same run one token later. Here an example can also be a window with one 
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from frugal.corpora import Document, Tokenizer, encode_documents
+from frugal.corpora import Document, Tokenizer, encode_each, encode_in_a_row
+from frugal.corpora.disk import MOST_TOKENS, row_of_tokens
 from frugal.errors import InputError
 from frugal.piecewise.networks import CharacterNetwork, positions_of_codes
+
+RUN, RUNS_AT_ONCE = 1 << 16, 64  # of a large text: examples in a row, and runs that are mixed
 
 
 class Windows:
@@ -77,7 +81,7 @@ class Windows:
 
         Runs cross from one document into the next, over the document start between them.
         """
-        tokens = torch.cat(encode_documents(tokenizer, documents))
+        tokens = encode_in_a_row(tokenizer, documents)
         places = torch.arange(0, max(0, len(tokens) - context_length), stride)
         return cls(tokens, places, range(context_length), range(1, context_length + 1), most)
 
@@ -105,8 +109,8 @@ class Windows:
 
     def __getitem__(self, chosen: "Tensor | slice") -> tuple[Tensor, Tensor]:
         """Inputs and targets of the chosen examples."""
-        places = self.places[chosen].unsqueeze(-1)
-        return self.tokens[places + self.inputs], self.tokens[places + self.targets].squeeze(-1)
+        places = self.places[chosen].long().unsqueeze(-1)
+        return self.tokens[places + self.inputs].long(), self.tokens[places + self.targets].long().squeeze(-1)
 
 
 @dataclass(frozen=True)
@@ -142,10 +146,20 @@ class Batches:
         return -(-len(self.windows) * self.repeats // self.size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        order = torch.cat([torch.randperm(len(self.windows)) for _ in range(self.repeats)])
-        for chosen in order.split(self.size):
+        for chosen in self._order():
             inputs, targets = self.windows[chosen]
             yield randomised(inputs, self.random_fraction, self.characters), targets
+
+    def _order(self) -> Iterator[Tensor]:
+        """The examples of each batch. Where they are many, runs of them are mixed with a few other runs."""
+        if len(self.windows) <= MOST_TOKENS:
+            yield from torch.cat([torch.randperm(len(self.windows)) for _ in range(self.repeats)]).split(self.size)
+            return
+        begins = torch.arange(0, len(self.windows), RUN)
+        for _ in range(self.repeats):
+            for some in begins[torch.randperm(len(begins))].split(RUNS_AT_ONCE):
+                mixed = torch.cat([torch.arange(begin, min(begin + RUN, len(self.windows))) for begin in some.tolist()])
+                yield from mixed[torch.randperm(len(mixed))].split(self.size)
 
 
 def randomised(inputs: Tensor, fraction: float, characters: int) -> Tensor:
@@ -208,11 +222,11 @@ def _padded(
 ) -> tuple[Tensor, Tensor]:
     """All documents in one row with document starts around each, and the places of their characters."""
     start = tokenizer.start_id
-    parts = [
+    tokens = row_of_tokens(
         torch.cat([torch.full((before - 1,), start), tokens, torch.full((after,), start)])
-        for tokens in encode_documents(tokenizer, documents)  # a document start stands in front already
-    ]
-    if not parts:
+        for tokens in encode_each(tokenizer, documents)  # a document start stands in front already
+    )
+    if not len(tokens):
         raise InputError("documents: there are none; give at least one text")
-    tokens = torch.cat(parts)
-    return tokens, (tokens != start).nonzero().squeeze(1)
+    pieces = zip(count(0, MOST_TOKENS), tokens.split(MOST_TOKENS))
+    return tokens, row_of_tokens((piece != start).nonzero().squeeze(1) + begin for begin, piece in pieces)

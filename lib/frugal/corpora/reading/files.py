@@ -4,10 +4,14 @@ import os
 import re
 import warnings
 from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
+from frugal.corpora.disk import LARGE, on_disk
 from frugal.corpora.documents import Document
-from frugal.corpora.reading.formats import ENDINGS, documents_in
+from frugal.corpora.reading.formats import CONVERT, ENDINGS, JSON, READERS, documents_in
+from frugal.corpora.reading.large import read_large_rows, read_large_text
 from frugal.errors import InputError, UnavailableError
 
 NO_TEXTS = {"__pycache__", "node_modules"}  # folders; hidden ones are no texts either
@@ -26,7 +30,13 @@ def read_file(path: Path) -> list[Document]:
         InputError: the file cannot be read, is empty, binary, damaged, or has rows of no known kind.
         UnavailableError: it needs a package that is not installed.
     """
+    ending = path.suffix.lower()
     try:
+        if path.stat().st_size > LARGE:
+            if ending not in CONVERT and ending not in READERS:
+                return read_large_text(path)
+            if ending in JSON and (documents := read_large_rows(path)) is not None:
+                return documents
         raw = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
@@ -46,12 +56,22 @@ def read_folder(folder: Path) -> dict[Path, list[Document]]:
     chosen = [path for path in seen if path.suffix.lower() in ENDINGS]
     if len(chosen) > 1:
         chosen = [path for path in chosen if path.stem.lower() not in ABOUT] or chosen
-    found, unusable = {}, []
-    for path in chosen:
-        try:
-            found[path] = read_file(path)
-        except (InputError, UnavailableError) as error:
-            unusable.append(error)
+    counts: dict[Path, int] = {}
+    unusable = []
+
+    def each() -> Iterator[Document]:
+        for path in chosen:
+            try:
+                documents = read_file(path)
+            except (InputError, UnavailableError) as error:
+                unusable.append(error)
+            else:
+                counts[path] = len(documents)
+                yield from documents
+
+    size = sum(path.stat().st_size for path in chosen)
+    documents = iter(on_disk(each(), folder.name, size) if size > LARGE else list(each()))
+    found = {path: list(islice(documents, count)) for path, count in counts.items()}
     if not found and unusable:
         raise unusable[0]
     if not found:

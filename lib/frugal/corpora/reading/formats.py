@@ -23,6 +23,7 @@ from frugal.corpora.reading.text import clean, decode, documents_of
 from frugal.errors import InputError, UnavailableError
 
 TEXT_ENDINGS = (".txt", ".text", ".md", ".rst", ".tokens", ".raw")
+JSON = (".json", ".jsonl", ".ndjson")
 CONVERT = {  # what is not read, and what to do
     ".pdf": "run pdftotext FILE",
     ".doc": "save it as .docx",
@@ -229,7 +230,7 @@ def _with_text(text: str, origin: str) -> str:
 
 Reader = Callable[[bytes, PurePath, str], list[Document]]
 READERS: dict[str, Reader] = {
-    **dict.fromkeys((".json", ".jsonl", ".ndjson"), _read_json),
+    **dict.fromkeys(JSON, _read_json),
     **dict.fromkeys((".csv", ".tsv"), _read_table),
     ".parquet": _read_parquet,
     **dict.fromkeys((".html", ".htm", ".xhtml"), _read_page),

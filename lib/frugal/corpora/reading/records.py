@@ -3,7 +3,7 @@
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator
-from itertools import groupby
+from itertools import chain, groupby, islice
 from typing import Any
 
 from frugal.corpora.documents import Document, Turn
@@ -32,8 +32,19 @@ ROLES = {
 SHORTEST_TEXT = 20  # characters on average; a column of shorter values holds names or labels
 
 
-def documents_of_records(records: list[Record | None], origin: str, *, guess: bool = False) -> list[Document]:
-    """Documents of rows, each recognised by its keys.
+def documents_of_records(records: Iterable[Record | None], origin: str, *, guess: bool = False) -> list[Document]:
+    """Documents of rows, each recognised by its keys; see `each_document`.
+
+    Example:
+        >>> rows = [{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]}]
+        >>> documents_of_records(rows, "a file")[0].turns
+        (Turn(speaker='user', text='Hi'), Turn(speaker='assistant', text='Hello!'))
+    """
+    return list(each_document(records, origin, guess=guess))
+
+
+def each_document(records: Iterable[Record | None], origin: str, *, guess: bool = False) -> Iterator[Document]:
+    """Documents of rows, each recognised by its keys; the rows are gone through more than once, and never kept.
 
     Rows without text (null, an empty string, a conversation that nobody answered, a row that lacks keys which others
     have) are left out with a warning that counts them. With `guess`, the longest column of a table whose columns are of
@@ -41,26 +52,28 @@ def documents_of_records(records: list[Record | None], origin: str, *, guess: bo
 
     Raises:
         InputError: a row is of no known kind, or all hold nothing; `origin` names them in the message.
-
-    Example:
-        >>> rows = [{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]}]
-        >>> documents_of_records(rows, "a file")[0].turns
-        (Turn(speaker='user', text='Hi'), Turn(speaker='assistant', text='Hello!'))
     """
-    if other := next((row for row in records if row is not None and not isinstance(row, dict)), None):
-        raise InputError(f"{origin}: its rows are {type(other).__name__} values; expected objects, each {EXPECTED}")
-    rows = [row or {} for row in records]
-    if guess and not any(map(_reader, rows)):
-        rows = _with_guessed_text(rows, origin)
-    keys = {key for row in rows if _reader(row) for key in row}
+    if guess and not any(map(_reader, _rows(records, origin))):
+        records = _with_guessed_text(list(_rows(records, origin)), origin)
+    keys = {key for row in _rows(records, origin) if _reader(row) for key in row}
+    rows = _rows(records, origin)
     if keys >= {"message_id", "parent_id", "text", "role"}:
-        said: Iterable[Said] = (_read_tree(root) for root in _grown_trees([row for row in rows if row], origin))
+        said: Iterator[Said] = (_read_tree(root) for root in _grown_trees([row for row in rows if row], origin))
     else:
         said = _each(rows, lambda row: _read(row, keys), origin)
-    documents = _documents(list(said), origin)
-    if not documents:
+    none = True
+    for document in _documents(said, origin):
+        none = False
+        yield document
+    if none:
         raise InputError(f"{origin}: holds no text; give at least one row with text in it")
-    return documents
+
+
+def _rows(records: Iterable[Record | None], origin: str) -> Iterator[Record]:
+    for row in records:
+        if row is not None and not isinstance(row, dict):
+            raise InputError(f"{origin}: its rows are {type(row).__name__} values; expected objects, each {EXPECTED}")
+        yield row or {}
 
 
 def _read(row: Record, keys: set[str]) -> Said:
@@ -102,7 +115,7 @@ def _key(known: Iterable[str], keys: Container[str]) -> str | None:
     return next((name for name in known if name in keys), None)
 
 
-def _each(records: list[Record], read: Any, origin: str) -> Iterator[Any]:
+def _each(records: Iterable[Record], read: Any, origin: str) -> Iterator[Any]:
     """What `read` makes of each row, with the row's number where it cannot."""
     for number, record in enumerate(records, 1):
         try:
@@ -113,24 +126,22 @@ def _each(records: list[Record], read: Any, origin: str) -> Iterator[Any]:
             ) from error
 
 
-def _documents(said: list[Said], origin: str) -> list[Document]:
+def _documents(said: Iterator[Said], origin: str) -> Iterator[Document]:
     """Dialogues with at least two turns, and texts; but WikiText, whose rows are lines, is put together again."""
-    lines = [text if text.endswith("\n") else text + "\n" for text in said if isinstance(text, str)]
-    if len(lines) == len(said) and WIKITEXT_TITLE.match("".join(lines[:4])):
-        return documents_of("".join(lines), origin)
-    documents, left_out = [], []
-    for number, each in enumerate(said, 1):
+    first = list(islice(said, 4))
+    lines = [text if text.endswith("\n") else text + "\n" for text in first if isinstance(text, str)]
+    if len(lines) == len(first) and WIKITEXT_TITLE.match("".join(lines)):
+        lines += [text if text.endswith("\n") else text + "\n" for text in map(str, said)]
+        yield from documents_of("".join(lines), origin)
+        return
+    left_out = []
+    for number, each in enumerate(chain(first, said), 1):
         if isinstance(each, str) and each.strip():
-            documents.append(Document(f"row {number}", each))
+            yield Document(f"row {number}", each)
         elif isinstance(each, list) and len(each) > 1:
-            documents.append(Document.dialogue(each[0].text.partition("\n")[0], each))
+            yield Document.dialogue(each[0].text.partition("\n")[0], each)
         else:
             left_out.append(number)
-    _say(left_out, origin)
-    return documents
-
-
-def _say(left_out: list[int], origin: str) -> None:
     if left_out:
         rows = ", ".join(map(str, left_out[:3])) + (", ..." if len(left_out) > 3 else "")
         warnings.warn(f"{origin}: {len(left_out)} rows without text are left out (row {rows})", stacklevel=2)

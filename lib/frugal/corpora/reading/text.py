@@ -49,6 +49,7 @@ DECLARED = re.compile(
 # Punctuation, kana, Chinese characters, Korean syllables.
 EAST_ASIAN = re.compile(r"[\s\u3000-\u30ff\u4e00-\u9fff\uac00-\ud7a3\uff01-\uff5e]")
 KANA = re.compile(r"[\u3000-\u30ff]")  # with the punctuation of all three scripts
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 SURROGATE = re.compile(r"[\ud800-\udfff]")
 STRAY = 0.001  # share of NUL characters that a text may have; in UTF-16 and binary files there are more
 DETECTED_BYTES = 1_000_000  # of the lines that are not ASCII
@@ -79,13 +80,31 @@ def decode(raw: bytes, origin: str) -> str:
 def clean(text: str) -> str:
     r"""Text with `\n` line ends, without byte order marks, and with U+FFFD for halves of surrogate pairs."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\N{ZERO WIDTH NO-BREAK SPACE}", "")
-    return SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
+    return SURROGATE.sub(REPLACEMENT, text)
+
+
+def encoding_of(beginning: bytes) -> str | None:
+    """UTF-8, damaged in a few places or not, or what a byte order mark says; None where the beginning is neither.
+
+    Example:
+        >>> encoding_of("Größe".encode()), encoding_of("Größe".encode("latin-1"))
+        ('utf-8', None)
+    """
+    encoding = _marked(beginning)
+    try:
+        text = codecs.getincrementaldecoder(encoding)().decode(beginning)  # its last character may be cut
+    except UnicodeDecodeError:
+        return encoding if _damaged_utf8(beginning) else None
+    return None if "\0" in text else encoding
+
+
+def _marked(raw: bytes) -> str:
+    return next((encoding for mark, encoding in BYTE_ORDER_MARKS.items() if raw.startswith(mark)), "utf-8")
 
 
 def _decode(raw: bytes, origin: str) -> str:
-    marked = next((encoding for mark, encoding in BYTE_ORDER_MARKS.items() if raw.startswith(mark)), "utf-8")
     try:
-        text = raw.decode(marked)
+        text = raw.decode(_marked(raw))
     except UnicodeDecodeError as error:
         mended = _damaged_utf8(raw)
         if mended is None:
