@@ -241,6 +241,12 @@ def test_any_column_of_numbers_is_right_aligned(numbers):
     assert readable_tables(f"<table>{cells}</table>").count('class="number"') == len(numbers)
 
 
+def test_a_column_of_long_words_has_room_for_them_and_one_of_short_words_needs_none():
+    rows = "<tr><td>a</td><td>2x32, 512 tokens, rate 0.005, 5000 examples</td></tr>"
+    table = readable_tables(f"<table><thead><tr><th>model</th><th>setting</th></tr></thead>{rows}</table>")
+    assert [cell.get("class") for cell in BeautifulSoup(table, "html.parser").find_all("td")] == [None, ["words"]]
+
+
 def test_contents_lead_to_every_section_also_of_the_same_name():
     soup = page(text("# Echo\n\n## Results\n\n## Results\n\n### `leak` and $s$\n\n#### Too deep"))
     links = [link["href"] for link in soup.select("nav.contents a")]

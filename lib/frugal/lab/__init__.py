@@ -6,7 +6,7 @@ These are the names that notebooks use. What needs matplotlib is imported when i
 
 from typing import Any
 
-from frugal.lab.pages.latest_runs import latest_records
+from frugal.lab.pages.latest_runs import kept_results, latest_records
 from frugal.lab.pages.records import read_records, record
 from frugal.lab.run.progress import report_progress
 from frugal.lab.run.timing import median_seconds
@@ -17,6 +17,7 @@ __all__ = [
     "draw_boxes",
     "draw_differences",
     "explore",
+    "kept_results",
     "latest_records",
     "median_seconds",
     "read_records",

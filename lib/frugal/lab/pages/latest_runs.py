@@ -1,10 +1,11 @@
-"""The latest finished run of each notebook, for what brings results together."""
+"""The latest finished run of each notebook and kept results of long runs, for what brings results together."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from frugal.errors import InputError
-from frugal.files import reports_folder
+from frugal.files import CHECKOUT, reports_folder
 from frugal.lab.pages.notebooks import read_notebook
 from frugal.lab.pages.records import read_records
 
@@ -44,3 +45,13 @@ def latest_records(reports: Path | None = None) -> dict[str, dict[str, Any]]:
     """
     found = latest_runs(reports_folder() if reports is None else reports)
     return {name: read_records(notebook) for name, notebook in found.items()}
+
+
+def kept_results(name: str) -> Any:
+    """What a script of `benchmarks/` left in `results/NAME.json`, to be shown beside small runs and called kept.
+
+    Example:
+        >>> [round(row["error"], 2) for row in kept_results("forward_forward")["digits"]][:1]
+        [1.39]
+    """
+    return json.loads((CHECKOUT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))

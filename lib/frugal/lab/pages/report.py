@@ -41,6 +41,7 @@ ACTIVE = re.compile(
     r"|(java|vb)script|data:text|&(#|tab|newline|colon)",
     re.IGNORECASE,
 )
+LONG_TEXT = 24  # characters: a table's column with more has room for about as many, so that its rows stay low
 NOT_AS_WISHED = "This report could not be made as usual; here are the texts as written and the outputs as plain text."
 
 
@@ -289,3 +290,6 @@ def mark_up_table(table: Tag) -> None:
         if any(texts) and all(NUMBER.fullmatch(text) for text in texts):
             for cell in column:
                 cell["class"] = "number"
+        elif max(map(len, texts), default=0) > LONG_TEXT:
+            for cell in column:
+                cell["class"] = "words"
