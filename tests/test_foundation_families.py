@@ -239,7 +239,8 @@ def scores(foundation: Foundation, tokens: Tensor) -> Tensor:
 
 
 def near(one: Tensor, other: Tensor) -> None:
-    torch.testing.assert_close(one, other, rtol=1e-5, atol=ROUNDING)
+    """Equal but for roundings, which deep random nets enlarge in proportion to their scores."""
+    torch.testing.assert_close(one, other, rtol=1e-5, atol=max(ROUNDING, 1e-3 * float(other.std())))
 
 
 def test_scores_are_those_of_transformers(foundation: Foundation, tokens: Tensor, scores: Tensor) -> None:

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from frugal.baselines import Cache
+from frugal.baselines import Cache, NGram
 from frugal.corpora import encode_documents
 from frugal.errors import InputError
 from frugal.evaluate import evaluate
 from frugal.foundation import WindowedFoundation
+from frugal.generate import ChatSession, Sampling
 from frugal.readout import OnlineResidual
 from models import TEXTS, Recurrent, characters, random_gpt2
 
@@ -87,3 +88,25 @@ def test_what_cannot_be_is_refused(settings: dict, complaint: str) -> None:
 def test_a_model_of_limited_context_is_refused() -> None:
     with pytest.raises(InputError, match="at once"):
         OnlineResidual(random_gpt2())
+
+
+def test_any_model_with_hidden_states_can_learn_while_it_reads() -> None:
+    gpt = random_gpt2()
+    learning = OnlineResidual.over(gpt, rate=0.5)
+    assert evaluate(learning, [TEXT, TEXT], carry=True).nats < evaluate(gpt, [TEXT, TEXT]).nats
+    with pytest.raises(InputError, match="NGram has no hidden states to learn on"):
+        OnlineResidual.over(NGram(2, characters()).fit([TEXT]))
+
+
+def test_a_conversation_that_is_learned_from_is_the_same_when_it_is_read_again() -> None:
+    model = OnlineResidual.over(random_gpt2(), rate=1.0)
+    sampling = Sampling(temperature=0, max_tokens=20)
+    session, plain = (ChatSession(each, sampling=sampling) for each in (model, random_gpt2()))
+    for talking in (session, plain):
+        for message in ("the cat sat on the mat. the cat sat on the mat.", "and the dog?"):
+            "".join(talking.reply(message))
+    assert session.turns != plain.turns
+    again = ChatSession(model, sampling=sampling)
+    for message in (turn.text for turn in session.turns[::2]):
+        "".join(again.reply(message))
+    assert again.turns == session.turns

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from frugal.baselines import ContextMixing, NGram, SmallTransformer, TransformerPlan
+from frugal.baselines import ContextMixing, NGram, SmallTransformer, TransformerPlan, compressed_bits_per_byte
 from frugal.baselines.transformer import SHAPES
 from frugal.cooperative import ReservoirLanguageModel
 from frugal.corpora import BytePairTokenizer, CharTokenizer, Document, encode_in_a_row
@@ -106,7 +106,7 @@ def make_ngram(train: Documents, valid: Documents, budget: float, seed: int) -> 
 
 def make_context_mixing(train: Documents, valid: Documents, budget: float, seed: int) -> Made:
     """Orders 0 to 8 and words, over characters; frozen for the static score."""
-    size = sum(len(document.text) for document in train)
+    size = _length(train)
     slots = 1 << min(25, max(20, (16 * size).bit_length()))
     tokenizer = _characters(train)
     ContextMixing(1, tokenizer, slots=4).fit(train[:1])  # its loops are compiled once on a machine
@@ -231,6 +231,7 @@ RECIPES: dict[str, Callable[[Documents, Documents, float, int], Made]] = {
     "plain net": make_plain,
     "transformer": make_transformer,
 }
+COMPRESSORS = ("lzma", "PPMd", "ZPAQ")  # adapting only: a compressor learns from what it has just coded
 FAMILIES = {"echo": "echo", "piecewise net": "piecewise"}  # all others are baselines
 
 
@@ -246,7 +247,7 @@ def measure(
     """Train a model by its recipe and score it on held-out texts, one by one and, where it can learn, adapting.
 
     Args:
-        model: a name of `RECIPES`.
+        model: a name of `RECIPES` or `COMPRESSORS`.
         train, valid: what it learns from, and what its settings are chosen by.
         held_out: texts by name.
         budget: processor seconds, for recipes that have a budget.
@@ -254,6 +255,7 @@ def measure(
 
     Raises:
         InputError: there is no such recipe, or a transformer has no budget.
+        UnavailableError: a compressor is not installed.
 
     Example:
         >>> text = [Document("a", "the cat sat on the mat. " * 20)]
@@ -261,10 +263,12 @@ def measure(
         >>> point.bits_per_byte("same") < 1
         True
     """
-    if model not in RECIPES:
-        raise InputError(f"model={model!r}: must be one of {', '.join(RECIPES)}")
+    if model not in (*RECIPES, *COMPRESSORS):
+        raise InputError(f"model={model!r}: must be one of {', '.join((*RECIPES, *COMPRESSORS))}")
     if model == "transformer" and not budget > 0:
         raise InputError(f"budget={budget}: a transformer needs processor seconds to train; 10 to 100 are usual")
+    if model in COMPRESSORS:
+        return _compressed(model, train, held_out)
     seed_everything(seed)
     made = RECIPES[model](train, valid, budget, seed)
     documents: dict[str, dict[str, list[tuple[float, int]]]] = {}
@@ -275,7 +279,7 @@ def measure(
             found["adapting"] = evaluate(made.adapting, text, carry=True)
         documents[name] = {protocol: _by_document(scores) for protocol, scores in found.items()}
         scoring[name] = {protocol: 1e6 * scores.seconds / scores.bytes for protocol, scores in found.items()}
-    characters = sum(len(document.text) for document in train)
+    characters = _length(train)
     costs = (made.setting, made.seconds, made.search_seconds, made.parameters)
     return Point(model, characters, budget, seed, *costs, documents, scoring)
 
@@ -381,6 +385,22 @@ def best(points: Iterable[Point], text: str, *, characters: float, seconds: floa
 def _loss(net: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     states, targets = batch
     return cross_entropy(net(states), targets)
+
+
+def _compressed(method: str, train: Documents, held_out: dict[str, Documents]) -> Point:
+    """What each held-out text, as one document, adds to the compressed training text."""
+    begun = time.perf_counter()  # a program's processor time is not ours
+    documents: dict[str, dict[str, list[tuple[float, int]]]] = {}
+    for name, text in held_out.items():
+        size = sum(len(document.text.encode()) for document in text)
+        nats = math.log(2) * size * compressed_bits_per_byte(train, text, method)
+        documents[name] = {"adapting": [(nats, size)]}
+    seconds = (time.perf_counter() - begun) / (2 * len(held_out))
+    return Point(method, _length(train), 0, 0, "", seconds, 0.0, 0, documents, {})
+
+
+def _length(documents: Documents) -> int:
+    return sum(len(document.text) for document in documents)
 
 
 def _characters(train: Documents) -> CharTokenizer:

@@ -12,9 +12,11 @@ from frugal.baselines import Cache
 from frugal.corpora import Document
 from frugal.errors import InputError
 from frugal.evaluate import evaluate
+from frugal.foundation import Foundation, WindowedFoundation
 from frugal.language_model import HiddenStateModel, LanguageModel
 
 RATES = (0.003, 0.01, 0.03, 0.1)
+WINDOW = 512  # most tokens that a GPT sees at once where it is read as a stream
 
 
 class ResidualState(NamedTuple):
@@ -73,6 +75,21 @@ class OnlineResidual(LanguageModel):
         with torch.no_grad():
             [[hidden]] = model.hidden(torch.tensor([[self.tokenizer.start_id]], device=self.device))
         self.like = hidden  # [d]; of this width, number format and device
+
+    @classmethod
+    def over(cls, model: LanguageModel, *, rate: float = 0.03) -> Self:
+        """Any model with hidden states as one that learns from what it reads; a GPT then sees windows of 512 tokens.
+
+        Raises:
+            InputError: the model has no hidden states, such as an n-gram.
+        """
+        if isinstance(model, Foundation):
+            model = WindowedFoundation(model, min(WINDOW, model.context_length))
+        if not isinstance(model, HiddenStateModel):
+            raise InputError(
+                f"{type(model).__name__} has no hidden states to learn on: give a GPT or a model with a readout"
+            )
+        return cls(model, rate=rate)
 
     @classmethod
     def tuned(

@@ -193,6 +193,7 @@ def sweep(definition: Path, site: Path | None, workers: int | None, reports: Pat
 @click.option("--guide", metavar="TEXT", help="Text that the answers should lean towards.")
 @click.option("--guide-weight", type=float, default=0.5, show_default=True, help="How far: 0 not at all, to 1.")
 @click.option("--markers", is_flag=True, help="Mark turns as in frugal's dialogues even with a chat template.")
+@click.option("--learn", is_flag=True, help="Learn from the conversation while it goes on; what is learned ends with it.")
 @click.option("--device", default="auto", show_default=True, help="Where to compute: cpu, cuda, mps or auto.")
 @click.option("--load", type=click.Path(path_type=Path), metavar="FOLDER", help="Go on with a saved conversation.")
 @click.option("--save", type=click.Path(path_type=Path), metavar="FOLDER", help="Save the conversation as it grows.")
@@ -202,6 +203,7 @@ def chat(
     guide: str | None,
     guide_weight: float,
     markers: bool,
+    learn: bool,
     device: str,
     load: Path | None,
     save: Path | None,
@@ -217,11 +219,14 @@ def chat(
     from frugal.combine import Guided
     from frugal.generate import CHAT_SAMPLING, ChatSession
     from frugal.lab.live.terminal import converse, model_called
+    from frugal.readout import OnlineResidual
 
     given = {name: value for name, value in sampling.items() if value not in (None, ())}
     chosen = replace(CHAT_SAMPLING, **given)  # before the model is loaded, so that a wrong value is refused at once
     click.echo(f"loading {model}", err=True)
     speaker = model_called(model, device)
+    if learn:
+        speaker = OnlineResidual.over(speaker)
     if guide is not None:
         speaker = Guided(speaker, guide, weight=guide_weight)
     if load is None:

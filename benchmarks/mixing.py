@@ -1,0 +1,114 @@
+"""What each family adds to the others: models of characters mixed with weights that learn while the text is read.
+
+    python benchmarks/mixing.py            about twenty minutes of processor time
+    python benchmarks/mixing.py --small    tiny sizes, to see that it works; nothing is kept
+
+Experts trained from nothing on the same text, over the same characters: n-gram, echo, piecewise net, plain net and
+transformer, made as in notebook 12 (the transformer over characters here). An `OnlineMixture` learns its first weights
+from validation text and goes on while it reads the test texts. The mixture of the n-gram with each, of all, and of all
+without each, with intervals by document, for three seeds of what is trained; the control mixes n-grams of three orders.
+Results go to benchmarks/results/mixing.json as soon as a seed is done; an interrupted run goes on with the next.
+"""
+
+import argparse
+import json
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from frugal.baselines import NGram, SmallTransformer, TransformerPlan
+from frugal.combine import OnlineMixture
+from frugal.corpora import CharTokenizer, Document, excerpts, load_corpus
+from frugal.device import processor
+from frugal.evaluate import Scores, bootstrap_difference, evaluate
+from frugal.files import appearing
+from frugal.frontier import RECIPES
+from frugal.language_model import LanguageModel
+from frugal.training import seed_everything
+
+RESULTS = Path(__file__).parent / "results" / "mixing.json"
+NAMES = ("n-gram", "echo", "piecewise net", "plain net", "transformer")
+SEEDS = (0, 1, 2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--small", action="store_true", help="tiny sizes; nothing is kept")
+    small = parser.parse_args().small
+    torch.set_num_threads(1)
+    corpus = load_corpus("wikipedia")
+    train, valid = excerpts(corpus.train, 5_000 if small else 300_000), excerpts(corpus.valid, 1_000 if small else 8_000)
+    tests = {name: excerpts(load_corpus(name).test, 500 if small else 8_000) for name in ("wikipedia", "grimm")}
+    rows: list[dict[str, Any]] = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() and not small else []
+    for seed in SEEDS[:1] if small else SEEDS:
+        if any(row["seed"] == seed for row in rows):
+            continue
+        made = mixtures(experts(train, valid, seed, examples=50 if small else 20_000), train)
+        rows += [row | {"seed": seed} for row in scored(made, valid, tests)]
+        if not small:
+            kept = {
+                "machine": f"{processor()}, one thread",
+                "python": platform.python_version(),
+                "command": " ".join(["python", *sys.argv]),
+                "texts": "trained on 300,000 characters of wikipedia; held out: 8,000 characters of each text",
+                "rows": rows,
+            }
+            with appearing(RESULTS) as temporary:
+                temporary.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+
+
+def experts(
+    train: tuple[Document, ...], valid: tuple[Document, ...], seed: int, *, examples: int
+) -> dict[str, LanguageModel]:
+    seed_everything(seed)
+    made = {name: RECIPES[name](train, valid, 0, seed).model for name in NAMES[:-1]}
+    transformer = SmallTransformer(made["n-gram"].tokenizer, blocks=2, width=64, context=128, seed=seed)
+    plan = TransformerPlan(examples=examples, epochs=4, learning_rate=5e-3, batch_size=16, seed=seed)
+    transformer.fit(train, plan, valid=valid, progress=False)
+    return {**made, "transformer": transformer}
+
+
+def mixtures(every: dict[str, LanguageModel], train: tuple[Document, ...]) -> dict[str, dict[str, LanguageModel]]:
+    """The experts of each mixture, by its name."""
+    base, *others = NAMES
+    tokenizer = every[base].tokenizer
+    assert isinstance(tokenizer, CharTokenizer)
+    return {
+        base: {base: every[base]},
+        "n-grams of orders 3, 5, 8": {f"{order}-gram": NGram(order, tokenizer).fit(train) for order in (3, 5, 8)},
+        **{f"{base} + {name}": {base: every[base], name: every[name]} for name in others},
+        "all": every,
+        **{f"all but {name}": {other: every[other] for other in NAMES if other != name} for name in NAMES},
+    }
+
+
+def scored(
+    made: dict[str, dict[str, LanguageModel]], valid: tuple[Document, ...], tests: dict[str, tuple[Document, ...]]
+) -> list[dict[str, Any]]:
+    """Bits per byte of each mixture, and its difference from the n-gram or from all."""
+    rows, scores = [], {}
+    for name, members in made.items():
+        mixture = OnlineMixture(members).fit(valid)
+        for text, documents in tests.items():
+            scores[name, text] = evaluate(mixture, documents, carry=True)
+            row = {"mixture": name, "text": text, "bits per byte": scores[name, text].bits_per_byte}
+            reference = "all" if name.startswith("all but") else NAMES[0]
+            rows.append(row | {"against": reference} | _difference(scores[name, text], scores[reference, text]))
+            print(rows[-1], flush=True)
+    for text, documents in tests.items():
+        for name, expert in made["all"].items():
+            rows.append({"alone": name, "text": text, "bits per byte": evaluate(expert, documents).bits_per_byte})
+            print(rows[-1], flush=True)
+    return rows
+
+
+def _difference(scores: Scores, reference: Scores) -> dict[str, Any]:
+    found = bootstrap_difference(scores, reference)
+    return {"difference": found.bits_per_byte, "low": found.low, "high": found.high, "drawn": found.unit}
+
+
+if __name__ == "__main__":
+    main()
