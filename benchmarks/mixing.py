@@ -5,8 +5,9 @@
 
 Experts trained from nothing on the same text, over the same characters: n-gram, echo, piecewise net, plain net and
 transformer, made as in notebook 12 (the transformer over characters here). An `OnlineMixture` learns its first weights
-from validation text and goes on while it reads the test texts. The mixture of the n-gram with each, of all, and of all
-without each, with intervals by document, for three seeds of what is trained; the control mixes n-grams of three orders.
+from validation text and goes on while it reads the test texts. The mixture of the n-gram with each, of all, of all without
+each, and of all with context mixing, with intervals by document, for three seeds of what is trained. The control mixes
+n-grams of three orders.
 Results go to benchmarks/results/mixing.json as soon as a seed is done; an interrupted run goes on with the next.
 """
 
@@ -19,7 +20,7 @@ from typing import Any
 
 import torch
 
-from frugal.baselines import NGram, SmallTransformer, TransformerPlan
+from frugal.baselines import ContextMixing, NGram, SmallTransformer, TransformerPlan
 from frugal.combine import OnlineMixture
 from frugal.corpora import CharTokenizer, Document, excerpts, load_corpus
 from frugal.device import processor
@@ -40,7 +41,8 @@ def main() -> None:
     small = parser.parse_args().small
     torch.set_num_threads(1)
     corpus = load_corpus("wikipedia")
-    train, valid = excerpts(corpus.train, 5_000 if small else 300_000), excerpts(corpus.valid, 1_000 if small else 8_000)
+    train = excerpts(corpus.train, 5_000 if small else 300_000)
+    valid = excerpts(corpus.valid, 1_000 if small else 8_000)
     tests = {name: excerpts(load_corpus(name).test, 500 if small else 8_000) for name in ("wikipedia", "grimm")}
     rows: list[dict[str, Any]] = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() and not small else []
     for seed in SEEDS[:1] if small else SEEDS:
@@ -76,12 +78,15 @@ def mixtures(every: dict[str, LanguageModel], train: tuple[Document, ...]) -> di
     base, *others = NAMES
     tokenizer = every[base].tokenizer
     assert isinstance(tokenizer, CharTokenizer)
+    counts = ContextMixing(9, tokenizer, slots=1 << 23).fit(train)
     return {
         base: {base: every[base]},
         "n-grams of orders 3, 5, 8": {f"{order}-gram": NGram(order, tokenizer).fit(train) for order in (3, 5, 8)},
         **{f"{base} + {name}": {base: every[base], name: every[name]} for name in others},
         "all": every,
         **{f"all but {name}": {other: every[other] for other in NAMES if other != name} for name in NAMES},
+        "context mixing": {"context mixing": counts},
+        "context mixing + all": {"context mixing": counts, **every},
     }
 
 
@@ -95,7 +100,8 @@ def scored(
         for text, documents in tests.items():
             scores[name, text] = evaluate(mixture, documents, carry=True)
             row = {"mixture": name, "text": text, "bits per byte": scores[name, text].bits_per_byte}
-            reference = "all" if name.startswith("all but") else NAMES[0]
+            first = name.split(" + ")[0]
+            reference = "all" if name.startswith("all but") else first if (first, text) in scores else NAMES[0]
             rows.append(row | {"against": reference} | _difference(scores[name, text], scores[reference, text]))
             print(rows[-1], flush=True)
     for text, documents in tests.items():

@@ -1,4 +1,6 @@
 import math
+import shutil
+import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -8,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from frugal.baselines import Cache, NGram, compressed_bits_per_byte
+from frugal.baselines.compression import COMPRESSORS
 from frugal.corpora import CharTokenizer, Document
-from frugal.errors import InputError
+from frugal.errors import InputError, UnavailableError
 from frugal.evaluate import evaluate
 from models import TEXTS, Recurrent, Table, characters, set_everywhere
 
@@ -186,9 +189,26 @@ def test_impossible_cache_settings_are_refused(setting: dict[str, float], messag
         Cache(Recurrent(characters()), **setting)
 
 
-def test_compressing_seen_text_costs_almost_nothing() -> None:
+@pytest.mark.parametrize("method", COMPRESSORS)
+def test_compressing_seen_text_costs_almost_nothing_and_other_text_what_it_says(method: str) -> None:
+    if method == "ZPAQ" and shutil.which("zpaq") is None:
+        pytest.skip("needs Debian's zpaq")
     train, other = [Document("a", TEXTS[0] * 20)], [Document("b", "".join(map(chr, range(33, 127))))]
-    assert compressed_bits_per_byte(train, train) < 0.5
-    assert compressed_bits_per_byte(train, other, "gzip") > math.log2(94) - 1
+    assert compressed_bits_per_byte(train, train, method) < 1.5
+    assert compressed_bits_per_byte(train, other, method) > math.log2(94) - 1
+
+
+def test_a_compressor_that_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    train = [Document("a", TEXTS[0])]
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UnavailableError, match="needs the program zpaq"):
+        compressed_bits_per_byte(train, train, "ZPAQ")
+    monkeypatch.setitem(sys.modules, "pyppmd", None)
+    with pytest.raises(UnavailableError, match="pip install pyppmd"):
+        compressed_bits_per_byte(train, train, "PPMd")
+
+
+def test_a_text_to_compress_is_not_empty() -> None:
+    train = [Document("a", TEXTS[0])]
     with pytest.raises(InputError, match="test text is empty"):
         compressed_bits_per_byte(train, [])

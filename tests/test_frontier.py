@@ -47,6 +47,12 @@ def test_every_recipe_makes_a_model_that_has_learnt_something(model: str) -> Non
     assert set(found.documents["text"]) == ({"static", "adapting"} if model == "context mixing" else {"static"})
 
 
+def test_a_compressor_is_a_point_that_adapts() -> None:
+    found = measure("PPMd", TRAIN, HELD_OUT, {"text": HELD_OUT})
+    assert 0 < found.bits_per_byte("text", "adapting") < 8
+    assert math.isnan(found.bits_per_byte("text"))
+
+
 def test_a_seed_reproduces_a_point() -> None:
     first, again, other = (
         measure("transformer", TRAIN, TRAIN, {"text": HELD_OUT}, budget=0.05, seed=seed) for seed in (1, 1, 2)

@@ -193,7 +193,7 @@ def sweep(definition: Path, site: Path | None, workers: int | None, reports: Pat
 @click.option("--guide", metavar="TEXT", help="Text that the answers should lean towards.")
 @click.option("--guide-weight", type=float, default=0.5, show_default=True, help="How far: 0 not at all, to 1.")
 @click.option("--markers", is_flag=True, help="Mark turns as in frugal's dialogues even with a chat template.")
-@click.option("--learn", is_flag=True, help="Learn from the conversation while it goes on; what is learned ends with it.")
+@click.option("--learn", is_flag=True, help="Learn from the conversation as it goes on, for as long as it lasts.")
 @click.option("--device", default="auto", show_default=True, help="Where to compute: cpu, cuda, mps or auto.")
 @click.option("--load", type=click.Path(path_type=Path), metavar="FOLDER", help="Go on with a saved conversation.")
 @click.option("--save", type=click.Path(path_type=Path), metavar="FOLDER", help="Save the conversation as it grows.")
