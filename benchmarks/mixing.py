@@ -5,9 +5,9 @@
 
 Experts trained from nothing on the same text, over the same characters: n-gram, echo, piecewise net, plain net and
 transformer, made as in notebook 12 (the transformer over characters here). An `OnlineMixture` learns its first weights
-from validation text and goes on while it reads the test texts. The mixture of the n-gram with each, of all, of all without
-each, and of all with context mixing, with intervals by document, for three seeds of what is trained. The control mixes
-n-grams of three orders.
+from validation text and goes on while it reads the test texts. Mixed are the n-gram with each, all, all without each,
+and all with context mixing, for three seeds of what is trained; intervals are by document. The control mixes n-grams of
+three orders.
 Results go to benchmarks/results/mixing.json as soon as a seed is done; an interrupted run goes on with the next.
 """
 
