@@ -7,7 +7,8 @@ Experts trained from nothing on the same text, over the same characters: n-gram,
 transformer, made as in notebook 12 (the transformer over characters here). An `OnlineMixture` learns its first weights
 from validation text and goes on while it reads the test texts. Mixed are the n-gram with each, all, all without each,
 and all with context mixing, for three seeds of what is trained; intervals are by document. The control mixes n-grams of
-three orders.
+three orders. At last the context that chooses the mixer's weights is changed: the last character, one of as many codes
+of the echo's state (k-means on training text), or nothing.
 Results go to benchmarks/results/mixing.json as soon as a seed is done; an interrupted run goes on with the next.
 """
 
@@ -15,14 +16,20 @@ import argparse
 import json
 import platform
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import faiss
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from frugal.baselines import ContextMixing, NGram, SmallTransformer, TransformerPlan
+from frugal.baselines.logistic import mix_experts
 from frugal.combine import OnlineMixture
-from frugal.corpora import CharTokenizer, Document, excerpts, load_corpus
+from frugal.cooperative import ReservoirLanguageModel
+from frugal.corpora import CharTokenizer, Document, encode_in_a_row, excerpts, load_corpus
 from frugal.device import processor
 from frugal.evaluate import Scores, bootstrap_difference, evaluate
 from frugal.files import appearing
@@ -48,8 +55,9 @@ def main() -> None:
     for seed in SEEDS[:1] if small else SEEDS:
         if any(row["seed"] == seed for row in rows):
             continue
-        made = mixtures(experts(train, valid, seed, examples=50 if small else 20_000), train)
-        rows += [row | {"seed": seed} for row in scored(made, valid, tests)]
+        every = experts(train, valid, seed, examples=50 if small else 20_000)
+        found = scored(mixtures(every, train), valid, tests) + by_context(every, train, valid, tests)
+        rows += [row | {"seed": seed} for row in found]
         if not small:
             kept = {
                 "machine": f"{processor()}, one thread",
@@ -108,6 +116,48 @@ def scored(
         for name, expert in made["all"].items():
             rows.append({"alone": name, "text": text, "bits per byte": evaluate(expert, documents).bits_per_byte})
             print(rows[-1], flush=True)
+    return rows
+
+
+def by_context(
+    every: dict[str, LanguageModel],
+    train: tuple[Document, ...],
+    valid: tuple[Document, ...],
+    tests: dict[str, tuple[Document, ...]],
+) -> list[dict[str, Any]]:
+    """Bits per character of all experts mixed, by what chooses the weights beside the node of the tree."""
+    echo = every["echo"]
+    assert isinstance(echo, ReservoirLanguageModel)
+    V, rows = echo.vocabulary_size, []
+    states = echo.hidden(encode_in_a_row(echo.tokenizer, train)[None, :50_000])[0].numpy()
+    codes = faiss.Kmeans(states.shape[1], V, seed=1, niter=10)
+    codes.train(states)
+
+    def coded(tokens: torch.Tensor) -> NDArray[np.int64]:
+        return codes.index.search(echo.hidden(tokens[None])[0].numpy(), 1)[1][:, 0]
+
+    kinds: dict[str, Callable[[torch.Tensor], NDArray[np.int64]]] = {
+        "last character": torch.Tensor.numpy,
+        "code of the echo's state": coded,
+        "nothing": lambda tokens: np.zeros(len(tokens), np.int64),
+    }
+    with torch.inference_mode():
+        for kind, contexts in kinds.items():
+            for text, documents in tests.items():
+                by_node, by_code = np.full((1 << (V - 1).bit_length(), len(every)), 1 / len(every), np.float32), None
+                for part in (valid, documents):
+                    tokens = encode_in_a_row(echo.tokenizer, part)
+                    said = torch.stack([each.log_probabilities(tokens[None])[0] for each in every.values()], 1)
+                    by_code = np.zeros((V, len(every)), np.float32) if by_code is None else by_code
+                    mixed, following = np.empty((len(tokens), V), np.float32), np.append(tokens[1:].numpy(), -1)
+                    start = echo.tokenizer.start_id
+                    mix_experts(
+                        said.float().numpy(), following, contexts(tokens), by_node, by_code, 0.005, start, mixed
+                    )
+                kept = (following >= 0) & (following != start)
+                nats = -mixed[kept, following[kept]].mean()
+                rows.append({"weights chosen by": kind, "text": text, "bits per character": float(nats / np.log(2))})
+                print(rows[-1], flush=True)
     return rows
 
 

@@ -21,11 +21,12 @@ from frugal.frontier import (
     best,
     candidates,
     crossing,
-    make_echo,
     measure,
     power_law,
     read_points,
+    train_echo,
 )
+from frugal.reservoir import Reservoir
 
 TEXT = "the cat sat on the mat. the dog sat on the log. a cat and a dog met on a mat. "
 TRAIN = [Document("train", TEXT * 6)]
@@ -63,7 +64,7 @@ def test_a_seed_reproduces_a_point() -> None:
 
 def test_states_come_piece_by_piece_each_before_its_own_next_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("frugal.frontier.PIECE", 7)
-    model = make_echo(TRAIN, TRAIN, 0, 0, units=12).model
+    model = train_echo(lambda inputs: Reservoir(inputs, 12, seed=0), TRAIN, TRAIN, 0).model
     tokens = model.tokenizer.encode(TEXT[:30])
     batches = list(States(model, tokens, batch_size=4))  # type: ignore[arg-type]
     states, targets = (torch.cat(column) for column in zip(*batches, strict=True))

@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 from frugal.baselines import ContextMixing, NGram, SmallTransformer, TransformerPlan, compressed_bits_per_byte
 from frugal.baselines.transformer import SHAPES
 from frugal.cooperative import ReservoirLanguageModel
-from frugal.corpora import BytePairTokenizer, CharTokenizer, Document, encode_in_a_row
+from frugal.corpora import BytePairTokenizer, CharTokenizer, Document, Tokenizer, encode_in_a_row
 from frugal.errors import InputError, UnavailableError
 from frugal.evaluate import Scores, evaluate
 from frugal.language_model import LanguageModel
@@ -117,13 +117,41 @@ def make_context_mixing(train: Documents, valid: Documents, budget: float, seed:
     )
 
 
-def make_echo(train: Documents, valid: Documents, budget: float, seed: int, *, units: int = 512) -> Made:
-    """A reservoir that reads characters, and a softmax readout of its whitened states."""
+def make_echo(train: Documents, valid: Documents, budget: float, seed: int) -> Made:
+    """A reservoir of 512 units that reads characters, leaks from 1 to 0.03, and a softmax readout of its states."""
+    leak = torch.logspace(0, -1.5, 512)
+
+    def drawn(inputs: int) -> Reservoir:
+        return Reservoir(inputs, 512, leak=leak, fan_in=10, spectral_radius=0.9, seed=seed)
+
+    return train_echo(drawn, train, valid, seed)
+
+
+def train_echo(
+    reservoir_of: Callable[[int], Reservoir],
+    train: Documents,
+    valid: Documents,
+    seed: int,
+    *,
+    hidden: Sequence[int] = (),
+    vocabulary: int | None = None,
+) -> Made:
+    """A readout of the whitened states of a reservoir that reads characters, or byte pairs of a vocabulary.
+
+    Args:
+        reservoir_of: makes the reservoir for so many inputs, one for each token.
+        train, valid: what the readout learns from, and what its epoch is chosen by.
+        seed: of the readout and of the order of the examples.
+        hidden: sizes of the readout's hidden layers; none for a softmax alone.
+        vocabulary: byte pairs that are learned from the training text; None for characters.
+    """
     begun = time.process_time()
-    tokenizer = _characters(train)
-    leak = torch.logspace(0, -1.5, units)
-    reservoir = Reservoir(tokenizer.vocabulary_size, units, leak=leak, fan_in=10, spectral_radius=0.9, seed=seed)
-    readout = SoftmaxReadout(units, tokenizer.vocabulary_size, seed=seed)
+    tokenizer: Tokenizer = _characters(train)
+    if vocabulary is not None:
+        tokenizer = BytePairTokenizer.train([document.text for document in train], vocabulary)
+    reservoir = reservoir_of(tokenizer.vocabulary_size)
+    units = reservoir.size
+    readout = SoftmaxReadout(units, tokenizer.vocabulary_size, hidden=hidden, seed=seed)
     model = ReservoirLanguageModel(tokenizer, reservoir, readout)
     tokens, held_out = (encode_in_a_row(tokenizer, part) for part in (train, valid))
     model.whiten(tokens[None, :PIECE].long())

@@ -43,9 +43,9 @@ def squash(x: np.float32) -> np.float32:
 def mix_experts(
     said: Floats,
     targets: NDArray[np.int64],
+    contexts: NDArray[np.int64],
     by_node: Floats,
-    by_token: Floats,
-    last: int,
+    by_context: Floats,
     rate: float,
     skipped: int,
     mixed: Floats,
@@ -55,9 +55,9 @@ def mix_experts(
     Args:
         said: log-probabilities [T, K, V] of each expert.
         targets: what came after each row, [T]; -1 where it is not known yet.
+        contexts: of each row, [T], such as the token before it.
         by_node: weights [nodes, K] of each inner node of the tree; changed in place.
-        by_token: weights [V, K] by the last token; changed in place. Those of node and token are added.
-        last: the token before the first row.
+        by_context: weights [contexts, K]; changed in place. Those of node and context are added.
         rate: of learning.
         skipped: a token that is never learnt as a target, such as a document's start.
         mixed: log-probabilities [T, V], overwritten.
@@ -72,6 +72,7 @@ def mix_experts(
     x = np.zeros(K, np.float32)
     shared = by_node.shape[0] < leaves  # too many nodes: those of one depth have their weights in common
     for t in range(T):
+        context = contexts[t]
         for v in range(V):
             for k in range(K):
                 mass[leaves + v, k] = math.exp(said[t, k, v])
@@ -91,16 +92,13 @@ def mix_experts(
                 row = level if shared else node
                 dot = np.float32(0)
                 for k in range(K):
-                    dot += (by_node[row, k] + by_token[last, k]) * _odds(mass[2 * node + 1, k], mass[2 * node, k])
+                    dot += (by_node[row, k] + by_context[context, k]) * _odds(mass[2 * node + 1, k], mass[2 * node, k])
                 p = squash(dot)
                 log_p[2 * node] = log_p[node] + math.log(1 - p)
                 log_p[2 * node + 1] = log_p[node] + math.log(p)
         for v in range(V):
             mixed[t, v] = log_p[leaves + v]
-        if targets[t] < 0:
-            continue
-        if targets[t] == skipped:
-            last = targets[t]
+        if targets[t] < 0 or targets[t] == skipped:
             continue
         place = leaves + targets[t]
         for level in range(depth):
@@ -113,12 +111,11 @@ def mix_experts(
             dot = np.float32(0)
             for k in range(K):
                 x[k] = _odds(mass[2 * node + 1, k], mass[2 * node, k])
-                dot += (by_node[row, k] + by_token[last, k]) * x[k]
+                dot += (by_node[row, k] + by_context[context, k]) * x[k]
             step = np.float32(rate) * (np.float32(bit) - squash(dot))
             for k in range(K):
                 by_node[row, k] += step * x[k]
-                by_token[last, k] += step * x[k]
-        last = targets[t]
+                by_context[context, k] += step * x[k]
 
 
 @compiled

@@ -169,7 +169,7 @@ class OnlineMixture(LanguageModel):
         skipped = self.tokenizer.start_id
         if before is not None:  # what the experts said of the first token that is read now
             first = np.empty((1, self.vocabulary_size), np.float32)
-            mix_experts(before, read[:1].copy(), by_node, by_token, last, self.rate, skipped, first)
-        following = np.append(read[1:], -1)
-        mix_experts(np.ascontiguousarray(said), following, by_node, by_token, read[0], self.rate, skipped, rows)
+            mix_experts(before, read[:1].copy(), np.array([last]), by_node, by_token, self.rate, skipped, first)
+        said, following = np.ascontiguousarray(said), np.append(read[1:], -1)
+        mix_experts(said, following, np.ascontiguousarray(read), by_node, by_token, self.rate, skipped, rows)
         return rows
