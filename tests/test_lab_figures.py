@@ -13,6 +13,7 @@ from PIL import Image
 
 from frugal.errors import InputError
 from frugal.lab import explore, show
+from frugal.lab.pages import figures
 from frugal.lab.pages.figures import COLOURS, INK, PAPER, RULE, THUMBNAIL_WIDTH, figure_output
 
 matplotlib.use("Agg")
@@ -117,6 +118,35 @@ def test_a_control_character_in_a_text_leaves_the_figure_valid():
     figure = lines()
     figure.text(0.5, 0.5, "\x01")
     ElementTree.fromstring(svg_of(figure_output(figure, "A caption.", "Lines.")[0]))
+
+
+def saying(text):
+    figure, axes = plt.subplots()
+    axes.set_yticks([0, 1], [text, "b"])
+    axes.text(0.5, 0.5, text, family="monospace")
+    return figure
+
+
+def test_characters_that_the_font_lacks_are_drawn_with_another_that_is_installed(recwarn):
+    from matplotlib.font_manager import findfont
+    from matplotlib.ft2font import FT2Font
+
+    symbols, own = (FT2Font(findfont(name)).get_charmap().keys() for name in ("STIXGeneral", "DejaVu Sans"))
+    html = figure_output(saying(chr(max(symbols - own))), "Symbols.", "a")[0]["text/html"]
+    assert "<figcaption>Symbols.</figcaption>" in html
+    assert not recwarn.list
+
+
+def test_a_caption_says_how_many_characters_no_installed_font_has(monkeypatch, recwarn):
+    from matplotlib.font_manager import fontManager
+
+    few = [font for font in fontManager.ttflist if font.name.startswith(("DejaVu", "Last Resort"))]
+    monkeypatch.setattr(fontManager, "ttflist", few)
+    figures._fonts_with.cache_clear()
+    html = figure_output(saying("猫が猫を見た\x01"), "A cat.", "a")[0]["text/html"]
+    figures._fonts_with.cache_clear()
+    assert "A cat. No installed font has 5 of its characters, drawn as boxes" in html
+    assert not recwarn.list
 
 
 def test_a_figure_with_many_points_is_shown_as_png():

@@ -10,7 +10,9 @@ import base64
 import html
 import io
 import re
+import warnings
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from cycler import cycler
@@ -171,8 +173,13 @@ def figure_html(figure: "Figure", caption: str, alt: str) -> str:
     for name, text in (("caption", caption), ("alt", alt)):
         if not isinstance(text, str) or not text.strip():
             raise InputError(f"{name}={text!r}: a figure needs one; say in a sentence what there is to see")
+    source, lacking = _image(figure)
+    if lacking:
+        caption += (
+            f" No installed font has {lacking} of its characters, drawn as boxes: install one, such as Noto Sans CJK."
+        )
     image = (
-        f'<img src="{_image(figure)}" alt="{html.escape(alt)}" '
+        f'<img src="{source}" alt="{html.escape(alt)}" '
         f'width="{figure.get_figwidth() * 96:.0f}" style="max-width: 100%; height: auto">'
     )
     return (
@@ -181,28 +188,58 @@ def figure_html(figure: "Figure", caption: str, alt: str) -> str:
     )
 
 
-def _image(figure: "Figure") -> str:
-    svg = _saved(figure, "svg", metadata={"Date": None})
+def _image(figure: "Figure") -> tuple[str, int]:
+    """The figure as a data URI, and how many different characters no installed font has."""
+    svg, lacking = _saved(figure, "svg", metadata={"Date": None})
     if len(svg) <= SVG_AT_MOST:
         # Comments repeat each text as it is: a control character in one would make the file invalid.
         bare = re.sub(r"<!--.*?-->", "", svg.decode(), flags=re.DOTALL)
-        return _data_uri("image/svg+xml", _in_both_colour_schemes(bare).encode())
-    return _data_uri("image/png", _saved(figure, "png", dpi=PNG_RESOLUTION))
+        return _data_uri("image/svg+xml", _in_both_colour_schemes(bare).encode()), lacking
+    return _data_uri("image/png", _saved(figure, "png", dpi=PNG_RESOLUTION)[0]), lacking
 
 
 def _thumbnail(figure: "Figure") -> str:
     from PIL import Image
 
-    drawn = Image.open(io.BytesIO(_saved(figure, "png", dpi=THUMBNAIL_WIDTH / figure.get_figwidth())))
+    drawn = Image.open(io.BytesIO(_saved(figure, "png", dpi=THUMBNAIL_WIDTH / figure.get_figwidth())[0]))
     small = io.BytesIO()
     drawn.convert("RGB").quantize(64).save(small, "png", optimize=True)  # a palette takes a fifth of the room
     return _data_uri("image/png", small.getvalue())
 
 
-def _saved(figure: "Figure", kind: str, **options: Any) -> bytes:
+def _saved(figure: "Figure", kind: str, **options: Any) -> tuple[bytes, int]:
+    """The file, other installed fonts serving where the text's own lacks characters; and how many none has."""
+    from matplotlib.text import Text
+
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, **options)
-    return buffer.getvalue()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        figure.savefig(buffer, format=kind, **options)
+    glyphs = [re.match(r"Glyph (\d+) .*missing", str(each.message)) for each in told]
+    lacking = frozenset(int(glyph[1]) for glyph in glyphs if glyph and chr(int(glyph[1])).isprintable())
+    if fonts := _fonts_with(lacking):
+        for text in (part for part in figure.findobj() if isinstance(part, Text)):
+            text.set_fontfamily([*text.get_fontfamily(), *fonts])
+        return _saved(figure, kind, **options)
+    for each, glyph in zip(told, glyphs, strict=True):
+        if not glyph:
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+    return buffer.getvalue(), len(lacking)
+
+
+@cache
+def _fonts_with(characters: frozenset[int]) -> list[str]:
+    """Installed fonts that together have as many of the code points as there are fonts for."""
+    from matplotlib.font_manager import fontManager
+    from matplotlib.ft2font import FT2Font
+
+    names: list[str] = []
+    for font in fontManager.ttflist if characters else ():
+        known = characters & FT2Font(font.fname).get_charmap().keys()
+        if known and not font.name.startswith("Last Resort"):  # it has a box for each
+            names.append(font.name)
+            characters -= known
+    return names
 
 
 def _data_uri(kind: str, content: bytes) -> str:
