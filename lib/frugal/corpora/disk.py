@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import torch
@@ -38,20 +38,20 @@ class _OnDisk(Document):
         for name, value in (("_file", file), ("_begin", begin), ("_size", size)):
             object.__setattr__(self, name, value)
 
-    def _read(self) -> Any:
-        return json.loads(os.pread(self._file.fileno(), self._size, self._begin))
+    def _read(self) -> Document:
+        return Document.from_values(json.loads(os.pread(self._file.fileno(), self._size, self._begin)))
 
     @property
     def title(self) -> str:
-        return self._read()[0]
+        return self._read().title
 
     @property
     def text(self) -> str:
-        return self._read()[1]
+        return self._read().text
 
     @property
     def turns(self) -> tuple[Turn, ...]:
-        return tuple(Turn(*turn) for turn in self._read()[2])
+        return self._read().turns
 
 
 def on_disk(documents: Iterable[Document], name: str, size: int) -> list[Document]:
@@ -72,8 +72,7 @@ def on_disk(documents: Iterable[Document], name: str, size: int) -> list[Documen
     kept: list[Document] = []
     with _unnamed_file() as file, tqdm(desc=name, total=size, unit="B", unit_scale=True, delay=DELAY) as bar:
         for document in documents:
-            values = [document.title, document.text, document.turns]
-            raw = json.dumps(values, ensure_ascii=False).encode("utf-8", "replace")
+            raw = json.dumps(document.as_values(), ensure_ascii=False).encode("utf-8", "replace")
             kept.append(_OnDisk(file, file.tell(), len(raw)))
             file.write(raw)
             bar.update(len(raw))

@@ -1,8 +1,8 @@
 """Documents, and corpora that keep them apart."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 TURN_MARKERS = {"user": "<|user|>", "assistant": "<|assistant|>"}
 
@@ -27,6 +27,23 @@ class Document:
         """A dialogue, its text written by `dialogue_text`."""
         turns = tuple(turns)
         return cls(title, dialogue_text(turns), turns)
+
+    def as_values(self) -> list[Any]:
+        """The document as JSON can hold it, for `from_values`."""
+        return [self.title, self.turns or self.text]
+
+    @classmethod
+    def from_values(cls, values: Sequence[Any]) -> "Document":
+        """The document that these values were made of.
+
+        Example:
+            >>> Document.from_values(["greeting", [["user", "Hi"], ["assistant", "Hello"]]]).turns[1].text
+            'Hello'
+        """
+        title, content = values
+        if isinstance(content, str):
+            return Document(title, content)
+        return Document.dialogue(title, (Turn(*turn) for turn in content))
 
 
 def dialogue_text(turns: Iterable[Turn]) -> str:

@@ -152,7 +152,7 @@ def _read_parquet(raw: bytes, path: PurePath, origin: str) -> list[Document]:
 
 
 def _read_page(raw: bytes, path: PurePath, origin: str) -> list[Document]:
-    return [Document(path.stem, _with_text(_page(decode(raw, origin)), origin))]
+    return _whole(_page(decode(raw, origin)), path, origin)
 
 
 def _page(html: str) -> str:
@@ -178,7 +178,7 @@ def _read_epub(raw: bytes, path: PurePath, origin: str) -> list[Document]:
         pages = {item.attrib["id"]: item.attrib["href"] for item in package.iter() if item.tag.endswith("}item")}
         order = [pages[item.attrib["idref"]] for item in package.iter() if item.tag.endswith("}itemref")]
         texts = [_page(book.read(str(place.parent / unquote(page))).decode("utf-8", "replace")) for page in order]
-    return [Document(path.stem, _with_text("\n\n".join(filter(str.strip, texts)), origin))]
+    return _whole("\n\n".join(filter(str.strip, texts)), path, origin)
 
 
 def _read_docx(raw: bytes, path: PurePath, origin: str) -> list[Document]:
@@ -189,7 +189,7 @@ def _read_docx(raw: bytes, path: PurePath, origin: str) -> list[Document]:
         for paragraph in root.iter()
         if paragraph.tag.endswith("}p")
     ]
-    return [Document(path.stem, _with_text("\n\n".join(filter(str.strip, paragraphs)) + "\n", origin))]
+    return _whole("\n\n".join(filter(str.strip, paragraphs)) + "\n", path, origin)
 
 
 def _says(part: ElementTree.Element) -> bool:
@@ -201,7 +201,7 @@ def _read_notebook(raw: bytes, path: PurePath, origin: str) -> list[Document]:
     notebook = _json(decode(raw, origin), path, origin)
     cells = notebook.get("cells", []) if isinstance(notebook, dict) else []
     texts = ["".join(cell.get("source", "")).strip() for cell in cells]
-    return [Document(path.stem, _with_text("\n\n".join(filter(None, texts)) + "\n", origin))]
+    return _whole("\n\n".join(filter(None, texts)) + "\n", path, origin)
 
 
 def _read_gzip(raw: bytes, path: PurePath, origin: str) -> list[Document]:
@@ -222,10 +222,10 @@ def _read_zip(raw: bytes, path: PurePath, origin: str) -> list[Document]:
     return found
 
 
-def _with_text(text: str, origin: str) -> str:
+def _whole(text: str, path: PurePath, origin: str) -> list[Document]:
     if not text.strip():
         raise InputError(f"{origin}: holds no text; give a file with text in it")
-    return clean(text)
+    return [Document(path.stem, clean(text))]
 
 
 Reader = Callable[[bytes, PurePath, str], list[Document]]
