@@ -1,4 +1,4 @@
-"""Every family: trained on a text, kept, scored, sampled, gone on with and chatted with, by the same calls."""
+"""Every family: trained on a text, kept, gone on with, scored, sampled and chatted with, by the same commands."""
 
 import json
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from frugal.cards import kept_about, kept_folder, kept_models
 from frugal.corpora import CharTokenizer, Document, Tokenizer
 from frugal.errors import InputError
 from frugal.evaluate import evaluate
@@ -16,14 +17,14 @@ from frugal.families import (
     asked,
     asked_on,
     keep_model,
-    kept_folder,
     kept_model,
-    kept_models,
     name_for,
     read_texts,
+    whole_text,
 )
-from frugal.generate import ChatSession, Sampling, generate
+from frugal.generate import Sampling, generate
 from frugal.lab.live import cli
+from frugal.lab.run.execution import Plan, RunResult
 from frugal.language_model import load_model
 from models import random_gpt2
 
@@ -74,39 +75,50 @@ def frugal(*words: object) -> Result:
     return CliRunner().invoke(cli.main, [str(word) for word in words])
 
 
+def done(result: Result) -> str:
+    """What a command that went well wrote."""
+    assert result.exit_code == 0, result.stderr
+    return result.stdout
+
+
+def carried_out_here(plan: Plan, _timeout: None, reports: Path, **_: Any) -> RunResult:
+    """The notebook's cells, run in this process: a kernel of its own takes seconds."""
+    names = dict(plan.values)
+    for cell in plan.notebook.cells:
+        if cell.cell_type == "code" and "parameters" not in cell.metadata.get("tags", []):
+            exec(cell.source, names)
+    return RunResult(reports, "done", None, 0.0)
+
+
 @pytest.mark.parametrize(("name", "settings"), TRAINED, ids=lambda value: str(value)[:60])
-def test_a_model_is_trained_kept_scored_sampled_gone_on_with_and_chatted_with(
-    name: str, settings: dict[str, Any], data: Path, gpt_folder: str
+def test_a_model_is_trained_gone_on_with_scored_sampled_and_chatted_with_by_commands(
+    name: str, settings: dict[str, Any], data: Path, gpt_folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if hasattr(FAMILIES[name], "foundation"):
-        settings = {**settings, "foundation": gpt_folder, "context_length": 6}
-    family, plan = asked(name, settings)
-    texts = read_texts(str(data / "text.txt"), held_out_characters=60)
-    model = family.build(texts)
-    _, start = family.start_of(model, texts)
-    assert evaluate(start, texts.test).nats > 0
-    trained = family.train(model, texts, plan)
-    assert trained.improved or "never improved" in trained.verdict
-    about = Kept(name="mine", family=name, text="text.txt", settings=asked_on(family))
-    keep_model(trained.model, about, learnt=texts.train, beside=trained.beside)
-
-    trained.model.save(str(data / "elsewhere"))  # a path may be a string, as everywhere
-    assert type(load_model(str(data / "elsewhere"))) is type(type(trained.model).load(str(data / "elsewhere")))
-    model, kept, earlier = kept_model("mine")
-    assert evaluate(model, texts.test).nats == pytest.approx(evaluate(trained.model, texts.test).nats, rel=1e-4)
-    assert generate(model, "the ", Sampling(max_tokens=3, seed=0)) is not None
-    session = ChatSession(model, sampling=Sampling(max_tokens=3, seed=0), markers=True)
-    "".join(session.reply("the cat"))
-    assert len(session.turns) == 2
-
-    again, plan = asked(name, {} if plan is None else {"epochs": 1, "learning_rate": 1e-4}, kept.settings)
-    assert again == family
+    monkeypatch.setattr("frugal.lab.run.execution.carry_out", carried_out_here)
+    of_gpt = {"foundation": gpt_folder, "context_length": 6} if hasattr(FAMILIES[name], "foundation") else {}
+    words = [f"{setting}={value}" for setting, value in {**settings, **of_gpt}.items()]
+    train = ["train", name, "--save", "mine", "--reports", data / "reports", "new_tokens=3", "held_out_characters=60"]
+    done(frugal(*train, "--train", data / "text.txt", *words))
+    first = kept_about("mine")
+    again = ["epochs=1", "learning_rate=1e-5"] if "epochs" in settings else []
+    done(frugal(*train, "--train", data / "more.txt", "--resume", *again))
+    second = kept_about("mine")
+    assert second.settings == first.settings
+    assert first.epochs <= second.epochs <= first.epochs + 1
+    assert (first.text, second.text) == (str(data / "text.txt"), f"{data}/text.txt, {data}/more.txt")
+    model, _, learnt = kept_model("mine")
     texts = read_texts(str(data / "more.txt"), held_out_characters=60)
-    texts = texts.going_on(earlier, None if family.made_at_once else model.tokenizer)
-    if family.made_at_once:
-        model = again.build(texts)
-    trained = again.train(model, texts, plan, beside=about.folder)
-    assert evaluate(trained.model, texts.test).nats > 0
+    assert {document.text for document in texts.train} < {document.text for document in learnt}
+    assert evaluate(model, texts.test).bits_per_byte == pytest.approx(second.bits_per_byte, rel=1e-4)  # as it was kept
+    model.save(str(data / "elsewhere"))  # a path may be a string, as everywhere
+    assert type(load_model(str(data / "elsewhere"))) is type(type(model).load(str(data / "elsewhere")))
+
+    [row] = json.loads(done(frugal("score", "mine", data / "more.txt", "--json")))
+    scores = evaluate(model, whole_text(str(data / "more.txt")))
+    assert (row["bits_per_byte"], row["f1"]) == pytest.approx((scores.bits_per_byte, scores.f1))
+    assert (row["retrieval_f1"] is not None) == (name == "memory")
+    assert done(frugal("generate", "mine", "--prompt", "the ", "--max-tokens", 3)).startswith("the ")
+    done(CliRunner().invoke(cli.main, ["chat", "mine", "--markers", "--max-tokens", "3"], input="the cat\n"))
 
 
 def test_the_command_line_knows_every_family() -> None:

@@ -71,6 +71,20 @@ def test_the_first_figure_is_the_thumbnail(add_run, index):
     assert [image["alt"] for image in index().find_all("img")] == ["The first."]
 
 
+def test_kept_models_stand_in_a_table(add_run, index, tmp_path, monkeypatch):
+    monkeypatch.setenv("FRUGAL_DATA", str(tmp_path / "data"))
+    add_run("11_train")
+    assert index().find(id="models") is None
+    for name, accuracy in {"poems": 0.61284, "<tales>": None}.items():
+        folder = tmp_path / "data" / "models" / name
+        folder.mkdir(parents=True)
+        about = {"family": "ngram", "text": "texts/all.txt", "accuracy": accuracy, "when": name}
+        (folder / "about.json").write_text(json.dumps(about))
+    head, *rows = [[cell.get_text() for cell in row.find_all(["th", "td"])] for row in index().select("#models tr")]
+    assert [row[:3] for row in rows] == [["poems", "all.txt", "ngram"], ["<tales>", "all.txt", "ngram"]]
+    assert [row[head.index("accuracy")] for row in rows] == ["0.6128", ""]
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"nbformat": 4}'])
 def test_a_damaged_notebook_is_listed_and_hides_no_other(tmp_path, add_run, index, content):
     add_run("01_echo", "good")

@@ -1,13 +1,14 @@
 """One family, one text, one model: what `frugal train` trains, with the same calls for every family.
 
-A family's settings, how its untrained model is built and how it is trained enter here, and where models are kept. How
-a model works, and what its training is, belongs to its own room.
+A family's settings, how its untrained model is built and how it is trained enter here, and how it is kept. How a model
+works, and what its training is, belongs to its own room.
 """
 
+from frugal.cards import Kept
 from frugal.families.counted import EnsembleFamily, NGramFamily
 from frugal.families.echo import EchoFamily
 from frugal.families.family import FAMILIES, Asked, Family, Trained, asked, asked_on, settings_table
-from frugal.families.kept import Kept, keep_model, kept_about, kept_folder, kept_model, kept_models, name_for
+from frugal.families.kept import keep_model, kept_model, name_for
 from frugal.families.memory import MemoryFamily, NeighboursFamily
 from frugal.families.piecewise import PiecewiseFamily
 from frugal.families.texts import Texts, read_texts, whole_text
@@ -28,10 +29,7 @@ __all__ = [
     "asked",
     "asked_on",
     "keep_model",
-    "kept_about",
-    "kept_folder",
     "kept_model",
-    "kept_models",
     "name_for",
     "read_texts",
     "settings_table",

@@ -64,7 +64,7 @@ from frugal.training import EpochScore, Plan
 MEDIATOR = "mediator"
 ROWS_TO_CALIBRATE = 1000
 SEQUENCES_SCORED = 32  # a score holds the probabilities of a whole vocabulary for all of them at once
-MEASURED = ("validation_nats", "validation_accuracy")
+OF_THE_EPOCH = ("epoch", "training_loss", "seconds", "out_of_time")
 
 
 @known
@@ -237,7 +237,7 @@ class EchoFamily(Family):
             found = validate(model, rows)
             if found.validation_nats < min(each.validation_nats for each in scores):
                 best = copy.deepcopy(readout.state_dict())
-            scores.append(replace(score, **{name: getattr(found, name) for name in MEASURED}))
+            scores.append(replace(found, **{name: getattr(score, name) for name in OF_THE_EPOCH}))
             if on_epoch is not None:
                 on_epoch(scores[-1])
 

@@ -12,6 +12,8 @@ import click
 
 from frugal.errors import InputError
 from frugal.files import CHECKOUT, reports_folder
+from frugal.lab.pages.records import shown
+from frugal.lab.run.parameters import aligned
 
 NOTEBOOK = CHECKOUT / "notebooks" / "11_train.ipynb"
 
@@ -73,7 +75,8 @@ def train(
 
     It runs notebook 11, whose report stands in the index, and shows an epoch a line.
     """
-    from frugal.families import asked, kept_about, name_for, read_texts
+    from frugal.cards import kept_about
+    from frugal.families import asked, name_for, read_texts
     from frugal.lab.run.execution import carry_out, plan_run
     from frugal.lab.run.threads import ask_for_threads
     from frugal.piecewise import read_settings
@@ -179,7 +182,7 @@ def generate(model: str, prompt: str, device: str, **sampling: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Write JSON, one object for each model.")
 def models(as_json: bool) -> None:
     """List the models that are kept: what each was trained on, its sizes, and how well it did."""
-    from frugal.families import kept_models
+    from frugal.cards import kept_models
 
     rows = [kept.row for kept in kept_models()]
     if as_json:
@@ -187,14 +190,7 @@ def models(as_json: bool) -> None:
     elif not rows:
         click.echo("none yet: frugal train echo --train FILE --save NAME", err=True)
     else:
-        table = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        for line in table:
-            click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-
-
-def _cell(value: Any) -> str:
-    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+        click.echo(aligned([list(rows[0]), *([shown(value) for value in row.values()] for row in rows)]))
 
 
 def _as_csv(rows: list[dict[str, Any]]) -> str:

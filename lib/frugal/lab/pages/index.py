@@ -1,4 +1,4 @@
-"""The page that lists all runs, rebuilt from their executed notebooks alone."""
+"""The page that lists all runs and kept models, rebuilt from executed notebooks and models' cards alone."""
 
 import json
 import time
@@ -14,9 +14,10 @@ from urllib.parse import quote
 
 from nbformat import NotebookNode
 
+from frugal.cards import kept_models
 from frugal.files import write_text
 from frugal.lab.pages.notebooks import read_notebook
-from frugal.lab.pages.records import read_records, shown
+from frugal.lab.pages.records import html_table, read_records, shown
 from frugal.lab.pages.run_facts import Now, RunFacts, read_run, words
 
 TEMPLATE = Path(__file__).parent / "template"
@@ -90,6 +91,7 @@ def write_index(reports: Path, waiting: Sequence[str] = ()) -> Path:
     ended = [path for path in paths if path not in live]
     found = [read_entry(path, reports, changed(path)) for path in ended]
     entries = [replace(each, number=number) for number, each in enumerate(found) if isinstance(each, Entry)]
+    models = [kept.row for kept in kept_models()]
     template, script = page_template()
     page = template.render(
         groups=groups(entries),
@@ -97,6 +99,7 @@ def write_index(reports: Path, waiting: Sequence[str] = ()) -> Path:
         unreadable=[entry for entry in found if isinstance(entry, Unreadable)],
         live=list(live.values()),
         waiting=waiting,
+        models=html_table("Kept models, the newest first", models) if models else "",
         written=datetime.now(UTC),
         most=RESULTS_SHOWN,
         script=script,
