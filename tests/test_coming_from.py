@@ -63,6 +63,7 @@ ALWAYS_SMALL = {
     "memory": {"foundation", "context_length", "memory_dim"},
     "neighbours": {"foundation", "context_length"},
     "piecewise": {"epochs", "examples", "batch_size"},
+    "trees": set(),
 }
 
 
@@ -103,7 +104,7 @@ def test_what_a_command_asks_for_is_trained_at_a_small_size(
     settings = read_settings(given["settings"])
     settings |= {name: given[name] for name in ("epochs", "learning_rate", "method") if name in given}
     small = {"foundation": gpt_folder, "context_length": 6, "reservoir_size": 0, "memory_dim": 24, "hidden": [8]}
-    small |= {"width": 8, "segments": 3, "epochs": 1, "negative_text": str(tmp_path / "text.txt")}
+    small |= {"width": 8, "segments": 3, "epochs": 1, "rounds": 2, "negative_text": str(tmp_path / "text.txt")}
     if given["family"] == "piecewise":
         small = {name: small[name] for name in ("width", "segments", "epochs")} | {"examples": 40, "batch_size": 40}
     changed = {

@@ -561,3 +561,11 @@ def test_wikitext_rows_are_lines_put_together_again(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(datasets, "load_dataset", lambda name, config: splits)
     corpus = load_corpus("hf:some/wikitext")
     assert [document.title for document in corpus.test] == ["One", "Twtest"]
+
+
+def test_a_path_is_as_good_as_its_text(tmp_path: Path) -> None:
+    for name in ("train.txt", "valid.txt"):
+        (tmp_path / name).write_text("".join(f"Line {n} of {name}.\n\n" for n in range(40)), encoding="utf-8")
+    paths = tmp_path / "train.txt", tmp_path / "valid.txt"
+    assert load_corpus(paths[0]) == load_corpus(str(paths[0]))
+    assert load_corpus(paths[0], valid=paths[1]) == load_corpus(str(paths[0]), valid=str(paths[1]))

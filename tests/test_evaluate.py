@@ -314,3 +314,11 @@ def test_known_scores_are_summed_as_evaluation_sums_them() -> None:
     assert (unranked.accuracy, unranked.accuracy_top5, unranked.f1) == (None, None, None)
     with pytest.raises(InputError, match="give those of each document"):
         sum_scores(model.tokenizer, TEXTS, scores[:2])
+
+
+def test_the_name_of_a_file_is_no_text_to_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert evaluate(Uniform(characters()), "valid.txt").bytes == 9  # there is no such file: these are the words
+    Path("valid.txt").write_text("the cat sat on the mat. " * 20)
+    with pytest.raises(InputError, match=r"text='valid\.txt': names a file"):
+        evaluate(Uniform(characters()), "valid.txt")

@@ -53,6 +53,7 @@ TRAINED: list[tuple[str, dict[str, Any]]] = [
     ("ngram", {"order": 3}),
     ("ngram", {"order": 2, "tokens": "pairs"}),
     ("ensemble", {"experts": 2, "order": 3}),
+    ("trees", {"context_length": 3, "rounds": 2, "learning_rate": 0.2}),
 ]
 
 
@@ -142,6 +143,14 @@ def test_the_command_line_knows_every_family() -> None:
 def test_what_cannot_be_asked_for_is_refused_in_a_sentence(name: str, settings: dict[str, Any], complaint: str) -> None:
     with pytest.raises(InputError, match=complaint.replace("?", r"\?")):
         asked(name, settings)
+
+
+@pytest.mark.parametrize(("name", "settings"), TRAINED, ids=lambda value: str(value)[:60])
+def test_a_training_is_limited_unless_more_is_asked_for(name: str, settings: dict[str, Any]) -> None:
+    family, plan = asked(name, settings)
+    assert (plan is None) == (family.made_at_once or name == "neighbours")
+    assert plan is None or plan.seconds == 300
+    assert plan is None or asked(name, {**settings, "seconds": 3600}).plan.seconds == 3600
 
 
 def test_what_a_kept_model_is_made_of_stays() -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import fields as fields_of
 from pathlib import Path
 
 import nbformat
@@ -17,6 +18,8 @@ from frugal.lab.pages.notebooks import read_notebook
 from frugal.lab.run.execution import run_notebook
 from frugal.lab.run.parameters import Parameter, ParameterType, read_parameters
 from frugal.language_model import LanguageModel, class_named, load_model
+from frugal.piecewise.presets import PRESETS
+from models import memory_gpt, piecewise
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 MINUTES = 10  # for a run that takes one on two idle cores, so that a busy machine is no failure
@@ -38,8 +41,15 @@ def saved_models(folder: Path) -> list[Path]:
 @every_notebook
 def test_it_runs_at_smoke_and_its_report_can_be_read(path: Path, tmp_path: Path) -> None:
     saving = {each.name: str(tmp_path / each.name) for each in read_parameters(read_notebook(path)) if saves(each)}
-    result = run_notebook(path, saving, profile="smoke", timeout=MINUTES, reports=tmp_path)
+    brought = {"memory": memory_gpt(), "piecewise": piecewise("small")} if path.stem.startswith("09") else {}
+    for family, model in brought.items():
+        model.save(tmp_path / f"my {family}")
+    given = {**saving, **({"saved": [str(tmp_path / f"my {family}") for family in brought]} if brought else {})}
+    result = run_notebook(path, given, profile="smoke", timeout=MINUTES, reports=tmp_path)
     assert (result.status, result.error) == ("done", None)
+    table = {row["model"]: row for row in read_records(result.notebook).get("scoreboard", [])}
+    assert all(table[f"my {family}"]["family"] == family for family in brought)
+    assert all(table[f"my {family}"]["weights trained"] > 0 for family in brought)
     models = [load_model(folder) for name in saving for folder in saved_models(tmp_path / name)]
     assert bool(models) == bool(saving)
     for model in models:
@@ -86,3 +96,11 @@ def test_plain_papermill_runs_one_from_another_folder(tmp_path: Path) -> None:
     command += ["-p", "trial_tokens", "128"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, env={**os.environ, "FRUGAL_REPORTS": "."})
     assert read_records(tmp_path / "out.ipynb")["cores"] >= 1
+
+
+def test_a_preset_is_what_it_says_unless_its_size_is_asked_for() -> None:
+    [path] = [path for path in NOTEBOOKS if path.stem.startswith("08")]
+    fields = {field.name for shape in PRESETS.values() for field in fields_of(shape)}
+    for parameter in read_parameters(read_notebook(path)):
+        if parameter.name in fields - {"original"}:
+            assert (parameter.default, parameter.profiles) == (None, {})

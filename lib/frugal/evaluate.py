@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,6 +38,7 @@ MOST_CHANGED = 0.1  # of a text's characters; a tokeniser that changes more of i
 TOKENS_AT_ONCE = 4096  # of a stream
 BLOCKS = 20  # that a document is cut into where the documents are too few to be drawn
 FEWEST_DOCUMENTS = 5
+LONGEST_NAME = 255  # of a file, in characters; a longer text is taken for what it says
 
 
 @dataclass(frozen=True)
@@ -164,9 +166,9 @@ def evaluate(
         progress: show a progress bar.
 
     Raises:
-        InputError: the text is empty, the context is out of range or given for a stream, the model answers NaN, or its
-            tokeniser changes more than a tenth of the text's characters. Fewer are charged, each with the cost of
-            naming it.
+        InputError: the text is empty or the name of a file, the context is out of range or given for a stream, the
+            model answers NaN, or its tokeniser changes more than a tenth of the text's characters. Fewer are charged,
+            each with the cost of naming it.
 
     Example:
         >>> from frugal.baselines import NGram
@@ -321,6 +323,8 @@ def _stream_scores(model: LanguageModel, documents: Sequence[Tensor], progress: 
 
 
 def _as_documents(text: str | Document | Iterable[Document | str]) -> list[Document]:
+    if isinstance(text, str) and 0 < len(text) <= LONGEST_NAME and text.isprintable() and Path(text).is_file():
+        raise InputError(f"text={text!r}: names a file; give what is in it, such as load_corpus({text!r}).test")
     parts = [text] if isinstance(text, str | Document) else text
     documents = [part if isinstance(part, Document) else Document(f"text {i}", part) for i, part in enumerate(parts)]
     empty = [document.title for document in documents if not document.text]

@@ -35,7 +35,7 @@ class _Source(NamedTuple):
         return [document for documents in self.parts.values() for document in documents]
 
 
-def load_corpus(name: str = "topics", *, valid: str = "", seed: int = 0) -> Corpus:
+def load_corpus(name: str | Path = "topics", *, valid: str | Path = "", seed: int = 0) -> Corpus:
     """Load a text, fetching it where it is not here yet, and split it by document.
 
     Args:
@@ -68,6 +68,7 @@ def load_corpus(name: str = "topics", *, valid: str = "", seed: int = 0) -> Corp
         >>> load_corpus("book.txt").cut  # a single document is cut into the three splits
         True
     """
+    name, valid = str(name), str(valid)
     source = _read(name)
     if valid:
         source = _in_two(source, _read(valid))

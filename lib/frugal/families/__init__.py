@@ -5,7 +5,7 @@ works, and what its training is, belongs to its own room.
 """
 
 from frugal.cards import Kept
-from frugal.families.counted import EnsembleFamily, NGramFamily
+from frugal.families.counted import EnsembleFamily, NGramFamily, TreesFamily
 from frugal.families.echo import EchoFamily
 from frugal.families.family import FAMILIES, Asked, Family, Trained, asked, asked_on, settings_table
 from frugal.families.kept import keep_model, kept_model, name_for
@@ -26,6 +26,7 @@ __all__ = [
     "PiecewiseFamily",
     "Texts",
     "Trained",
+    "TreesFamily",
     "asked",
     "asked_on",
     "keep_model",

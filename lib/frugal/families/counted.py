@@ -1,4 +1,4 @@
-"""Families that need no pretrained model and no gradient: n-grams, and mixtures of one model for each source.
+"""Families that need no pretrained model and no gradient: n-grams, mixtures of one model for each source, trees.
 
 Train, keep, load, score, generate:
 
@@ -23,12 +23,15 @@ A mixture of experts takes the same lines, and then gives and takes sources:
     (3, 2)
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from frugal.baselines import NGram
+import torch
+
+from frugal.baselines import BoostedTrees, NGram
 from frugal.combine import Ensemble
 from frugal.corpora import BytePairTokenizer, CharTokenizer, Document, Tokenizer
 from frugal.families.family import Family, OnEpoch, Trained, known
@@ -39,9 +42,20 @@ LONGEST = 32  # n-gram; memory and time grow with it, and a text repeats few lon
 BYTE_PAIRS = 2000  # tokens that are learnt; fewer for a text that has fewer
 
 
+class Counted(Family):
+    """A family whose models are made of all their text in one pass."""
+
+    @property
+    def made_at_once(self) -> bool:
+        return True
+
+    def start_of(self, model: Any, texts: Texts) -> tuple[str, LanguageModel]:
+        return "unigram", NGram(1, model.tokenizer).fit(texts.train)
+
+
 @known
 @dataclass(frozen=True, kw_only=True)
-class NGramFamily(Family):
+class NGramFamily(Counted):
     """An interpolated modified Kneser-Ney n-gram.
 
     Attributes:
@@ -58,13 +72,6 @@ class NGramFamily(Family):
     order: int = 6
     tokens: Literal["characters", "pairs"] = "characters"
 
-    @property
-    def made_at_once(self) -> bool:
-        return True
-
-    def start_of(self, model: Any, texts: Texts) -> tuple[str, LanguageModel]:
-        return "unigram", NGram(1, model.tokenizer).fit(texts.train)
-
     def build(self, texts: Texts, *, device: str = "cpu", seed: int = 0) -> NGram:
         return NGram(self.order, tokenizer_for(texts.train, self.tokens))
 
@@ -74,7 +81,7 @@ class NGramFamily(Family):
 
 @known
 @dataclass(frozen=True, kw_only=True)
-class EnsembleFamily(Family):
+class EnsembleFamily(Counted):
     """One n-gram for each source, mixed as a text goes on; sources come and go, and no other model changes.
 
     A source is a document of the training text; a single document, or more of them than there may be experts, is cut
@@ -98,13 +105,6 @@ class EnsembleFamily(Family):
     order: int = 6
     memory: float = 0.9
 
-    @property
-    def made_at_once(self) -> bool:
-        return True
-
-    def start_of(self, model: Any, texts: Texts) -> tuple[str, LanguageModel]:
-        return "unigram", NGram(1, model.tokenizer).fit(texts.train)
-
     def build(self, texts: Texts, *, device: str = "cpu", seed: int = 0) -> Ensemble:
         tokenizer = tokenizer_for(texts.train, "characters")
         names = sources(texts.train, self.experts)
@@ -114,6 +114,38 @@ class EnsembleFamily(Family):
         taught = sources(texts.train, self.experts)
         experts = {name: NGram(self.order, model.tokenizer).fit(documents) for name, documents in taught.items()}
         return Trained(Ensemble(experts, memory=self.memory).with_learned_prior(texts.valid))
+
+
+@known
+@dataclass(frozen=True, kw_only=True)
+class TreesFamily(Counted):
+    """Boosted trees over the characters before, LightGBM's; slow for what they learn.
+
+    Attributes:
+        context_length: characters that they see.
+        rounds: each grows a tree for every character of the alphabet.
+        leaves: most of a tree.
+        learning_rate: share of each tree's answer that is added.
+
+    >>> TreesFamily(rounds=5).made_at_once
+    True
+    """
+
+    name: ClassVar[str] = "trees"
+    ranges: ClassVar = {"leaves": (2, math.inf)}
+
+    characters: int | None = 50_000
+    context_length: int = 10
+    rounds: int = 20
+    leaves: int = 31
+    learning_rate: float = 0.1
+
+    def build(self, texts: Texts, *, device: str = "cpu", seed: int = 0) -> BoostedTrees:
+        return BoostedTrees(self.context_length, tokenizer_for(texts.train, "characters"))
+
+    def _train(self, model: Any, texts: Texts, plan: Any, on_epoch: OnEpoch | None, beside: Path | None) -> Trained:
+        settings = {"rounds": self.rounds, "leaves": self.leaves, "learning_rate": self.learning_rate}
+        return Trained(model.fit(texts.train, threads=torch.get_num_threads(), **settings))
 
 
 def tokenizer_for(documents: Sequence[Document], tokens: str) -> Tokenizer:

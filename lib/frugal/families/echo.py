@@ -34,7 +34,7 @@ import torch
 from frugal.cooperative import CooperativePlan, CooperativeTrainer, text_windows
 from frugal.corpora import encode_documents, excerpts, load_corpus
 from frugal.errors import InputError
-from frugal.families.family import Family, OnEpoch, Trained, known
+from frugal.families.family import SECONDS, Family, OnEpoch, Trained, known
 from frugal.families.texts import Texts
 from frugal.forward_forward import (
     ForwardForwardReadout,
@@ -139,11 +139,11 @@ class EchoFamily(Family):
                 return None
             case "cooperative":
                 return CooperativePlan(
-                    steps=60, epochs=4, batch_size=8, learning_rate=1e-3, mediator_rate=2e-3, seconds=360
+                    steps=60, epochs=4, batch_size=8, learning_rate=1e-3, mediator_rate=2e-3, seconds=SECONDS
                 )
             case "forward-forward":
-                return ReadoutPlan(epochs=2, learning_rate=5e-4, batch_size=128, patience=2)
-        return ReadoutPlan(epochs=3, learning_rate=2e-4, batch_size=128, patience=2)
+                return ReadoutPlan(epochs=2, learning_rate=5e-4, batch_size=128, patience=2, seconds=SECONDS)
+        return ReadoutPlan(epochs=3, learning_rate=2e-4, batch_size=128, patience=2, seconds=SECONDS)
 
     def foundation_of(self, model: EchoLanguageModel) -> WindowedFoundation:
         return model.encoder.windowed

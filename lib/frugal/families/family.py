@@ -17,6 +17,7 @@ from frugal.language_model import LanguageModel
 from frugal.training import Plan, check_fields
 
 OnEpoch = Callable[[Any], None]
+SECONDS = 300.0  # of processor time that a training takes unless asked for more; features and scores come beside it
 TEXT_BUDGET = "characters"  # the one setting that a training may change when it goes on with a kept model
 
 

@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from frugal.corpora import encode_documents
-from frugal.families.family import Family, OnEpoch, Trained, known
+from frugal.families.family import SECONDS, Family, OnEpoch, Trained, known
 from frugal.families.texts import Texts
 from frugal.foundation import WindowedFoundation, load_foundation
 from frugal.language_model import LanguageModel
@@ -90,7 +90,7 @@ class MemoryFamily(Family):
     remember: bool = False
 
     def plan(self) -> MemoryPlan:
-        return MemoryPlan(epochs=3, learning_rate=1e-3, batch_size=4)
+        return MemoryPlan(epochs=3, learning_rate=1e-3, batch_size=4, seconds=SECONDS)
 
     def foundation_of(self, model: MemoryGPT) -> WindowedFoundation:
         return WindowedFoundation(model.foundation, model.context)

@@ -25,7 +25,7 @@ import torch
 
 from frugal.corpora import CharTokenizer
 from frugal.families.counted import tokenizer_for
-from frugal.families.family import Family, OnEpoch, Trained, known
+from frugal.families.family import SECONDS, Family, OnEpoch, Trained, known
 from frugal.families.texts import Texts
 from frugal.piecewise import PiecewiseLM, PiecewisePlan, Windows, preset, train
 from frugal.training import seed_everything
@@ -67,7 +67,7 @@ class PiecewiseFamily(Family):
     def plan(self) -> PiecewisePlan:
         with torch.device("meta"):
             network = preset(self.network, **self.shape).build(len(CharTokenizer.ascii().alphabet))
-        usual = PiecewisePlan(epochs=20, learning_rate=5e-4, batch_size=500, patience=3, plateau=1, seconds=300)
+        usual = PiecewisePlan(epochs=20, learning_rate=5e-4, batch_size=500, patience=3, plateau=1, seconds=SECONDS)
         return usual.suited_to(network)
 
     def build(self, texts: Texts, *, device: str = "cpu", seed: int = 0) -> PiecewiseLM:
