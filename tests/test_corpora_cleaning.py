@@ -97,6 +97,9 @@ def test_a_conversation_nobody_answered_is_left_out() -> None:
     assert clean_chitchat(json.dumps({"1": conversation(("a", "Hi"), ("a", "Anyone?"))}).encode()) == []
 
 
+START, END = "*** START OF THE PROJECT GUTENBERG EBOOK A ***", "*** END OF THE PROJECT GUTENBERG EBOOK A ***"
+
+
 @pytest.mark.parametrize(
     "start",
     [
@@ -114,6 +117,9 @@ def test_a_conversation_nobody_answered_is_left_out() -> None:
         "End of the Project Gutenberg EBook of A Book\n\n***",
         "End of this Project Gutenberg Etext of A Book",
         "Ende dieses Projekt Gutenberg Etextes A Book",
+        "Ende des Project Gutenberg EBooks A Book",
+        "Fin de Project Gutenberg's A Book, par Somebody",
+        "Fine del Progetto Gutenberg A Book",
     ],
 )
 def test_gutenbergs_wrapping_is_stripped(start: str, end: str) -> None:
@@ -123,14 +129,29 @@ def test_gutenbergs_wrapping_is_stripped(start: str, end: str) -> None:
     assert strip_gutenberg(wrapped) == "The book.\n\nIts end.\n"
 
 
+@pytest.mark.parametrize(
+    "credit",
+    [
+        "Etext prepared by Somebody, a@b",
+        "This etext was typed by Somebody",
+        "This Etext prepared by Somebody",
+        "This file was produced from images of a library",
+        "Transcribed from the 1897 edition by Somebody",
+        "[This eBook was produced by Somebody]",
+        "Scanned and proofed by Somebody",
+        "Digitised by Somebody and\nothers",
+        "HTML version by Somebody",
+    ],
+)
+def test_credits_before_a_book_go(credit: str) -> None:
+    assert strip_gutenberg(f"{START}\n\n{credit}\n\nThe book.\n\n{END}\n") == "The book.\n"
+
+
 def test_a_footer_alone_goes_and_a_quoted_one_within_a_text_stays() -> None:
     footer = "\nEnd of the Project Gutenberg EBook of A Book, by A. U. Thor\n"
     assert strip_gutenberg("The book.\n" + footer) == "The book.\n"
     quoted = "A note on a footer:\n" + footer + "A sentence of mine.\n" * 2000
     assert strip_gutenberg(quoted) == quoted
-
-
-START, END = "*** START OF THE PROJECT GUTENBERG EBOOK A ***", "*** END OF THE PROJECT GUTENBERG EBOOK A ***"
 
 
 @pytest.mark.parametrize("licence", ["", "Project Gutenberg's licence\n" * 200, "New editions\nProject Gutenberg\n"])

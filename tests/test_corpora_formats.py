@@ -100,6 +100,36 @@ def test_one_conversation_alone_is_one_row() -> None:
     assert [d.turns[1].text for d in documents_in(json.dumps(talk).encode(), PurePath("a.json"), "a")] == ["Me."]
 
 
+ASKED, SAID = {"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me."}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"input": "Who?", "output": "Me."},
+        {"inputs": "Who?", "targets": "Me."},
+        {"Question": "Who?", "ANSWER": "Me."},
+        {"context": "Who?", "response": "Me."},
+        {"prompt": [ASKED], "completion": [SAID]},
+        {"prompt": "Who?", "chosen": [SAID], "rejected": [ASKED]},
+        {"chat": [{"author": "human", "text": "Who?"}, {"author": "AI", "text": "Me."}]},
+    ],
+)
+def test_a_question_and_its_answer_are_known_by_many_names(row: dict[str, Any]) -> None:
+    assert documents_of_records([row], "a file")[0].turns == (("user", "Who?"), ("assistant", "Me."))
+
+
+@pytest.mark.parametrize("rest", [{"instruction": "Who?", "output": "Me."}, {"conversations": [ASKED, SAID]}])
+def test_what_a_column_has_the_system_say_goes_before_the_first_question(rest: dict[str, Any]) -> None:
+    (document,) = documents_of_records([{"system": "Be brief.", **rest}], "a file")
+    assert document.turns == (("user", "Be brief.\n\nWho?"), ("assistant", "Me."))
+
+
+def test_earlier_questions_and_answers_of_a_pair_go_before_it() -> None:
+    (document,) = documents_of_records([{"instruction": "Who?", "output": "Me.", "history": [["Hi", "Ho"]]}], "a file")
+    assert [turn.text for turn in document.turns] == ["Hi", "Ho", "Who?", "Me."]
+
+
 def test_rows_of_several_kinds_are_each_read_as_what_they_are() -> None:
     rows: list[Any] = [{"text": "one"}, {"prompt": "Who?", "response": "Me."}, {"dialog": ["Hi", "Ho"]}]
     assert [len(document.turns) for document in documents_of_records(rows, "a file")] == [0, 2, 2]

@@ -14,15 +14,16 @@ Record = dict[str, Any]
 Said = str | list[Turn]  # what a row is about: a text, or a dialogue
 EXPECTED = (
     "an OpenAssistant tree ('prompt' with 'replies'), an OpenAssistant message ('message_id', 'parent_id', 'text', "
-    "'role'), a conversation ('messages' or 'conversations'), a pair ('prompt' or 'instruction' or 'question', with "
-    "'response', 'completion', 'output' or 'answer'), or 'text'"
+    "'role'), a conversation ('messages' or 'conversations'), a pair ('prompt', 'instruction', 'question' or 'input', "
+    "with 'response', 'completion', 'output' or 'answer'), or 'text'"
 )
-CONVERSATIONS = ("messages", "conversations", "conversation", "dialog", "dialogue", "turns")
-ASKED = ("prompt", "instruction", "question", "query")
+CONVERSATIONS = ("messages", "conversations", "conversation", "dialog", "dialogue", "turns", "chat")
 MORE = ("input", "context")  # what an instruction or a question is about
-ANSWERED = ("response", "completion", "output", "answer", "chosen")
+ASKED = ("prompt", "instruction", "question", "query", "inputs", *MORE)
+ANSWERED = ("response", "completion", "output", "answer", "chosen", "target", "targets")
+SYSTEM = ("system", "system_prompt")
 TEXTS = ("text", "content")
-WHO = ("role", "from", "speaker")
+WHO = ("role", "from", "speaker", "author")
 WHAT = ("content", "value", "text")
 ROLES = {
     **dict.fromkeys(("user", "human", "prompter", "customer", "tool", "function", "observation"), "user"),
@@ -73,7 +74,7 @@ def _rows(records: Iterable[Record | None], origin: str) -> Iterator[Record]:
     for row in records:
         if row is not None and not isinstance(row, dict):
             raise InputError(f"{origin}: its rows are {type(row).__name__} values; expected objects, each {EXPECTED}")
-        yield row or {}
+        yield {key.lower(): value for key, value in (row or {}).items()}
 
 
 def _read(row: Record, keys: set[str]) -> Said:
@@ -90,10 +91,10 @@ def _reader(row: Record) -> Callable[[Record], Said] | None:
     if isinstance(row.get("prompt"), dict):
         return lambda row: _read_tree(row["prompt"])
     if conversation := _key(CONVERSATIONS, row):
-        return lambda row: _read_messages(row, conversation)
-    asked, more, answered = _key(ASKED, row), _key(MORE, row), _key(ANSWERED, row)
+        return lambda row: _turns([*_system(row), *_said(row[conversation] or ())])
+    asked, answered = _key(ASKED, row), _key(ANSWERED, row)
     if asked and answered:
-        return lambda row: _read_pair(row, asked, more, answered)
+        return lambda row: _read_pair(row, asked, answered)
     if text := _key(TEXTS, row):
         return lambda row: _text(row[text])
     return None
@@ -160,24 +161,40 @@ def _text(value: object) -> str:
     return clean(str(value))
 
 
-def _read_pair(record: Record, asked: str, more: str | None, answered: str) -> list[Turn]:
-    asking = "\n\n".join(part for part in (_text(record[asked]), _text(record.get(more)) if more else "") if part)
-    return _turns([("user", asking), ("assistant", _text(record[answered]))])
+def _read_pair(record: Record, asked: str, answered: str) -> list[Turn]:
+    """A question and its answer, after a word of the system and earlier pairs; either may be a list of messages."""
+    more = next((name for name in MORE if name in record and name != asked), None)
+    earlier = [message for pair in record.get("history") or () for message in pair]
+    said = [*_system(record), *_said(earlier)]
+    for role, name in (("user", asked), ("user", more), ("assistant", answered)):
+        value = record.get(name) if name else None
+        said += _said(value) if isinstance(value, list) and _are_messages(value) else [(role, _text(value))]
+    return _turns(said)
 
 
-def _read_messages(record: Record, key: str) -> list[Turn]:
-    messages = record[key] or []
+def _system(record: Record) -> list[tuple[str, str]]:
+    """What the system says where a column of its own has it."""
+    said = record.get(_key(SYSTEM, record) or "")
+    return [("system", _text(said))] if isinstance(said, str) else []
+
+
+def _are_messages(values: list[Any]) -> bool:
+    return all(isinstance(value, dict) and _key(WHO, value) for value in values)
+
+
+def _said(messages: Iterable[Any]) -> list[tuple[str, str]]:
+    """Who says what; in a list of texts, who speaks alternates."""
+    said, messages = [], list(messages)
     roles = _roles(message[who] for message in messages if isinstance(message, dict) and (who := _key(WHO, message)))
-    said = []
     for number, message in enumerate(messages):
-        if isinstance(message, str):  # who speaks alternates
+        if isinstance(message, str):
             said.append(("user" if number % 2 == 0 else "assistant", _text(message)))
         else:
             who, what = _key(WHO, message), _key(WHAT, message)
             if who is None:
                 raise ValueError(f"a message with the keys {', '.join(message)}")
             said.append((roles[message[who]], _text(message[what]) if what else ""))
-    return _turns(said)
+    return said
 
 
 def _roles(names: Iterable[str]) -> dict[str, str]:

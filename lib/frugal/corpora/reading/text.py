@@ -25,12 +25,14 @@ GUTENBERG_START = re.compile(
 )
 GUTENBERG_END = re.compile(
     r"^(?:\*\*\* ?END OF (?:THE|THIS) PROJECT GUTENBERG E(?:BOOK|TEXT).*"
-    r"|End of (?:the |this )?Project Gutenberg('s)?\b.*|Ende dieses Projekt Gutenberg\b.*)",
+    r"|(?:End of (?:the |this )?|Ende (?:dieses|des) |Fin (?:du |de |de la )?|Fine (?:del |di )?|Einde van )"
+    r"(?:Project|Projekt|Projet|Proyecto|Progetto) Gutenberg\b.*)",
     re.IGNORECASE | re.MULTILINE,
 )
 GUTENBERG_CREDITS = re.compile(
-    r"\s*(?:(?:This e-?(?:text|book) was )?(?:Produced|E-text prepared|Transcribed|Prepared|Scanned) by\b"
-    r"|The Project Gutenberg E(?:text|book) of\b).*?\n\s*\n",
+    r"\s*\[?(?:(?:This )?(?:Project Gutenberg )?(?:(?:e-?(?:text|book)|file|HTML version) )?(?:was |is )?"
+    r"(?:produced|prepared|transcribed|scanned|digiti[sz]ed|typed|created)(?: and [\w ]+?)?,? (?:by|from)\b"
+    r"|HTML version by\b|The Project Gutenberg E(?:text|book) of\b).*?\n\s*\n",
     re.IGNORECASE | re.DOTALL,
 )
 START_NEAR, HEADER = 500, 2_000  # characters
