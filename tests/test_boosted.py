@@ -1,5 +1,6 @@
 """Boosted trees over characters."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -86,16 +87,32 @@ def test_one_changed_bit_of_the_trees_is_noticed_wherever_it_is(trees: BoostedTr
             BoostedTrees.load(tmp_path / "trees")
 
 
-@pytest.mark.usefixtures("never_read")
-def test_trees_that_end_early_are_refused_where_no_checksum_tells(trees: BoostedTrees, tmp_path: Path) -> None:
+def without_checksum(trees: BoostedTrees, folder: Path, text: bytes) -> None:
     """As earlier versions saved them."""
-    trees.save(tmp_path / "trees")
-    path = tmp_path / "trees" / "model.safetensors"
-    tensors = load_file(path)
-    for end in (0, 50, len(tensors["trees"]) // 2, len(tensors["trees"]) * 9 // 10):
-        save_file(tensors | {"trees": tensors["trees"][:end].clone()}, path)
-        with pytest.raises(UnavailableError, match="no readable trees"):
-            BoostedTrees.load(tmp_path / "trees")
+    trees.save(folder)
+    path = folder / "model.safetensors"
+    save_file(load_file(path) | {"trees": torch.frombuffer(bytearray(text), dtype=torch.uint8)}, path)
+
+
+def test_trees_without_a_checksum_are_tried_elsewhere_and_said(trees: BoostedTrees, tmp_path: Path) -> None:
+    without_checksum(trees, tmp_path / "trees", trees.booster.model_to_string().encode())
+    tokens = trees.tokenizer.encode(TEXTS[1])[None]
+    with pytest.warns(UserWarning, match="without a checksum: save the model again"):
+        again = BoostedTrees.load(tmp_path / "trees")
+    torch.testing.assert_close(again.log_probabilities(tokens), trees.log_probabilities(tokens))
+
+
+@pytest.mark.usefixtures("never_read")
+@pytest.mark.parametrize("damage", ["cut", "circle"])
+def test_damaged_trees_end_their_trial_and_not_the_reader(
+    trees: BoostedTrees, damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("frugal.baselines.boosted.SECONDS_OF_A_TRIAL", 10)
+    text = trees.booster.model_to_string().encode()
+    cut, circle = text[: len(text) // 2], re.sub(rb"(left_child|right_child)=\S+", rb"\1=0", text)
+    without_checksum(trees, tmp_path / "trees", cut if damage == "cut" else circle)
+    with pytest.raises(UnavailableError, match="no readable trees"):
+        BoostedTrees.load(tmp_path / "trees")
 
 
 @pytest.mark.parametrize(

@@ -41,9 +41,9 @@ def test_the_ten_lines_of_both_libraries_make_the_same_error() -> None:
         names: dict[str, float] = {}
         exec(code, names)
         errors.append(names["error"])
-    assert len(errors) == 2
-    assert errors[0] == pytest.approx(errors[1], rel=1e-3)
-    assert errors[1] < 0.01
+    assert len(errors) == 4
+    assert errors[::2] == pytest.approx(errors[1::2], rel=1e-3)
+    assert max(errors) < 0.01
 
 
 def commands() -> list[tuple[str, list[str]]]:

@@ -22,10 +22,12 @@ from frugal.families import (
     read_texts,
     whole_text,
 )
+from frugal.families.family import Trained
 from frugal.generate import Sampling, generate
 from frugal.lab.live import cli
 from frugal.lab.run.execution import Plan, RunResult
 from frugal.language_model import load_model
+from frugal.training import EpochScore
 from models import random_gpt2
 
 SENTENCES = [
@@ -235,6 +237,14 @@ def test_a_training_that_came_to_nothing_says_so(data: Path, gpt_folder: str) ->
     assert not trained.improved
     assert "never improved" in trained.verdict
     assert "learning rate" in trained.verdict
+
+
+@pytest.mark.parametrize("last", [1.0, 5.0], ids=["better", "worse"])
+def test_a_training_that_its_clock_ended_says_so(last: float) -> None:
+    start = EpochScore(validation_nats=2.0)
+    for out_of_time in (False, True):
+        end = EpochScore(epoch=1, training_loss=9.0, validation_nats=last, out_of_time=out_of_time)
+        assert ("ended by its clock" in Trained(None, [start, end]).verdict) == out_of_time
 
 
 @pytest.mark.parametrize("name", ["", "smollm2", "a/b", "../x", ".hidden", "/tmp/x"])

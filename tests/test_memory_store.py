@@ -440,8 +440,8 @@ def test_other_unusable_input_is_refused_before_anything_changes() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"dim": 0}, "dim=0: must be a positive"),
-        ({"capacity": 1.5}, "capacity=1.5: must be a positive"),
+        ({"dim": 0}, "dim=0: must be a whole number of at least 1"),
+        ({"capacity": 1.5}, "capacity=1.5: must be a whole number"),
         ({"index": "tree"}, "index='tree': unknown; choose one of auto, exact"),
         ({"metric": "l1"}, "metric='l1': unknown"),
         ({"eviction": "mru"}, "eviction='mru': unknown"),

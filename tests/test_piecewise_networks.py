@@ -1,7 +1,7 @@
 """Networks over characters: the original's shapes, what attends to what, state, saving and loading."""
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import cast, get_args
 
@@ -250,6 +250,16 @@ def test_unknown_names_are_refused_with_a_hint() -> None:
         preset("transformer", context_length=9, characters_per_position=2)
     with pytest.raises(InputError, match="one value for each convolution"):
         preset("conv", **{**TINY_CONVOLUTIONS, "focus": (1,)})
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_a_field_of_another_type_or_size_is_refused_at_once(name: str) -> None:
+    for field in fields(PRESETS[name]):
+        value = getattr(PRESETS[name], field.name)
+        wrong = ["many", 1.5, -1, math.nan] if type(value) is int else [object()]
+        for bad in [*wrong, *([[1.5], [-1]] if isinstance(value, tuple) else [])]:
+            with pytest.raises(InputError, match=field.name):
+                preset(name, **{field.name: bad})
 
 
 @given(st.integers(20_000, 200_000), st.sampled_from(["no_hidden_layer", "low_order_mlp", "mamba"]))

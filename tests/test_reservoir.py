@@ -277,7 +277,7 @@ def test_reservoirpy_gives_the_same_states() -> None:
         ({"topology": "star"}, "topology='star': unknown; choose one of dense"),
         ({"activation": "relu"}, "activation='relu': unknown"),
         ({"fan_in": 17}, "fan_in=17: must not exceed size=16"),
-        ({"fan_in": 0}, "fan_in=0: must be a positive"),
+        ({"fan_in": 0}, "fan_in=0: must be a whole number of at least 1"),
         ({"connectivity": 1.5}, "connectivity=1.5"),
         ({"input_scale": -1.0}, "input_scale=-1.0: must not be negative"),
         ({"topology": "sparse", "connectivity": 1e-9}, "spectral radius 0"),

@@ -119,6 +119,14 @@ def load_tensors(path: Path) -> "dict[str, Tensor]":
     return tensors
 
 
+def has_checksum(path: Path) -> bool:
+    """Whether `save_tensors` wrote a checksum into this file; earlier versions did not."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return CHECKSUM in (file.metadata() or {})
+
+
 def _checksum_of(tensors: "dict[str, Tensor]") -> str:
     import torch
 

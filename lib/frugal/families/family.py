@@ -54,8 +54,9 @@ class Trained(NamedTuple):
             return "It was made in one pass."
         nats = [score.validation_nats for score in self.scores]
         best = nats.index(min(nats))
+        clock = " It ended by its clock: with more seconds it may go further." if self.scores[-1].out_of_time else ""
         if self.improved:
-            return f"Validation went from {nats[0]:.3f} to {nats[best]:.3f} nats a token, best in epoch {best}."
+            return f"Validation went from {nats[0]:.3f} to {nats[best]:.3f} nats a token, best in epoch {best}.{clock}"
         losses = [score.training_loss for score in self.scores[1:]]
         rose = losses[0] > nats[0] + 0.1 or losses[-1] > losses[0]
         why = (
@@ -64,7 +65,7 @@ class Trained(NamedTuple):
             else "what it learnt does not hold for the validation text, which is of another kind, or the training text "
             "is too short; try more text, or a lower learning rate"
         )
-        return f"The training never improved on its start, which is what is kept: {why}."
+        return f"The training never improved on its start, which is what is kept: {why}.{clock}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from frugal.corpora import Document, encode_documents, strided_windows
-from frugal.errors import InputError
+from frugal.errors import InputError, check_whole
 from frugal.files import appearing
 from frugal.foundation import Foundation, copied_cache, save_on_foundation, saved_foundation
 from frugal.language_model import LanguageModel, TargetScores, gather_targets, read_model
@@ -116,10 +116,7 @@ class MemoryGPT(LanguageModel):
                 "and values and have hidden states as wide as their embeddings"
             )
         dim = foundation.hidden_size if memory_dim is None else memory_dim
-        sizes = {"memory_size": memory_size, "num_search_results": num_search_results, "memory_dim": dim}
-        for name, value in sizes.items():
-            if not isinstance(value, int) or value < 1:
-                raise InputError(f"{name}={value}: must be a positive whole number")
+        check_whole(memory_size=memory_size, num_search_results=num_search_results, memory_dim=dim)
         self.settings: dict[str, Any] = {
             "read": read,
             "write": write,

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from frugal.corpora import Blocks, Document, encode_documents
-from frugal.errors import InputError
+from frugal.errors import InputError, check_whole
 from frugal.memory.entries import Entries
 from frugal.memory.model import MemoryGPT, Step
 from frugal.training import Epoch, EpochScore, Plan, fit, half_cosine, run_epochs
@@ -50,8 +50,7 @@ class MemoryPlan(Plan):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.windows < 1:
-            raise InputError(f"windows={self.windows}: must be at least 1")
+        check_whole(windows=self.windows)
         if self.scope not in ("step", "stream"):
             raise InputError(f"scope={self.scope!r}: must be 'step' or 'stream'")
         if not 0 <= self.forgetfulness_factor < 1:

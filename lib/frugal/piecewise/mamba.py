@@ -43,7 +43,7 @@ class MambaShape(Shape):
     state: int = 32
     expand: int = 2
     kernel_size: int = 4
-    kind: LayerKind | Literal["linear"] = "linear"
+    kind: Literal[LayerKind, "linear"] = "linear"
     nodes: int = 3
     segments: int = 2
     normalise: Normalisation = "maxabs"

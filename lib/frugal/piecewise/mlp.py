@@ -6,7 +6,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from frugal.errors import InputError
 from frugal.piecewise.layers.fully_connected import Initialize, PiecewisePolynomial
 from frugal.piecewise.layers.normalisation import Normalisation, normalisation
 from frugal.piecewise.networks import LayerKind, Shape, WindowNetwork, layer_of_kind, positions_of_codes
@@ -40,7 +39,7 @@ class MLPShape(Shape):
 
     width: int = 250
     layers: int = 1
-    kind: LayerKind | Literal["relu"] = "continuous"
+    kind: Literal[LayerKind, "relu"] = "continuous"
     nodes: int = 2
     segments: int = 2
     output_segments: int | None = None
@@ -51,13 +50,6 @@ class MLPShape(Shape):
     normalise: Normalisation = "layer"
     initialize: Initialize = "uniform"
     original: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.width < 1 or self.layers < 0:
-            raise InputError(f"width={self.width}, layers={self.layers}: must be at least 1 and 0")
-        if self.entry not in ("piecewise", "embedding"):
-            raise InputError(f"entry={self.entry!r}: must be 'piecewise' or 'embedding'")
 
     def build(self, characters: int) -> "MLP":
         return MLP(self, characters)

@@ -13,10 +13,11 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from frugal.errors import InputError
+from frugal.errors import InputError, check_whole
 from frugal.piecewise.layers.basis import FourierBasis, PiecewiseBasis
 from frugal.piecewise.layers.fully_connected import BasisLayer, Initialize, Product, Switch
 from frugal.piecewise.layers.normalisation import Normalisation, normalisation
+from frugal.training import check_fields
 
 LayerKind = Literal[
     "continuous",
@@ -44,7 +45,7 @@ class Shape(ABC):
         context_length: characters of a training example; all that a window network sees of a text.
 
     Raises:
-        InputError: `context_length` is not positive, or the fields do not go together.
+        InputError: a field is of another type or no size that a net can have, or the fields do not go together.
 
     >>> from frugal.piecewise import preset
     >>> network = preset("small", context_length=8).build(characters=128)
@@ -59,8 +60,11 @@ class Shape(ABC):
         """Return a network over codes 0 ... characters - 1, with weights drawn by torch's global generator."""
 
     def __post_init__(self) -> None:
-        if self.context_length < 1:
-            raise InputError(f"context_length={self.context_length}: must be at least 1; 16 characters are usual")
+        check_fields(self)
+        for name, value in vars(self).items():
+            for count in value if isinstance(value, tuple) else (value,):
+                if type(count) is int:
+                    check_whole(0 if name in ("layers", "focus") else 1, **{name: count})
 
 
 class CharacterNetwork(nn.Module, ABC):

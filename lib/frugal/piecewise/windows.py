@@ -15,7 +15,7 @@ from torch import Tensor
 
 from frugal.corpora import Document, Tokenizer, encode_each, encode_in_a_row
 from frugal.corpora.disk import MOST_TOKENS, row_of_tokens
-from frugal.errors import InputError
+from frugal.errors import InputError, check_whole
 from frugal.piecewise.networks import CharacterNetwork, positions_of_codes
 
 RUN, RUNS_AT_ONCE = 1 << 16, 64  # of a large text: examples in a row, and runs that are mixed
@@ -44,8 +44,7 @@ class Windows:
     def __init__(
         self, tokens: Tensor, places: Tensor, inputs: Sequence[int], targets: Sequence[int], most: int | None = None
     ) -> None:
-        if most is not None and most < 1:
-            raise InputError(f"most={most}: must be at least 1; leave it out for all examples")
+        check_whole(most=1 if most is None else most)
         if not len(places):
             raise InputError("there are no examples: the text is empty or shorter than a window; give a longer text")
         self.tokens, self.places = tokens, places[:most]
@@ -137,8 +136,7 @@ class Batches:
     characters: int = 128
 
     def __post_init__(self) -> None:
-        if self.size < 1 or self.repeats < 1:
-            raise InputError(f"size={self.size}, repeats={self.repeats}: must both be at least 1")
+        check_whole(size=self.size, repeats=self.repeats)
         if not 0 <= self.random_fraction <= 1:
             raise InputError(f"random_fraction={self.random_fraction}: must be from 0 to 1; 0.1 is much")
 

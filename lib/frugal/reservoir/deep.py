@@ -65,10 +65,10 @@ class DeepReservoir(StateCollector):
     def lanes_in_step(self) -> int:
         return max(cast(Reservoir, layer).lanes_in_step for layer in self.layers)
 
-    def collect(self, inputs: Tensor, state: Tensor, states: Tensor) -> Tensor:
+    def collect(self, inputs: Tensor, state: Tensor, states: Tensor, noise: float = 0.0) -> Tensor:
         read, last = [], []
         for layer, before in zip(self.layers, state.split(self.widths, dim=1), strict=True):
-            inputs, after = cast(Reservoir, layer).run(inputs, before)
+            inputs, after = cast(Reservoir, layer).run(inputs, before, noise=noise)
             read.append(inputs)
             last.append(after)
         torch.cat(read if self.read_out == "all" else read[-1:], dim=2, out=states)

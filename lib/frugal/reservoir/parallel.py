@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from frugal.errors import InputError
+from frugal.errors import InputError, check_whole
 from frugal.reservoir.collector import StateCollector, empty
 
 # Steps between two looks at how much is left of a difference.
@@ -88,8 +88,7 @@ def run_parallel(
         raise InputError(f"inputs of shape {list(inputs.shape)}: expected one stream, [T, d]")
     if not tolerance > 0:
         raise InputError(f"tolerance={tolerance}: must be positive; typical values lie in 1e-6 to 1e-3")
-    if lanes is not None and lanes < 1:
-        raise InputError(f"lanes={lanes}: must be at least 1; None takes as many as are worthwhile")
+    check_whole(lanes=1 if lanes is None else lanes)
     state = reservoir.start() if state is None else state
     wanted = lanes_worthwhile(reservoir) if lanes is None else lanes
     if wanted == 1:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from frugal.errors import InputError, UnavailableError
+from frugal.errors import InputError, UnavailableError, check_whole
 from frugal.reservoir.collector import StateCollector
 from frugal.reservoir.recurrence import ACTIVATIONS, Activation, Dense, Gather, Hadamard, Recurrence, Shifts
 from frugal.reservoir.topologies import TOPOLOGIES, Plan
@@ -89,11 +89,8 @@ class Reservoir(StateCollector):
         device: str | torch.device = "cpu",
     ) -> None:
         super().__init__()
-        for name, count in (("input_size", input_size), ("size", size), ("fan_in", fan_in)):
-            if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < 1:
-                raise InputError(f"{name}={count!r}: must be a positive whole number")
-        if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or seed < 0:
-            raise InputError(f"seed={seed!r}: must be a whole number, 0 or more")
+        check_whole(input_size=input_size, size=size, fan_in=fan_in)
+        check_whole(0, seed=seed)
         if topology not in TOPOLOGIES:
             raise InputError(f"topology={topology!r}: unknown; choose one of {', '.join(TOPOLOGIES)}")
         if not 0 < connectivity <= 1:
@@ -191,30 +188,34 @@ class Reservoir(StateCollector):
     def lanes_in_step(self) -> int:
         return self.recurrence.lanes_in_step
 
-    def collect(self, inputs: Tensor, state: Tensor, states: Tensor) -> Tensor:
+    def collect(self, inputs: Tensor, state: Tensor, states: Tensor, noise: float = 0.0) -> Tensor:
+        noisy = noise > 0
+        if noisy:  # all of it is drawn here, so that it does not depend on the number of threads
+            states.normal_(0, noise)
         if states.device.type != "cpu":
-            return self._collect_group(inputs, state, states)
+            return self._collect_group(inputs, state, states, noisy)
         # Each thread takes its own lanes from beginning to end and torch gets no threads beside it: nobody waits for
         # anybody, which on busy cores would cost far more than it gains.
         with ONE_THREAD as threads:
             workers = min(threads, len(inputs)) if states.numel() >= WORTH_A_THREAD else 1
             if workers == 1:
-                return self._collect_block(inputs, state, states)
+                return self._collect_block(inputs, state, states, noisy)
             blocks = (tensor.tensor_split(workers) for tensor in (inputs, state, states))
             with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-                return torch.cat(list(pool.map(self._collect_block, *blocks)))
+                return torch.cat(list(pool.map(self._collect_block, *blocks, [noisy] * workers)))
 
-    def _collect_block(self, inputs: Tensor, state: Tensor, states: Tensor) -> Tensor:
+    def _collect_block(self, inputs: Tensor, state: Tensor, states: Tensor, noisy: bool) -> Tensor:
         groups = (tensor.split(self.lanes_in_step) for tensor in (inputs, state, states))
-        return torch.cat([self._collect_group(*group) for group in zip(*groups, strict=True)])
+        return torch.cat([self._collect_group(x, last, room, noisy) for x, last, room in zip(*groups, strict=True)])
 
     @torch.no_grad()
-    def _collect_group(self, inputs: Tensor, state: Tensor, states: Tensor) -> Tensor:
-        """The lanes of one group, in step."""
+    def _collect_group(self, inputs: Tensor, state: Tensor, states: Tensor, noisy: bool) -> Tensor:
+        """The lanes of one group, in step; `states` hold the noise that is added, or anything."""
         length = max(STEPS_AT_ONCE, NUMBERS_AT_ONCE // (self.size * len(inputs)))
         for piece, room in zip(inputs.split(length, dim=1), states.split(length, dim=1), strict=True):
             for lane, lane_room in zip(piece.to(self.W_in.dtype), room, strict=True):
-                torch.addmm(self.bias, lane, self.W_in.T, out=lane_room)
+                bias = lane_room.add_(self.bias) if noisy else self.bias
+                torch.addmm(bias, lane, self.W_in.T, out=lane_room)
             state = self.recurrence.advance(room, state, self.leak, self.activation)
         return state
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from frugal.errors import InputError
 from frugal.reservoir.collector import StateCollector
+from frugal.reservoir.feedback import closed_loop
 from frugal.reservoir.reservoir import Reservoir
 from frugal.ridge import LinearMap
 
@@ -144,7 +145,8 @@ def score_mackey_glass(reservoir: Reservoir, *, ridge: float, fit: int = 2000, s
     states, _ = reservoir.run(series[None, :given])
     guesses, truth = readout(states[0, washout:]), series[washout + 1 : given + 1]
     begin = torch.arange(starts) * apart + washout
-    free = free_run(reservoir, readout, states[0, begin], ahead)  # [starts, ahead, 1]
+    alone = series.new_empty(starts, ahead, 0)
+    free, _ = closed_loop(reservoir, readout, alone, states[0, begin - 1], series[begin])  # [starts, ahead, 1]
     return MackeyGlassScore(nrmse(guesses, truth), nrmse(free[:, -1], series[begin + ahead], series.std()))
 
 
@@ -191,20 +193,11 @@ def score_lorenz(reservoir: Reservoir, *, ridge: float, seed: int = 0) -> Tensor
     states, _ = reservoir.run(series[None, :fitted])
     readout = LinearMap.fit(states[0, washout:], series[washout + 1 : fitted + 1], ridge)
     windows = series[fitted + 1 :].unfold(0, given + ahead, apart)[:starts].transpose(1, 2)  # [starts, .., 3]
-    _, state = reservoir.run(windows[:, :given])
-    free = free_run(reservoir, readout, state, ahead)
+    _, state = reservoir.run(windows[:, : given - 1])
+    free, _ = closed_loop(reservoir, readout, windows.new_empty(starts, ahead, 0), state, windows[:, given - 1])
     off = (free - windows[:, given:]).square().mean(dim=2).sqrt() > 0.4  # [starts, ahead]
     valid = torch.where(off.any(dim=1), off.int().argmax(dim=1), ahead)
     return valid * dt * LYAPUNOV_LORENZ
-
-
-def free_run(reservoir: Reservoir, readout: LinearMap, state: Tensor, steps: int) -> Tensor:
-    """Feed the readout's predictions back as inputs, [B, steps, d], beginning after `state` [B, N]."""
-    predictions = []
-    for _ in range(steps):
-        predictions.append(readout(state))
-        _, state = reservoir.step(predictions[-1], state)
-    return torch.stack(predictions, dim=1)
 
 
 def nrmse(guesses: Tensor, truth: Tensor, deviation: Tensor | None = None) -> float:

@@ -1,6 +1,6 @@
 """Whether a memory's settings make sense."""
 
-from frugal.errors import InputError
+from frugal.errors import InputError, check_whole
 from frugal.memory.store.eviction import POLICIES
 from frugal.memory.store.search import KINDS
 
@@ -27,11 +27,9 @@ def check_settings(
     Raises:
         InputError: a value is outside its range, or does not go with another.
     """
-    counts = {"dim": dim, "capacity": capacity, "num_clusters": 1 if num_clusters is None else num_clusters, "m": m}
-    counts |= {"ef_construction": ef_construction, "ef_search": ef_search, "nprobe": nprobe}
-    for name, count in counts.items():
-        if not isinstance(count, int) or count < 1:
-            raise InputError(f"{name}={count}: must be a positive whole number")
+    check_whole(dim=dim, capacity=capacity, num_clusters=1 if num_clusters is None else num_clusters, m=m)
+    check_whole(ef_construction=ef_construction, ef_search=ef_search, nprobe=nprobe)
+    check_whole(0, seed=seed)
     for name, value, known in (("index", index, KINDS), ("metric", metric, METRICS), ("eviction", eviction, POLICIES)):
         if value not in known:
             raise InputError(f"{name}={value!r}: unknown; choose one of {', '.join(known)}")
@@ -39,5 +37,3 @@ def check_settings(
         raise InputError(f"m={m}: must divide dim={dim}; each of m bytes codes an equal part of a vector")
     if device != "cpu" and index not in ("exact", "auto"):
         raise InputError(f"device={device!r} with index={index!r}: only exact search runs there; use index='exact'")
-    if not isinstance(seed, int) or seed < 0:
-        raise InputError(f"seed={seed}: must be a whole number, not negative")

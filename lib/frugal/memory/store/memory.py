@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from frugal.device import choose_device
-from frugal.errors import InputError, UnavailableError
+from frugal.errors import InputError, UnavailableError, check_whole
 from frugal.memory.store import earlier, stored
 from frugal.memory.store.arrays import (
     Array,
@@ -416,8 +416,7 @@ class AssociativeMemory:
         """
         rows = vectors_of(queries, self.dim, "queries")
         shape = tuple(queries.shape[:-1])
-        if not isinstance(k, int | np.integer) or k < 1:
-            raise InputError(f"k={k}: must be a positive whole number")
+        check_whole(k=k)
         where = None if namespaces is None else one_for_each(namespaces, shape, "namespaces")
         limit = None if before is None else one_for_each(before, shape, "before")
         with self._lock:

@@ -15,7 +15,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from frugal.errors import InputError
+from frugal.errors import InputError, check_whole
 
 
 class Basis(ABC):
@@ -89,14 +89,13 @@ class PiecewiseBasis(LocalBasis):
     linear_extrapolation: bool = False
 
     def __post_init__(self) -> None:
+        check_whole(nodes=self.nodes, segments=self.segments)
         fewest = 2 if self.continuous else 1
         if self.nodes < fewest:
             raise InputError(
                 f"nodes={self.nodes}: a {'continuous' if self.continuous else 'discontinuous'} basis needs at least "
                 f"{fewest} per segment; use 2 for straight lines, continuous=False for steps"
             )
-        if self.segments < 1:
-            raise InputError(f"segments={self.segments}: must be at least 1; 2 to 150 are usual")
         if not self.length > 0:
             raise InputError(f"length={self.length}: must be positive; 2 makes the domain [-1, 1]")
         if self.periodicity is not None and not self.periodicity > 0:
@@ -236,8 +235,7 @@ class FourierBasis(Basis):
     length: float = 2.0
 
     def __post_init__(self) -> None:
-        if self.terms < 1:
-            raise InputError(f"terms={self.terms}: must be at least 1; odd numbers pair each sine with its cosine")
+        check_whole(terms=self.terms)
         if not self.length > 0:
             raise InputError(f"length={self.length}: must be positive; 2 is the period of the domain [-1, 1]")
 

@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from frugal.errors import InputError
+from frugal.errors import InputError, check_whole
 from frugal.piecewise.layers.basis import Basis, PiecewiseBasis
 from frugal.piecewise.layers.fully_connected import Form, Initialize, check_form, initial_weight
 from frugal.piecewise.layers.kernels import choose_kernel, in_chunks, neuron_sums, product_of_edges
@@ -69,9 +68,7 @@ class BasisConvolution(nn.Module):
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.basis, self.dimensions, self.transposed = basis, dimensions, transposed
         self.form, self.alpha = form, alpha
-        for name, size in (("in_channels", in_channels), ("out_channels", out_channels), ("groups", groups)):
-            if not is_whole(size) or size < 1:
-                raise InputError(f"{name}={size!r}: must be a positive whole number")
+        check_whole(in_channels=in_channels, out_channels=out_channels, groups=groups)
         if in_channels % groups or out_channels % groups:
             raise InputError(f"groups={groups}: must divide in_channels={in_channels} and out_channels={out_channels}")
         self.kernel_size = one_for_each_axis("kernel_size", kernel_size, dimensions)
@@ -169,13 +166,9 @@ class BasisConvolution(nn.Module):
 
 def one_for_each_axis(name: str, given: int | Sequence[int], dimensions: int, least: int = 1) -> tuple[int, ...]:
     """Return one whole number for each axis."""
-    numbers: Any = (given,) * dimensions if is_whole(given) else given
-    if isinstance(numbers, str) or not isinstance(numbers, Sequence) or len(numbers) != dimensions:
+    numbers = given if isinstance(given, tuple | list) else (given,) * dimensions
+    if len(numbers) != dimensions:
         raise InputError(f"{name}={given!r}: must be a whole number, or one for each of {dimensions} axes")
-    if not all(is_whole(number) and number >= least for number in numbers):
-        raise InputError(f"{name}={given!r}: must be whole numbers of at least {least}")
-    return tuple(int(number) for number in numbers)
-
-
-def is_whole(number: object) -> bool:
-    return isinstance(number, int) and not isinstance(number, bool)
+    for number in numbers:
+        check_whole(least, **{name: number})
+    return tuple(map(int, numbers))

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from frugal.errors import InputError
+from frugal.errors import InputError, check_whole
 from frugal.piecewise.layers.basis import Basis, FourierBasis, LocalBasis, PiecewiseBasis, TensorProductBasis
 from frugal.piecewise.layers.kernels import (
     Kernel,
@@ -49,8 +49,7 @@ class BasisLayer(nn.Module):
         kernel: Kernel = "auto",
     ) -> None:
         super().__init__()
-        if in_features < 1 or out_features < 1:
-            raise InputError(f"in_features={in_features}, out_features={out_features}: both must be at least 1")
+        check_whole(in_features=in_features, out_features=out_features)
         check_form(form)
         check_kernel(kernel, basis, form)
         self.in_features, self.out_features = in_features, out_features
@@ -272,8 +271,7 @@ class FixedRotation(nn.Module):
 
     def __init__(self, inputs: int, rotations: int = 2, *, normalise: bool = True) -> None:
         super().__init__()
-        if rotations < 1:
-            raise InputError(f"rotations={rotations}: must be at least 1, which leaves the inputs alone")
+        check_whole(inputs=inputs, rotations=rotations)
         axes = torch.eye(inputs)
         rows = []
         for i in range(inputs):
