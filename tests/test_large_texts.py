@@ -24,6 +24,7 @@ WORDS = ["the", "old", "king", "went", "into", "a", "forest", "and", "saw", "grÃ
 def small_bounds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for place, value in {
         "corpora.reading.files.LARGE": 2_000,
+        "corpora.hub.LARGE": 2_000,
         "corpora.reading.large.PIECE": 1_000,
         "corpora.disk.MOST_TOKENS": 500,
         "piecewise.windows.MOST_TOKENS": 500,
@@ -91,6 +92,17 @@ def test_rows_of_large_json_lines_are_documents(ending: str, tmp_path: Path, mon
     monkeypatch.setattr("frugal.corpora.reading.files.LARGE", 1 << 20)
     with pytest.warns(UserWarning, match="row 8"):
         assert copies_in(documents) == read_file(path)
+
+
+def test_a_large_data_set_lies_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets", reason="the optional package datasets is not installed")
+    rows = datasets.Dataset.from_list([{"title": str(number), "story": prose(2, number)} for number in range(40)])
+    monkeypatch.setattr("frugal.corpora.hub._check_reachable", lambda name: None)
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, config: datasets.DatasetDict({"train": rows}))
+    with pytest.warns(UserWarning, match="its column 'story' is taken as the text"):
+        corpus = load_corpus("hf:some/stories")
+    assert lie_on_disk(corpus.train)
+    assert sum(len(part) for part in (corpus.train, corpus.valid, corpus.test)) == 40
 
 
 def test_json_of_one_value_is_read_whole_however_large(tmp_path: Path) -> None:

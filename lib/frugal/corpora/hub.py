@@ -1,10 +1,12 @@
 """Data sets of the Hugging Face hub by name; needs the optional package `datasets`."""
 
 from importlib.util import find_spec
+from typing import Any
 
+from frugal.corpora.disk import LARGE, on_disk
 from frugal.corpora.documents import Document
 from frugal.corpora.fetching import INSTEAD
-from frugal.corpora.reading import documents_of_records
+from frugal.corpora.reading import each_document
 from frugal.errors import InputError, UnavailableError
 
 TIMEOUT = 2  # seconds for the first answer; without it an unreachable hub is tried for half a minute
@@ -33,7 +35,13 @@ def read_dataset(name: str) -> dict[str, list[Document]]:
         ) from error
     except OSError as error:
         raise UnavailableError(f"hf:{name}: is not in the cache and the hub cannot be reached; {INSTEAD}") from error
-    return {split: documents_of_records(rows.to_list(), f"hf:{name}", guess=True) for split, rows in splits.items()}
+    return {split: _documents(rows, f"hf:{name}") for split, rows in splits.items()}
+
+
+def _documents(rows: Any, origin: str) -> list[Document]:
+    """Of a split, which lies memory-mapped in the hub's cache; where it is large, its documents lie on disk too."""
+    found = each_document(rows, origin, guess=True)
+    return on_disk(found, origin, rows.data.nbytes) if rows.data.nbytes > LARGE else list(found)
 
 
 def _parse(name: str) -> tuple[str, str | None]:

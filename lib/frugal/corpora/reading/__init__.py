@@ -4,14 +4,14 @@ What reads a format or a layout of rows enters here. It knows nothing of names o
 """
 
 from frugal.corpora.reading.files import SPLITS, own_splits, read_file, read_folder
-from frugal.corpora.reading.records import documents_of_records
+from frugal.corpora.reading.records import each_document
 from frugal.corpora.reading.text import decode, documents_of, strip_gutenberg
 
 __all__ = [
     "SPLITS",
     "decode",
     "documents_of",
-    "documents_of_records",
+    "each_document",
     "own_splits",
     "read_file",
     "read_folder",
