@@ -124,6 +124,35 @@ def test_a_model_is_trained_gone_on_with_scored_sampled_and_chatted_with_by_comm
     done(CliRunner().invoke(cli.main, ["chat", "mine", "--markers", "--max-tokens", "3"], input="the cat\n"))
 
 
+@pytest.mark.parametrize(
+    ("name", "made", "told"),
+    [
+        ("echo", {"reservoir_size": 16, "connectivity": 0.5, "epochs": 1}, ("context_length", "reservoir_size")),
+        ("neighbours", {}, ("context_length",)),
+        ("piecewise", {"network": "mamba", "width": 8, "blocks": 1, "epochs": 1}, ()),
+    ],
+    ids=["echo", "neighbours", "piecewise"],
+)
+def test_a_model_whose_card_tells_little_as_a_notebook_s_does_is_gone_on_with(
+    name: str,
+    made: dict[str, Any],
+    told: tuple[str, ...],
+    data: Path,
+    gpt_folder: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("frugal.lab.run.execution.carry_out", carried_out_here)
+    of_gpt = {} if name == "piecewise" else {"foundation": gpt_folder, "context_length": 6}
+    family, plan = asked(name, {**made, **of_gpt})
+    texts = read_texts(str(data / "text.txt"), held_out_characters=60)
+    settings = {setting: asked_on(family)[setting] for setting in told}
+    about = Kept(name="mine", family=name, text="text.txt", settings=settings, foundation=of_gpt.get("foundation", ""))
+    keep_model(family.train(family.build(texts), texts, plan).model, about)
+    words = ["--train", data / "more.txt", "--save", "mine", "--resume", "--reports", data / "reports"]
+    done(frugal("train", name, *words, "new_tokens=3", *(["epochs=1"] if "epochs" in made else [])))
+    assert kept_about("mine").text == f"text.txt, {data}/more.txt"
+
+
 def test_the_command_line_knows_every_family() -> None:
     told = frugal("train", "--help").output
     assert all(f"Settings of {name}" in told for name in FAMILIES)
