@@ -118,13 +118,12 @@ def make_context_mixing(train: Documents, valid: Documents, budget: float, seed:
 
 
 def make_echo(train: Documents, valid: Documents, budget: float, seed: int) -> Made:
-    """A reservoir of 512 units that reads characters, leaks from 1 to 0.03, and a softmax readout of its states."""
-    leak = torch.logspace(0, -1.5, 512)
+    """A quick reservoir of 512 units that reads byte pairs, and a readout with a hidden layer."""
 
     def drawn(inputs: int) -> Reservoir:
-        return Reservoir(inputs, 512, leak=leak, fan_in=10, spectral_radius=0.9, seed=seed)
+        return Reservoir(inputs, 512, fan_in=10, spectral_radius=0.6, input_scale=2.0, seed=seed)
 
-    return train_echo(drawn, train, valid, seed)
+    return train_echo(drawn, train, valid, seed, hidden=(128,), vocabulary=1000)
 
 
 def train_echo(
