@@ -160,7 +160,7 @@ def train_echo(
     batches = States(model, tokens, plan.batch_size)
 
     def train_epoch(epoch: Epoch) -> float:
-        steps = len(tokens) // plan.batch_size
+        steps = max(1, len(tokens) // plan.batch_size)
         return float(
             np.mean(fit(readout, _loss, batches, optimizer, steps=steps, schedule=epoch.part_of(half_cosine), title=""))
         )
