@@ -16,6 +16,8 @@ from click.testing import CliRunner, Result
 from executed_notebooks import code, recorded, save
 from executed_notebooks import notebook as executed
 from frugal.lab.live import cli
+from frugal.lab.live.models import NOTEBOOK
+from frugal.lab.run.execution import plan_run
 from frugal.memory import NearestNeighbourLM
 from made_notebooks import make_notebook
 from models import Recurrent, characters
@@ -160,6 +162,11 @@ def test_a_given_value_that_a_later_cell_sets_again_is_said(tmp_path: Path):
     assert "n: a later cell tagged parameters sets it again" in result.stderr
     (report,) = tmp_path.glob("runs/a/*/report.html")
     assert "set again by a later cell" in report.read_text()
+
+
+def test_the_train_command_learns_as_much_text_as_suits_the_family():
+    [profile] = [option.default for option in cli.main.commands["train"].params if option.name == "profile"]
+    assert plan_run(NOTEBOOK, profile=profile).values["characters"] is None
 
 
 def test_what_runs_recorded_is_one_table(tmp_path: Path):

@@ -52,9 +52,7 @@ class WithFamilies(click.Command):
 @click.option("--save", metavar="NAME", help="Keep the model as data/models/NAME [default: FAMILY-latest].")
 @click.option("--resume", is_flag=True, help="Go on with the model that --save names.")
 @click.option("--device", default="auto", show_default=True, help="Where to compute: cpu, cuda, mps or auto.")
-@click.option(
-    "--profile", type=click.Choice(("smoke", "default")), default="default", help="smoke: a trial in seconds."
-)
+@click.option("--profile", type=click.Choice(("smoke", "full")), default="full", help="smoke: a trial in seconds.")
 @click.option("--threads", type=click.IntRange(min=1), help="To compute with [default: $OMP_NUM_THREADS, or 1].")
 @click.option("--reports", type=click.Path(path_type=Path, file_okay=False), help="Where runs go [default: reports/].")
 def train(
