@@ -124,6 +124,15 @@ def test_what_is_not_a_number_stays_so_in_both_precisions(topology: str, lanes: 
         assert states[:, :, 3].isnan().all()
 
 
+def test_weights_may_be_lists() -> None:
+    W, W_in = [[0.1, 0.2], [0.3, 0.0]], [[1.0], [2.0]]
+    one, other = (
+        Reservoir.from_matrices(W, W_in, [0.5, 0.5]),
+        Reservoir.from_matrices(*map(np.array, (W, W_in, [0.5] * 2))),
+    )
+    assert torch.equal(one.run(noise(1, 5, 1))[0], other.run(noise(1, 5, 1))[0])
+
+
 def test_one_scale_for_each_input_scales_its_column() -> None:
     one, other = Reservoir(3, 20, dtype=D), Reservoir(3, 20, input_scale=[1.0, 0.0, 2.5], dtype=D)
     torch.testing.assert_close(other.W_in, one.W_in * torch.tensor([1.0, 0.0, 2.5], dtype=D))
@@ -205,6 +214,12 @@ def test_overlapping_runs_leave_the_number_of_threads_as_it_was() -> None:
         (lambda: Reservoir(1, 16, seed=-1), "seed=-1"),
         (lambda: Reservoir(1, 16, seed=1.5), "seed=1.5"),  # type: ignore[arg-type]
         (lambda: Reservoir(1, 16, spectral_radius=float("inf")), "spectral_radius=inf"),
+        (lambda: Reservoir(1, 16, spectral_radius="0.9"), "spectral_radius='0.9': must be numbers"),  # type: ignore[arg-type]
+        (lambda: Reservoir(1, 16, connectivity=None), "connectivity=None: must be numbers"),  # type: ignore[arg-type]
+        (lambda: Reservoir(1, 16, input_scale="a"), "input_scale='a': must be numbers"),  # type: ignore[arg-type]
+        (lambda: Reservoir(1, 16, leak=[0.5, [0.1]]), "leak=.*: must be numbers"),  # type: ignore[list-item]
+        (lambda: Reservoir(1, 16, device="gpu"), "device='gpu': must be one of"),
+        (lambda: Reservoir.from_matrices([[0.1, 0.2], [0.3]], [[1.0]]), "W, W_in=.*: must be numbers"),
         (lambda: Reservoir(3, 16, input_scale=[1.0, 2.0]), "one for each of 3 inputs"),
         (lambda: Reservoir(2, 16, input_scale=[1.0, -2.0]), "input_scale=-2.0"),
         (lambda: Reservoir(2, 16, bias_scale=float("inf")), "bias_scale=inf"),

@@ -94,7 +94,10 @@ class RidgeReadout(Readout):
         """
         penalties = [float(alpha) for alpha in np.ravel(alphas)]
         if not penalties or not all(0 < alpha < np.inf for alpha in penalties):
-            raise InputError(f"alphas={alphas}: must be positive; typical values lie in 1e-9 to 10")
+            raise InputError(
+                f"alphas={alphas}: must be positive; typical values lie in 1e-9 to 10, and rows in memory are fitted "
+                "without a penalty by frugal.ridge.LinearMap"
+            )
         path = RidgePath(statistics)
         if validation is None:
             errors = path.generalised_cross_validation(penalties)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from frugal.device import choose_device
 from frugal.errors import InputError, UnavailableError, check_whole
 from frugal.reservoir.collector import StateCollector
 from frugal.reservoir.recurrence import ACTIVATIONS, Activation, Dense, Gather, Hadamard, Recurrence, Shifts
@@ -93,17 +94,19 @@ class Reservoir(StateCollector):
         check_whole(0, seed=seed)
         if topology not in TOPOLOGIES:
             raise InputError(f"topology={topology!r}: unknown; choose one of {', '.join(TOPOLOGIES)}")
+        for name, value in (("connectivity", connectivity), ("spectral_radius", spectral_radius)):
+            numbers(name, value)
         if not 0 < connectivity <= 1:
             raise InputError(f"connectivity={connectivity}: must lie in (0, 1]; typical values are 0.01 to 0.2")
         if not 0 < spectral_radius < np.inf:
             raise InputError(f"spectral_radius={spectral_radius}: must be positive; typical values lie in 0.1 to 1.5")
-        input_scales = np.asarray(input_scale, dtype=float)
+        input_scales = numbers("input_scale", input_scale)
         if input_scales.shape not in ((), (input_size,)):
             raise InputError(
                 f"input_scale of shape {list(input_scales.shape)}: expected one number, or one for each of "
                 f"{input_size} inputs"
             )
-        for name, scales in (("input_scale", input_scales), ("bias_scale", np.asarray(bias_scale, dtype=float))):
+        for name, scales in (("input_scale", input_scales), ("bias_scale", numbers("bias_scale", bias_scale))):
             wrong = scales[~((scales >= 0) & (scales < np.inf))]
             if len(wrong):
                 raise InputError(f"{name}={wrong[0]}: must not be negative; typical values lie in 0.01 to 2")
@@ -112,7 +115,7 @@ class Reservoir(StateCollector):
         W_in = torch.from_numpy(rng.uniform(-input_scales, input_scales, (size, input_size)))
         bias = torch.from_numpy(rng.uniform(-bias_scale, bias_scale, size))
         self._assemble(recurrence, W_in, bias, leak, activation)
-        self.to(dtype=dtype, device=device)
+        self.to(dtype=dtype, device=choose_device(device) if isinstance(device, str) else device)
 
     @classmethod
     def from_matrices(
@@ -126,8 +129,8 @@ class Reservoir(StateCollector):
     ) -> Self:
         """A reservoir of given weights W [N, N], W_in [N, d], bias [N], in the dtype and on the device of W.
 
-        They are tensors, arrays of NumPy or sparse ones of SciPy, and are copied. A sparse W never becomes dense;
-        of a dense one zeros cost nothing where at least three quarters of its entries are zero.
+        They are tensors, arrays of NumPy, lists or sparse arrays of SciPy, and are copied. A sparse W never becomes
+        dense; of a dense one zeros cost nothing where at least three quarters of its entries are zero.
 
         Raises:
             InputError: shapes that do not fit, NaN or infinity, or a value outside its range.
@@ -138,6 +141,7 @@ class Reservoir(StateCollector):
             >>> delay.run(torch.tensor([[[1.0], [2.0]]]))[0].tolist()
             [[[1.0], [2.0]]]
         """
+        W, W_in = (given if hasattr(given, "ndim") else numbers("W, W_in", given) for given in (W, W_in))
         if W.ndim != 2 or W.shape[0] != W.shape[1] or not W.shape[0]:
             raise InputError(f"W of shape {list(W.shape)}: must be a square matrix [N, N]")
         size = W.shape[0]
@@ -246,13 +250,24 @@ class Reservoir(StateCollector):
 
 def leak_of_each_unit(leak: float | Sequence[float] | Tensor, size: int) -> Tensor:
     """Leaks [N] in float64 from one number or one for each unit; raises InputError outside (0, 1]."""
-    leaks = torch.as_tensor(leak, dtype=torch.float64)
+    leaks = torch.from_numpy(numbers("leak", leak))
     if leaks.ndim > 0 and leaks.shape != (size,):
         raise InputError(f"leak of shape {list(leaks.shape)}: expected one number, or one for each of {size} units")
     wrong = leaks[~((leaks > 0) & (leaks <= 1))]
     if len(wrong):
         raise InputError(f"leak={wrong[0]:g}: must lie in (0, 1]; 1 is no leak, 0.01 remembers about a hundred steps")
     return leaks.expand(size).clone()
+
+
+def numbers(name: str, given: Any) -> np.ndarray:
+    """Numbers of any kind as float64, in an array [..] of their shape; raises InputError where they are none."""
+    try:
+        found = np.asarray(given.detach().cpu() if isinstance(given, Tensor) else given)
+    except ValueError:  # lists of different lengths
+        found = np.array(None)
+    if found.dtype.kind not in "iuf":
+        raise InputError(f"{name}={given!r}: must be numbers")
+    return found.astype(np.float64)
 
 
 def given_tensor(values: Any) -> Tensor:
