@@ -20,6 +20,7 @@ NOTEBOOKS = {path.stem[:2]: path for path in (Path(__file__).parents[1] / "noteb
 READERS = ("01", "02", "03", "04", "05", "06", "08", "09", "10", "11")
 MINUTES = 10  # for a run of less than one on two idle cores
 SMALLER = {"foundation": "tiny-gpt2", "tokens": 100, "digits_epochs": 1, "recipe_seconds": 0.02, "search_trials": 2}
+SMALLER |= {"contexts": [8, 512], "longer_context": 512, "long_context": 512}  # more than this foundation takes
 
 ENGLISH = "the old king went into a forest and saw golden bird said not his daughter castle horse came back three days"
 GERMAN = "der alte König ging über die Brücke und sah schöne Vögel sagte nicht für seine Tochter größer Bäume drei Tage"
