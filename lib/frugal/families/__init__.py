@@ -4,7 +4,7 @@ A family's settings, how its untrained model is built and how it is trained ente
 works, and what its training is, belongs to its own room.
 """
 
-from frugal.cards import Kept
+from frugal.cards import Kept, kept_about, kept_folder, kept_models  # which a list of them takes without the rest
 from frugal.families.counted import EnsembleFamily, NGramFamily, TreesFamily
 from frugal.families.echo import EchoFamily
 from frugal.families.family import FAMILIES, Asked, Family, Trained, asked, asked_on, settings_table
@@ -30,7 +30,10 @@ __all__ = [
     "asked",
     "asked_on",
     "keep_model",
+    "kept_about",
+    "kept_folder",
     "kept_model",
+    "kept_models",
     "name_for",
     "read_texts",
     "settings_table",
