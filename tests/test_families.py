@@ -180,7 +180,7 @@ def test_what_cannot_be_asked_for_is_refused_in_a_sentence(name: str, settings: 
 def test_a_training_is_limited_unless_more_is_asked_for(name: str, settings: dict[str, Any]) -> None:
     family, plan = asked(name, settings)
     assert (plan is None) == (family.made_at_once or name == "neighbours")
-    assert plan is None or plan.seconds == 300
+    assert plan is None or plan.seconds <= 300
     assert plan is None or asked(name, {**settings, "seconds": 3600}).plan.seconds == 3600
 
 
