@@ -13,6 +13,7 @@ from frugal.lab.pages.report import write_report
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
 
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 STORY = """# Echo state networks: how much does a **frozen** state know?
 
 A fixed random network remembers some 40 tokens. It is not trained.
@@ -118,6 +119,15 @@ def test_no_page_scrolls_sideways(open_page, name, width):
     page = open_page(name, width)
     unfold(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_the_text_and_formulas_of_each_notebook_fit_a_telephone(browser, tmp_path):
+    with contextlib.closing(browser.new_page(viewport={"width": 390, "height": 844})) as page:
+        for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+            write_report(path, tmp_path / "report.html")
+            page.goto((tmp_path / "report.html").as_uri())
+            unfold(page)
+            assert page.evaluate("document.documentElement.scrollWidth") <= 390, path.name
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The `frugal` command as a user meets it: words and exit codes."""
 
+import errno
 import json
 import os
 import signal
@@ -55,6 +56,22 @@ def test_bad_input_gives_one_sentence(tmp_path: Path, words: tuple[str, ...], co
     assert complaint in result.stderr
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"), [(errno.ENOSPC, "make room"), (errno.EROFS, "that can be written to with --reports")]
+)
+def test_a_disk_that_takes_nothing_is_named_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, advice: str
+):
+    def refuse(_reports: Path) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(cli, "rebuild_index", refuse)
+    result = frugal("index", "--reports", tmp_path)
+    assert result.exit_code == 2
+    assert os.strerror(number) in result.output
+    assert advice in result.output
 
 
 @pytest.mark.parametrize(

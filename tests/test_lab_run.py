@@ -234,6 +234,15 @@ for i in range(3000):
     assert list(read_records(result.notebook)) == [f"step_{i}" for i in range(0, 3000, 500)]
 
 
+def test_an_output_that_no_notebook_can_hold_is_kept_as_text(tmp_path: Path):
+    code = "display({'application/x-plot': {'a': 1}, 'image/png': None, 'text/plain': 'a plot'}, raw=True)\nprint('on')"
+    result = run(make_notebook(tmp_path / "a.ipynb", code))
+    assert (result.status, printed(result)) == ("done", "on\n")
+    cells = nbformat.read(result.notebook, as_version=4).cells
+    [shown] = [each for cell in cells for each in cell.get("outputs", []) if each.output_type == "display_data"]
+    assert shown.data == {"application/x-plot": '{"a": 1}', "text/plain": "a plot"}
+
+
 @pytest.mark.usefixtures("no_kernel")
 def test_a_kernel_that_is_not_installed_is_refused_by_name(tmp_path: Path):
     path = make_notebook(tmp_path / "a.ipynb", "print(1)")

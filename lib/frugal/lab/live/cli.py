@@ -22,6 +22,11 @@ from frugal.lab.pages.notebooks import read_notebook
 from frugal.lab.run.parameters import PROFILES, aligned, read_parameters, read_values_file, set_again, tabulate
 from frugal.lab.run.threads import ask_for_threads
 
+ADVICE: dict[int | None, str] = {
+    errno.ENOSPC: ": make room, or name folders on another disk with --reports and FRUGAL_DATA",
+    errno.EROFS: ": name folders that can be written to with --reports and FRUGAL_DATA",
+}
+
 
 class Commands(click.Group):
     """Shows an error that is meant for the user as one sentence."""
@@ -30,8 +35,7 @@ class Commands(click.Group):
         try:
             return super().invoke(context)
         except (FrugalError, OSError) as error:
-            full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-            advice = ": make room, or name folders on another disk with --reports and FRUGAL_DATA" if full else ""
+            advice = ADVICE.get(error.errno, "") if isinstance(error, OSError) else ""
             click.echo(f"frugal: error: {error}{advice}", err=True)
             context.exit(2)
         except KeyboardInterrupt:

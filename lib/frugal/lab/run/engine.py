@@ -15,6 +15,7 @@ It differs from papermill's own in this:
 """
 
 import contextlib
+import json
 import math
 import os
 import shutil
@@ -51,6 +52,7 @@ from frugal.lab.run.execution import OWN_KERNEL
 from frugal.lab.run.threads import kernel_environment
 from frugal.lab.run.warm import OPTIONS, ForkingProvisioner, ForkServer, server_for
 
+DISPLAYS = ("display_data", "execute_result", "update_display_data")
 POLL_SECONDS = 1.0
 BEAT_SECONDS = 10.0  # after which a run says again what it is doing, so that a silent one is known to be dead
 GRACE_SECONDS = 10.0  # between asking a kernel that is over its limit to stop and killing it
@@ -211,6 +213,8 @@ class Client(PapermillNotebookClient):
         self.watch.begin(provisioner.pid)
 
     def process_message(self, msg: dict[str, Any], *place: Any) -> nbformat.NotebookNode | None:
+        if msg["msg_type"] in DISPLAYS:
+            msg["content"]["data"] = as_kept(msg["content"]["data"])
         output = super().process_message(msg, *place)
         self.nb_man.doing.hear(msg, self.widget_state)
         return output
@@ -368,3 +372,12 @@ class FrugalEngine(NBClientEngine):
             nb_man.nb.metadata.papermill["peak_memory_mb"] = round(watch.peak_memory / 1e6)
         if stopped:
             raise RunTimeoutError(f"the run took longer than {run_timeout:.0f} seconds")
+
+
+def as_kept(data: dict[str, Any]) -> dict[str, Any]:
+    """An output's data as a notebook's file can hold it: text, but for types of JSON."""
+    return {
+        kind: value if kind.endswith("json") or isinstance(value, str) else json.dumps(value)
+        for kind, value in data.items()
+        if value is not None
+    }
