@@ -1,4 +1,4 @@
-"""Why does an echo of characters lose to a plain net? Echoes and readouts of other kinds, at equal size and examples.
+"""What makes an echo from nothing good? Echoes and readouts of several kinds beside a plain net, on the same text.
 
     python benchmarks/echo_from_nothing.py            about ten minutes of processor time
     python benchmarks/echo_from_nothing.py --small    tiny sizes, to see that it works; nothing is kept
@@ -6,8 +6,7 @@
 Trained on 300,000 characters of `wikipedia`, scored on its test part, three seeds. The plain net sees 12 characters by
 an embedding that is learned. The echoes' readouts have about as many weights. One echo is a delay line: its states hold
 the last 12 characters side by side, each as 42 random numbers, and nothing else; it tells what of the difference is
-the state and what is the readout. Results go to benchmarks/results/echo_from_nothing.json, which
-docs/echo_from_nothing.md tells.
+the state and what is the readout. Results go to benchmarks/results/echo_from_nothing.json, which notebook 12 shows.
 """
 
 import argparse

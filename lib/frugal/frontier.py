@@ -387,7 +387,7 @@ def crossing(first: PowerLaw, second: PowerLaw) -> float | None:
 
 
 def best(points: Iterable[Point], text: str, *, characters: float, seconds: float, protocol: str = "static") -> Point:
-    """The measured point of lowest bits per byte that needs no more text and no more time.
+    """The measured language model of lowest bits per byte that needs no more text and no more time.
 
     Raises:
         InputError: none does with so little.
@@ -400,7 +400,8 @@ def best(points: Iterable[Point], text: str, *, characters: float, seconds: floa
     within = [
         point
         for point in points
-        if point.characters <= 1.1 * characters
+        if point.model not in COMPRESSORS
+        and point.characters <= 1.1 * characters
         and point.seconds <= seconds
         and not math.isnan(point.bits_per_byte(text, protocol))
     ]
