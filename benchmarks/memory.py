@@ -1,8 +1,8 @@
 """The memory beside plain FAISS indexes of the same types and beside the memory of memorizing-transformers-pytorch.
 
     python benchmarks/memory.py            10^3 to 10^6 entries of width 64 (graphs: to 10^5);
-                                           and 10^5 of width 768 (graphs: 2 x 10^4)
-    python benchmarks/memory.py --wide     width 768 alone; the rest of the results stays as it is
+                                           then 10^5 entries of widths 64 and 768, side by side with FAISS
+    python benchmarks/memory.py --beside   the latter alone, without the pairs that are measured already
     python benchmarks/memory.py --small    a few seconds, to see that it works
 
 Rates are vectors per CPU second, in calls of 1,024 (searches: 256 queries, 10 neighbours), each measurement in a
@@ -10,9 +10,9 @@ process of its own with one thread. Our memory is attached to a folder: each cha
 includes training and building the index, for all. The vectors lie around n / 100 centres. The peer has no removal; it
 is left out where it is not installed, or give the folder it was installed into with --peer.
 
-Width 768 is that of a GPT's hidden states. There, "open" is the seconds that it takes to open the closed memory again,
-and searches by FAISS and by the memory are measured in turn, in one process; "share" is the median of FAISS's time
-over ours. Results go to benchmarks/results/memory.json.
+Width 768 is that of a GPT's hidden states. Side by side, "open" is the seconds that it takes to open the closed memory
+again, and searches by FAISS and by the memory are measured in turn, in one process; "share" is the median of FAISS's
+time over ours. Results go to benchmarks/results/memory.json.
 """
 
 import argparse
@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -31,8 +32,8 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results" / "memory.json"
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 DIM, WIDE, CALL, QUERIES, K = 64, 768, 1024, 256, 10
-TURNS = 7
-WIDE_SIZES = {"flat": 100_000, "ivf": 100_000, "graph": 20_000}
+TURNS = 15
+BESIDE = 100_000  # entries
 NPROBE, EF_CONSTRUCTION, EF_SEARCH, CODE_BYTES = 16, 100, 64, 8
 SMALLEST = {"ivf": 1_000, "compressed": 10_000}
 LARGEST = {"graph": 100_000, "peer": 10_000}
@@ -43,8 +44,8 @@ PEER = "memorizing_transformers_pytorch"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--small", action="store_true", help="10^3 and 10^4 entries, measured once")
-    parser.add_argument("--wide", action="store_true", help="width 768 alone")
+    parser.add_argument("--small", action="store_true", help="10^3 and 10^4 entries, measured once; nothing is kept")
+    parser.add_argument("--beside", action="store_true", help="side by side with FAISS alone; goes on where it was")
     parser.add_argument("--repeats", type=int, default=3, help="of each case below 10^5 entries; medians are shown")
     parser.add_argument("--peer", type=Path, help=f"a folder with {PEER} and what it needs")
     parser.add_argument("--case", help=argparse.SUPPRESS)  # a measuring process
@@ -54,15 +55,17 @@ def main() -> None:
     if arguments.case:
         print(json.dumps(measure(**json.loads(arguments.case))))
         return
-    results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
-    if not arguments.wide:
+    results = json.loads(RESULTS.read_text()) if arguments.beside and RESULTS.is_file() else {}
+    if not arguments.beside:
         results |= rates_and_look_ups(arguments)
-    results["wide"] = []
-    for kind in ("flat", "ivf", "graph"):
-        for metric in ("l2", "cosine"):
-            one = {"wide": kind, "metric": metric, "size": 2_000 if arguments.small else WIDE_SIZES[kind]}
-            results["wide"].append(one | run(one, None))
-            print(results["wide"][-1], flush=True)
+    measured = results.setdefault("beside", [])
+    for dim, kind, metric in product((DIM, WIDE), ("flat", "ivf", "graph"), ("l2", "cosine")):
+        one = {"beside": kind, "metric": metric, "dim": dim, "size": 2_000 if arguments.small else BESIDE}
+        if any(one.items() <= known.items() for known in measured):
+            continue
+        measured.append(one | run(one, None))
+        print(measured[-1], flush=True)
+        if not arguments.small:
             RESULTS.write_text(json.dumps(results, indent=2) + "\n")
 
 
@@ -112,8 +115,8 @@ def line(row: dict[str, Any]) -> str:
 def measure(**case: Any) -> dict[str, Any]:
     if "self-look-up" in case:
         return {"found": self_look_up(case["self-look-up"])}
-    if "wide" in case:
-        return wide_rates(case["wide"], case["metric"], case["size"])
+    if "beside" in case:
+        return rates_beside(case["beside"], case["metric"], case["dim"], case["size"])
     return {"faiss": faiss_rates, "frugal": our_rates, "peer": peer_rates}[case["library"]](case["kind"], case["size"])
 
 
@@ -230,7 +233,7 @@ def our_rates(kind: str, size: int) -> dict[str, float | None]:
     return rates
 
 
-def wide_rates(kind: str, metric: str, size: int) -> dict[str, float]:
+def rates_beside(kind: str, metric: str, dim: int, size: int) -> dict[str, float]:
     """The memory on disk, and a plain index of the same settings beside it."""
     import faiss
     import torch
@@ -239,13 +242,13 @@ def wide_rates(kind: str, metric: str, size: int) -> dict[str, float]:
 
     faiss.omp_set_num_threads(1)
     torch.set_num_threads(1)
-    rows, queries = (some_vectors(n, seed, size // 100, WIDE) for n, seed in ((size, 1), (QUERIES, 2)))
+    rows, queries = (some_vectors(n, seed, size // 100, dim) for n, seed in ((size, 1), (QUERIES, 2)))
     measure = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
-    quantizer = faiss.IndexFlat(WIDE, measure)
+    quantizer = faiss.IndexFlat(dim, measure)
     index: Any = {
-        "flat": lambda: faiss.IndexFlat(WIDE, measure),
-        "ivf": lambda: faiss.IndexIVFFlat(quantizer, WIDE, clusters(size), measure),
-        "graph": lambda: faiss.IndexHNSWFlat(WIDE, 32, measure),
+        "flat": lambda: faiss.IndexFlat(dim, measure),
+        "ivf": lambda: faiss.IndexIVFFlat(quantizer, dim, clusters(size), measure),
+        "graph": lambda: faiss.IndexHNSWFlat(dim, 32, measure),
     }[kind]()
     if kind == "ivf":
         index.nprobe = NPROBE
@@ -255,7 +258,7 @@ def wide_rates(kind: str, metric: str, size: int) -> dict[str, float]:
     index.add(rows)
     options: dict[str, Any] = {"num_clusters": clusters(size), "nprobe": NPROBE}
     options |= {"ef_construction": EF_CONSTRUCTION, "ef_search": EF_SEARCH}
-    memory = AssociativeMemory(WIDE, size, index=kind, metric=metric, **options)
+    memory = AssociativeMemory(dim, size, index=kind, metric=metric, **options)
 
     def fill() -> None:
         for begin in range(0, size, CALL):
@@ -271,8 +274,8 @@ def wide_rates(kind: str, metric: str, size: int) -> dict[str, float]:
         again[0].close()
         found: dict[str, list[float]] = {"faiss": [], "frugal": []}
         for _ in range(TURNS):
-            found["faiss"].append(rate(QUERIES, lambda: index.search(queries, K)))
-            found["frugal"].append(rate(QUERIES, lambda: memory.search(queries, K)))
+            found["faiss"].append(search_rate(queries, lambda q: index.search(q, K)))
+            found["frugal"].append(search_rate(queries, lambda q: memory.search(q, K)))
     share = median(ours / its for ours, its in zip(found["frugal"], found["faiss"], strict=True))
     return {"add": added, "open": opened} | {name: median(rates) for name, rates in found.items()} | {"share": share}
 

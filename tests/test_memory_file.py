@@ -348,8 +348,9 @@ def test_ageing_and_reopening_change_no_answer(metric: str, tmp_path: Path) -> N
             assert np.array_equal(mine, its)
 
 
-def test_the_cosine_distance_of_the_same_direction_is_nothing() -> None:
-    memory = AssociativeMemory(64, 500, metric="cosine")
+@pytest.mark.parametrize("index", ["exact", "flat", "ivf", "graph"])
+def test_the_cosine_distance_of_the_same_direction_is_nothing(index: str) -> None:
+    memory = AssociativeMemory(64, 500, metric="cosine", index=index, num_clusters=4)
     rows = np.random.default_rng(0).standard_normal((500, 64)).astype(np.float32)
     memory.add(rows)
     for factor in (1, 3, 1e-6):
@@ -357,6 +358,36 @@ def test_the_cosine_distance_of_the_same_direction_is_nothing() -> None:
         assert found[:, 0].tolist() == list(range(500))
         assert (distances[:, 0] == 0).all()
         assert (distances[:, 1] > 0).all()
+
+
+@pytest.mark.parametrize("index", ["exact", "flat", "ivf", "graph"])
+def test_the_same_direction_is_found_among_many_that_are_nearly_the_same(index: str) -> None:
+    rng = np.random.default_rng(0)
+    one = rng.standard_normal((1, 64)).astype(np.float32)
+    for size in (1e-3, 1e-4, 1e-5):
+        rows = one + np.float32(size) * rng.standard_normal((1000, 64)).astype(np.float32)
+        rows[777] = one
+        memory = AssociativeMemory(64, 1000, metric="cosine", index=index, num_clusters=4, nprobe=4)
+        memory.add(rows)
+        found, distances = memory.search(one, 3)
+        assert found[0, 0] == 777
+        assert distances[0, 0] == 0
+        assert (np.diff(distances[0]) > 0).all()
+
+
+@pytest.mark.parametrize("index", ["ivf", "graph"])
+def test_cosine_distances_are_right_by_an_index_also_where_they_are_small(index: str) -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((400, 64)).astype(np.float32)
+    memory = AssociativeMemory(64, 400, metric="cosine", index=index, num_clusters=2, nprobe=2)
+    memory.add(rows)
+    exact = rows.astype(np.float64) / np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+    for size in (1e-3, 1e-2, 1e-1, 1):
+        queries = rows[:50] + np.float32(size) * rng.standard_normal((50, 64)).astype(np.float32)
+        found, distances = memory.search(queries, 3)
+        units = queries.astype(np.float64) / np.linalg.norm(queries.astype(np.float64), axis=1, keepdims=True)
+        right = np.square(units[:, None] - exact[found]).sum(2) / 2
+        np.testing.assert_allclose(distances, right, rtol=2e-5)
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ Array = np.ndarray | Tensor
 Integers = Array | Sequence[int] | int
 # Squared distances of larger vectors do not fit into float32.
 LARGEST_SQUARED_NORM = float(np.finfo(np.float32).max) / 8
-# So many stay in the processor's cache while they are scaled.
-ROWS_AT_ONCE = 256
+# So many numbers stay in the processor's cache while they are scaled.
+SCALED_AT_ONCE = 2**15
 EXACT_IN_FLOAT32 = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -65,10 +65,12 @@ def squared_norms(rows: np.ndarray) -> np.ndarray:
 def unit(rows: np.ndarray) -> np.ndarray:
     """Rows scaled to length 1; zeros stay zeros."""
     units = np.empty(rows.shape, np.float32)
-    for begin in range(0, len(rows), ROWS_AT_ONCE):
-        exact = rows[begin : begin + ROWS_AT_ONCE].astype(np.float64)  # the squares of short ones leave float32
+    at_once = max(1, SCALED_AT_ONCE // rows.shape[1])
+    for begin in range(0, len(rows), at_once):
+        exact = rows[begin : begin + at_once].astype(np.float64)  # the squares of short ones leave float32
         lengths = np.sqrt(squared_norms(exact))
-        units[begin : begin + ROWS_AT_ONCE] = exact / np.where(lengths > 0, lengths, 1.0)[:, None]
+        exact *= 1 / np.where(lengths > 0, lengths, 1.0)[:, None]
+        units[begin : begin + at_once] = exact
     return units
 
 

@@ -47,14 +47,25 @@ def exact_search(
     else:
         candidates, last = _by_faiss(rows.keys, queries, k + SURPLUS, metric)
     found, distances = ranked(rows.keys, rows.ids, queries, candidates, k, metric)
+    worst = distances[:, -1]
     if metric == "l2":
-        worst = distances[:, -1]
-        doubtful = np.flatnonzero((last < np.inf) & (worst + _rounding(queries, worst) >= last))
-        if len(doubtful):
-            limit = None if before is None else before[doubtful]
-            candidates = _by_differences(rows, queries[doubtful], k, limit, device)
-            found[doubtful], distances[doubtful] = ranked(rows.keys, rows.ids, queries[doubtful], candidates, k, metric)
+        close = worst + _rounding(queries, worst) >= last
+    else:
+        close = crowded(worst, metric, queries.shape[1])
+    doubtful = np.flatnonzero((last < np.inf) & close)
+    if len(doubtful):
+        limit = None if before is None else before[doubtful]
+        candidates = _by_differences(rows, queries[doubtful], k, limit, device)
+        found[doubtful], distances[doubtful] = ranked(rows.keys, rows.ids, queries[doubtful], candidates, k, metric)
     return found, distances
+
+
+def crowded(worst: np.ndarray, metric: str, dim: int) -> np.ndarray | bool:
+    """Whether so many rows lie so nearly in the direction of each query that products may hide the nearest ones.
+
+    `worst` [Q] are the distances of the last that were found.
+    """
+    return metric == "cosine" and (worst > 0) & (worst <= _rounded(dim))
 
 
 def ranked(
@@ -88,9 +99,13 @@ def distances_to(keys: np.ndarray, queries: np.ndarray, metric: str) -> np.ndarr
 
 def _rounding(queries: np.ndarray, distances: np.ndarray) -> np.ndarray:
     """How far off |q|^2 + |v|^2 - 2 q v can be for a v at most so far from q."""
-    dim = queries.shape[1]
     reach = np.linalg.norm(queries, axis=1) + np.sqrt(distances)  # |v| <= |q| + |q - v|
-    return np.finfo(np.float32).eps * (16 + np.sqrt(dim)) * reach**2
+    return _rounded(queries.shape[1]) * reach**2
+
+
+def _rounded(dim: int) -> float:
+    """How far off the product of two unit vectors can be."""
+    return float(np.finfo(np.float32).eps) * (16 + dim**0.5)
 
 
 def _by_faiss(keys: np.ndarray, queries: np.ndarray, k: int, metric: str) -> tuple[np.ndarray, np.ndarray]:

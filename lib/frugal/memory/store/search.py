@@ -10,7 +10,7 @@ from torch import Tensor
 from frugal.errors import InputError
 from frugal.memory.store.arrays import Integers, integers_of, plain, unit
 from frugal.memory.store.change import Change, no_ids
-from frugal.memory.store.exact import NONE, SURPLUS, Searched, exact_search, ranked
+from frugal.memory.store.exact import NONE, Searched, crowded, exact_search, ranked
 from frugal.memory.store.index import (
     Graph,
     Index,
@@ -30,6 +30,8 @@ SMALL_NAMESPACE = 20_000
 AUTO_FROM = 50_000
 AUTO_RECALL = 0.95
 AUTO_SAMPLES = 128
+# Smaller cosine distances are computed from differences: 1 - u v is off by up to 4e-7.
+NEAR = 2**-5
 ALL = slice(None)
 
 
@@ -136,7 +138,8 @@ class Searcher:
         if self._index is None or (rows is not None and len(rows) <= SMALL_NAMESPACE):
             return self._exactly(queries, k, rows, before)
         slots, distances = self._by_index(self._index, queries, k, rows, before)
-        short = np.flatnonzero((slots == NONE).any(1))  # an index may miss, and restrictions hide: look thoroughly
+        # An index may miss, restrictions hide, and products not tell what lies nearly in the same direction.
+        short = np.flatnonzero((slots == NONE).any(1) | crowded(distances[:, -1], self._metric, queries.shape[1]))
         if len(short):
             limit = None if before is None else before[short]
             slots[short], distances[short] = self._exactly(queries[short], k, rows, limit)
@@ -146,11 +149,11 @@ class Searcher:
         self, index: Index, queries: np.ndarray, k: int, rows: np.ndarray | None, before: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `_in_group`, of what the index finds: more than k where some will be hidden, or were compared roughly."""
-        unhidden = index.exact and rows is None and before is None and k <= self._table.size
-        enough = unhidden and self._metric != "cosine"  # whose products lose the digits of small distances
-        count = k if enough else k + SURPLUS if unhidden else 4 * k + 32
-        found, measured = index.search(queries, min(count, self._table.size))
+        enough = index.exact and rows is None and before is None and k <= self._table.size
+        found, measured = index.search(queries, k if enough else min(4 * k + 32, self._table.size))
         slots = self._table.slots(found)
+        if enough and self._metric == "cosine":
+            return self._by_products(queries, slots, measured)
         if enough:
             return slots, measured if self._metric == "l2" else -measured
         if rows is not None:
@@ -161,6 +164,17 @@ class Searcher:
             slots[self._table["positions"][slots] >= before[:, None]] = NONE
         slots = np.pad(slots, ((0, 0), (0, max(0, k - slots.shape[1]))), constant_values=NONE)
         return ranked(self._table.keys, self._table["ids"], queries, slots, k, self._metric)
+
+    def _by_products(
+        self, queries: np.ndarray, slots: np.ndarray, products: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Slots and distances [Q, k] of unit vectors with these inner products, exact also where they are small."""
+        distances = 1 - products
+        near = np.flatnonzero(distances[:, 0] < NEAR)
+        if len(near):
+            keys, ids, k = self._table.keys, self._table["ids"], slots.shape[1]
+            slots[near], distances[near] = ranked(keys, ids, queries[near], slots[near], k, self._metric)
+        return slots, distances
 
     def _exactly(
         self, queries: np.ndarray, k: int, picked: np.ndarray | None, before: np.ndarray | None

@@ -136,8 +136,8 @@ class Directory:
         known, slots = self._ids[self._begin : self._end], self._slots[self._begin : self._end]
         if len(known) == 0:
             return np.full(ids.shape, -1)
-        at = np.clip(self._at(ids), 0, len(known) - 1)
-        return np.where(known[at] == ids, slots[at], -1)
+        at = self._at(ids)
+        return np.where(known.take(at, mode="clip") == ids, slots.take(at, mode="clip"), -1)
 
     def _at(self, ids: np.ndarray) -> np.ndarray:
         """Where `ids` stand, counted from the beginning; anything where they do not."""
