@@ -1,12 +1,15 @@
+import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from frugal.baselines import NGram
 from frugal.corpora import CharTokenizer
 from frugal.errors import InputError
-from frugal.generate import Sampling, generate, generate_batch, stream
+from frugal.evaluate import evaluate
+from frugal.generate import ChatSession, Sampling, generate, generate_batch, stream
 from models import TEXTS, Table, Uniform, byte_pairs, characters
 
 
@@ -111,11 +114,49 @@ def test_a_prompt_beyond_the_context_is_announced() -> None:
 @pytest.mark.parametrize(
     "setting",
     [{"max_tokens": 0}, {"temperature": -1.0}, {"temperature": float("nan")}, {"top_k": 0}, {"top_p": 0.0},
-     {"top_p": 1.5}, {"repetition_penalty": 0.0}, {"stop": ("",)}, {"stop": "end"}],
+     {"top_p": 1.5}, {"repetition_penalty": 0.0}, {"stop": ("",)}, {"stop": "end"}, {"stop": (1,)}, {"top_k": 5.0},
+     {"max_tokens": 2.5}, {"max_tokens": True}, {"max_tokens": None}, {"temperature": "0.7"}, {"temperature": None},
+     {"temperature": math.inf}, {"top_p": "1"}, {"repetition_penalty": math.inf}, {"seed": 1.5}, {"seed": -1},
+     {"seed": 2**64}],
 )  # fmt: skip
-def test_impossible_settings_are_refused_by_name(setting: dict[str, float]) -> None:
+def test_impossible_settings_are_refused_by_name(setting: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(setting))):
         Sampling(**setting)
+
+
+def test_numbers_of_numpy_are_settings_too(model: NGram) -> None:
+    given = Sampling(max_tokens=np.int64(3), temperature=np.float32(0.5), top_k=np.int64(2), seed=np.uint8(1))
+    assert generate(model, "the", given) == generate(model, "the", Sampling(3, 0.5, 2, seed=1))
+
+
+@pytest.mark.parametrize("temperature", [1e-6, 1e-9, 1e-38, 5e-324])
+def test_the_colder_the_likelier_down_to_the_likeliest(model: NGram, temperature: float) -> None:
+    likeliest = generate(model, "the ", Sampling(max_tokens=20, temperature=0))
+    assert generate(model, "the ", Sampling(max_tokens=20, temperature=temperature, seed=1)) == likeliest
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [(None, "of type NoneType: expected"), (3, "of type int: expected"), ("a\ud800", r"half of .*ud800' at 1\)")],
+)
+def test_what_is_no_text_is_refused_wherever_it_is_given(model: NGram, prompt: Any, message: str) -> None:
+    for use in (
+        lambda: generate(model, prompt),
+        lambda: generate_batch(model, ["b", prompt]),
+        lambda: list(stream(model, prompt)),
+        lambda: ChatSession(model).reply(prompt),
+        lambda: evaluate(model, prompt),
+        lambda: evaluate(model, ["b", prompt]),
+        lambda: NGram(2, model.tokenizer).fit(prompt),
+    ):
+        with pytest.raises(InputError, match=message):
+            use()
+
+
+def test_a_batch_of_no_prompts_gives_no_texts_and_one_prompt_is_no_batch(model: NGram) -> None:
+    assert generate_batch(model, []) == []
+    with pytest.raises(InputError, match="`generate` takes one"):
+        generate_batch(model, "the")
 
 
 def test_a_row_of_a_seeded_batch_is_the_text_it_would_be_alone(model: NGram) -> None:

@@ -9,7 +9,7 @@ LIBRARY = Path(__file__).parents[1] / "lib" / "frugal"
 
 
 def replaced_for_being_empty(source: str) -> list[str]:
-    """Every `argument or ...` of an argument that can be None, as "line: code"."""
+    """Every `argument or ...` and `... if argument else ...` of an argument that can be None, as "line: code"."""
     found = []
     for function in ast.walk(ast.parse(source)):
         if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -17,16 +17,21 @@ def replaced_for_being_empty(source: str) -> list[str]:
         arguments = (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)
         optional = {a.arg for a in arguments if a.annotation is not None and "None" in ast.unparse(a.annotation)}
         for node in ast.walk(function):
-            if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.Or):
-                first = node.values[0]
-                if isinstance(first, ast.Name) and first.id in optional:
+            match node:
+                case (
+                    ast.BoolOp(ast.Or(), [ast.Name(name), *_])
+                    | ast.IfExp(ast.Name(name))
+                    | ast.IfExp(ast.UnaryOp(ast.Not(), ast.Name(name)))
+                ) if name in optional:
                     found.append(f"{node.lineno}: {ast.unparse(node)}")
     return found
 
 
 def test_such_a_line_is_found() -> None:
-    source = "def f(memory: Memory | None = None, name: str = ''):\n    memory = memory or Memory()\n    name or memory"
-    assert replaced_for_being_empty(source) == ["2: memory or Memory()"]
+    lines = ("def f(memory: Memory | None = None, name: str = ''):", "memory = memory or Memory()", "name or memory")
+    lines += ("memory = memory if memory else Memory()", "memory = Memory() if not memory else memory")
+    found = ["2: memory or Memory()", "4: memory if memory else Memory()", "5: Memory() if not memory else memory"]
+    assert replaced_for_being_empty("\n    ".join(lines)) == found
 
 
 @pytest.mark.parametrize("path", sorted(LIBRARY.rglob("*.py")), ids=lambda path: str(path.relative_to(LIBRARY)))

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from frugal.corpora import Document, Tokenizer, encode_documents
+from frugal.corpora import Document, Tokenizer, encode_documents, separate, text_of
 from frugal.errors import InputError
 from frugal.language_model import LOGITS_AT_ONCE, LanguageModel, TargetScores, gather_targets
 
@@ -325,9 +325,9 @@ def _stream_scores(model: LanguageModel, documents: Sequence[Tensor], progress: 
 def _as_documents(text: str | Document | Iterable[Document | str]) -> list[Document]:
     if isinstance(text, str) and 0 < len(text) <= LONGEST_NAME and text.isprintable() and Path(text).is_file():
         raise InputError(f"text={text!r}: names a file; give what is in it, such as load_corpus({text!r}).test")
-    parts = [text] if isinstance(text, str | Document) else text
-    documents = [part if isinstance(part, Document) else Document(f"text {i}", part) for i, part in enumerate(parts)]
-    empty = [document.title for document in documents if not document.text]
+    parts = enumerate(separate(text))
+    documents = [part if isinstance(part, Document) else Document(f"text {i}", part) for i, part in parts]
+    empty = [document.title for document in documents if not text_of(document)]
     if empty or not documents:
         raise InputError(f"nothing to score: {empty[0] if empty else 'the text'} is empty; give some text")
     return documents

@@ -116,6 +116,13 @@ class LanguageModel(ABC):
 
     def target_scores(self, tokens: Tensor) -> TargetScores:
         """Score tokens 1..T-1 of each row [B, T] by those before them, in bounded memory."""
+        if tokens.shape[1] < 2:
+            nothing = torch.empty(len(tokens), 0, device=tokens.device)
+            return TargetScores(nothing, nothing.long(), nothing.long())
+        return self._target_scores(tokens)
+
+    def _target_scores(self, tokens: Tensor) -> TargetScores:
+        """As `target_scores`, of rows of at least two tokens."""
         inputs, targets = tokens[:, :-1], tokens[:, 1:]
         rows = max(1, LOGITS_AT_ONCE // max(1, inputs.shape[1] * self.vocabulary_size))
         pieces = [
@@ -228,7 +235,7 @@ class HiddenStateModel(LanguageModel):
         for pieces in self.document_pieces(documents):
             yield torch.cat(list(pieces))
 
-    def target_scores(self, tokens: Tensor) -> TargetScores:
+    def _target_scores(self, tokens: Tensor) -> TargetScores:
         begin, scores = 1, []
         for hidden in self.hidden_pieces(tokens[:, :-1]):
             scores.append(self.hidden_scores(hidden, tokens[:, begin : begin + hidden.shape[1]]))

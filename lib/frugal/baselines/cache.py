@@ -169,7 +169,7 @@ class LooksBack(LanguageModel):
             ]
         )
 
-    def target_scores(self, tokens: Tensor) -> TargetScores:
+    def _target_scores(self, tokens: Tensor) -> TargetScores:
         """As the protocol's, in bounded memory for rows of any length."""
         hidden = self.model.hidden(tokens[:, :-1])
         rows = [self._stream_scores(*row) for row in zip(hidden, tokens[:, 1:], strict=True)]

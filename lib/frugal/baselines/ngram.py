@@ -115,7 +115,7 @@ class NGram(LanguageModel):
         rows = self._log_probabilities(histories.flatten(0, 1))
         return rows.view(*tokens.shape, -1), read[:, tokens.shape[1] :]
 
-    def target_scores(self, tokens: Tensor) -> TargetScores:
+    def _target_scores(self, tokens: Tensor) -> TargetScores:
         """As the protocol's, in bounded memory for rows of any length: an n-gram needs only the last few tokens."""
         length = max(1, LOGITS_AT_ONCE // (self.vocabulary_size * len(tokens)))
         pieces = []

@@ -4,7 +4,7 @@ What turns a name or a file into documents, and documents into tokens, enters he
 """
 
 from frugal.corpora.catalogue import CatalogueEntry, read_catalogue
-from frugal.corpora.documents import TURN_MARKERS, Corpus, Document, Turn, dialogue_text
+from frugal.corpora.documents import TURN_MARKERS, Corpus, Document, Turn, dialogue_text, separate, text_of
 from frugal.corpora.excerpts import excerpts, portions, usage, words_and_space
 from frugal.corpora.fetching import fetch_package_member
 from frugal.corpora.loading import load_corpus
@@ -42,7 +42,9 @@ __all__ = [
     "load_tokenizer",
     "portions",
     "read_catalogue",
+    "separate",
     "strided_windows",
+    "text_of",
     "usage",
     "words_and_space",
 ]

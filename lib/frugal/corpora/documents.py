@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
+from frugal.errors import InputError
+
 TURN_MARKERS = {"user": "<|user|>", "assistant": "<|assistant|>"}
 
 
@@ -44,6 +46,38 @@ class Document:
         if isinstance(content, str):
             return Document(title, content)
         return Document.dialogue(title, (Turn(*turn) for turn in content))
+
+
+def separate(texts: Iterable[Document | str] | Document | str) -> Iterable[Document | str]:
+    """Documents as they are; a single text as one document.
+
+    Raises:
+        InputError: this is neither.
+    """
+    if isinstance(texts, str | Document):
+        return [texts]
+    if not isinstance(texts, Iterable):
+        raise InputError(f"a text of type {type(texts).__name__}: expected a string, a Document, or several of them")
+    return texts
+
+
+def text_of(document: Document | str) -> str:
+    """The text of a document, or the text that it is.
+
+    Raises:
+        InputError: it is no text, or holds half of a character, which cannot be written down.
+    """
+    text = document.text if isinstance(document, Document) else document
+    if not isinstance(text, str):
+        raise InputError(f"a text of type {type(text).__name__}: expected a string or a Document")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"the text holds half of a character ({text[error.start]!r} at {error.start}): "
+            "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace') mends it"
+        ) from error
+    return text
 
 
 def dialogue_text(turns: Iterable[Turn]) -> str:

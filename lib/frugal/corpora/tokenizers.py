@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from frugal.corpora.disk import DELAY, row_of_tokens
-from frugal.corpora.documents import Document
+from frugal.corpora.documents import Document, separate, text_of
 from frugal.errors import InputError, UnavailableError
 
 START_TOKEN = "<|endoftext|>"
@@ -222,11 +222,8 @@ def encode_documents(tokenizer: Tokenizer, documents: Iterable[Document | str]) 
 def encode_each(tokenizer: Tokenizer, documents: Iterable[Document | str]) -> Iterator[Tensor]:
     """As `encode_documents`, one document at a time; a bar shows progress where that takes long."""
     start = torch.tensor([tokenizer.start_id])
-    if isinstance(documents, str | Document):
-        documents = [documents]
-    for document in tqdm(documents, "tokens", unit=" documents", delay=DELAY):
-        text = document if isinstance(document, str) else document.text
-        yield torch.cat([start, tokenizer.encode(text)])
+    for document in tqdm(separate(documents), "tokens", unit=" documents", delay=DELAY):
+        yield torch.cat([start, tokenizer.encode(text_of(document))])
 
 
 def encode_in_a_row(tokenizer: Tokenizer, documents: Iterable[Document | str]) -> Tensor:

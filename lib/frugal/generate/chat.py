@@ -11,10 +11,10 @@ import torch
 from jinja2 import TemplateError
 from torch import Tensor
 
-from frugal.corpora import TURN_MARKERS, Tokenizer, Turn, dialogue_text
+from frugal.corpora import TURN_MARKERS, Tokenizer, Turn, dialogue_text, text_of
 from frugal.errors import InputError, UnavailableError
 from frugal.files import write_text
-from frugal.generate.sampling import Continuation, Sampling, chooser
+from frugal.generate.sampling import SEEDS, Continuation, Sampling, chooser
 from frugal.language_model import LanguageModel
 
 CONVERSATION = "conversation.json"
@@ -76,7 +76,8 @@ class ChatSession:
         system: str | None = None,
         markers: bool = False,
     ) -> None:
-        self.model, self.sampling, self.system, self.markers = model, sampling, system, markers
+        self.model, self.sampling, self.markers = model, sampling, markers
+        self.system = None if system is None else text_of(system)
         self._template = None if markers else _with_template(model.tokenizer)
         self._answer: Generator[str, None, None] | None = None
         self.reset()
@@ -105,7 +106,7 @@ class ChatSession:
         Raises:
             InputError: the message is empty, or the chat template does not take the conversation.
         """
-        if not text.strip():
+        if not text_of(text).strip():
             raise InputError("the message is empty: write something")
         self._end_answer()
         self._answer = self._answering(text)
@@ -166,7 +167,7 @@ class ChatSession:
     def _tokens(self, prompt: Tensor) -> Iterator[int]:
         """Tokens of the answer up to the end of the turn; each is read only if another is asked for."""
         seed = self.sampling.seed
-        sampling = replace(self.sampling, seed=seed if seed is None else seed + len(self._turns))
+        sampling = replace(self.sampling, seed=None if seed is None else (seed + len(self._turns)) % SEEDS)
         choose = chooser(self.model.tokenizer, sampling)
         asked = now = self._read(prompt)
         for _ in range(sampling.max_tokens):

@@ -7,14 +7,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from frugal.corpora.tokenizers import REPLACEMENT, Tokenizer
+from frugal.corpora import Tokenizer, encode_documents
+from frugal.corpora.tokenizers import REPLACEMENT
 from frugal.errors import InputError
 from frugal.language_model import LanguageModel
+from frugal.training import check_fields
 
 # Decoding a few tokens of the prompt with the new ones keeps spaces right for tokenisers that decide them by what
 # stands before.
 PROMPT_TAIL = 16
 MOST_TOKENS_OF_A_CHARACTER = 4  # one a byte
+SEEDS = 2**32
+COLDEST = 1e-6  # temperatures below it take the likeliest token, as 0 does: logits divided by them leave float32
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,9 @@ class Sampling:
     seed: int | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.stop, str) or not all(self.stop):
+            raise InputError(f"stop={self.stop!r}: must be a tuple of strings that are not empty, such as ('\\n',)")
+        check_fields(self)
         if self.max_tokens < 1:
             raise InputError(f"max_tokens={self.max_tokens}: must be at least 1")
         if not self.temperature >= 0:
@@ -60,8 +67,8 @@ class Sampling:
             raise InputError(
                 f"repetition_penalty={self.repetition_penalty}: must be positive; 1 is none, 1.2 is strong"
             )
-        if isinstance(self.stop, str) or not all(self.stop):
-            raise InputError(f"stop={self.stop!r}: must be a tuple of strings that are not empty, such as ('\\n',)")
+        if self.seed is not None and not 0 <= self.seed < SEEDS:
+            raise InputError(f"seed={self.seed}: must lie in 0 to {SEEDS - 1}")
 
 
 def generate(model: LanguageModel, prompt: str, sampling: Sampling = Sampling()) -> str:
@@ -161,8 +168,11 @@ class Continuation:
 
 def _stream(model: LanguageModel, prompts: Sequence[str], sampling: Sampling) -> Iterator[list[str]]:
     """Per step the settled text of each prompt's continuation."""
-    start = torch.tensor([model.tokenizer.start_id])
-    encoded = [torch.cat([start, model.tokenizer.encode(prompt)]) for prompt in prompts]
+    if isinstance(prompts, str):
+        raise InputError(f"prompts={prompts[:20]!r}: must be a list of prompts; `generate` takes one")
+    encoded = encode_documents(model.tokenizer, prompts)
+    if not encoded:
+        return
     longest = max(map(len, encoded))
     if model.context_length and longest > model.context_length:
         warnings.warn(
@@ -218,8 +228,8 @@ def chooser(tokenizer: Tokenizer, sampling: Sampling) -> Callable[[Tensor, Tenso
     process = LogitsProcessorList()
     if sampling.repetition_penalty != 1:
         process.append(RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty))
-    if sampling.temperature not in (0, 1):
-        process.append(TemperatureLogitsWarper(float(sampling.temperature)))
+    if sampling.temperature >= COLDEST and sampling.temperature != 1:
+        process.append(TemperatureLogitsWarper(sampling.temperature))
     if sampling.top_k is not None:
         process.append(TopKLogitsWarper(sampling.top_k))
     if sampling.top_p is not None:
@@ -236,7 +246,7 @@ def chooser(tokenizer: Tokenizer, sampling: Sampling) -> Callable[[Tensor, Tenso
         logits[:, tokenizer.vocabulary_size :] = -torch.inf  # rows of the head that stand for no token
         logits[:, unwritable] = -torch.inf
         scores: Tensor = process(history, logits)  # type: ignore[arg-type]  # annotated with a legacy tensor class
-        if sampling.temperature == 0:
+        if sampling.temperature < COLDEST:
             return scores.argmax(-1)
         # Drawn on the CPU, so that a seed gives the same text whatever device the model is on.
         return torch.multinomial(scores.softmax(-1).cpu(), 1, generator=generator).squeeze(1).to(logits.device)

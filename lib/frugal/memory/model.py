@@ -174,7 +174,7 @@ class MemoryGPT(LanguageModel):
     def log_probabilities(self, tokens: Tensor) -> Tensor:
         return torch.cat([step.output.logits.log_softmax(-1) for step in self.steps(tokens)], 1)
 
-    def target_scores(self, tokens: Tensor) -> TargetScores:
+    def _target_scores(self, tokens: Tensor) -> TargetScores:
         """As the protocol's, in the memory that one window takes."""
         pieces = []
         for step in self.steps(tokens[:, :-1]):

@@ -80,7 +80,7 @@ class PiecewiseLM(LanguageModel):
             rows.append(logits.log_softmax(-1))
         return torch.cat(rows, 1), state
 
-    def target_scores(self, tokens: Tensor) -> TargetScores:
+    def _target_scores(self, tokens: Tensor) -> TargetScores:
         """As the protocol's, in bounded memory for rows of any length: the state goes from piece to piece."""
         pieces = [
             gather_targets(log_probabilities, tokens[:, begin + 1 : begin + 1 + log_probabilities.shape[1]])

@@ -88,7 +88,7 @@ def run(
 
     if threads is not None:
         ask_for_threads(threads)
-    given = {**(read_values_file(values_file) if values_file else {}), **dict(pairs)}
+    given = {**({} if values_file is None else read_values_file(values_file)), **dict(pairs)}
     plans = [plan_run(find_notebook(name), given, profile) for name in notebooks]
     for plan in plans:
         for name in set_again(plan.notebook, plan.given):

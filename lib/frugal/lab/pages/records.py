@@ -115,7 +115,7 @@ def to_json(result: Result | None) -> Any:
     JSON has no NaN and no infinity: they are stored as {"float": "nan"}.
     """
     if isinstance(result, list):
-        columns = list(result[0]) if result else []
+        columns = list(result[0]) if len(result) else []
         return {"columns": columns, "rows": [[to_json(row[column]) for column in columns] for row in result]}
     if isinstance(result, float) and not math.isfinite(result):
         return {"float": str(result)}

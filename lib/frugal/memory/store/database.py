@@ -132,7 +132,8 @@ class Database:
         """Lay the index beside the file; without room for it, it is built again when it is needed."""
         if os.getpid() != self._owner or _identity(self.path) != self._file:
             return
-        version = self._connection.execute("SELECT version FROM clock").fetchone()[0]
+        with one_sentence(self.path):
+            version = self._connection.execute("SELECT version FROM clock").fetchone()[0]
         about = {"version": str(version), "checksum": checksum_of(arrays)}
         with contextlib.suppress(OSError, SafetensorError), appearing(self.folder / INDEX) as temporary:
             save_file(arrays, temporary, about)

@@ -48,10 +48,9 @@ def exact_search(
         candidates, last = _by_faiss(rows.keys, queries, k + SURPLUS, metric)
     found, distances = ranked(rows.keys, rows.ids, queries, candidates, k, metric)
     worst = distances[:, -1]
+    close = crowded(worst, metric, queries.shape[1])
     if metric == "l2":
         close = worst + _rounding(queries, worst) >= last
-    else:
-        close = crowded(worst, metric, queries.shape[1])
     doubtful = np.flatnonzero((last < np.inf) & close)
     if len(doubtful):
         limit = None if before is None else before[doubtful]

@@ -45,10 +45,10 @@ def entry_rows(columns: Columns) -> Iterator[tuple[Any, ...]]:
 
 def entry_columns(rows: list[Any], dim: int, kind: Kind | None) -> tuple[dict[str, np.ndarray], list[int]]:
     """Whole rows as columns, and the ids of the others."""
-    dtype, payload = (np.dtype(kind.dtype), kind.payload) if kind else (None, ())
+    dtype, payload = (None, ()) if kind is None else (np.dtype(kind.dtype), kind.payload)
     size = 0 if dtype is None else dtype.itemsize * int(np.prod(payload))
     plain = kind is not None and kind.is_plain
-    types = (int, (int if plain else bytes) if kind else type(None), int, int, int, float, bytes, int)
+    types = (int, type(None) if kind is None else int if plain else bytes, int, int, int, float, bytes, int)
 
     def fits(row: Any) -> bool:
         right = all(isinstance(value, t) for value, t in zip(row, types, strict=True)) and len(row[6]) == 4 * dim
@@ -98,6 +98,9 @@ def _text_checksum(row: tuple[Any, ...]) -> int:
 def whole_text(row: tuple[Any, ...]) -> Text | None:
     """A row's text; None if it is damaged."""
     _, text, title, added, tokens, checksum = row
-    if not isinstance(tokens, bytes) or len(tokens) % 8 or checksum != _text_checksum(row[:-1]):
+    types = zip(row, (int, str, str, str, bytes, int), strict=True)
+    if not all(isinstance(value, kind) for value, kind in types) or len(tokens) % 8:
+        return None
+    if checksum != _text_checksum(row[:-1]):
         return None
     return Text(np.frombuffer(tokens, np.int64), text, title, added)

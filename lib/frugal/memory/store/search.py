@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from frugal.errors import InputError
-from frugal.memory.store.arrays import Integers, integers_of, plain, unit
+from frugal.memory.store.arrays import Integers, integers_of, one_for_each, plain, unit
 from frugal.memory.store.change import Change, no_ids
 from frugal.memory.store.exact import NONE, Searched, crowded, exact_search, ranked
 from frugal.memory.store.index import (
@@ -249,7 +249,7 @@ def subset(table: Table, since: int | None, ids: Integers | None, value: Any) ->
         return None
     seen = np.ones(table.size, bool)
     if since is not None:
-        seen &= table["positions"] >= since
+        seen &= table["positions"] >= one_for_each(since, (), "since")
     if ids is not None:
         seen &= np.isin(table["ids"], integers_of(ids, "ids"))
     if value is not None and table.size:

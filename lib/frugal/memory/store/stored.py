@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import sqlite3
+import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from frugal.errors import UnavailableError
 from frugal.memory.store.change import Text
+from frugal.memory.store.checks import check_settings
 from frugal.memory.store.database import FORMAT, INDEX, NAME, checksum_of, one_sentence
 from frugal.memory.store.rows import ROWS_AT_ONCE, Kind, entry_columns, whole_text
 
@@ -57,18 +59,17 @@ def read(folder: Path) -> Stored:
         raise UnavailableError(f"{folder} holds no memory: `frugal memory add`, or saving one, makes it")
     with one_sentence(path), contextlib.closing(_reader(path)) as connection:
         connection.execute("BEGIN")
-        settings = {name: json.loads(value) for name, value in connection.execute("SELECT * FROM settings")}
-        if settings.get("format", FORMAT) != FORMAT:
-            raise UnavailableError(f"{path} has format {settings['format']}; this version reads {FORMAT}: update it")
-        if "config" not in settings:
-            raise UnavailableError(f"{folder} holds no memory: `frugal memory add`, or saving one, makes it")
-        clock, next_text, age, version = connection.execute("SELECT * FROM clock").fetchone()
-        damage = [line for (line,) in connection.execute("PRAGMA quick_check(3)") if line != "ok"]
-        kind = Kind(settings["values"][0], tuple(settings["values"][1])) if settings["values"] else None
-        columns, bad = _entries(connection, settings["config"]["dim"], clock, kind)
-        texts, bad_texts = _texts(connection, next_text)
-        damage += [f"{what} {_some(which)}" for what, which in (("entries", bad), ("texts", bad_texts)) if which]
-        return Stored(settings["config"], clock, next_text, age, columns, texts, _index(folder, version), damage)
+        try:
+            config, kind = _settings(connection, path)
+            damage = [line for (line,) in connection.execute("PRAGMA quick_check(3)") if line != "ok"]
+            clock, next_text, age, version, sound = _clock(connection)
+            columns, bad = _entries(connection, config["dim"], clock, kind)
+            texts, bad_texts = _texts(connection, next_text)
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+            raise UnavailableError(f"{path} is damaged ({error}): restore it from a copy") from error
+    damage += [] if sound else ["the clock"]
+    damage += [f"{what} {_some(which)}" for what, which in (("entries", bad), ("texts", bad_texts)) if which]
+    return Stored(config, clock, next_text, age, columns, texts, _index(folder, version), damage)
 
 
 def _reader(path: Path) -> sqlite3.Connection:
@@ -82,6 +83,28 @@ def _reader(path: Path) -> sqlite3.Connection:
             raise
         connection = sqlite3.connect(f"{path.resolve().as_uri()}?immutable=1", uri=True, isolation_level=None)
     return connection
+
+
+def _settings(connection: sqlite3.Connection, path: Path) -> tuple[dict[str, Any], Kind | None]:
+    """What the memory was made with, and the kind of its values."""
+    settings = {name: json.loads(value) for name, value in connection.execute("SELECT * FROM settings")}
+    if settings["format"] != FORMAT:
+        raise UnavailableError(f"{path} has format {settings['format']}; this version reads {FORMAT}: update it")
+    check_settings(**settings["config"], device="cpu")
+    values = settings["values"]
+    return settings["config"], None if values is None else Kind(np.dtype(values[0]).str, tuple(values[1]))
+
+
+def _clock(connection: sqlite3.Connection) -> tuple[int, int, float, int, bool]:
+    """Clock, number of the next text, age, version, and whether they are those of these entries and texts."""
+    [(largest,)] = connection.execute("SELECT max(id) FROM entries")
+    [(last,)] = connection.execute("SELECT max(number) FROM texts")
+    least = [0 if number is None else number + 1 for number in (largest, last)]
+    match connection.execute("SELECT * FROM clock").fetchall():
+        case [(int(clock), int(next_text), float(age), int(version))] if -sys.float_info.max <= age <= 0:
+            if clock >= least[0] and next_text >= least[1]:
+                return clock, next_text, age, version, True
+    return least[0], least[1], 0.0, -1, False
 
 
 def _entries(
@@ -111,9 +134,9 @@ def _entries(
     columns = {name: np.concatenate([piece[name] for piece in pieces]) if pieces else names[name] for name in names}
     ids = columns["ids"]
     columns |= {"hits": np.zeros(len(ids), np.int64), "used": ids.copy(), "strength": np.ones(len(ids), np.float32)}
-    with contextlib.suppress(sqlite3.DatabaseError):  # damaged uses are taken for none
+    with contextlib.suppress(sqlite3.DatabaseError, ValueError, TypeError):  # damaged uses are taken for none
         uses = np.array(connection.execute("SELECT * FROM uses ORDER BY id").fetchall(), np.float64).reshape(-1, 4)
-        uses = uses[np.isin(uses[:, 0], ids)]
+        uses = uses[np.isin(uses[:, 0], ids) & np.isfinite(uses).all(1)]
         slots = np.searchsorted(ids, uses[:, 0].astype(np.int64))
         for name, column in zip(("hits", "used", "strength"), uses.T[1:], strict=True):
             columns[name][slots] = column
