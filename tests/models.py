@@ -26,6 +26,8 @@ from frugal.reservoir import Reservoir
 # steps at -46, the lowest that a small model here gives, are 4e-6, and some twenty roundings come together.
 ROUNDING = 1e-4
 
+DEVICE = torch.device("cpu")  # where models that can be elsewhere are made; tests of devices change it
+
 TEXTS = ["the cat sat on the mat. the dog sat on the log.", "a cat and a dog met on a mat.", "the log rolled."]
 
 
@@ -77,9 +79,10 @@ class Recurrent(Uniform, HiddenStateModel):
     def __init__(self, tokenizer: Tokenizer, width: int = 16) -> None:
         super().__init__(tokenizer)
         generator = torch.Generator().manual_seed(0)
-        self.embedding = torch.randn(self.vocabulary_size, width, generator=generator)
-        self.recurrence = torch.randn(width, width, generator=generator) / width**0.5
-        self.output = torch.randn(width, self.vocabulary_size, generator=generator)
+        self.device = DEVICE
+        self.embedding = torch.randn(self.vocabulary_size, width, generator=generator).to(DEVICE)
+        self.recurrence = torch.randn(width, width, generator=generator).to(DEVICE) / width**0.5
+        self.output = torch.randn(width, self.vocabulary_size, generator=generator).to(DEVICE)
 
     def hidden(self, tokens: Tensor) -> Tensor:
         states, state = [], self.start(len(tokens))
@@ -92,7 +95,7 @@ class Recurrent(Uniform, HiddenStateModel):
         return hidden @ self.output
 
     def start(self, batch_size: int) -> Any:
-        return torch.zeros(batch_size, len(self.recurrence))
+        return torch.zeros(batch_size, len(self.recurrence), device=self.device)
 
     def hidden_step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
         state = torch.tanh(self.embedding[tokens] + state @ self.recurrence)
@@ -129,11 +132,11 @@ def random_gpt2(seed: int = 0) -> Foundation:
         n_head=2,
         initializer_range=0.3,
     )
-    return Foundation(GPT2LMHeadModel(config), tokenizer, name="random GPT-2")
+    return Foundation(GPT2LMHeadModel(config).to(DEVICE), tokenizer, name="random GPT-2")
 
 
 def small_reservoir() -> Reservoir:
-    return Reservoir(24, 20, fan_in=4, leak=0.5, input_scale=0.3)
+    return Reservoir(24, 20, fan_in=4, leak=0.5, input_scale=0.3, device=DEVICE)
 
 
 def echo_model(join: str = "foundation", readout: Readout | None = None, **settings: Any) -> EchoLanguageModel:
@@ -158,7 +161,7 @@ def piecewise(name: str, **changes: Any) -> PiecewiseLM:
     """
     torch.manual_seed(0)
     model = PiecewiseLM(preset(name, **changes), characters())
-    model.network.double()
+    model.network.double().to(DEVICE)
     with torch.no_grad():
         for weight in model.network.parameters():
             weight.mul_(3)
@@ -197,7 +200,7 @@ def memory_gpt(*, gate: float = 0.7, remembered: Sequence[str] = TEXTS[1:], **se
 
 
 def lstm(seed: int = 0) -> LSTMLanguageModel:
-    return LSTMLanguageModel(characters(), 12, scale=0.4, seed=seed)
+    return LSTMLanguageModel(characters(), 12, scale=0.4, seed=seed).to(DEVICE)
 
 
 def reservoir_model() -> ReservoirLanguageModel:
@@ -205,7 +208,7 @@ def reservoir_model() -> ReservoirLanguageModel:
     tokenizer = characters()
     readout = SoftmaxReadout(30, tokenizer.vocabulary_size)
     torch.nn.init.normal_(readout.layers[0].weight, std=0.5, generator=torch.Generator().manual_seed(0))
-    return ReservoirLanguageModel(tokenizer, Reservoir(tokenizer.vocabulary_size, 30, fan_in=4), readout)
+    return ReservoirLanguageModel(tokenizer, Reservoir(tokenizer.vocabulary_size, 30, fan_in=4, device=DEVICE), readout)
 
 
 def online_residual() -> OnlineResidual:
@@ -267,7 +270,7 @@ EVERY_MODEL: dict[str, Callable[[], LanguageModel]] = {
     "memory, knn": lambda: memory_gpt(read="knn", write="learned", deletes=True, memory_size=6),
     "context mixing": lambda: ContextMixing(4, characters(), slots=2**12).fit(TEXTS),
     "context mixing, frozen": lambda: ContextMixing(3, byte_pairs(), slots=2**12).fit(TEXTS).frozen(),
-    "small transformer": lambda: SmallTransformer(characters(), blocks=2, width=16, context=6),
+    "small transformer": lambda: SmallTransformer(characters(), blocks=2, width=16, context=6).to(DEVICE),
     "LSTM": lstm,
     "reservoir of characters": reservoir_model,
     "tempered": lambda: Tempered(lstm(), 0.7),

@@ -3,12 +3,14 @@
 import contextlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from frugal.errors import FrugalError, InputError
+from frugal.evaluate import evaluate
 from frugal.language_model import LanguageModel, TargetScores, class_named, gather_targets, load_model
 from frugal.memory import MemoryGPT
 from models import EVERY_MODEL, ROUNDING, set_everywhere
@@ -126,6 +128,22 @@ def test_an_echo_model_s_folder_names_no_other_class_as_its_readout(tmp_path: Pa
     (tmp_path / "echo" / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match=complaint):
         load_model(tmp_path / "echo")
+
+
+@pytest.mark.parametrize("name", ["echo, residual", "foundation in windows", "nearest neighbours", "memory, knn"])
+def test_a_loaded_model_s_gpt_computes_in_the_format_that_is_asked_for(name: str, tmp_path: Path) -> None:
+    EVERY_MODEL[name]().save(tmp_path / "model")
+    for dtype in ("float32", "bfloat16"):
+        model: Any = load_model(tmp_path / "model", dtype=dtype)  # type: ignore[arg-type]
+        inside = model if hasattr(model, "foundation") else model.model
+        assert inside.foundation.dtype == getattr(torch, dtype)
+        assert evaluate(model, "the cat sat").bits_per_byte > 0
+
+
+def test_a_model_without_a_gpt_takes_no_format(tmp_path: Path) -> None:
+    EVERY_MODEL["bigram over characters"]().save(tmp_path / "model")
+    with pytest.raises(InputError, match="stands on no GPT"):
+        load_model(tmp_path / "model", dtype="bfloat16")
 
 
 @pytest.mark.parametrize(

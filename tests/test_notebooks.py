@@ -1,11 +1,13 @@
 """Every notebook as it is used: run at its smallest size, read as a report, started by plain papermill."""
 
 import ast
-import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from dataclasses import fields as fields_of
+from datetime import UTC, datetime
 from pathlib import Path
 
 import nbformat
@@ -13,48 +15,74 @@ import pytest
 import torch
 from bs4 import BeautifulSoup
 
+from frugal.cards import kept_about, kept_models
+from frugal.evaluate import evaluate
+from frugal.files import data_folder
+from frugal.generate import ChatSession, Sampling, generate
 from frugal.lab import read_records
 from frugal.lab.pages.notebooks import read_notebook
 from frugal.lab.run.execution import run_notebook
 from frugal.lab.run.parameters import Parameter, ParameterType, read_parameters
-from frugal.language_model import LanguageModel, class_named, load_model
+from frugal.language_model import load_model
 from frugal.piecewise.presets import PRESETS
 from models import memory_gpt, piecewise
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+KEEPING = ("03", "04", "06", "08", "10", "11")  # notebooks that train models and keep their best
 MINUTES = 10  # for a run that takes one on two idle cores, so that a busy machine is no failure
 
+on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
 def saves(parameter: Parameter) -> bool:
-    """Whether a notebook keeps models in the folder that the parameter names; an absolute path stays where it is."""
+    """Whether a notebook keeps models under the name that the parameter gives."""
     return parameter.name in ("saved", "chatbot") and parameter.type == ParameterType(str)
 
 
-def saved_models(folder: Path) -> list[Path]:
-    """The folders of language models below a folder; a conversation and an automaton are none."""
-    classes = {path.parent: json.loads(path.read_text()).get("class") for path in folder.rglob("config.json")}
-    return [found for found, name in classes.items() if name and issubclass(class_named(name), LanguageModel)]
+def check_kept(folder: Path) -> None:
+    """A model that a notebook kept is loaded, scored, sampled and chatted with by what is the same for all."""
+    model = load_model(folder)
+    assert evaluate(model, "The king of the land.").bits_per_byte > 0
+    assert generate(model, "The king", Sampling(max_tokens=4, seed=0)) is not None
+    session = ChatSession(model, sampling=Sampling(max_tokens=4, seed=0), markers=True)
+    "".join(session.reply("Hello."))
+    assert len(session.turns) == 2
 
 
 @every_notebook
-def test_it_runs_at_smoke_and_its_report_can_be_read(path: Path, tmp_path: Path) -> None:
-    saving = {each.name: str(tmp_path / each.name) for each in read_parameters(read_notebook(path)) if saves(each)}
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=on_cuda)])
+def test_it_runs_at_smoke_and_its_report_can_be_read(path: Path, device: str, tmp_path: Path) -> None:
+    parameters = read_parameters(read_notebook(path))
+    name = f"of-a-test-{os.getpid()}"
+    given = {each.name: name for each in parameters if saves(each)}
+    given["device"] = device
     brought = {"memory": memory_gpt(), "piecewise": piecewise("small")} if path.stem.startswith("09") else {}
     for family, model in brought.items():
         model.save(tmp_path / f"my {family}")
-    given = {**saving, **({"saved": [str(tmp_path / f"my {family}") for family in brought]} if brought else {})}
-    result = run_notebook(path, given, profile="smoke", timeout=MINUTES, reports=tmp_path)
-    assert (result.status, result.error) == ("done", None)
-    table = {row["model"]: row for row in read_records(result.notebook).get("scoreboard", [])}
+    given |= {"saved": [str(tmp_path / f"my {family}") for family in brought]} if brought else {}
+    began = datetime.now(UTC).isoformat(timespec="seconds")
+    try:
+        result = run_notebook(path, given, profile="smoke", timeout=MINUTES, reports=tmp_path)
+        assert (result.status, result.error) == ("done", None)
+        kept = [each for each in kept_models() if each.name.startswith(name)]
+        assert bool(kept) == ("saved" in given and not brought)
+        commands = set(re.findall(r"frugal (?:chat|generate|score) ([\w-]+-latest)", result.notebook.read_text()))
+        assert bool(commands) == path.stem.startswith(KEEPING)
+        for latest in map(kept_about, commands):
+            assert latest.when >= began
+            kept.append(latest)
+        for each in kept:
+            check_kept(each.folder)
+    finally:
+        for folder in data_folder().glob(f"*/{name}*"):
+            shutil.rmtree(folder)
+    records = read_records(result.notebook)
+    table = {row["model"]: row for row in records.get("scoreboard", [])}
     assert all(table[f"my {family}"]["family"] == family for family in brought)
     assert all(table[f"my {family}"]["weights trained"] > 0 for family in brought)
-    models = [load_model(folder) for name in saving for folder in saved_models(tmp_path / name)]
-    assert bool(models) == bool(saving)
-    for model in models:
-        assert model.log_probabilities(torch.tensor([[model.tokenizer.start_id, 0]])).isfinite().any()
-    assert read_records(result.notebook)
+    assert records["device"] == device
+    assert records["dtype"] in ("torch.float32", "torch.bfloat16")
     page = BeautifulSoup(result.report.read_text(encoding="utf-8"), "html.parser")
     figures = page.select("main figure img")
     assert figures

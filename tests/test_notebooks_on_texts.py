@@ -107,7 +107,7 @@ def reading(number: str, text: Path, home: Path) -> Mapping[str, Any]:
     """The notebook's parameters that make it small and read this text; what it saves goes to `home`."""
     known = {parameter.name for parameter in read_parameters(read_notebook(NOTEBOOKS[number]))}
     given: dict[str, Any] = {name: value for name, value in SMALLER.items() if name in known}
-    given |= {name: str(home / name) for name in ("saved", "chatbot") if name in known and number != "09"}
+    given |= {name: str(home / name) for name in ("chatbot",) if name in known}
     if "valid_text" in known and text.name == "two":
         return given | {"train_text": str(text / "train.txt"), "valid_text": str(text / "valid.txt")}
     name = next(name for name in ("text", "train_text", "texts") if name in known)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from frugal.baselines import ContextMixing, NGram, SmallTransformer, Transformer
 from frugal.baselines.transformer import SHAPES
 from frugal.cooperative import ReservoirLanguageModel
 from frugal.corpora import BytePairTokenizer, CharTokenizer, Document, Tokenizer, encode_in_a_row
+from frugal.device import choose_device
 from frugal.errors import InputError, UnavailableError
 from frugal.evaluate import Scores, evaluate
 from frugal.language_model import LanguageModel
@@ -32,6 +33,7 @@ from frugal.training import Epoch, EpochScore, Plan, fit, half_cosine, run_epoch
 Documents = Sequence[Document]
 PIECE = 8192  # states of an echo that are in memory at once
 MOST_EPOCHS = 20  # over a short text; later ones only overfit
+NET_EXAMPLES = 300_000  # that a net learns from
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class Made(NamedTuple):
     search_seconds: float
 
 
-def make_ngram(train: Documents, valid: Documents, budget: float, seed: int) -> Made:
+def make_ngram(train: Documents, valid: Documents, budget: float, seed: int, device: str) -> Made:
     """Kneser-Ney over characters, of the order that validation chooses."""
     tokenizer, tried = _characters(train), {}
     for order in (5, 6, 8, 10):
@@ -104,7 +106,7 @@ def make_ngram(train: Documents, valid: Documents, budget: float, seed: int) -> 
     return Made(model, None, f"order {best}", counts, tried[best][1], sum(each[1] for each in tried.values()))
 
 
-def make_context_mixing(train: Documents, valid: Documents, budget: float, seed: int) -> Made:
+def make_context_mixing(train: Documents, valid: Documents, budget: float, seed: int, device: str) -> Made:
     """Orders 0 to 8 and words, over characters; frozen for the static score."""
     size = _length(train)
     slots = 1 << min(25, max(20, (16 * size).bit_length()))
@@ -117,11 +119,12 @@ def make_context_mixing(train: Documents, valid: Documents, budget: float, seed:
     )
 
 
-def make_echo(train: Documents, valid: Documents, budget: float, seed: int) -> Made:
+def make_echo(train: Documents, valid: Documents, budget: float, seed: int, device: str) -> Made:
     """A quick reservoir of 512 units that reads byte pairs, and a readout with a hidden layer."""
 
     def drawn(inputs: int) -> Reservoir:
-        return Reservoir(inputs, 512, fan_in=10, spectral_radius=0.6, input_scale=2.0, seed=seed)
+        place = choose_device(device)
+        return Reservoir(inputs, 512, fan_in=10, spectral_radius=0.6, input_scale=2.0, seed=seed, device=place)
 
     return train_echo(drawn, train, valid, seed, hidden=(128,), vocabulary=1000)
 
@@ -160,14 +163,14 @@ def train_echo(
     batches = States(model, tokens, plan.batch_size)
 
     def train_epoch(epoch: Epoch) -> float:
-        steps = max(1, len(tokens) // plan.batch_size)
-        return float(
-            np.mean(fit(readout, _loss, batches, optimizer, steps=steps, schedule=epoch.part_of(half_cosine), title=""))
-        )
+        schedule, steps = epoch.part_of(half_cosine), max(1, len(tokens) // plan.batch_size)
+        given: dict[str, Any] = {"steps": steps, "schedule": schedule, "device": model.device.type, "title": ""}
+        return float(np.mean(fit(readout, _loss, batches, optimizer, **given)))
 
     def score() -> EpochScore:
         with torch.inference_mode():
-            return EpochScore(validation_nats=-model.target_log_probabilities(held_out[None]).mean().item())
+            nats = -model.target_log_probabilities(held_out[None].long().to(model.device)).mean().item()
+            return EpochScore(validation_nats=nats)
 
     scores = run_epochs(readout, optimizer, plan, train_epoch, score, title="echo", progress=False)
     weights = sum(weight.numel() for weight in readout.parameters())
@@ -186,35 +189,35 @@ class States:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         state = self.model.start(1)
         for begin in range(0, len(self.tokens) - 1, PIECE):
-            piece = self.tokens[begin : begin + PIECE + 1].long()
+            piece = self.tokens[begin : begin + PIECE + 1].long().to(self.model.device)
             with torch.no_grad():
                 states, state = self.model.hidden_advance(piece[None, :-1], state)
             for chosen in torch.randperm(len(piece) - 1).split(self.batch_size):
                 yield states[0, chosen], piece[1:][chosen]
 
 
-def make_net(name: str, train_text: Documents, valid: Documents, seed: int, examples: int) -> Made:
+def make_net(name: str, train_text: Documents, valid: Documents, seed: int, device: str) -> Made:
     """A net of 60,000 weights that sees 12 characters: piecewise edges, or a plain one."""
     begun = time.process_time()
     tokenizer = _characters(train_text)
     shape = preset_of_size(name, 60_000, tokenizer.vocabulary_size, context_length=12)
-    model = PiecewiseLM(shape, tokenizer)
+    model = PiecewiseLM(shape, tokenizer, device=device)
     windows, held_out = (Windows.for_network(model.network, tokenizer, part) for part in (train_text, valid))
-    epochs = min(MOST_EPOCHS, math.ceil(examples / len(windows)))
+    epochs = min(MOST_EPOCHS, math.ceil(NET_EXAMPLES / len(windows)))
     plan = PiecewisePlan(epochs=epochs, batch_size=100, learning_rate=5e-4, seed=seed)
     scores = train(model, windows, plan, valid=held_out, progress=False)
     setting = f"{name}, {scores[-1].epoch} epochs"
     return Made(model, None, setting, model.parameter_count, time.process_time() - begun, 0.0)
 
 
-def make_piecewise(train: Documents, valid: Documents, budget: float, seed: int) -> Made:
+def make_piecewise(train: Documents, valid: Documents, budget: float, seed: int, device: str) -> Made:
     """Piecewise edges; see `make_net`."""
-    return make_net("large_single_layer", train, valid, seed, 300_000)
+    return make_net("large_single_layer", train, valid, seed, device)
 
 
-def make_plain(train: Documents, valid: Documents, budget: float, seed: int) -> Made:
+def make_plain(train: Documents, valid: Documents, budget: float, seed: int, device: str) -> Made:
     """An MLP on embedded characters; see `make_net`."""
-    return make_net("low_order_mlp", train, valid, seed, 300_000)
+    return make_net("low_order_mlp", train, valid, seed, device)
 
 
 # Windows of 64 tokens that a size learns from in a processor second on the machine of the kept results.
@@ -222,7 +225,7 @@ EXAMPLES_A_SECOND = {"2x32": 1000, "2x64": 600, "4x64": 330, "4x128": 140}
 CONTEXT = 64
 
 
-def make_transformer(train: Documents, valid: Documents, budget: float, seed: int) -> Made:
+def make_transformer(train: Documents, valid: Documents, budget: float, seed: int, device: str) -> Made:
     """A transformer from nothing over byte pairs, of the size, vocabulary and rate that validation chooses.
 
     The budget in processor seconds is turned into a number of examples, so that a seed reproduces the training.
@@ -232,7 +235,7 @@ def make_transformer(train: Documents, valid: Documents, budget: float, seed: in
         begun = time.process_time()
         tokenizer = BytePairTokenizer.train(texts, vocabulary)
         blocks, width = SHAPES[size]
-        model = SmallTransformer(tokenizer, blocks=blocks, width=width, context=CONTEXT, seed=seed)
+        model = SmallTransformer(tokenizer, blocks=blocks, width=width, context=CONTEXT, seed=seed, device=device)
         examples = max(1, round(budget * EXAMPLES_A_SECOND[size]))
         plan = TransformerPlan(examples=examples, epochs=4, learning_rate=rate, batch_size=16, seed=seed)
         model.fit(train, plan, valid=valid, progress=False)
@@ -250,7 +253,7 @@ def candidates(budget: float) -> list[tuple[int, str, float]]:
     return [(1024, "2x64", 5e-3), (2048, "4x64", 3e-3)]
 
 
-RECIPES: dict[str, Callable[[Documents, Documents, float, int], Made]] = {
+RECIPES: dict[str, Callable[[Documents, Documents, float, int, str], Made]] = {
     "n-gram": make_ngram,
     "context mixing": make_context_mixing,
     "echo": make_echo,
@@ -270,6 +273,7 @@ def measure(
     *,
     budget: float = 0,
     seed: int = 0,
+    device: str = "cpu",
 ) -> Point:
     """Train a model by its recipe and score it on held-out texts, one by one and, where it can learn, adapting.
 
@@ -279,6 +283,7 @@ def measure(
         held_out: texts by name.
         budget: processor seconds, for recipes that have a budget.
         seed: of all that is drawn.
+        device: "cpu", "cuda", "mps" or "auto"; counts stay on the processor.
 
     Raises:
         InputError: there is no such recipe, or a transformer has no budget.
@@ -297,7 +302,7 @@ def measure(
     if model in COMPRESSORS:
         return _compressed(model, train, held_out)
     seed_everything(seed)
-    made = RECIPES[model](train, valid, budget, seed)
+    made = RECIPES[model](train, valid, budget, seed, device)
     documents: dict[str, dict[str, list[tuple[float, int]]]] = {}
     scoring: dict[str, dict[str, float]] = {}
     for name, text in held_out.items():

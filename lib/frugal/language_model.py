@@ -6,6 +6,7 @@ real token is predicted too and every byte of a text is paid for by every model.
 What every model can do enters here, with what saves and loads it; the models are in the rooms of their families.
 """
 
+import inspect
 import json
 import pkgutil
 from abc import ABC, abstractmethod
@@ -24,6 +25,7 @@ from tqdm.auto import tqdm
 import frugal
 from frugal.corpora import Window, strided_windows
 from frugal.corpora.tokenizers import Tokenizer, load_tokenizer
+from frugal.device import DType
 from frugal.errors import FrugalError, InputError, UnavailableError
 from frugal.files import appearing, load_tensors, put_back, save_tensors
 
@@ -372,11 +374,16 @@ def class_named(name: str) -> Any:
     raise InputError(f"{name!r} is no class of this library: the folder was saved by another version, or is damaged")
 
 
-def load_model(folder: Path | str, *, device: str = "cpu") -> LanguageModel:
+def load_model(folder: Path | str, *, device: str = "cpu", dtype: DType = "auto") -> LanguageModel:
     """Read a language model of any family from the folder that it was saved to.
 
+    Args:
+        folder: where it was saved.
+        device: "cpu", "cuda", "mps" or "auto".
+        dtype: that the GPT it stands on computes in: "float32", "bfloat16" or "auto".
+
     Raises:
-        InputError: the folder does not hold a language model of this library.
+        InputError: the folder does not hold a language model of this library, or `dtype` is for one on a GPT.
         UnavailableError: a file is missing or damaged.
 
     Example:
@@ -396,8 +403,11 @@ def load_model(folder: Path | str, *, device: str = "cpu") -> LanguageModel:
     kind = class_named(name) if isinstance(name, str) else None
     if kind is None or not issubclass(kind, LanguageModel):
         raise InputError(f"{folder} does not hold a language model of this library: its config.json names {name}")
+    options: dict[str, Any] = {"device": device} if dtype == "auto" else {"device": device, "dtype": dtype}
+    if not options.keys() <= inspect.signature(kind.load).parameters.keys():
+        raise InputError(f"dtype={dtype!r}: a {kind.__name__} stands on no GPT; leave the dtype out")
     try:
-        return kind.load(folder, device=device)
+        return kind.load(folder, **options)
     except FrugalError:
         raise
     except Exception as error:  # its files do not go together

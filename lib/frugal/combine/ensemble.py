@@ -104,7 +104,10 @@ class Ensemble(LanguageModel):
             raise InputError("documents is a text: give a list of documents, such as [text]")
         encoded = encode_documents(self.tokenizer, documents)
         said = torch.cat(
-            [torch.empty(0, len(self.experts)), *(self._said(t[None])[0].cpu() for t in encoded if len(t) > 1)]
+            [
+                torch.empty(0, len(self.experts)),
+                *(self._said(t[None].to(self.device))[0].cpu() for t in encoded if len(t) > 1),
+            ]
         )
         if not len(said):
             raise InputError("documents: hold no token to learn a prior from; give texts that are not empty")

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from frugal.corpora import Tokenizer
+from frugal.device import choose_device
 from frugal.errors import InputError, check_whole
-from frugal.language_model import HiddenStateModel, check_on_cpu, read_model, save_model
+from frugal.language_model import HiddenStateModel, read_model, save_model
 
 # A logit so low that its probability is zero at any temperature, and yet finite, so that zero times it is zero and not
 # NaN.
@@ -66,6 +67,10 @@ class LSTMLanguageModel(nn.Module, HiddenStateModel):
             for weights in self.parameters():
                 weights.normal_(0, scale, generator=generator)
 
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]  # where its module has been moved
+        return self.never.device
+
     def hidden(self, tokens: Tensor) -> Tensor:
         return self.lstm(self.embedding(tokens))[0]
 
@@ -87,11 +92,10 @@ class LSTMLanguageModel(nn.Module, HiddenStateModel):
 
     @classmethod
     def load(cls, folder: Path | str, *, device: str = "cpu") -> Self:
-        check_on_cpu(cls, device)
         weights, config, tokenizer = read_model(folder, cls)
         model = cls(tokenizer, **config)
         model.load_state_dict(weights)
-        return model
+        return model.to(choose_device(device))
 
 
 def with_zeros(log_probabilities: Tensor) -> Tensor:

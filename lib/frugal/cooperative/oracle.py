@@ -14,6 +14,7 @@ from torch import Tensor
 from frugal.cooperative import world
 from frugal.cooperative.lstm import LSTMLanguageModel, with_zeros
 from frugal.cooperative.samples import draw
+from frugal.device import choose_device
 from frugal.errors import check_whole
 from frugal.language_model import LOGITS_AT_ONCE, LanguageModel
 
@@ -61,6 +62,7 @@ class Oracle:
         length: tokens T of a sequence.
         hidden: units of the LSTM.
         seed: of its weights.
+        device: of all its models: "cpu", "cuda", "mps" or "auto".
 
     Attributes:
         model: the LSTM, a language model.
@@ -74,10 +76,13 @@ class Oracle:
         (True, True)
     """
 
-    def __init__(self, vocabulary: int = 50, length: int = 20, hidden: int = 32, seed: int = 0) -> None:
+    def __init__(
+        self, vocabulary: int = 50, length: int = 20, hidden: int = 32, seed: int = 0, *, device: str = "cpu"
+    ) -> None:
         check_whole(length=length)
         self.vocabulary, self.length = vocabulary, length
-        self.model = LSTMLanguageModel(world.symbols(vocabulary), hidden, scale=1.0, special=False, seed=seed)
+        model = LSTMLanguageModel(world.symbols(vocabulary), hidden, scale=1.0, special=False, seed=seed)
+        self.model = model.to(choose_device(device))
 
     def sequences(self, count: int, seed: int = 0) -> Tensor:
         """Data: sequences [count, 1 + T], each after the start token; they depend on the seed alone."""
@@ -85,7 +90,7 @@ class Oracle:
 
     def learner(self, hidden: int = 32, seed: int = 0) -> LSTMLanguageModel:
         """An untrained LSTM over the same symbols: a generator or a mediator."""
-        return LSTMLanguageModel(self.model.tokenizer, hidden, special=False, seed=seed)
+        return LSTMLanguageModel(self.model.tokenizer, hidden, special=False, seed=seed).to(self.model.device)
 
     @torch.no_grad()
     def compare(self, generator: LanguageModel, count: int = 2000, seed: int = 1) -> OracleScores:

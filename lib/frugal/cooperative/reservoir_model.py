@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from frugal.corpora import Tokenizer
+from frugal.device import choose_device
 from frugal.errors import InputError
-from frugal.language_model import HiddenStateModel, check_on_cpu, read_model, save_model
+from frugal.language_model import HiddenStateModel, read_model, save_model
 from frugal.readout import SoftmaxReadout
 from frugal.readout.base import part
 from frugal.reservoir import Reservoir
@@ -78,7 +79,7 @@ class ReservoirLanguageModel(HiddenStateModel):
     @torch.no_grad()
     def whiten(self, tokens: Tensor, shrinkage: float = 0.01) -> Self:
         """Whiten the readout by the states of tokens [B, T], such as some training data; do so before training."""
-        states = self.hidden(tokens).flatten(0, 1)
+        states = self.hidden(tokens.to(self.device)).flatten(0, 1)
         self.readout.whiten(RidgeStatistics.of_inputs([states]), shrinkage)
         return self
 
@@ -92,11 +93,11 @@ class ReservoirLanguageModel(HiddenStateModel):
 
     @classmethod
     def load(cls, folder: Path | str, *, device: str = "cpu") -> Self:
-        check_on_cpu(cls, device)
         weights, config, tokenizer = read_model(folder, cls)
         readout = SoftmaxReadout(**config["readout"])
         readout.load_state_dict(part(weights, "readout."))
-        return cls(tokenizer, Reservoir.from_saved(config["reservoir"], part(weights, "reservoir.")), readout)
+        reservoir = Reservoir.from_saved(config["reservoir"], part(weights, "reservoir."))
+        return cls(tokenizer, reservoir.to(choose_device(device)), readout)
 
     def _inputs(self, tokens: Tensor) -> Tensor:
         return one_hot(tokens, self.vocabulary_size).to(self.reservoir.like)

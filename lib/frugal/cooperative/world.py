@@ -63,7 +63,7 @@ def log_probabilities(model: LanguageModel, sequences: Tensor) -> Tensor:
         >>> round(log_probabilities(model, every_sequence(2, 3)).exp().sum().item(), 5)
         1.0
     """
-    return with_zeros(model.target_log_probabilities(sequences)).double().sum(1)
+    return with_zeros(model.target_log_probabilities(sequences.to(model.device))).double().sum(1)
 
 
 def mixture(log_p: Tensor, log_q: Tensor) -> Tensor:

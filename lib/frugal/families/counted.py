@@ -34,6 +34,7 @@ import torch
 from frugal.baselines import BoostedTrees, NGram
 from frugal.combine import Ensemble
 from frugal.corpora import BytePairTokenizer, CharTokenizer, Document, Tokenizer
+from frugal.device import DType
 from frugal.families.family import Family, OnEpoch, Trained, known
 from frugal.families.texts import Texts
 from frugal.language_model import LanguageModel
@@ -72,7 +73,7 @@ class NGramFamily(Counted):
     order: int = 6
     tokens: Literal["characters", "pairs"] = "characters"
 
-    def build(self, texts: Texts, *, device: str = "cpu", seed: int = 0) -> NGram:
+    def build(self, texts: Texts, *, device: str = "cpu", dtype: DType = "auto", seed: int = 0) -> NGram:
         return NGram(self.order, tokenizer_for(texts.train, self.tokens))
 
     def _train(self, model: Any, texts: Texts, plan: Any, on_epoch: OnEpoch | None, beside: Path | None) -> Trained:
@@ -105,7 +106,7 @@ class EnsembleFamily(Counted):
     order: int = 6
     memory: float = 0.9
 
-    def build(self, texts: Texts, *, device: str = "cpu", seed: int = 0) -> Ensemble:
+    def build(self, texts: Texts, *, device: str = "cpu", dtype: DType = "auto", seed: int = 0) -> Ensemble:
         tokenizer = tokenizer_for(texts.train, "characters")
         names = sources(texts.train, self.experts)
         return Ensemble({name: NGram(self.order, tokenizer) for name in names}, memory=self.memory)
@@ -140,7 +141,7 @@ class TreesFamily(Counted):
     leaves: int = 31
     learning_rate: float = 0.1
 
-    def build(self, texts: Texts, *, device: str = "cpu", seed: int = 0) -> BoostedTrees:
+    def build(self, texts: Texts, *, device: str = "cpu", dtype: DType = "auto", seed: int = 0) -> BoostedTrees:
         return BoostedTrees(self.context_length, tokenizer_for(texts.train, "characters"))
 
     def _train(self, model: Any, texts: Texts, plan: Any, on_epoch: OnEpoch | None, beside: Path | None) -> Trained:

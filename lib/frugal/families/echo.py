@@ -33,6 +33,7 @@ import torch
 
 from frugal.cooperative import CooperativePlan, CooperativeTrainer, text_windows
 from frugal.corpora import encode_documents, excerpts, load_corpus
+from frugal.device import DType
 from frugal.errors import InputError
 from frugal.families.family import SECONDS, Family, OnEpoch, Trained, known
 from frugal.families.texts import Texts
@@ -148,8 +149,8 @@ class EchoFamily(Family):
     def foundation_of(self, model: EchoLanguageModel) -> WindowedFoundation:
         return model.encoder.windowed
 
-    def build(self, texts: Texts, *, device: str = "cpu", seed: int = 0) -> EchoLanguageModel:
-        gpt = load_foundation(self.foundation, device=device)
+    def build(self, texts: Texts, *, device: str = "cpu", dtype: DType = "auto", seed: int = 0) -> EchoLanguageModel:
+        gpt = load_foundation(self.foundation, device=device, dtype=dtype)
         V, d = gpt.vocabulary_size, gpt.hidden_size
         settings: dict[str, Any] = {"drive": self.drive, "context": self.context_length, "prefix": self.prefix}
         reservoir = self._reservoir(d if self.drive == "features" else gpt.embedding_size, seed)

@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
+from frugal.device import DType
 from frugal.errors import InputError
 from frugal.families.texts import Texts
 from frugal.language_model import LanguageModel
@@ -116,8 +117,11 @@ class Family(ABC):
         return None
 
     @abstractmethod
-    def build(self, texts: Texts, *, device: str = "cpu", seed: int = 0) -> LanguageModel:
-        """A model that has learnt nothing yet. What must be known of the text first, its alphabet, is read from it."""
+    def build(self, texts: Texts, *, device: str = "cpu", dtype: DType = "auto", seed: int = 0) -> LanguageModel:
+        """A model that has learnt nothing yet. What must be known of the text first, its alphabet, is read from it.
+
+        `dtype` is that of a GPT that no training goes through; what is trained is float32.
+        """
 
     def train(
         self,

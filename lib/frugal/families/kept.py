@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 from frugal.cards import ABOUT, Kept, kept_about, kept_folder
 from frugal.corpora import Document
 from frugal.corpora.disk import LARGE, on_disk
+from frugal.device import DType
 from frugal.errors import InputError, UnavailableError
+from frugal.evaluate import Scores
 from frugal.files import appearing
 from frugal.language_model import LanguageModel, load_model
 
@@ -42,6 +45,7 @@ def keep_model(
     model: LanguageModel,
     about: Kept,
     *,
+    scores: Scores | None = None,
     notes: str = "",
     learnt: Sequence[Document] = (),
     beside: Mapping[str, Any] | None = None,
@@ -51,6 +55,7 @@ def keep_model(
     Args:
         model: anything with something to save.
         about: its card for programs.
+        scores: of the model on held-out text, which the card then has.
         notes: what its card says to people, in Markdown.
         learnt: all text that it learnt, for a training that goes on.
         beside: what is to be kept beside it, by name: anything with `save`.
@@ -63,6 +68,8 @@ def keep_model(
         'letters'
     """
     folder = about.folder
+    if scores is not None:
+        about = replace(about, bits_per_byte=scores.bits_per_byte, accuracy=scores.accuracy)
     entries = {**vars(about), "when": datetime.now(UTC).isoformat(timespec="seconds")}
     with appearing(folder) as temporary:
         model.save(temporary)
@@ -78,7 +85,9 @@ def keep_model(
     return folder
 
 
-def kept_model(name: str, *, device: str = "cpu") -> tuple[LanguageModel, Kept, tuple[Document, ...]]:
+def kept_model(
+    name: str, *, device: str = "cpu", dtype: DType = "auto"
+) -> tuple[LanguageModel, Kept, tuple[Document, ...]]:
     """A kept model, its card, and the text that was kept with it.
 
     Raises:
@@ -102,7 +111,7 @@ def kept_model(name: str, *, device: str = "cpu") -> tuple[LanguageModel, Kept, 
             learnt = on_disk(_learnt(text), name, size) if size > LARGE else list(_learnt(text))
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise UnavailableError(f"{text} cannot be read ({error}): train the model again") from error
-    return load_model(folder, device=device), about, tuple(learnt)
+    return load_model(folder, device=device, dtype=dtype), about, tuple(learnt)
 
 
 def _learnt(file: Path) -> Iterator[Document]:

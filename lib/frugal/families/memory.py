@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from frugal.corpora import encode_documents
+from frugal.device import DType
 from frugal.families.family import Family, OnEpoch, Trained, known
 from frugal.families.texts import Texts
 from frugal.foundation import WindowedFoundation, load_foundation
@@ -96,7 +97,7 @@ class MemoryFamily(Family):
     def foundation_of(self, model: MemoryGPT) -> WindowedFoundation:
         return WindowedFoundation(model.foundation, model.context)
 
-    def build(self, texts: Texts, *, device: str = "cpu", seed: int = 0) -> MemoryGPT:
+    def build(self, texts: Texts, *, device: str = "cpu", dtype: DType = "auto", seed: int = 0) -> MemoryGPT:
         return MemoryGPT(
             load_foundation(self.foundation, device=device, dtype="float32"),
             read=self.read,
@@ -153,8 +154,8 @@ class NeighboursFamily(Family):
     def foundation_of(self, model: NearestNeighbourLM) -> LanguageModel:
         return model.model
 
-    def build(self, texts: Texts, *, device: str = "cpu", seed: int = 0) -> NearestNeighbourLM:
-        windows = WindowedFoundation(load_foundation(self.foundation, device=device), self.context_length)
+    def build(self, texts: Texts, *, device: str = "cpu", dtype: DType = "auto", seed: int = 0) -> NearestNeighbourLM:
+        windows = WindowedFoundation(load_foundation(self.foundation, device=device, dtype=dtype), self.context_length)
         memory = Datastore.empty(
             windows.foundation.hidden_size, self.memory_size, index=self.index_type, seed=seed, device=device
         )

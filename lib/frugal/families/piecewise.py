@@ -24,6 +24,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 
 from frugal.corpora import CharTokenizer
+from frugal.device import DType
 from frugal.families.counted import tokenizer_for
 from frugal.families.family import SECONDS, Family, OnEpoch, Trained, known
 from frugal.families.texts import Texts
@@ -70,7 +71,7 @@ class PiecewiseFamily(Family):
         usual = PiecewisePlan(epochs=20, learning_rate=5e-4, batch_size=500, patience=3, plateau=1, seconds=SECONDS)
         return usual.suited_to(network)
 
-    def build(self, texts: Texts, *, device: str = "cpu", seed: int = 0) -> PiecewiseLM:
+    def build(self, texts: Texts, *, device: str = "cpu", dtype: DType = "auto", seed: int = 0) -> PiecewiseLM:
         tokenizer = CharTokenizer.ascii() if self.alphabet == "ascii" else tokenizer_for(texts.train, "characters")
         seed_everything(seed)
         return PiecewiseLM(preset(self.network, **self.shape), tokenizer, device=device)

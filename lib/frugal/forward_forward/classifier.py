@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
+from frugal.device import choose_device
 from frugal.errors import InputError, check_whole
 from frugal.forward_forward.images import mask_hybrids
 from frugal.forward_forward.net import ForwardForwardNet, Goodness, uniform_wrong, wrong_candidates
@@ -68,6 +69,15 @@ class ImageClassifier(ABC):
         check_whole(2, classes=classes)
         self.pixels, self.classes, self.plan = pixels, classes, ImagePlan() if plan is None else plan
 
+    def to(self, device: str) -> Self:
+        """Move the net to "cpu", "cuda", "mps" or "auto"; it learns and predicts there, wherever the images lie."""
+        self.net.to(choose_device(device))
+        return self
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.net.parameters()).device
+
     def fit(self, images: Images, labels: Images, on_epoch: Callable[[ImageScore], None] | None = None) -> Self:
         """Learn from images [n, pixels] and labels [n]; `on_epoch` is called with each score.
 
@@ -119,17 +129,17 @@ class ImageClassifier(ABC):
 
     @torch.no_grad()
     def predict(self, images: Images) -> Tensor:
-        """Labels [n] of images [n, pixels].
+        """Labels [n] of images [n, pixels], on the processor.
 
         Raises:
             InputError: what `fit` would not take either.
         """
-        return torch.cat([self._scores(piece).argmax(-1) for piece in self._images(images).split(IMAGES_AT_ONCE)])
+        return torch.cat([self._scores(piece).argmax(-1) for piece in self._images(images).split(IMAGES_AT_ONCE)]).cpu()
 
     def error(self, images: Images, labels: Images) -> float:
         """Share of the images that get a wrong label."""
         predicted = self.predict(images)
-        return (predicted != self._labels(labels, len(predicted))).double().mean().item()
+        return (predicted != self._labels(labels, len(predicted)).cpu()).double().mean().item()
 
     @abstractmethod
     def _optimizer(self) -> Optimizer:
@@ -144,7 +154,7 @@ class ImageClassifier(ABC):
         """How well every label fits, [n, classes]."""
 
     def _noisy(self, images: Tensor, random: torch.Generator) -> Tensor:
-        return images + self.plan.noise * torch.randn(images.shape, generator=random)
+        return images + self.plan.noise * torch.randn(images.shape, generator=random).to(images.device)
 
     def _images(self, given: Images) -> Tensor:
         """Images as the nets take them: float32, in 0 to 1."""
@@ -163,7 +173,7 @@ class ImageClassifier(ABC):
                 f"images with pixels from {images.min():g} to {images.max():g}: must lie in 0 to 1; divide them by the "
                 "highest that there can be, or give bytes (uint8)"
             )
-        return images
+        return images.to(self._device)
 
     def _labels(self, given: Images, count: int) -> Tensor:
         labels = as_tensor("labels", given)
@@ -173,7 +183,7 @@ class ImageClassifier(ABC):
             raise InputError(f"labels of type {labels.dtype}: must be whole numbers")
         if not 0 <= int(labels.min()) <= int(labels.max()) < self.classes:
             raise InputError(f"labels {int(labels.min())} to {int(labels.max())}: must lie in 0 to {self.classes - 1}")
-        return labels.long()
+        return labels.long().to(self._device)
 
 
 def as_tensor(name: str, given: Images) -> Tensor:

@@ -121,7 +121,7 @@ class TextNegatives(Negatives):
             counts = self.rows.targets.bincount(minlength=batch.guesses.shape[1]).to(batch.guesses)
             return batch.hidden, wrong_candidates(counts.expand_as(batch.guesses), batch.targets, random)
         places = torch.randint(self.rows.count, (len(batch.targets),), generator=random)
-        return self.rows.inputs[places], self.rows.targets[places]
+        return self.rows.inputs[places].to(batch.hidden), self.rows.targets[places].to(batch.targets)
 
 
 class SelfGenerated(Negatives):

@@ -94,7 +94,7 @@ class RecurrentForwardForward(ImageClassifier):
     def _scores(self, images: Tensor) -> Tensor:
         scores = []
         for label in range(self.classes):
-            film = self._film(images, torch.full((len(images),), label))
+            film = self._film(images, torch.full((len(images),), label, device=images.device))
             counted = [self.goodness.logits(layer.activities) for moment in COUNTED for layer in film[moment]]
             scores.append(torch.stack(counted).sum(0))
         return torch.stack(scores, 1)

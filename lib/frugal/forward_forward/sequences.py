@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
+from frugal.device import choose_device
 from frugal.errors import InputError, check_whole
 from frugal.forward_forward.net import ForwardForwardNet, Goodness, wrong_candidates
 from frugal.forward_forward.optimizer import net_optimizer
@@ -72,6 +73,7 @@ class SequenceExperiment:
         goodness: Goodness | None = None,
         sleep_every: int = 2,
         seed: int = 0,
+        device: str = "cpu",
     ) -> None:
         """Cut the texts into windows.
 
@@ -83,15 +85,18 @@ class SequenceExperiment:
             goodness: of the layers.
             sleep_every: epochs from one sleep to the next, for "self-generated".
             seed: of weights, order and draws.
+            device: "cpu", "cuda", "mps" or "auto".
         """
         check_whole(epochs=epochs, batch_size=batch_size, sleep_every=sleep_every)
         check_whole(0, seed=seed)
         if not 0 < learning_rate < math.inf:
             raise InputError(f"learning_rate={learning_rate}: must be positive; typical values: 1e-4 to 1e-2")
-        self.alphabet = alphabet
-        self.characters = encode_alphabet(train, alphabet)
-        self.windows, self.following = _windows(self.characters, len(alphabet))
-        self.test_windows, self.test_following = _windows(encode_alphabet(test, alphabet), len(alphabet))
+        self.alphabet, self.device = alphabet, choose_device(device)
+        self.windows, self.following, self.test_windows, self.test_following = (
+            part.to(self.device)
+            for text in (train, test)
+            for part in _windows(encode_alphabet(text, alphabet), len(alphabet))
+        )
         self.hidden, self.epochs, self.batch_size, self.learning_rate = hidden, epochs, batch_size, learning_rate
         self.goodness, self.sleep_every, self.seed = goodness, sleep_every, seed
 
@@ -108,7 +113,7 @@ class SequenceExperiment:
             goodness=self.goodness,
             peer=0.03,
             seed=self.seed,
-        )
+        ).to(self.device)
         self._train(net, method)
         seconds = time.process_time() - began
         with torch.no_grad():
@@ -160,7 +165,8 @@ class SequenceExperiment:
         windows, dreams = self.windows[begins], []
         for _ in range(length):
             probabilities = net.head_logits(windows).softmax(-1)
-            windows = _shifted(windows, torch.multinomial(probabilities, 1, generator=random).squeeze(1))
+            drawn = torch.multinomial(probabilities.cpu(), 1, generator=random).squeeze(1)
+            windows = _shifted(windows, drawn.to(self.device))
             dreams.append(windows)
         dreamt, real = torch.cat(dreams), set(_as_bytes(self.windows))
         return dreamt[torch.tensor([key not in real for key in _as_bytes(dreamt)])]
@@ -208,7 +214,7 @@ def _windows(characters: Tensor, symbols: int) -> tuple[Tensor, Tensor]:
 
 def _as_bytes(windows: Tensor) -> list[bytes]:
     """One key for each window, the same for equal ones."""
-    return [row.tobytes() for row in windows.view(len(windows), WINDOW, -1).argmax(-1).short().numpy()]
+    return [row.tobytes() for row in windows.view(len(windows), WINDOW, -1).argmax(-1).short().cpu().numpy()]
 
 
 def _shifted(windows: Tensor, last: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from frugal.device import DType
 from frugal.errors import InputError, UnavailableError
 from frugal.files import appearing
 from frugal.foundation.loading import PACKAGED, load_foundation
@@ -32,14 +33,16 @@ def save_on_foundation(
             foundation.save(temporary / "foundation")
 
 
-def saved_foundation(folder: Path | str, config: dict[str, Any], given: Foundation | None, device: str) -> Foundation:
+def saved_foundation(
+    folder: Path | str, config: dict[str, Any], given: Foundation | None, device: str, dtype: DType = "auto"
+) -> Foundation:
     """The foundation of the model in `folder`.
 
     Args:
         folder: where the model was saved.
         config: what its `config.json` holds; the foundation's entries are taken out.
         given: the foundation, if it is loaded already: several models can share it.
-        device: where to load it, if none is given.
+        device, dtype: where to load it and to compute in what, if none is given.
 
     Raises:
         InputError: the foundation is not the one that the model was trained on.
@@ -48,7 +51,7 @@ def saved_foundation(folder: Path | str, config: dict[str, Any], given: Foundati
     name, fingerprint = config.pop(NAME), config.pop(FINGERPRINT, None)
     if given is None:
         along = Path(folder, "foundation")
-        given = load_foundation(along if along.is_dir() else name, device=device)
+        given = load_foundation(along if along.is_dir() else name, device=device, dtype=dtype)
     if fingerprint is not None and not _is_of(fingerprint, given):
         raise InputError(
             f"{folder} was trained on another foundation ({name}) than {given.name}: what it learned means nothing "

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from frugal.corpora import Window, encode_documents, strided_windows
+from frugal.device import DType
 from frugal.errors import InputError
 from frugal.foundation.model import Foundation
 from frugal.foundation.saving import save_on_foundation, saved_foundation
@@ -100,7 +101,9 @@ class WindowedFoundation(KeptStateModel):
         save_on_foundation(folder, self, {}, config, card)
 
     @classmethod
-    def load(cls, folder: Path | str, *, foundation: Foundation | None = None, device: str = "cpu") -> Self:
+    def load(
+        cls, folder: Path | str, *, foundation: Foundation | None = None, device: str = "cpu", dtype: DType = "auto"
+    ) -> Self:
         """Read what `save` wrote; the foundation can be given where it is loaded already.
 
         Raises:
@@ -108,7 +111,7 @@ class WindowedFoundation(KeptStateModel):
             UnavailableError: a file is missing or damaged.
         """
         _, config, _ = read_model(folder, cls)
-        return cls(saved_foundation(folder, config, foundation, device), **config)
+        return cls(saved_foundation(folder, config, foundation, device, dtype), **config)
 
     def pieces(self, tokens: Tensor, state: WindowState) -> Iterator[Tensor]:
         """Features of T more tokens [B, T] per stream, in pieces [B, n, d] that bound the memory."""

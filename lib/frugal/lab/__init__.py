@@ -13,6 +13,7 @@ from frugal.lab.run.timing import median_seconds
 
 __all__ = [
     "COLOURS",
+    "bars",
     "chat_widget",
     "draw_boxes",
     "draw_differences",
@@ -30,7 +31,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     match name:
-        case "COLOURS" | "draw_boxes" | "draw_differences" | "show" | "use_style":
+        case "COLOURS" | "bars" | "draw_boxes" | "draw_differences" | "show" | "use_style":
             from frugal.lab.pages import figures
 
             return getattr(figures, name)

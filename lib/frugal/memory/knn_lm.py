@@ -10,6 +10,7 @@ from torch.nn.functional import pad
 
 from frugal.baselines.cache import LooksBack, Neighbours, earlier_in_document, in_pieces
 from frugal.corpora import Document, encode_documents
+from frugal.device import DType
 from frugal.errors import InputError
 from frugal.files import appearing
 from frugal.language_model import LOGITS_AT_ONCE, HiddenStateModel, load_model, read_model, save_model
@@ -149,11 +150,13 @@ class NearestNeighbourLM(LooksBack):
             self.memory.save(temporary)
 
     @classmethod
-    def load(cls, folder: Path | str, *, model: HiddenStateModel | None = None, device: str = "cpu") -> Self:
+    def load(
+        cls, folder: Path | str, *, model: HiddenStateModel | None = None, device: str = "cpu", dtype: DType = "auto"
+    ) -> Self:
         """Read what `save` wrote; the model inside can be given where it is loaded already."""
         weights, config, _ = read_model(folder, cls)
         mixture = Interpolation(tuple(config["thetas"]), tuple(config["counts"]), weights["gate"])
-        inside: Any = load_model(Path(folder, "model"), device=device) if model is None else model
+        inside: Any = load_model(Path(folder, "model"), device=device, dtype=dtype) if model is None else model
         return cls(inside, Datastore.load(folder), mixture)
 
     def _width(self) -> int:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from frugal.corpora import Document, encode_documents, strided_windows
+from frugal.device import DType
 from frugal.errors import InputError, check_whole
 from frugal.files import appearing
 from frugal.foundation import Foundation, copied_cache, save_on_foundation, saved_foundation
@@ -248,12 +249,14 @@ class MemoryGPT(LanguageModel):
             self.memory.save(temporary)
 
     @classmethod
-    def load(cls, folder: Path | str, *, foundation: Foundation | None = None, device: str = "cpu") -> Self:
+    def load(
+        cls, folder: Path | str, *, foundation: Foundation | None = None, device: str = "cpu", dtype: DType = "auto"
+    ) -> Self:
         """Read a model that `save` wrote; its foundation can be given where it is loaded already."""
         weights, config, _ = read_model(folder, cls)
         if "faithful" in config:  # as earlier versions called it
             config["original"] = config.pop("faithful")
-        model = cls(saved_foundation(folder, config, foundation, device), **config)
+        model = cls(saved_foundation(folder, config, foundation, device, dtype), **config)
         model.network.load_state_dict(weights)
         model.memory = Datastore.load(folder)
         return model

@@ -7,6 +7,7 @@ from typing import Self, cast
 import torch
 
 from frugal.corpora import CharTokenizer, Tokenizer
+from frugal.device import choose_device
 from frugal.errors import InputError, check_whole
 from frugal.language_model import read_model, save_model
 from frugal.piecewise.networks import Shape
@@ -22,6 +23,7 @@ class Automaton:
     Args:
         shape: of a window network, such as `preset("small", context_length=10)`.
         tokenizer: one code per token: a `CharTokenizer`.
+        device: "cpu", "cuda", "mps" or "auto".
 
     Raises:
         InputError: the shape is of a network that reads on without end, or the tokeniser's tokens are no characters.
@@ -34,11 +36,11 @@ class Automaton:
     ('abba', [4, 4, 4, 4])
     """
 
-    def __init__(self, shape: Shape, tokenizer: Tokenizer) -> None:
+    def __init__(self, shape: Shape, tokenizer: Tokenizer, *, device: str = "cpu") -> None:
         if not isinstance(tokenizer, CharTokenizer):
             raise InputError(f"tokenizer: an automaton is one of characters; a {type(tokenizer).__name__} has pieces")
         self.shape, self.tokenizer = shape, cast(Tokenizer, tokenizer)
-        self.network = shape.build(tokenizer.vocabulary_size)
+        self.network = shape.build(tokenizer.vocabulary_size).to(choose_device(device))
         if self.network.predicts_all:
             raise InputError(f"shape={type(shape).__name__}: reads on and on; an automaton needs a window network")
         self.left, self.right = (shape.context_length + 1) // 2, shape.context_length // 2
@@ -75,9 +77,9 @@ class Automaton:
         save_model(folder, self, self.network.state_dict(), config, card)
 
     @classmethod
-    def load(cls, folder: Path | str) -> Self:
+    def load(cls, folder: Path | str, *, device: str = "cpu") -> Self:
         """Read what `save` wrote."""
         weights, config, tokenizer = read_model(folder, cls)
-        automaton = cls(shape_of(config), tokenizer)
+        automaton = cls(shape_of(config), tokenizer, device=device)
         automaton.network.load_state_dict(weights)
         return automaton

@@ -27,7 +27,13 @@ def shape_at(point: Mapping[str, float], base: MLPShape | None = None) -> MLPSha
 
 
 def trial_nats(
-    shape: MLPShape, tokenizer: Tokenizer, windows: Windows, validation: Windows, plan: PiecewisePlan | None = None
+    shape: MLPShape,
+    tokenizer: Tokenizer,
+    windows: Windows,
+    validation: Windows,
+    plan: PiecewisePlan | None = None,
+    *,
+    device: str = "cpu",
 ) -> float:
     """Train a new model briefly; return its nats per character on other windows.
 
@@ -38,7 +44,7 @@ def trial_nats(
         >>> trial_nats(shape, tokenizer, windows, windows) > 0
         True
     """
-    model = PiecewiseLM(shape, tokenizer)
+    model = PiecewiseLM(shape, tokenizer, device=device)
     brief = PiecewisePlan(epochs=2, batch_size=100, learning_rate=1e-3) if plan is None else plan
     train(model, windows, brief, progress=False)
     return memorised(model, validation).nats

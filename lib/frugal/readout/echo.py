@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from frugal.corpora import Document, encode_documents
+from frugal.device import DType
 from frugal.errors import InputError, UnavailableError
 from frugal.files import appearing, load_tensors, save_tensors
 from frugal.foundation import Foundation, WindowedFoundation, save_on_foundation, saved_foundation
@@ -194,7 +195,9 @@ class EchoLanguageModel(KeptStateModel):
         save_on_foundation(folder, self, weights, config, card)
 
     @classmethod
-    def load(cls, folder: Path | str, *, foundation: Foundation | None = None, device: str = "cpu") -> Self:
+    def load(
+        cls, folder: Path | str, *, foundation: Foundation | None = None, device: str = "cpu", dtype: DType = "auto"
+    ) -> Self:
         """Read a model that `save` wrote.
 
         What earlier versions saved without echo and readout comes back as the WindowedFoundation that it is.
@@ -202,14 +205,14 @@ class EchoLanguageModel(KeptStateModel):
         Args:
             folder: where it was saved.
             foundation: the model's own foundation, if it is loaded already: several models can share it.
-            device: for the foundation, where none is given.
+            device, dtype: for the foundation, where none is given.
 
         Raises:
             InputError: the folder holds another kind of model, or `foundation` is another one.
             UnavailableError: a file is missing or damaged.
         """
         weights, config, _ = read_model(folder, cls)
-        foundation = saved_foundation(folder, config, foundation, device)
+        foundation = saved_foundation(folder, config, foundation, device, dtype)
         if config["reservoir"] is None and config["readout"] is None:
             windows = {name: config[name] for name in ("context", "stride", "prefix")}
             return WindowedFoundation(foundation, **windows)  # type: ignore[return-value]

@@ -148,6 +148,7 @@ class RidgeReadout(Readout):
         nats = torch.zeros(len(FLOORS), len(POWERS), dtype=torch.float64)
         rows_seen, at_once = 0, max(1, LOGITS_AT_ONCE // self.output_size)
         for inputs, targets in rows:
+            inputs, targets = inputs.to(self.weight.device), targets.to(self.weight.device)
             for x, y in zip(inputs.split(at_once), targets.split(at_once), strict=True):
                 values = self.values(x)
                 for i, j in product(range(len(FLOORS)), range(len(POWERS))):
