@@ -60,6 +60,9 @@ class Making(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if function in (Tensor.__getitem__, Tensor.__setitem__) and isinstance(args[0], Elsewhere):
+            places = args[1] if isinstance(args[1], tuple) else (args[1],)
+            return function(args[0], tuple(map(as_places, places)), *args[2:])
         if function is Tensor.tolist and isinstance(args[0], Elsewhere):
             return args[0].cpu().tolist()
         if function is Tensor.new_tensor and isinstance(args[0], Elsewhere):
@@ -68,6 +71,11 @@ class Making(TorchFunctionMode):
         if function in (torch.tensor, torch.as_tensor) and device is not None and torch.device(device) == THERE:
             return function(*args, **{**kwargs, "device": HERE}).to(THERE)
         return function(*args, **kwargs)
+
+
+def as_places(index: Any) -> Any:
+    """An index; a list as a tensor of the processor, for torch itself would make one elsewhere, without numbers."""
+    return torch.tensor(index, dtype=None if index else torch.int64) if isinstance(index, list) else index
 
 
 def computed(operation: Any, args: Any, kwargs: Any) -> Any:
