@@ -91,9 +91,9 @@ def test_tiny_gpt2_learns_on_the_training_split_only(tmp_path: Path, monkeypatch
     monkeypatch.setenv("FRUGAL_DATA", str(tmp_path))
     corpus = load_corpus(tiny_gpt2.CORPUS)
     seen = []
-    learn = tiny_gpt2.encode_documents
+    learn = tiny_gpt2.encode_in_a_row
     monkeypatch.setattr(
-        tiny_gpt2, "encode_documents", lambda t, documents: seen.append(documents) or learn(t, documents)
+        tiny_gpt2, "encode_in_a_row", lambda t, documents: seen.append(documents) or learn(t, documents)
     )
     monkeypatch.setattr(tiny_gpt2, "STEPS", 3)
     model = load_foundation("tiny-gpt2")

@@ -40,7 +40,7 @@ class Sampling:
         200
         >>> Sampling(temperature=-1)
         Traceback (most recent call last):
-        frugal.errors.InputError: temperature=-1: must not be negative; typical values lie in 0.6 to 1.2
+        frugal.errors.InputError: temperature=-1.0: must not be negative; typical values lie in 0.6 to 1.2
     """
 
     max_tokens: int = 200

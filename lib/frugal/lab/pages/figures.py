@@ -136,7 +136,7 @@ def bars(values: Mapping[str, float], label: str, colours: Sequence[str]) -> "tu
 
     Example:
         >>> figure, axis = bars({"5-gram": 2.2, "transformer": 3.1}, "bits per byte", ["C0", "C1"])
-        >>> [bar.get_width() for bar in axis.patches]
+        >>> [float(bar.get_width()) for bar in axis.patches]
         [2.2, 3.1]
     """
     from matplotlib import pyplot
