@@ -191,7 +191,10 @@ def test_the_notebook_s_second_run_on_a_folder_reads_what_the_first_one_remember
     names: dict[str, Any] = {"memory_folder": str(tmp_path), "memory_size": 100, "index_type": "flat", "np": np}
     names |= {"text": "", "seed": 0, "load_corpus": lambda *_, **__: None, "dtype": "float32"}
     names |= {"device": "cpu", "foundation": "", "context_length": 8, "NearestNeighbourLM": NearestNeighbourLM}
-    names |= {"load_foundation": lambda *_, **__: Recurrent(characters()), "WindowedFoundation": lambda gpt, _: gpt}
+    names |= {"record": lambda **_: None}
+    net = Recurrent(characters())
+    net.dtype = torch.float32  # as a foundation has it
+    names |= {"load_foundation": lambda *_, **__: net, "WindowedFoundation": lambda gpt, _: gpt}
     first = dict(names)
     exec(cell, first)
     second = first if kernels == "one" else dict(names)
