@@ -80,7 +80,7 @@ def own_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(("name", "settings"), TRAINED, ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(("name", "settings"), {name: (name, each) for name, each in TRAINED[::-1]}.values(), ids=str)
 def test_a_family_is_trained_kept_scored_and_talked_to_where_it_is(
     name: str, settings: dict[str, Any], own_texts: Path
 ) -> None:
