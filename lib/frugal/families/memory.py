@@ -18,7 +18,7 @@ Train, keep, load, score, generate; with a pretrained GPT `foundation` is its na
     >>> trained = family.train(family.build(texts), texts, plan)
     >>> folder = keep_model(trained.model, Kept(name="mine", family="neighbours", text="topics"))
     >>> model, about, _ = kept_model("mine")
-    >>> abs(evaluate(model, texts.test).nats / evaluate(trained.model, texts.test).nats - 1) < 1e-3
+    >>> abs(evaluate(model, texts.test).nats / evaluate(trained.model, texts.test).nats - 1) < 1e-2
     True
     >>> text = generate(model, "The river", Sampling(max_tokens=8, seed=0))
 
