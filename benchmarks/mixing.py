@@ -18,6 +18,7 @@ import json
 import platform
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,8 @@ from frugal.corpora import CharTokenizer, Document, encode_in_a_row, excerpts, l
 from frugal.device import processor
 from frugal.evaluate import Scores, bootstrap_difference, evaluate
 from frugal.files import appearing
-from frugal.frontier import RECIPES, train_echo
+from frugal.frontier import RECIPES, quick_reservoir, train_echo
 from frugal.language_model import LanguageModel
-from frugal.reservoir import Reservoir
 from frugal.training import seed_everything
 
 RESULTS = Path(__file__).parent / "results" / "mixing.json"
@@ -76,12 +76,8 @@ def experts(
     train: tuple[Document, ...], valid: tuple[Document, ...], seed: int, *, examples: int
 ) -> dict[str, LanguageModel]:
     seed_everything(seed)
-    made = {name: RECIPES[name](train, valid, 0, seed).model for name in NAMES[:-1] if name != "echo"}
-
-    def quick(inputs: int) -> Reservoir:
-        return Reservoir(inputs, 512, fan_in=10, spectral_radius=0.6, input_scale=2.0, seed=seed)
-
-    echo = train_echo(quick, train, valid, seed, hidden=(128,)).model
+    made = {name: RECIPES[name](train, valid, 0, seed, "cpu").model for name in NAMES[:-1] if name != "echo"}
+    echo = train_echo(partial(quick_reservoir, seed=seed), train, valid, seed, hidden=(128,)).model
     transformer = SmallTransformer(made["n-gram"].tokenizer, blocks=2, width=64, context=128, seed=seed)
     plan = TransformerPlan(examples=examples, epochs=4, learning_rate=5e-3, batch_size=16, seed=seed)
     transformer.fit(train, plan, valid=valid, progress=False)
