@@ -16,7 +16,7 @@ import argparse
 import json
 import platform
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -62,7 +62,7 @@ def main() -> None:
                 seed_everything(seed)
                 width = gpt.hidden_size + (0 if reservoir is None else UNITS)
                 readout = SoftmaxReadout(width, gpt.hidden_size, hidden=hidden, tied=True, seed=seed)
-                reset = "window" if kind == "reset echo" else "document"
+                reset: Literal["window", "document"] = "window" if kind == "reset echo" else "document"
                 model = EchoLanguageModel(
                     gpt, reservoir, readout, join="residual", drive="tokens", context=window, reset=reset
                 )

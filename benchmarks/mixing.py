@@ -112,8 +112,7 @@ def scored(
         for text, documents in tests.items():
             scores[name, text] = evaluate(mixture, documents, carry=True)
             row = {"mixture": name, "text": text, "bits per byte": scores[name, text].bits_per_byte}
-            first = name.split(" + ")[0]
-            reference = "all" if name.startswith("all but") else first if (first, text) in scores else NAMES[0]
+            reference = "all" if name.startswith("all but") else name.split(" + ")[0] if " + " in name else NAMES[0]
             rows.append(row | {"against": reference} | _difference(scores[name, text], scores[reference, text]))
             print(rows[-1], flush=True)
     for text, documents in tests.items():

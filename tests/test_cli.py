@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import nbformat
 import pandas
@@ -16,7 +18,9 @@ from click.testing import CliRunner, Result
 
 from executed_notebooks import code, recorded, save
 from executed_notebooks import notebook as executed
+from frugal.errors import InputError
 from frugal.lab.live import cli
+from frugal.lab.live.memory import opened
 from frugal.lab.live.models import NOTEBOOK
 from frugal.lab.run.execution import plan_run
 from frugal.memory import NearestNeighbourLM
@@ -274,6 +278,28 @@ def test_a_memory_is_filled_searched_and_emptied_over_several_commands(
     assert "37 entries forgotten, 0 left" in frugal("memory", "forget", 0, *folder).output
     again = frugal("memory", "forget", 0, *folder)
     assert (again.exit_code, "there is none of this number" in again.output) == (2, True)
+
+
+def test_the_model_of_a_memory_is_noted_before_the_memory_exists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("frugal.foundation.load_foundation", lambda *_, **__: SimpleNamespace(context_length=8))
+    monkeypatch.setattr("frugal.foundation.WindowedFoundation", lambda *_: Recurrent(characters()))
+    open_memory, before = NearestNeighbourLM.open, [KeyboardInterrupt]
+
+    def interrupted(*given: Any, **settings: Any) -> NearestNeighbourLM:
+        for error in before:
+            raise error
+        open_memory(*given, **settings).memory.close()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(NearestNeighbourLM, "open", interrupted)
+    for model in ("one", "another"):  # interrupted before the memory is there, and after
+        with pytest.raises(KeyboardInterrupt):
+            opened(tmp_path, model, "cpu")
+        before.clear()
+    with pytest.raises(InputError, match="are hidden states of another"):
+        opened(tmp_path, "one", "cpu")
 
 
 def test_ctrl_c_while_a_command_is_imported_ends_it_even_within_a_callback():

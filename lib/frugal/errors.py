@@ -20,7 +20,7 @@ class InputError(FrugalError, ValueError):
 
 
 class DivergedError(InputError):
-    """A training met a loss, gradient, weight or validation that is not finite: its data or settings are unusable."""
+    """A loss, gradient, weight, validation or state is not finite any more: the data or settings are unusable."""
 
 
 class UnavailableError(FrugalError, OSError):

@@ -7,7 +7,7 @@ points are drawn without training again. What makes, fits or compares points ent
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -272,7 +272,7 @@ def measure(
     model: str,
     train: Documents,
     valid: Documents,
-    held_out: dict[str, Documents],
+    held_out: Mapping[str, Documents],
     *,
     budget: float = 0,
     seed: int = 0,

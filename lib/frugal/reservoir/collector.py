@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from frugal.errors import InputError, UnavailableError, check_whole
+from frugal.errors import DivergedError, InputError, UnavailableError, check_whole
 from frugal.files import appearing, load_tensors, save_tensors
 
 
@@ -84,6 +84,7 @@ class StateCollector(nn.Module, ABC):
         Raises:
             InputError: the inputs' shape does not fit, they hold NaN or infinity, one is shorter than the washout, or
                 the noise is negative.
+            DivergedError: the states grow beyond what their precision holds.
 
         >>> import numpy as np
         >>> from frugal.reservoir import Reservoir
@@ -126,6 +127,13 @@ class StateCollector(nn.Module, ABC):
             return states[:, washout:], state.clone()
         with torch.no_grad():
             last = self.collect(inputs, state, states, noise)
+            if not math.isfinite(last.sum()) and not last.isfinite().all():  # the sum is cheap, and seldom overflows
+                given = (state, *self.buffers())
+                if all(values.isfinite().all() for values in given if values.is_floating_point()):
+                    raise DivergedError(
+                        f"the states grow beyond {self.like.dtype} within {inputs.shape[1]} steps: lower the spectral "
+                        "radius or the input scale, or take an activation that is bounded, such as tanh"
+                    )
         return states[:, washout:], last
 
     def step(self, inputs: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:

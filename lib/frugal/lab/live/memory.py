@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from frugal.errors import InputError
-from frugal.files import data_folder
+from frugal.files import data_folder, write_text
 
 if TYPE_CHECKING:
     from frugal.memory import NearestNeighbourLM
@@ -115,14 +115,14 @@ def opened(folder: Path | None, model: str, device: str) -> "NearestNeighbourLM"
     """
     from frugal.foundation import WindowedFoundation, load_foundation
     from frugal.memory import NearestNeighbourLM
+    from frugal.memory.store.database import NAME
 
     folder = place(folder)
     note = folder / "model.txt"
-    known = note.read_text(encoding="utf-8").strip() if note.is_file() else model
+    known = note.read_text(encoding="utf-8").strip() if note.is_file() and (folder / NAME).is_file() else model
     if known != model:
         raise InputError(f"--model {model}: the keys in {folder} are hidden states of {known}; give --model {known}")
     gpt = load_foundation(model, device=device)
     windows = WindowedFoundation(gpt, min(CONTEXT, gpt.context_length))
-    lm = NearestNeighbourLM.open(folder, windows, capacity=CAPACITY)
-    note.write_text(f"{model}\n", encoding="utf-8")
-    return lm
+    write_text(note, f"{model}\n")  # first: where there is a memory, there is its note, wherever this is interrupted
+    return NearestNeighbourLM.open(folder, windows, capacity=CAPACITY)
