@@ -423,7 +423,7 @@ def _loss(net: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     return cross_entropy(net(states), targets)
 
 
-def _compressed(method: str, train: Documents, held_out: dict[str, Documents]) -> Point:
+def _compressed(method: str, train: Documents, held_out: Mapping[str, Documents]) -> Point:
     """What each held-out text, as one document, adds to the compressed training text."""
     begun = time.perf_counter()  # a program's processor time is not ours
     documents: dict[str, dict[str, list[tuple[float, int]]]] = {}
