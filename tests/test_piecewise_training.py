@@ -116,6 +116,29 @@ def test_an_exponential_schedule_lowers_it_every_epoch() -> None:
     assert rates == pytest.approx([0.02, 0.018, 0.0162])
 
 
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [("exponential", [1, 0.9, 0.81]), ("half cosine", [1, 0.75, 0.25]), ("constant", [1, 1, 1])],
+)
+def test_the_first_epoch_has_the_whole_rate_also_beside_validation(schedule: str, expected: list[float]) -> None:
+    made, windows = model()
+    plan = replace(QUICK, schedule=schedule, epochs=3)
+    rates = [score.learning_rate for score in train(made, windows, plan, valid=windows, progress=False)]
+    assert rates[1:] == pytest.approx([plan.learning_rate * part for part in expected])
+
+
+def test_half_a_cosine_ends_with_steps_that_change_nothing() -> None:
+    made, windows = model()
+    plan = replace(QUICK, schedule="half cosine", epochs=1, batch_size=1)
+    weight = next(iter(made.network.parameters()))
+    before, moved = weight.detach().clone(), []
+    weight.register_post_accumulate_grad_hook(lambda now: moved.append((now - before).abs().max().item()))
+    train(made, windows, plan, progress=False)
+    moved.append((weight - before).abs().max().item())
+    assert moved[1] > 0
+    assert abs(moved[-1] - moved[-2]) < 0.01 * moved[1]
+
+
 def test_training_stops_when_the_loss_no_longer_falls() -> None:
     scores = trained(replace(QUICK, optimizer="adam", learning_rate=30.0, patience=2))
     best = min(scores, key=lambda score: score.training_loss).epoch

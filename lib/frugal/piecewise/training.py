@@ -17,7 +17,7 @@ from frugal.piecewise.mamba import Mamba
 from frugal.piecewise.networks import CODES_AT_ONCE, CharacterNetwork
 from frugal.piecewise.transformer import Transformer
 from frugal.piecewise.windows import Batches, Windows
-from frugal.training import Epoch, EpochScore, Plan, fit, run_epochs
+from frugal.training import Epoch, EpochScore, Plan, fit, half_cosine, run_epochs
 from frugal.training.optimizers import OptimizerName, make_optimizer
 
 NO_GRADIENT = 1e-30
@@ -38,11 +38,12 @@ class PiecewisePlan(Plan):
         accumulate: gradients per step.
         clip: largest norm of the gradient; None leaves it as it is.
         schedule: "plateau" multiplies the rate by `factor` when the loss has not fallen for `plateau` epochs,
-            "exponential" by `gamma` after every epoch, "constant" leaves it.
+            "exponential" by `gamma` after every epoch, "half cosine" lowers it to nothing over all epochs, step by
+            step, "constant" leaves it.
         repeats: how often an example comes in an epoch.
         random_fraction: share of the input characters replaced by random ones.
 
-    >>> PiecewisePlan(learning_rate=0.1, schedule="exponential", gamma=0.5).rate_after([2.0])
+    >>> PiecewisePlan(learning_rate=0.1, schedule="exponential", gamma=0.5).rate_in(2, [2.0])
     0.05
     """
 
@@ -54,7 +55,7 @@ class PiecewisePlan(Plan):
     weight_decay: float = 0.0
     accumulate: int = 1
     clip: float | None = None
-    schedule: Literal["plateau", "exponential", "constant"] = "plateau"
+    schedule: Literal["plateau", "exponential", "half cosine", "constant"] = "plateau"
     plateau: int = 5
     factor: float = 0.1
     gamma: float = 0.9
@@ -87,12 +88,14 @@ class PiecewisePlan(Plan):
             changes |= {"batch_size": min(self.batch_size, 20)}
         return replace(self, **changes)
 
-    def rate_after(self, losses: Sequence[float]) -> float:
-        """The next epoch's learning rate, from the losses of those before."""
+    def rate_in(self, epoch: int, losses: Sequence[float]) -> float:
+        """The learning rate at the start of an epoch, 1 for the first, from the losses that there were before."""
         if self.schedule == "constant":
             return self.learning_rate
         if self.schedule == "exponential":
-            return self.learning_rate * self.gamma ** len(losses)
+            return self.learning_rate * self.gamma ** (epoch - 1)
+        if self.schedule == "half cosine":
+            return self.learning_rate * half_cosine((epoch - 1) / self.epochs)
         rate, lowest, waited = self.learning_rate, math.inf, 0
         for loss in losses:
             fell = loss < lowest * (1 - FELL)
@@ -108,7 +111,7 @@ class PiecewiseScore(EpochScore):
 
     Attributes:
         training_accuracy: share of targets thought the likeliest while the epoch went on.
-        learning_rate: the epoch was trained with.
+        learning_rate: the epoch began with.
     """
 
     training_accuracy: float = math.nan
@@ -163,7 +166,8 @@ def train(
         nonlocal last
         hits = Hits()
         losses = [score.training_loss if valid is None else score.validation_nats for score in epoch.earlier]
-        rate = plan.rate_after(losses)
+        rate = plan.rate_in(epoch.number, losses)
+        cosine = epoch.part_of(half_cosine) if plan.schedule == "half cosine" else None
         found = fit(
             network,
             hits.loss,
@@ -171,7 +175,7 @@ def train(
             optimizer,
             steps=max(1, len(batches) // plan.accumulate),
             seconds=epoch.seconds_left,
-            schedule=lambda done: rate / plan.learning_rate,
+            schedule=cosine or (lambda done: rate / plan.learning_rate),
             clip=plan.clip,
             accumulate=plan.accumulate,
             device=network.device.type,

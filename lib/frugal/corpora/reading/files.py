@@ -55,7 +55,7 @@ def read_folder(folder: Path) -> dict[Path, list[Document]]:
     seen = _files(folder)
     chosen = [path for path in seen if path.suffix.lower() in ENDINGS]
     if len(chosen) > 1:
-        chosen = [path for path in chosen if path.stem.lower() not in ABOUT] or chosen
+        chosen = [path for path in chosen if path.name.lower().partition(".")[0] not in ABOUT] or chosen
     counts: dict[Path, int] = {}
     unusable = []
 
