@@ -114,14 +114,14 @@ def test_a_sparse_matrix_of_scipy_is_the_dense_one() -> None:
             torch.testing.assert_close(reservoir.run(noise(lanes, 6, 2))[0], dense.run(noise(lanes, 6, 2))[0])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.sampled_from(sorted(TOPOLOGIES)), st.integers(1, 3), st.sampled_from([torch.float32, D]))
 def test_states_that_grow_without_end_are_said(topology: str, lanes: int, dtype: torch.dtype) -> None:
     unbounded = Reservoir(
-        1, 16, topology=topology, connectivity=0.5, spectral_radius=2.0, activation="identity", dtype=dtype
+        1, 16, topology=topology, connectivity=0.5, spectral_radius=9.0, activation="identity", dtype=dtype
     )
     with pytest.raises(DivergedError, match="lower the spectral radius"):
-        unbounded.run(torch.ones(lanes, 2_000, 1))
+        unbounded.run(torch.ones(lanes, 500, 1))
     states, last = unbounded.run(torch.ones(lanes, 20, 1))
     assert states.isfinite().all()
     last[0] = torch.nan
