@@ -77,7 +77,7 @@ def experts(
 ) -> dict[str, LanguageModel]:
     seed_everything(seed)
     made = {name: RECIPES[name](train, valid, 0, seed, "cpu").model for name in NAMES[:-1] if name != "echo"}
-    echo = train_echo(partial(quick_reservoir, seed=seed), train, valid, seed, hidden=(128,)).model
+    echo = train_echo(partial(quick_reservoir, seed=seed), train, valid, seed, hidden=(128,), learning_rate=4e-3).model
     transformer = SmallTransformer(made["n-gram"].tokenizer, blocks=2, width=64, context=128, seed=seed)
     plan = TransformerPlan(examples=examples, epochs=4, learning_rate=5e-3, batch_size=16, seed=seed)
     transformer.fit(train, plan, valid=valid, progress=False)

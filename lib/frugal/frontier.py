@@ -33,8 +33,9 @@ from frugal.training import Epoch, EpochScore, Plan, fit, half_cosine, run_epoch
 
 Documents = Sequence[Document]
 PIECE = 8192  # states of an echo that are in memory at once
+LANES = 4  # streams of a text that an echo reads at once while it is trained, which is several times as fast as one
 MOST_EPOCHS = 20  # over a short text; later ones only overfit
-NET_EXAMPLES = 300_000  # that a net learns from
+EXAMPLES = 500_000  # that a net or a readout learns from at least, in so many epochs as that takes
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ def train_echo(
     *,
     hidden: Sequence[int] = (),
     vocabulary: int | None = None,
+    learning_rate: float = 2e-3,
 ) -> Made:
     """A readout of the whitened states of a reservoir that reads characters, or byte pairs of a vocabulary.
 
@@ -149,19 +151,17 @@ def train_echo(
         seed: of the readout and of the order of the examples.
         hidden: sizes of the readout's hidden layers; none for a softmax alone.
         vocabulary: byte pairs that are learned from the training text; None for characters.
+        learning_rate: the highest; `benchmarks/echo_from_nothing.py` chose it on validation text.
     """
     begun = time.process_time()
-    tokenizer: Tokenizer = _characters(train)
-    if vocabulary is not None:
-        tokenizer = BytePairTokenizer.train([document.text for document in train], vocabulary)
+    tokenizer = _tokenizer(train, vocabulary)
     reservoir = reservoir_of(tokenizer.vocabulary_size)
     units = reservoir.size
     readout = SoftmaxReadout(units, tokenizer.vocabulary_size, hidden=hidden, seed=seed)
     model = ReservoirLanguageModel(tokenizer, reservoir, readout)
     tokens, held_out = (encode_in_a_row(tokenizer, part) for part in (train, valid))
     model.whiten(tokens[None, :PIECE].long())
-    epochs = min(MOST_EPOCHS, max(2, math.ceil(500_000 / len(tokens))))
-    plan = Plan(epochs=epochs, learning_rate=2e-3, batch_size=256, patience=3, seed=seed)
+    plan = Plan(epochs=_epochs(len(tokens)), learning_rate=learning_rate, batch_size=256, patience=3, seed=seed)
     optimizer = torch.optim.AdamW(readout.parameters(), lr=plan.learning_rate, weight_decay=0.01)
     batches = States(model, tokens, plan.batch_size)
 
@@ -183,31 +183,68 @@ def train_echo(
 
 @dataclass(frozen=True)
 class States:
-    """Batches (states [n, N], next tokens [n]) of a text, read in pieces whose rows come in random order."""
+    """Batches (states [n, N], next tokens [n]) of a text, read in pieces whose rows come in random order.
+
+    A text is read from several places at once, each on to where the next one began.
+    """
 
     model: ReservoirLanguageModel
     tokens: Tensor
     batch_size: int
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        state = self.model.start(1)
-        for begin in range(0, len(self.tokens) - 1, PIECE):
-            piece = self.tokens[begin : begin + PIECE + 1].long().to(self.model.device)
+        lanes = min(LANES, len(self.tokens) - 1)
+        length = (len(self.tokens) - 1) // lanes
+        read, following = (self.tokens[begin : begin + lanes * length].view(lanes, length) for begin in (0, 1))
+        state = self.model.start(lanes)
+        for pieces in zip(read.split(PIECE // lanes, 1), following.split(PIECE // lanes, 1), strict=True):
+            inputs, targets = (piece.long().to(self.model.device) for piece in pieces)
             with torch.no_grad():
-                states, state = self.model.hidden_advance(piece[None, :-1], state)
-            for chosen in torch.randperm(len(piece) - 1).split(self.batch_size):
-                yield states[0, chosen], piece[1:][chosen]
+                states, state = self.model.hidden_advance(inputs, state)
+            rows, targets = states.flatten(0, 1), targets.flatten()
+            for chosen in torch.randperm(len(rows)).split(self.batch_size):
+                yield rows[chosen], targets[chosen]
 
 
-def make_net(name: str, train_text: Documents, valid: Documents, seed: int, device: str) -> Made:
-    """A net of 60,000 weights that sees 12 characters: piecewise edges, or a plain one."""
+def make_net(
+    name: str,
+    train_text: Documents,
+    valid: Documents,
+    seed: int,
+    device: str,
+    *,
+    weights: int = 60_000,
+    context_length: int = 12,
+    vocabulary: int | None = None,
+    learning_rate: float = 8e-3,
+) -> Made:
+    """A net that sees so many characters or byte pairs, trained as the readout of an echo is.
+
+    Args:
+        name: of its preset.
+        train_text, valid: what it learns from, and what its epoch is chosen by.
+        seed: of weights and batches.
+        device: "cpu", "cuda", "mps" or "auto".
+        weights: how many, about.
+        context_length: tokens that it sees.
+        vocabulary: byte pairs that are learned from the training text; None for characters.
+        learning_rate: the highest; `benchmarks/echo_from_nothing.py` chose it on validation text.
+    """
     begun = time.process_time()
-    tokenizer = _characters(train_text)
-    shape = preset_of_size(name, 60_000, tokenizer.vocabulary_size, context_length=12)
+    tokenizer = _tokenizer(train_text, vocabulary)
+    shape = preset_of_size(name, weights, tokenizer.vocabulary_size, context_length=context_length)
     model = PiecewiseLM(shape, tokenizer, device=device)
     windows, held_out = (Windows.for_network(model.network, tokenizer, part) for part in (train_text, valid))
-    epochs = min(MOST_EPOCHS, math.ceil(NET_EXAMPLES / len(windows)))
-    plan = PiecewisePlan(epochs=epochs, batch_size=100, learning_rate=5e-4, seed=seed)
+    plan = PiecewisePlan(
+        epochs=_epochs(len(windows)),
+        batch_size=256,
+        optimizer="adamw",
+        learning_rate=learning_rate,
+        schedule="half cosine",
+        weight_decay=0.01,
+        patience=3,
+        seed=seed,
+    )
     scores = train(model, windows, plan, valid=held_out, progress=False)
     setting = f"{name}, {scores[-1].epoch} epochs"
     return Made(model, None, setting, model.parameter_count, time.process_time() - begun, 0.0)
@@ -221,6 +258,16 @@ def make_piecewise(train: Documents, valid: Documents, budget: float, seed: int,
 def make_plain(train: Documents, valid: Documents, budget: float, seed: int, device: str) -> Made:
     """An MLP on embedded characters; see `make_net`."""
     return make_net("low_order_mlp", train, valid, seed, device)
+
+
+def _tokenizer(train: Documents, vocabulary: int | None) -> Tokenizer:
+    if vocabulary is None:
+        return _characters(train)
+    return BytePairTokenizer.train([document.text for document in train], vocabulary)
+
+
+def _epochs(examples: int) -> int:
+    return min(MOST_EPOCHS, max(2, math.ceil(EXAMPLES / examples)))
 
 
 # Windows of 64 tokens that a size learns from in a processor second on the machine of the kept results.
