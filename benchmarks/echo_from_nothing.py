@@ -70,6 +70,7 @@ def kinds() -> dict[str, Callable[..., Made]]:
     pairs = {"vocabulary": 1000}
     return {
         "plain net": net("low_order_mlp", weights=71_000),
+        "plain net, three passes": net("low_order_mlp", weights=71_000, examples=800_000),
         "piecewise net": net("large_single_layer", weights=71_000),
         "echo, softmax": echo(fading),
         "echo of 2,048 units, softmax": echo(partial(fading, units=2048)),

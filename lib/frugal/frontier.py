@@ -216,6 +216,7 @@ def make_net(
     weights: int = 60_000,
     context_length: int = 12,
     vocabulary: int | None = None,
+    examples: int = EXAMPLES,
     learning_rate: float = 8e-3,
 ) -> Made:
     """A net that sees so many characters or byte pairs, trained as the readout of an echo is.
@@ -228,6 +229,7 @@ def make_net(
         weights: how many, about.
         context_length: tokens that it sees.
         vocabulary: byte pairs that are learned from the training text; None for characters.
+        examples: that it learns from at least, in whole epochs.
         learning_rate: the highest; `benchmarks/echo_from_nothing.py` chose it on validation text.
     """
     begun = time.process_time()
@@ -236,7 +238,7 @@ def make_net(
     model = PiecewiseLM(shape, tokenizer, device=device)
     windows, held_out = (Windows.for_network(model.network, tokenizer, part) for part in (train_text, valid))
     plan = PiecewisePlan(
-        epochs=_epochs(len(windows)),
+        epochs=_epochs(len(windows), examples),
         batch_size=256,
         optimizer="adamw",
         learning_rate=learning_rate,
@@ -266,8 +268,9 @@ def _tokenizer(train: Documents, vocabulary: int | None) -> Tokenizer:
     return BytePairTokenizer.train([document.text for document in train], vocabulary)
 
 
-def _epochs(examples: int) -> int:
-    return min(MOST_EPOCHS, max(2, math.ceil(EXAMPLES / examples)))
+def _epochs(length: int, examples: int = EXAMPLES) -> int:
+    """At least two, so that a text is seen again."""
+    return min(MOST_EPOCHS, max(2, math.ceil(examples / length)))
 
 
 # Windows of 64 tokens that a size learns from in a processor second on the machine of the kept results.
