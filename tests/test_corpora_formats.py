@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from frugal.corpora import Document, load_corpus
 from frugal.corpora.reading.formats import CONVERT, READERS, documents_in
-from frugal.corpora.reading.records import documents_of_records
+from frugal.corpora.reading.records import CONVERSATIONS, documents_of_records
 from frugal.errors import InputError
 
 LONG = "A sentence that is long enough to be a text."
@@ -125,9 +125,21 @@ def test_what_a_column_has_the_system_say_goes_before_the_first_question(rest: d
     assert document.turns == (("user", "Be brief.\n\nWho?"), ("assistant", "Me."))
 
 
-def test_earlier_questions_and_answers_of_a_pair_go_before_it() -> None:
-    (document,) = documents_of_records([{"instruction": "Who?", "output": "Me.", "history": [["Hi", "Ho"]]}], "a file")
+@pytest.mark.parametrize(
+    "history", [[["Hi", "Ho"]], ["Hi", "Ho"], [{"role": "user", "content": "Hi"}, {"role": "bot", "content": "Ho"}]]
+)
+def test_earlier_questions_and_answers_of_a_pair_go_before_it(history: list[Any]) -> None:
+    (document,) = documents_of_records([{"instruction": "Who?", "output": "Me.", "history": history}], "a file")
     assert [turn.text for turn in document.turns] == ["Hi", "Ho", "Who?", "Me."]
+
+
+@pytest.mark.parametrize("name", CONVERSATIONS)
+@pytest.mark.parametrize("value", [LONG, None, 3])
+def test_only_a_list_is_a_conversation(name: str, value: Any) -> None:
+    rows = [{name: value, "text": "one"}, *([{name: value, "summary": "two"}] if value == LONG else [])]
+    assert [document.text for document in documents_of_records(rows, "a file")] == ["one", LONG][: len(rows)]
+    pair = {name: value, "prompt": "Who?", "response": "Me.", "history": "Earlier."}
+    assert documents_of_records([pair], "a file")[0].turns == (("user", "Earlier.\n\nWho?"), ("assistant", "Me."))
 
 
 def test_rows_of_several_kinds_are_each_read_as_what_they_are() -> None:

@@ -100,7 +100,7 @@ def _is_json(line: str) -> bool:
 
 def _rows(value: dict[str, Any]) -> Any:
     """The rows of one object: one conversation, a list under some name, or columns as lists or by number."""
-    if any(name in value for name in CONVERSATIONS):
+    if any(isinstance(value.get(name), list) for name in CONVERSATIONS):
         return [value]
     lists = [each for each in value.values() if isinstance(each, list)]
     if len(lists) == 1 and any(isinstance(row, dict) for row in lists[0]):  # {"data": [{...}, ...]}
