@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from frugal.corpora import Document, load_corpus
-from frugal.corpora.reading.formats import CONVERT, READERS, documents_in
+from frugal.corpora.reading.formats import CELLS, CONVERT, LINES, PARAGRAPHS, READERS, documents_in
 from frugal.corpora.reading.records import CONVERSATIONS, documents_of_records
 from frugal.errors import InputError
 
@@ -66,6 +66,26 @@ def test_a_table_without_headings_loses_no_row() -> None:
 def test_a_table_of_labels_is_refused() -> None:
     with pytest.raises(InputError, match=r"row 1 cannot be read \(found name, stars\)"):
         texts("name,stars\nAnna,5\n", "a.csv")
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_a_table_of_one_column_keeps_all_of_its_texts(name: str) -> None:
+    assert texts("text\nHello, world\nHello; you\tand, you\n", name) == ["Hello, world", "Hello; you\tand, you"]
+
+
+@pytest.mark.parametrize("columns", ["id,text", "text,id"])
+def test_a_row_with_more_cells_than_columns_is_refused_by_its_number(columns: str) -> None:
+    with pytest.raises(InputError, match="row 2 has 3 cells, of 2 columns; put quotes"):
+        texts(f"{columns}\n1,Hello,\n1,Hello, world\n", "a.csv")
+
+
+@pytest.mark.parametrize("second", ["other", '"other'])
+def test_a_quote_at_the_beginning_of_a_cell_swallows_no_rows(second: str) -> None:
+    rows = ['"Hi," she said', second, 'yes" he said']
+    table = "".join(f"{number}\t{row}\n" for number, row in enumerate(rows))
+    assert texts("id\ttext\n" + table, "a.tsv") == rows
+    with pytest.raises(InputError, match=r"is no table \(line 2: "):
+        texts("id,text\n" + table.replace("\t", ","), "a.csv")
 
 
 def test_a_parquet_file_is_a_table() -> None:
@@ -156,6 +176,15 @@ def test_a_page_is_its_paragraphs() -> None:
     assert texts(page, "a.html") == ["Of cats\n\nOne cat.\n\nA line\nand another.\n\nx\ny\n"]
 
 
+@pytest.mark.parametrize("name", [*PARAGRAPHS, *LINES, *CELLS])
+def test_no_part_of_a_page_runs_into_the_next(name: str) -> None:
+    page = f"one<{name}>two</{name}>" + (f"<{name}>three</{name}>" if name not in PARAGRAPHS else "three")
+    if name in ("br", "hr"):
+        page = f"one<{name}>two<{name}>three"
+    (text,) = texts(page, "a.html")
+    assert text.split() == ["one", "two", "three"]
+
+
 def test_a_page_is_read_in_the_encoding_that_it_declares() -> None:
     assert texts('<meta charset="iso-8859-2"><p>łąka</p>'.encode("iso-8859-2"), "a.htm") == ["łąka\n"]
 
@@ -172,6 +201,22 @@ def test_a_word_processors_paragraphs_are_paragraphs() -> None:
         {"word/document.xml": DOCX.format(WORDS.format("One.") + WORDS.format("") + WORDS.format("Two: é."))}
     )
     assert texts(document, "a.docx") == ["One.\n\nTwo: é.\n"]
+
+
+def test_breaks_and_text_boxes_of_a_word_processor_stand_where_they_stood_and_once() -> None:
+    box = "<w:txbxContent>" + WORDS.format("box") + "</w:txbxContent>"
+    both = f"<m:AlternateContent><m:Choice>{box}</m:Choice><m:Fallback>{box}</m:Fallback></m:AlternateContent>"
+    parts = f"<w:pPr><w:tabs><w:tab/></w:tabs></w:pPr><w:r><w:t>one</w:t><w:br/><w:t>two</w:t>{both}<w:tab/></w:r>"
+    body = f"<w:p>{parts}<w:r><w:t>three</w:t></w:r></w:p>".replace("m:", "w:")
+    assert texts(zipped({"word/document.xml": DOCX.format(body)}), "a.docx") == ["one\ntwo\tthree\n\nbox\n"]
+
+
+@pytest.mark.parametrize("cells", [3, [None], [3], [{"source": None}], [{"source": [None]}]])
+def test_an_odd_notebook_gets_one_sentence(cells: Any) -> None:
+    with pytest.raises(InputError, match=r"^a\.ipynb: is no notebook"):
+        texts(json.dumps({"cells": cells}), "a.ipynb")
+    with pytest.raises(InputError, match=r"^a\.ipynb: is no notebook"):
+        texts(json.dumps([cells]), "a.ipynb")
 
 
 def test_a_notebook_is_what_its_cells_say() -> None:

@@ -10,7 +10,7 @@ import json
 import re
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import PurePath
 from typing import Any
@@ -42,8 +42,16 @@ DAMAGED: tuple[type[Exception], ...] = (  # what the readers below raise
     RuntimeError, KeyError, IndexError,  # an archive with a password, or without a part that it should have
 )  # fmt: skip
 NO_PROSE = ("script", "style", "head", "template", "noscript")
-PARAGRAPHS = ("p", "div", "h1", "h2", "h3", "h4", "h5", "h6", "pre", "blockquote", "table", "ul", "ol")
-LINES = ("br", "li", "tr")
+PARAGRAPHS = (
+    "p", "div", "h1", "h2", "h3", "h4", "h5", "h6", "pre", "blockquote", "table", "caption", "ul", "ol", "dl", "hr",
+    "section", "article", "main", "header", "footer", "nav", "aside", "address", "figure", "figcaption", "details",
+    "summary", "form",
+)  # fmt: skip
+LINES = ("br", "li", "tr", "dt", "dd", "option")
+CELLS = ("td", "th")
+# Of a word processor's parts: what is no text, or the same text again, and what stands for a character.
+NO_WORDS = ("pPr", "rPr", "moveFrom", "Fallback")
+CHARACTERS = {"tab": "\t", "br": "\n", "cr": "\n", "noBreakHyphen": "-"}
 
 
 def documents_in(raw: bytes, path: PurePath, origin: str) -> list[Document]:
@@ -114,20 +122,39 @@ def _rows(value: dict[str, Any]) -> Any:
 def _read_table(raw: bytes, path: PurePath, origin: str) -> list[Document]:
     """A table with a line of headings, unless a cell of that line is as long as a text."""
     text = decode(raw, origin)
-    before = csv.field_size_limit(len(text) + 1)
-    try:
-        lines = list(csv.reader(io.StringIO(text), delimiter=_delimiter(text, path)))
-    except csv.Error as error:
-        raise InputError(f"{origin}: is no table ({error}); mend that place, or name the file .txt") from error
-    finally:
-        csv.field_size_limit(before)
+    delimiter = _delimiter(text, path)
+    lines = _lines(text, delimiter, origin)
     lines = [line for line in lines if any(cell.strip() for cell in line)]
     names = [cell.strip() for cell in lines[0]]
     if max(map(len, names)) > LONGEST_HEADING or len(set(names)) < len(names):
         names = [f"column {number}" for number in range(1, len(names) + 1)]
     else:
         lines = lines[1:]
+    if len(names) == 1:  # what would part its cells is a part of its text
+        lines = [[delimiter.join(line)] for line in lines]
+    for number, line in enumerate(lines, 1):
+        if any(map(str.strip, line[len(names) :])):
+            raise InputError(
+                f"{origin}: row {number} has {len(line)} cells, of {len(names)} columns; put quotes around a text that "
+                f"holds {delimiter!r}"
+            )
     return documents_of_records([dict(zip(names, line, strict=False)) for line in lines], origin, guess=True)
+
+
+def _lines(text: str, delimiter: str, origin: str) -> list[list[str]]:
+    """The cells of each line; where quotes do not pair in a table with tabs, they are characters like others."""
+    before = csv.field_size_limit(len(text) + 1)
+    try:
+        lines = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
+        return list(lines)
+    except csv.Error as error:
+        if delimiter == "\t":
+            return list(csv.reader(io.StringIO(text), delimiter=delimiter, quoting=csv.QUOTE_NONE))
+        raise InputError(
+            f"{origin}: is no table (line {lines.line_num}: {error}); mend that place, or name the file .txt"
+        ) from error
+    finally:
+        csv.field_size_limit(before)
 
 
 def _delimiter(text: str, path: PurePath) -> str:
@@ -162,8 +189,11 @@ def _page(html: str) -> str:
     page = BeautifulSoup(html, "html.parser")
     for part in page(NO_PROSE):
         part.decompose()
-    for part in page([*PARAGRAPHS, *LINES]):
-        part.insert_before("\n\n" if part.name in PARAGRAPHS else "\n")
+    for part in page([*LINES, *CELLS]):
+        part.insert_before("\n" if part.name in LINES else " ")
+    for part in page(PARAGRAPHS):
+        part.insert_before("\n\n")
+        part.insert_after("\n\n")
     lines = "\n".join(" ".join(line.split()) for line in page.get_text().splitlines())
     return re.sub(r"\n{3,}", "\n\n", lines).strip() + "\n"
 
@@ -185,22 +215,36 @@ def _read_docx(raw: bytes, path: PurePath, origin: str) -> list[Document]:
     with zipfile.ZipFile(io.BytesIO(raw)) as archive:
         root = ElementTree.fromstring(archive.read("word/document.xml"))
     paragraphs = [
-        "".join(part.text or "" if part.tag.endswith("}t") else "\t" for part in paragraph.iter() if _says(part))
-        for paragraph in root.iter()
-        if paragraph.tag.endswith("}p")
+        "".join(map(_said, _below(paragraph, *NO_WORDS, "p")))  # a text box within one has paragraphs of its own
+        for paragraph in _below(root, *NO_WORDS)
+        if _name(paragraph) == "p"
     ]
     return _whole("\n\n".join(filter(str.strip, paragraphs)) + "\n", path, origin)
 
 
-def _says(part: ElementTree.Element) -> bool:
-    return part.tag.endswith(("}t", "}tab"))
+def _below(part: ElementTree.Element, *left_out: str) -> Iterator[ElementTree.Element]:
+    """All parts within this one, in order, but those of these names and what is in them."""
+    for child in part:
+        if _name(child) not in left_out:
+            yield child
+            yield from _below(child, *left_out)
+
+
+def _said(part: ElementTree.Element) -> str:
+    return part.text or "" if _name(part) == "t" else CHARACTERS.get(_name(part), "")
+
+
+def _name(part: ElementTree.Element) -> str:
+    return part.tag.rpartition("}")[2]
 
 
 def _read_notebook(raw: bytes, path: PurePath, origin: str) -> list[Document]:
     """What stands in the cells of a Jupyter notebook; no outputs."""
     notebook = _json(decode(raw, origin), path, origin)
-    cells = notebook.get("cells", []) if isinstance(notebook, dict) else []
-    texts = ["".join(cell.get("source", "")).strip() for cell in cells]
+    try:
+        texts = ["".join(cell.get("source", "")).strip() for cell in notebook.get("cells", [])]
+    except (AttributeError, TypeError) as error:
+        raise InputError(f"{origin}: is no notebook: a cell of it is no object with a source of text") from error
     return _whole("\n\n".join(filter(None, texts)) + "\n", path, origin)
 
 
