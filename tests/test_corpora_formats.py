@@ -233,8 +233,15 @@ def test_a_packed_file_is_read_as_what_it_was() -> None:
 
 
 def test_an_archive_holds_the_documents_of_its_files() -> None:
-    files = {"b/two.html": "<p>two</p>", "a/one.txt": "one", "a/picture.png": b"\x89PNG", "__MACOSX/._one.txt": "x"}
-    assert texts(zipped(files), "a.zip") == ["one", "two\n"]
+    files = {"b/two.html": "<p>two</p>", "a/one.txt": "one", "a/picture.png": b"\x89PNG", "README.md": "x"}
+    with pytest.warns(match=r"a\.zip: 2 files are left out \(1 \.md, 1 \.png\)"):
+        assert texts(zipped(files), "a.zip") == ["one", "two\n"]
+
+
+def test_a_damaged_file_of_an_archive_costs_that_file() -> None:
+    raw = zipped({"one.txt": "one", "two.txt": "two"}).replace(b"two.txttwo", b"two.txtTWO")
+    with pytest.warns(match=r"1 files are left out \(1 \.txt\); a\.zip: two\.txt: cannot be unpacked \(Bad CRC"):
+        assert texts(raw, "a.zip") == ["one"]
 
 
 def test_an_archive_without_texts_is_refused() -> None:

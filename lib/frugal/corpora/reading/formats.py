@@ -8,15 +8,19 @@ import gzip
 import io
 import json
 import re
+import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import PurePath
 from typing import Any
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
+from frugal.corpora.disk import LARGE, on_disk
 from frugal.corpora.documents import Document
 from frugal.corpora.reading.records import CONVERSATIONS, documents_of_records
 from frugal.corpora.reading.text import clean, decode, documents_of
@@ -36,6 +40,8 @@ CONVERT = {  # what is not read, and what to do
     ".7z": "unpack it into a folder",
     ".zst": "unpack it into a folder",
 }
+NO_TEXTS = {"__pycache__", "node_modules", "__MACOSX"}  # folders; what is hidden is no text either
+ABOUT = {"readme", "license", "licence", "copying", "changelog"}  # files about the others
 LONGEST_HEADING = 60  # characters; a first line of a table with a longer cell is a row like the others
 DAMAGED: tuple[type[Exception], ...] = (  # what the readers below raise
     zipfile.BadZipFile, zlib.error, gzip.BadGzipFile, EOFError, ElementTree.ParseError,
@@ -253,17 +259,86 @@ def _read_gzip(raw: bytes, path: PurePath, origin: str) -> list[Document]:
 
 
 def _read_zip(raw: bytes, path: PurePath, origin: str) -> list[Document]:
-    """Documents of all files in the archive that have a known ending."""
-    found: list[Document] = []
-    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-        for name in sorted(archive.namelist()):
-            inner = PurePath(name)
-            hidden = any(part.startswith((".", "__MACOSX")) for part in inner.parts)
-            if inner.suffix.lower() in ENDINGS and not hidden:
-                found += documents_in(archive.read(name), inner, f"{origin}: {name}")
+    return [document for documents in read_archive(raw, origin).values() for document in documents]
+
+
+def read_archive(raw: bytes, origin: str) -> dict[PurePath, list[Document]]:
+    """Documents of each file of a zip archive, by its path in there; see `documents_of_files`.
+
+    Raises:
+        InputError: it is no archive, or nothing of use is in there.
+    """
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(raw))
+    except DAMAGED as error:
+        raise InputError(f"{origin}: is no ZIP file, or a damaged one ({error})") from error
+    files = {PurePath(file.filename): file for file in archive.infolist() if not file.is_dir()}
+
+    def read(path: PurePath) -> list[Document]:
+        try:
+            raw = archive.read(files[path])
+        except DAMAGED as error:
+            raise InputError(f"{origin}: {path}: cannot be unpacked ({error})") from error
+        return documents_in(raw, path, f"{origin}: {path}")
+
+    return documents_of_files({path: file.file_size for path, file in files.items()}, read, origin)
+
+
+def documents_of_files(
+    sizes: Mapping[PurePath, int],
+    read: Callable[[PurePath], list[Document]],
+    origin: str,
+    locked: Iterable[InputError] = (),
+) -> dict[PurePath, list[Document]]:
+    """Documents of each file of a known kind in a folder or an archive, in the order of their paths.
+
+    Hidden files and folders are left out in silence. Files of other kinds, files that hold no usable text, and files
+    about the others, such as a README, are left out with a warning that counts and names them.
+
+    Args:
+        sizes: the paths of the files, and how many bytes they have.
+        read: gives the documents of one of them.
+        origin: of the folder or archive, for messages.
+        locked: why some of them cannot be read, where that is known before.
+
+    Raises:
+        InputError: nothing of use is in there.
+    """
+    seen = sorted(path for path in sizes if not is_hidden(path))
+    chosen = [path for path in seen if path.suffix.lower() in ENDINGS]
+    if len(chosen) > 1:
+        chosen = [path for path in chosen if path.name.lower().partition(".")[0] not in ABOUT] or chosen
+    counts: dict[PurePath, int] = {}
+    unusable: list[Exception] = [*locked]
+
+    def each() -> Iterator[Document]:
+        for path in chosen:
+            try:
+                documents = read(path)
+            except (InputError, UnavailableError) as error:
+                unusable.append(error)
+            else:
+                counts[path] = len(documents)
+                yield from documents
+
+    size = sum(sizes[path] for path in chosen)
+    documents = iter(on_disk(each(), PurePath(origin).name, size) if size > LARGE else list(each()))
+    found = {path: list(islice(documents, count)) for path, count in counts.items()}
+    if not found and unusable:
+        raise unusable[0]
     if not found:
-        raise InputError(f"{origin}: has no file ending in {', '.join(ENDINGS)}")
+        raise InputError(f"{origin}: has no file ending in {', '.join(ENDINGS)}; put text files there")
+    if others := [path for path in seen if path not in found]:
+        kinds = Counter(path.suffix.lower() or "no ending" for path in others)
+        named = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+        reasons = f"; {unusable[0]}" if unusable else ""
+        warnings.warn(f"{origin}: {len(others)} files are left out ({named}){reasons}", stacklevel=2)
     return found
+
+
+def is_hidden(path: PurePath) -> bool:
+    """Whether a file or folder is hidden, or in a folder that is, or holds what programs put beside texts."""
+    return any(part.startswith(".") or part in NO_TEXTS for part in path.parts)
 
 
 def _whole(text: str, path: PurePath, origin: str) -> list[Document]:
