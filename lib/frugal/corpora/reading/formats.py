@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import json
+import lzma
 import re
 import warnings
 import zipfile
@@ -44,7 +45,7 @@ NO_TEXTS = {"__pycache__", "node_modules", "__MACOSX"}  # folders; what is hidde
 ABOUT = {"readme", "license", "licence", "copying", "changelog"}  # files about the others
 LONGEST_HEADING = 60  # characters; a first line of a table with a longer cell is a row like the others
 DAMAGED: tuple[type[Exception], ...] = (  # what the readers below raise
-    zipfile.BadZipFile, zlib.error, gzip.BadGzipFile, EOFError, ElementTree.ParseError,
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, ElementTree.ParseError,
     RuntimeError, KeyError, IndexError,  # an archive with a password, or without a part that it should have
 )  # fmt: skip
 NO_PROSE = ("script", "style", "head", "template", "noscript")
