@@ -274,9 +274,38 @@ def test_a_damaged_byte_of_utf8_costs_that_byte(damage: Callable[[bytes], bytes]
     assert abs(len(read) - len(text)) <= 1
 
 
-def test_a_declared_encoding_is_used() -> None:
-    text = "Character set encoding: ISO-8859-1\n\nà la carte"
-    assert decode(text.encode("latin-1"), "a book") == text
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("cut", [1, 3])
+def test_a_marked_text_whose_last_character_is_cut_loses_that_alone(encoding: str, cut: int) -> None:
+    raw = "\ufeffgrün 😀".encode(encoding)[:-cut]
+    with pytest.warns(UserWarning, match=f"{encoding[:6].upper()} with 1 damaged places"):
+        assert decode(raw, "a file") == "grün \N{REPLACEMENT CHARACTER}"
+
+
+@pytest.mark.parametrize(
+    ("declared", "read_as", "text"),
+    [
+        ("ISO-8859-1", "windows-1252", "“à la carte” — 5 €"),
+        ("latin1", "iso8859-1", "à la carte\x81"),  # of no other encoding
+        ("ISO-8859-9", "windows-1254", "“ğş”"),
+        ("tis-620", "cp874", "“ไทย”"),
+        ("gb2312", "gb18030", "镕€"),
+        ("Shift_JIS", "cp932", "①髙"),
+        ("euc-kr", "cp949", "똠"),
+        ("Big5", "big5hkscs", "嘅"),
+        ("iso-8859-2", "iso8859-2", "łąka"),
+    ],
+)
+def test_a_declared_encoding_is_read_as_browsers_do_and_named(declared: str, read_as: str, text: str) -> None:
+    text = f"Character set encoding: {declared}\n\n{text}"
+    with pytest.warns(UserWarning, match=f"is not UTF-8; read as {read_as}, as it declares {declared}"):
+        assert decode(text.encode("latin-1" if "8859-1" in read_as else read_as), "a book") == text
+
+
+def test_a_declared_encoding_that_cannot_be_is_not_believed() -> None:
+    page = "<meta charset=utf-16><p>Größe, schöne Vögel und Brücken</p>"
+    with pytest.warns(UserWarning, match="a guess"):
+        assert decode(page.encode("latin-1"), "a page") == page
 
 
 @pytest.mark.parametrize(

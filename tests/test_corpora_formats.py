@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from frugal.corpora import Document, load_corpus
-from frugal.corpora.reading.formats import CONVERT, READERS, documents_in
-from frugal.corpora.reading.records import documents_of_records
+from frugal.corpora.reading.formats import CELLS, CONVERT, LINES, PARAGRAPHS, READERS, documents_in
+from frugal.corpora.reading.records import CONVERSATIONS, documents_of_records
 from frugal.errors import InputError
 
 LONG = "A sentence that is long enough to be a text."
@@ -66,6 +66,26 @@ def test_a_table_without_headings_loses_no_row() -> None:
 def test_a_table_of_labels_is_refused() -> None:
     with pytest.raises(InputError, match=r"row 1 cannot be read \(found name, stars\)"):
         texts("name,stars\nAnna,5\n", "a.csv")
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_a_table_of_one_column_keeps_all_of_its_texts(name: str) -> None:
+    assert texts("text\nHello, world\nHello; you\tand, you\n", name) == ["Hello, world", "Hello; you\tand, you"]
+
+
+@pytest.mark.parametrize("columns", ["id,text", "text,id"])
+def test_a_row_with_more_cells_than_columns_is_refused_by_its_number(columns: str) -> None:
+    with pytest.raises(InputError, match="row 2 has 3 cells, of 2 columns; put quotes"):
+        texts(f"{columns}\n1,Hello,\n1,Hello, world\n", "a.csv")
+
+
+@pytest.mark.parametrize("second", ["other", '"other'])
+def test_a_quote_at_the_beginning_of_a_cell_swallows_no_rows(second: str) -> None:
+    rows = ['"Hi," she said', second, 'yes" he said']
+    table = "".join(f"{number}\t{row}\n" for number, row in enumerate(rows))
+    assert texts("id\ttext\n" + table, "a.tsv") == rows
+    with pytest.raises(InputError, match=r"is no table \(line 2: "):
+        texts("id,text\n" + table.replace("\t", ","), "a.csv")
 
 
 def test_a_parquet_file_is_a_table() -> None:
@@ -125,9 +145,21 @@ def test_what_a_column_has_the_system_say_goes_before_the_first_question(rest: d
     assert document.turns == (("user", "Be brief.\n\nWho?"), ("assistant", "Me."))
 
 
-def test_earlier_questions_and_answers_of_a_pair_go_before_it() -> None:
-    (document,) = documents_of_records([{"instruction": "Who?", "output": "Me.", "history": [["Hi", "Ho"]]}], "a file")
+@pytest.mark.parametrize(
+    "history", [[["Hi", "Ho"]], ["Hi", "Ho"], [{"role": "user", "content": "Hi"}, {"role": "bot", "content": "Ho"}]]
+)
+def test_earlier_questions_and_answers_of_a_pair_go_before_it(history: list[Any]) -> None:
+    (document,) = documents_of_records([{"instruction": "Who?", "output": "Me.", "history": history}], "a file")
     assert [turn.text for turn in document.turns] == ["Hi", "Ho", "Who?", "Me."]
+
+
+@pytest.mark.parametrize("name", CONVERSATIONS)
+@pytest.mark.parametrize("value", [LONG, None, 3])
+def test_only_a_list_is_a_conversation(name: str, value: Any) -> None:
+    rows = [{name: value, "text": "one"}, *([{name: value, "summary": "two"}] if value == LONG else [])]
+    assert [document.text for document in documents_of_records(rows, "a file")] == ["one", LONG][: len(rows)]
+    pair = {name: value, "prompt": "Who?", "response": "Me.", "history": "Earlier."}
+    assert documents_of_records([pair], "a file")[0].turns == (("user", "Earlier.\n\nWho?"), ("assistant", "Me."))
 
 
 def test_rows_of_several_kinds_are_each_read_as_what_they_are() -> None:
@@ -142,6 +174,15 @@ def test_a_page_is_its_paragraphs() -> None:
     page = "<html><head><title>T</title><style>p {}</style></head><body><h1>Of cats</h1><p>One <b>cat</b>.</p>"
     page += "<script>alert()</script><p>A line<br>and another.</p><ul><li>x</li><li>y</li></ul></body></html>"
     assert texts(page, "a.html") == ["Of cats\n\nOne cat.\n\nA line\nand another.\n\nx\ny\n"]
+
+
+@pytest.mark.parametrize("name", [*PARAGRAPHS, *LINES, *CELLS])
+def test_no_part_of_a_page_runs_into_the_next(name: str) -> None:
+    page = f"one<{name}>two</{name}>" + (f"<{name}>three</{name}>" if name not in PARAGRAPHS else "three")
+    if name in ("br", "hr"):
+        page = f"one<{name}>two<{name}>three"
+    (text,) = texts(page, "a.html")
+    assert text.split() == ["one", "two", "three"]
 
 
 def test_a_page_is_read_in_the_encoding_that_it_declares() -> None:
@@ -162,6 +203,22 @@ def test_a_word_processors_paragraphs_are_paragraphs() -> None:
     assert texts(document, "a.docx") == ["One.\n\nTwo: é.\n"]
 
 
+def test_breaks_and_text_boxes_of_a_word_processor_stand_where_they_stood_and_once() -> None:
+    box = "<w:txbxContent>" + WORDS.format("box") + "</w:txbxContent>"
+    both = f"<m:AlternateContent><m:Choice>{box}</m:Choice><m:Fallback>{box}</m:Fallback></m:AlternateContent>"
+    parts = f"<w:pPr><w:tabs><w:tab/></w:tabs></w:pPr><w:r><w:t>one</w:t><w:br/><w:t>two</w:t>{both}<w:tab/></w:r>"
+    body = f"<w:p>{parts}<w:r><w:t>three</w:t></w:r></w:p>".replace("m:", "w:")
+    assert texts(zipped({"word/document.xml": DOCX.format(body)}), "a.docx") == ["one\ntwo\tthree\n\nbox\n"]
+
+
+@pytest.mark.parametrize("cells", [3, [None], [3], [{"source": None}], [{"source": [None]}]])
+def test_an_odd_notebook_gets_one_sentence(cells: Any) -> None:
+    with pytest.raises(InputError, match=r"^a\.ipynb: is no notebook"):
+        texts(json.dumps({"cells": cells}), "a.ipynb")
+    with pytest.raises(InputError, match=r"^a\.ipynb: is no notebook"):
+        texts(json.dumps([cells]), "a.ipynb")
+
+
 def test_a_notebook_is_what_its_cells_say() -> None:
     cells = [{"source": ["# One\n", "two"], "outputs": [{"text": "no"}]}, {"source": "three"}, {"source": ""}]
     assert texts(json.dumps({"cells": cells}), "a.ipynb") == ["# One\ntwo\n\nthree\n"]
@@ -176,8 +233,23 @@ def test_a_packed_file_is_read_as_what_it_was() -> None:
 
 
 def test_an_archive_holds_the_documents_of_its_files() -> None:
-    files = {"b/two.html": "<p>two</p>", "a/one.txt": "one", "a/picture.png": b"\x89PNG", "__MACOSX/._one.txt": "x"}
-    assert texts(zipped(files), "a.zip") == ["one", "two\n"]
+    files = {"b/two.html": "<p>two</p>", "a/one.txt": "one", "a/picture.png": b"\x89PNG", "README.md": "x"}
+    with pytest.warns(match=r"a\.zip: 2 files are left out \(1 \.md, 1 \.png\)"):
+        assert texts(zipped(files), "a.zip") == ["one", "two\n"]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_file_of_an_archive_costs_that_file(method: int) -> None:
+    raw = io.BytesIO()
+    with zipfile.ZipFile(raw, "w", method) as archive:
+        archive.writestr("one.txt", "one")
+        archive.writestr("two.txt", LONG)
+        begin = archive.getinfo("two.txt").header_offset + len("two.txt") + 30 + 9 * (method == zipfile.ZIP_LZMA)
+        raw.seek(begin)
+        raw.write(b"\xff" * 4)
+        raw.seek(0, io.SEEK_END)
+    with pytest.warns(match=r"1 files are left out \(1 \.txt\); a\.zip: two\.txt: cannot be unpacked \("):
+        assert texts(raw.getvalue(), "a.zip") == ["one"]
 
 
 def test_an_archive_without_texts_is_refused() -> None:

@@ -1,9 +1,12 @@
 """Loading a corpus by name: what each kind of name gives, and what is said when it cannot be had."""
 
+import errno
 import hashlib
 import io
 import itertools
 import json
+import os
+import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -14,9 +17,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from frugal.corpora import CatalogueEntry, Document, Turn, gutenberg, hub, load_corpus, read_catalogue
+from frugal.corpora import CatalogueEntry, Document, Turn, gutenberg, hub, load_corpus, loading, read_catalogue
 from frugal.corpora.catalogue import read_entry
 from frugal.corpora.copies import near_copies
+from frugal.corpora.reading import read_folder
 from frugal.corpora.reading.records import documents_of_records
 from frugal.errors import InputError, UnavailableError
 
@@ -34,6 +38,17 @@ def write_json_lines(path: Path, records: list[Any]) -> str:
     path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     return str(path)
 
+
+def packed(folder: Path) -> Path:
+    """The same folder as a zip archive."""
+    return Path(shutil.make_archive(str(folder.with_name(f"{folder.name} packed")), "zip", folder))
+
+
+def as_it_is(folder: Path) -> Path:
+    return folder
+
+
+folder_or_archive = pytest.mark.parametrize("given_as", [as_it_is, packed])
 
 # Two texts
 
@@ -148,19 +163,25 @@ def test_a_text_file_is_one_document_cut_in_order(tmp_path: Path) -> None:
     assert corpus.train[0].text + corpus.valid[0].text + corpus.test[0].text == STORY
 
 
-def test_a_folder_gives_a_document_for_each_text_file_below_it(tmp_path: Path) -> None:
+@folder_or_archive
+def test_a_folder_gives_a_document_for_each_text_file_below_it(
+    tmp_path: Path, given_as: Callable[[Path], Path]
+) -> None:
     for name in ("a.txt", "b.md", "more/c.txt", "picture.png"):
         (tmp_path / "texts" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "texts" / name).write_text(name + STORY, encoding="utf-8")
     with pytest.warns(UserWarning, match=r"1 files are left out \(1 .png\)"):
-        corpus = load_corpus(str(tmp_path / "texts"))
+        corpus = load_corpus(given_as(tmp_path / "texts"))
     assert {document.title for split in (corpus.train, corpus.valid, corpus.test) for document in split} == set("abc")
 
 
-def test_a_folder_keeps_the_splits_it_comes_with(tmp_path: Path) -> None:
+@folder_or_archive
+def test_a_folder_keeps_the_splits_it_comes_with(tmp_path: Path, given_as: Callable[[Path], Path]) -> None:
+    (tmp_path / "texts").mkdir()
     for split in ("train", "valid", "test"):
-        (tmp_path / f"wiki.{split}.tokens").write_text(f" \n = A = \n \n {split} \n \n = B = \n \n {split} \n")
-    corpus = load_corpus(str(tmp_path))
+        text = f" \n = A = \n \n {split} \n \n = B = \n \n {split} \n"
+        (tmp_path / "texts" / f"wiki.{split}.tokens").write_text(text)
+    corpus = load_corpus(given_as(tmp_path / "texts"))
     for split in ("train", "valid", "test"):
         documents = getattr(corpus, split)
         assert [document.title for document in documents] == ["A", "B"]
@@ -192,7 +213,8 @@ def test_words_in_titles_make_no_splits(tmp_path: Path) -> None:
     assert sum(len(part) for part in (corpus.train, corpus.valid, corpus.test)) == 5
 
 
-def test_a_folder_as_people_have_them_loads(tmp_path: Path) -> None:
+@folder_or_archive
+def test_a_folder_as_people_have_them_loads(tmp_path: Path, given_as: Callable[[Path], Path]) -> None:
     names = {
         ".obsidian/app.json": "{}",
         ".ipynb_checkpoints/a-checkpoint.md": STORY,
@@ -200,15 +222,57 @@ def test_a_folder_as_people_have_them_loads(tmp_path: Path) -> None:
         "b.TXT": OTHER_STORY,
     }
     names |= {"a.md": STORY, "empty.txt": "", "package.json": '{"name": "x"}', "copy of a.md": STORY}
+    names |= {"odd.ipynb": '{"cells": [null]}', "__MACOSX/a.txt": "x", "node_modules/a.txt": "x"}
     for name, text in names.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
+        (tmp_path / "texts" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "texts" / name).write_text(text)
     with pytest.warns(UserWarning, match="left out") as caught:
-        corpus = load_corpus(str(tmp_path))
+        corpus = load_corpus(given_as(tmp_path / "texts"))
     said = " ".join(str(warning.message) for warning in caught)
-    assert "3 files are left out" in said
+    assert "4 files are left out" in said
     assert "1 documents are copies" in said
     assert {document.title for part in (corpus.train, corpus.valid, corpus.test) for document in part} == {"a", "b"}
+
+
+class Locked:
+    """Files and folders that the system says no to, as it does not to a privileged user."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+        self.names = names
+        for module, name in ((os, "scandir"), (Path, "stat"), (Path, "read_bytes")):
+            monkeypatch.setattr(module, name, self.refusing(getattr(module, name)))
+
+    def refusing(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def ask(path: Any, *args: Any, **kwargs: Any) -> Any:
+            if Path(path).name in self.names:
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return function(path, *args, **kwargs)
+
+        return ask
+
+
+@pytest.mark.parametrize(("name", "done"), [("b.txt", "read"), ("more", "entered")])
+def test_what_is_locked_in_a_folder_is_left_out_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, done: str
+) -> None:
+    for file in ("a.txt", "b.txt", "c.txt", "more/d.txt"):
+        (tmp_path / "texts" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "texts" / file).write_text(file + STORY)
+    Locked(monkeypatch, name)
+    reason = rf"1 files are left out \(1 .*\); .*{name}: cannot be {done} \(Permission denied\); check its permissions"
+    with pytest.warns(UserWarning, match=reason):
+        read_folder(tmp_path / "texts")
+
+
+@pytest.mark.parametrize(("names", "done"), [(["a.txt"], "read"), (["texts"], "entered")])
+def test_a_folder_whose_files_are_all_locked_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str], done: str
+) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text(STORY)
+    Locked(monkeypatch, *names)
+    with pytest.raises(InputError, match=rf"cannot be {done} \(Permission denied\); check its permissions"):
+        read_folder(tmp_path / "texts")
 
 
 def test_a_text_that_stands_in_two_splits_stays_in_the_held_out_one(tmp_path: Path) -> None:
@@ -538,18 +602,27 @@ def test_an_unreachable_hub_is_said_in_one_sentence(monkeypatch: pytest.MonkeyPa
         load_corpus("hf:some/texts")
 
 
-@pytest.mark.parametrize("own", [True, False])
-def test_a_data_set_keeps_its_own_splits_where_it_has_all_three(monkeypatch: pytest.MonkeyPatch, own: bool) -> None:
+@pytest.mark.parametrize(
+    "names", [("train", "validation", "test"), ("Train", "dev", "test"), ("train_sft", "valid_sft", "test_sft")]
+)
+def test_a_data_set_keeps_its_own_splits(monkeypatch: pytest.MonkeyPatch, names: tuple[str, str, str]) -> None:
+    splits = {name: [Document(f"{n}", f"{name} {n} " + STORY) for n in range(3)] for name in names}
+    monkeypatch.setattr(loading, "read_dataset", lambda name: splits)
+    corpus = load_corpus("hf:some/texts/config")
+    for name, part in zip(names, (corpus.train, corpus.valid, corpus.test), strict=True):
+        assert [document.text[: len(name)] for document in part] == [name] * 3
+
+
+def test_a_data_set_with_two_parts_keeps_them_and_says_what_it_leaves_out(monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets", reason="the optional package datasets is not installed")
-    rows = {split: [{"text": f"{split} {n} " + STORY} for n in range(3)] for split in ("train", "validation", "test")}
-    if not own:
-        del rows["validation"]
+    rows = {part: [{"text": f"{part} {n} " + STORY} for n in range(3)] for part in ("train", "test", "unsupervised")}
     loaded = datasets.DatasetDict({split: datasets.Dataset.from_list(values) for split, values in rows.items()})
     monkeypatch.setattr(hub, "_check_reachable", lambda name: None)
     monkeypatch.setattr(datasets, "load_dataset", lambda name, config: loaded)
-    corpus = load_corpus("hf:some/texts/config")
-    assert len(corpus.train) + len(corpus.valid) + len(corpus.test) == sum(map(len, rows.values()))
-    assert [document.text.startswith("validation") for document in corpus.valid] == [own] * len(corpus.valid)
+    with pytest.warns(UserWarning, match="its parts are named by split; unsupervised are left out"):
+        corpus = load_corpus("hf:some/texts/config")
+    assert {document.text.split()[0] for document in (*corpus.valid, *corpus.test)} == {"test"}
+    assert len(corpus.train) + len(corpus.valid) + len(corpus.test) == 6
 
 
 def test_wikitext_rows_are_lines_put_together_again(monkeypatch: pytest.MonkeyPatch) -> None:

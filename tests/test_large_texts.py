@@ -24,6 +24,7 @@ WORDS = ["the", "old", "king", "went", "into", "a", "forest", "and", "saw", "grÃ
 def small_bounds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for place, value in {
         "corpora.reading.files.LARGE": 2_000,
+        "corpora.reading.formats.LARGE": 2_000,
         "corpora.hub.LARGE": 2_000,
         "corpora.reading.large.PIECE": 1_000,
         "corpora.disk.MOST_TOKENS": 500,
@@ -145,6 +146,7 @@ def test_a_large_text_is_split_as_the_same_documents_in_memory(tmp_path: Path, m
         written(tmp_path / "folder" / f"{number:02}.txt", prose(1 + number % 29 % 3, number % 29))  # two are the same
     with pytest.warns(UserWarning, match="1 documents are copies of others"):
         large = load_corpus(str(tmp_path / "folder"), seed=3)
+    monkeypatch.setattr("frugal.corpora.reading.formats.LARGE", 1 << 20)
     monkeypatch.setattr("frugal.corpora.reading.files.LARGE", 1 << 20)
     with pytest.warns(UserWarning, match="1 documents are copies of others"):
         small = load_corpus(str(tmp_path / "folder"), seed=3)

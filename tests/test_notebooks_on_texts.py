@@ -62,6 +62,11 @@ def twenty_dialogues(folder: Path) -> Path:
     return written(folder / "talks.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
 
+def thousands_of_dialogues(folder: Path) -> Path:
+    rows = [{"prompt": prose(ENGLISH, 1, n), "response": prose(ENGLISH, 1, 5_000 + n)} for n in range(3_000)]
+    return written(folder / "many.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+
 def no_spaces(folder: Path) -> Path:
     return written(folder / "chinese.txt", prose(CHINESE, 150, 0, between="", end="。"))
 
@@ -86,6 +91,7 @@ TEXTS = (
     one_book,
     ten_short_documents,
     twenty_dialogues,
+    thousands_of_dialogues,
     no_spaces,
     no_ascii_letter,
     western_bytes,

@@ -1,11 +1,13 @@
-"""A smaller text that still speaks for all of its documents, and the sentence that says how much smaller."""
+"""A smaller text that still speaks for the whole, and the sentence that says how much smaller."""
 
+import random
 import re
 from collections.abc import Mapping, Sequence
 
 from frugal.corpora.documents import Corpus, Document
 from frugal.errors import InputError
 
+LEAST = 100  # bytes of a document, or all of it; of many documents, fewer are taken rather than less of each
 LONG_WORD = 20  # characters, on average: what stands between white space is then no word
 
 
@@ -15,21 +17,25 @@ def excerpts(documents: Sequence[Document], characters: int) -> tuple[Document, 
     A character counts as its bytes in UTF-8, so that a text takes about as long in every script: one for ASCII, two for
     most other letters, three for Chinese, Japanese and Korean. Documents shorter than their share stay whole and leave
     the rest of it to the others; longer ones end between two words. Dialogues lose their `turns` with their end.
+    Where there is less than 100 for each, some of the documents are drawn, always the same ones, in their order.
 
     Raises:
-        InputError: there are no documents, or `characters` leaves less than one character for each.
+        InputError: there are no documents, or `characters` is less than 1.
 
     Example:
-        >>> documents = [Document("long", "one two three four"), Document("short", "five")]
-        >>> [document.text for document in excerpts(documents, characters=12)]
-        ['one two', 'five']
+        >>> documents = [Document("long", "one two three four " * 50), Document("short", "five")]
+        >>> [len(document.text) for document in excerpts(documents, characters=400)]
+        [393, 4]
+        >>> len(excerpts(documents[:1] * 50, characters=400))
+        4
     """
     if not documents:
         raise InputError("there are no documents to take excerpts from: ask for at least one")
-    if characters < len(documents):
-        raise InputError(f"characters={characters}: must be at least one for each of {len(documents)} documents")
-    share = _share(sorted(_size(document.text) for document in documents), characters)
-    return tuple(document if _size(document.text) <= share else _beginning(document, share) for document in documents)
+    if characters < 1:
+        raise InputError(f"characters={characters}: must be at least 1")
+    drawn = _drawn(documents, characters)
+    share = _share(sorted(_size(document.text) for document in drawn), characters)
+    return tuple(document if _size(document.text) <= share else _beginning(document, share) for document in drawn)
 
 
 def portions(
@@ -48,7 +54,7 @@ def portions(
 
 
 def usage(corpus: Corpus, used: Mapping[str, Sequence[Document]]) -> str:
-    """A sentence for a report: how much of a text's parts is used, by the names of the parts.
+    """A sentence for a report: how much of a text's parts is used, and of how many documents.
 
     Example:
         >>> whole = Corpus("tale", *[(Document("a", "one two three"),)] * 3, "", "", "")
@@ -57,9 +63,11 @@ def usage(corpus: Corpus, used: Mapping[str, Sequence[Document]]) -> str:
     """
     parts: list[str] = []
     for name, documents in used.items():
-        some, of = (sum(len(document.text) for document in each) for each in (documents, getattr(corpus, name)))
+        whole = getattr(corpus, name)
+        some, of = (sum(len(document.text) for document in each) for each in (documents, whole))
         amount = f"all {of:,}" if some == of else f"{some:,} of {of:,}"
-        parts.append(f"{amount}{'' if parts else ' characters'} of {name}")
+        fewer = f" ({len(documents):,} of {len(whole):,} documents)" if len(documents) < len(whole) else ""
+        parts.append(f"{amount}{'' if parts else ' characters'} of {name}{fewer}")
     return f"Of {corpus.name}: {', '.join(parts)}."
 
 
@@ -80,6 +88,17 @@ def words_and_space(text: str) -> tuple[list[str], str]:
 
 def _size(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+
+
+def _drawn(documents: Sequence[Document], characters: int) -> list[Document]:
+    """As many of the documents as there is room for, in their order."""
+    places: list[int] = []
+    for place in random.Random(0).sample(range(len(documents)), len(documents)):
+        characters -= min(LEAST, _size(documents[place].text))
+        if characters < 0 and places:
+            break
+        places.append(place)
+    return [documents[place] for place in sorted(places)]
 
 
 def _share(lengths: Sequence[int], characters: int) -> int:

@@ -13,7 +13,7 @@ from frugal.corpora.copies import near_copies, without_copies
 from frugal.corpora.documents import Corpus, Document
 from frugal.corpora.gutenberg import read_books
 from frugal.corpora.hub import read_dataset
-from frugal.corpora.reading import SPLITS, own_splits, read_file, read_folder
+from frugal.corpora.reading import own_splits, read_parts
 from frugal.corpora.splits import Splits, split_documents, split_groups, split_in_two
 from frugal.errors import InputError
 from frugal.files import data_folder
@@ -88,15 +88,16 @@ def _read(name: str) -> _Source:
         return _Source(name, {"all": books}, "Books of Project Gutenberg", "public domain in the USA", "gutenberg.org")
     if kind == "hf":
         about = ("A Hugging Face data set", "see its page on the hub", f"https://huggingface.co/datasets/{rest}")
-        splits = {SPLITS.get(split.lower(), split): documents for split, documents in read_dataset(rest).items()}
-        return _Source(name, splits, *about)
+        splits = read_dataset(rest)
+        whole = [document for documents in splits.values() for document in documents]
+        return _Source(name, own_splits(splits, name) or {"all": whole}, *about)
     if entry := read_catalogue().get(name):
         return _Source(
             name, {"all": without_copies(read_entry(entry))[0]}, entry.description, entry.licence, entry.source
         )
     path = Path(os.path.expandvars(name)).expanduser()
     if name and _exists(path):
-        return _Source(path.name, _on_disk(path), "Your own text", "your own to know", str(path))
+        return _Source(path.name, read_parts(path), "Your own text", "your own to know", str(path))
     known = list(read_catalogue())
     near = get_close_matches(name, known, n=1)
     shown = name if len(name) <= LONGEST_NAME else name[:LONGEST_NAME] + "..."
@@ -123,13 +124,6 @@ def _exists(path: Path) -> bool:
         raise InputError(f"{path}: cannot be looked at ({error.strerror}); check its permissions") from error
     except ValueError:  # a character that no name can have
         return False
-
-
-def _on_disk(path: Path) -> Mapping[str, Sequence[Document]]:
-    if path.is_file():
-        return {"all": read_file(path)}
-    files = read_folder(path)
-    return own_splits(files, path) or {"all": [document for documents in files.values() for document in documents]}
 
 
 def _as_split(source: _Source) -> Corpus:

@@ -96,7 +96,7 @@ def read_texts(
     but with a validation text and no test text, half of that is scored.
 
     Args:
-        characters: most of the training text that are learnt from, excerpts of all its documents; None takes all.
+        characters: most of the training text that are learnt from, in excerpts; None takes all.
         held_out_characters: most of the validation text, and of the test text.
         seed: chooses what is held out.
 
@@ -120,9 +120,9 @@ def read_texts(
         if test:  # what was held out for it is of use elsewhere
             learnt, tested = (*learnt, *tested), whole_text(test, seed=seed)
     return Texts(
-        train=learnt if characters is None else _most(learnt, characters),
-        valid=_most(checked, held_out_characters),
-        test=_most(tested, held_out_characters),
+        train=learnt if characters is None else excerpts(learnt, characters),
+        valid=excerpts(checked, held_out_characters),
+        test=excerpts(tested, held_out_characters),
         characters=sum(map(_length, learnt)),
     )
 
@@ -153,10 +153,6 @@ def _share_in(documents: Sequence[Document], others: Sequence[Document]) -> floa
         whole = other.text
         missing = [piece for piece in missing if piece not in whole]
     return 1 - len(missing) / max(1, len(pieces))
-
-
-def _most(documents: Sequence[Document], characters: int) -> tuple[Document, ...]:
-    return excerpts(documents[:characters], characters)
 
 
 def _length(document: Document) -> int:

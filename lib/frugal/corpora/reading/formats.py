@@ -7,16 +7,21 @@ import csv
 import gzip
 import io
 import json
+import lzma
 import re
+import warnings
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import PurePath
 from typing import Any
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
+from frugal.corpora.disk import LARGE, on_disk
 from frugal.corpora.documents import Document
 from frugal.corpora.reading.records import CONVERSATIONS, documents_of_records
 from frugal.corpora.reading.text import clean, decode, documents_of
@@ -36,14 +41,24 @@ CONVERT = {  # what is not read, and what to do
     ".7z": "unpack it into a folder",
     ".zst": "unpack it into a folder",
 }
+NO_TEXTS = {"__pycache__", "node_modules", "__MACOSX"}  # folders; what is hidden is no text either
+ABOUT = {"readme", "license", "licence", "copying", "changelog"}  # files about the others
 LONGEST_HEADING = 60  # characters; a first line of a table with a longer cell is a row like the others
 DAMAGED: tuple[type[Exception], ...] = (  # what the readers below raise
-    zipfile.BadZipFile, zlib.error, gzip.BadGzipFile, EOFError, ElementTree.ParseError,
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, ElementTree.ParseError,
     RuntimeError, KeyError, IndexError,  # an archive with a password, or without a part that it should have
 )  # fmt: skip
 NO_PROSE = ("script", "style", "head", "template", "noscript")
-PARAGRAPHS = ("p", "div", "h1", "h2", "h3", "h4", "h5", "h6", "pre", "blockquote", "table", "ul", "ol")
-LINES = ("br", "li", "tr")
+PARAGRAPHS = (
+    "p", "div", "h1", "h2", "h3", "h4", "h5", "h6", "pre", "blockquote", "table", "caption", "ul", "ol", "dl", "hr",
+    "section", "article", "main", "header", "footer", "nav", "aside", "address", "figure", "figcaption", "details",
+    "summary", "form",
+)  # fmt: skip
+LINES = ("br", "li", "tr", "dt", "dd", "option")
+CELLS = ("td", "th")
+# Of a word processor's parts: what is no text, or the same text again, and what stands for a character.
+NO_WORDS = ("pPr", "rPr", "moveFrom", "Fallback")
+CHARACTERS = {"tab": "\t", "br": "\n", "cr": "\n", "noBreakHyphen": "-"}
 
 
 def documents_in(raw: bytes, path: PurePath, origin: str) -> list[Document]:
@@ -100,7 +115,7 @@ def _is_json(line: str) -> bool:
 
 def _rows(value: dict[str, Any]) -> Any:
     """The rows of one object: one conversation, a list under some name, or columns as lists or by number."""
-    if any(name in value for name in CONVERSATIONS):
+    if any(isinstance(value.get(name), list) for name in CONVERSATIONS):
         return [value]
     lists = [each for each in value.values() if isinstance(each, list)]
     if len(lists) == 1 and any(isinstance(row, dict) for row in lists[0]):  # {"data": [{...}, ...]}
@@ -114,20 +129,39 @@ def _rows(value: dict[str, Any]) -> Any:
 def _read_table(raw: bytes, path: PurePath, origin: str) -> list[Document]:
     """A table with a line of headings, unless a cell of that line is as long as a text."""
     text = decode(raw, origin)
-    before = csv.field_size_limit(len(text) + 1)
-    try:
-        lines = list(csv.reader(io.StringIO(text), delimiter=_delimiter(text, path)))
-    except csv.Error as error:
-        raise InputError(f"{origin}: is no table ({error}); mend that place, or name the file .txt") from error
-    finally:
-        csv.field_size_limit(before)
+    delimiter = _delimiter(text, path)
+    lines = _lines(text, delimiter, origin)
     lines = [line for line in lines if any(cell.strip() for cell in line)]
     names = [cell.strip() for cell in lines[0]]
     if max(map(len, names)) > LONGEST_HEADING or len(set(names)) < len(names):
         names = [f"column {number}" for number in range(1, len(names) + 1)]
     else:
         lines = lines[1:]
+    if len(names) == 1:  # what would part its cells is a part of its text
+        lines = [[delimiter.join(line)] for line in lines]
+    for number, line in enumerate(lines, 1):
+        if any(map(str.strip, line[len(names) :])):
+            raise InputError(
+                f"{origin}: row {number} has {len(line)} cells, of {len(names)} columns; put quotes around a text that "
+                f"holds {delimiter!r}"
+            )
     return documents_of_records([dict(zip(names, line, strict=False)) for line in lines], origin, guess=True)
+
+
+def _lines(text: str, delimiter: str, origin: str) -> list[list[str]]:
+    """The cells of each line; where quotes do not pair in a table with tabs, they are characters like others."""
+    before = csv.field_size_limit(len(text) + 1)
+    try:
+        lines = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
+        return list(lines)
+    except csv.Error as error:
+        if delimiter == "\t":
+            return list(csv.reader(io.StringIO(text), delimiter=delimiter, quoting=csv.QUOTE_NONE))
+        raise InputError(
+            f"{origin}: is no table (line {lines.line_num}: {error}); mend that place, or name the file .txt"
+        ) from error
+    finally:
+        csv.field_size_limit(before)
 
 
 def _delimiter(text: str, path: PurePath) -> str:
@@ -162,8 +196,11 @@ def _page(html: str) -> str:
     page = BeautifulSoup(html, "html.parser")
     for part in page(NO_PROSE):
         part.decompose()
-    for part in page([*PARAGRAPHS, *LINES]):
-        part.insert_before("\n\n" if part.name in PARAGRAPHS else "\n")
+    for part in page([*LINES, *CELLS]):
+        part.insert_before("\n" if part.name in LINES else " ")
+    for part in page(PARAGRAPHS):
+        part.insert_before("\n\n")
+        part.insert_after("\n\n")
     lines = "\n".join(" ".join(line.split()) for line in page.get_text().splitlines())
     return re.sub(r"\n{3,}", "\n\n", lines).strip() + "\n"
 
@@ -185,22 +222,36 @@ def _read_docx(raw: bytes, path: PurePath, origin: str) -> list[Document]:
     with zipfile.ZipFile(io.BytesIO(raw)) as archive:
         root = ElementTree.fromstring(archive.read("word/document.xml"))
     paragraphs = [
-        "".join(part.text or "" if part.tag.endswith("}t") else "\t" for part in paragraph.iter() if _says(part))
-        for paragraph in root.iter()
-        if paragraph.tag.endswith("}p")
+        "".join(map(_said, _below(paragraph, *NO_WORDS, "p")))  # a text box within one has paragraphs of its own
+        for paragraph in _below(root, *NO_WORDS)
+        if _name(paragraph) == "p"
     ]
     return _whole("\n\n".join(filter(str.strip, paragraphs)) + "\n", path, origin)
 
 
-def _says(part: ElementTree.Element) -> bool:
-    return part.tag.endswith(("}t", "}tab"))
+def _below(part: ElementTree.Element, *left_out: str) -> Iterator[ElementTree.Element]:
+    """All parts within this one, in order, but those of these names and what is in them."""
+    for child in part:
+        if _name(child) not in left_out:
+            yield child
+            yield from _below(child, *left_out)
+
+
+def _said(part: ElementTree.Element) -> str:
+    return part.text or "" if _name(part) == "t" else CHARACTERS.get(_name(part), "")
+
+
+def _name(part: ElementTree.Element) -> str:
+    return part.tag.rpartition("}")[2]
 
 
 def _read_notebook(raw: bytes, path: PurePath, origin: str) -> list[Document]:
     """What stands in the cells of a Jupyter notebook; no outputs."""
     notebook = _json(decode(raw, origin), path, origin)
-    cells = notebook.get("cells", []) if isinstance(notebook, dict) else []
-    texts = ["".join(cell.get("source", "")).strip() for cell in cells]
+    try:
+        texts = ["".join(cell.get("source", "")).strip() for cell in notebook.get("cells", [])]
+    except (AttributeError, TypeError) as error:
+        raise InputError(f"{origin}: is no notebook: a cell of it is no object with a source of text") from error
     return _whole("\n\n".join(filter(None, texts)) + "\n", path, origin)
 
 
@@ -209,17 +260,86 @@ def _read_gzip(raw: bytes, path: PurePath, origin: str) -> list[Document]:
 
 
 def _read_zip(raw: bytes, path: PurePath, origin: str) -> list[Document]:
-    """Documents of all files in the archive that have a known ending."""
-    found: list[Document] = []
-    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-        for name in sorted(archive.namelist()):
-            inner = PurePath(name)
-            hidden = any(part.startswith((".", "__MACOSX")) for part in inner.parts)
-            if inner.suffix.lower() in ENDINGS and not hidden:
-                found += documents_in(archive.read(name), inner, f"{origin}: {name}")
+    return [document for documents in read_archive(raw, origin).values() for document in documents]
+
+
+def read_archive(raw: bytes, origin: str) -> dict[PurePath, list[Document]]:
+    """Documents of each file of a zip archive, by its path in there; see `documents_of_files`.
+
+    Raises:
+        InputError: it is no archive, or nothing of use is in there.
+    """
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(raw))
+    except DAMAGED as error:
+        raise InputError(f"{origin}: is no ZIP file, or a damaged one ({error})") from error
+    files = {PurePath(file.filename): file for file in archive.infolist() if not file.is_dir()}
+
+    def read(path: PurePath) -> list[Document]:
+        try:
+            raw = archive.read(files[path])
+        except DAMAGED as error:
+            raise InputError(f"{origin}: {path}: cannot be unpacked ({error})") from error
+        return documents_in(raw, path, f"{origin}: {path}")
+
+    return documents_of_files({path: file.file_size for path, file in files.items()}, read, origin)
+
+
+def documents_of_files(
+    sizes: Mapping[PurePath, int],
+    read: Callable[[PurePath], list[Document]],
+    origin: str,
+    locked: Iterable[InputError] = (),
+) -> dict[PurePath, list[Document]]:
+    """Documents of each file of a known kind in a folder or an archive, in the order of their paths.
+
+    Hidden files and folders are left out in silence. Files of other kinds, files that hold no usable text, and files
+    about the others, such as a README, are left out with a warning that counts and names them.
+
+    Args:
+        sizes: the paths of the files, and how many bytes they have.
+        read: gives the documents of one of them.
+        origin: of the folder or archive, for messages.
+        locked: why some of them cannot be read, where that is known before.
+
+    Raises:
+        InputError: nothing of use is in there.
+    """
+    seen = sorted(path for path in sizes if not is_hidden(path))
+    chosen = [path for path in seen if path.suffix.lower() in ENDINGS]
+    if len(chosen) > 1:
+        chosen = [path for path in chosen if path.name.lower().partition(".")[0] not in ABOUT] or chosen
+    counts: dict[PurePath, int] = {}
+    unusable: list[Exception] = [*locked]
+
+    def each() -> Iterator[Document]:
+        for path in chosen:
+            try:
+                documents = read(path)
+            except (InputError, UnavailableError) as error:
+                unusable.append(error)
+            else:
+                counts[path] = len(documents)
+                yield from documents
+
+    size = sum(sizes[path] for path in chosen)
+    documents = iter(on_disk(each(), PurePath(origin).name, size) if size > LARGE else list(each()))
+    found = {path: list(islice(documents, count)) for path, count in counts.items()}
+    if not found and unusable:
+        raise unusable[0]
     if not found:
-        raise InputError(f"{origin}: has no file ending in {', '.join(ENDINGS)}")
+        raise InputError(f"{origin}: has no file ending in {', '.join(ENDINGS)}; put text files there")
+    if others := [path for path in seen if path not in found]:
+        kinds = Counter(path.suffix.lower() or "no ending" for path in others)
+        named = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+        reasons = f"; {unusable[0]}" if unusable else ""
+        warnings.warn(f"{origin}: {len(others)} files are left out ({named}){reasons}", stacklevel=2)
     return found
+
+
+def is_hidden(path: PurePath) -> bool:
+    """Whether a file or folder is hidden, or in a folder that is, or holds what programs put beside texts."""
+    return any(part.startswith(".") or part in NO_TEXTS for part in path.parts)
 
 
 def _whole(text: str, path: PurePath, origin: str) -> list[Document]:

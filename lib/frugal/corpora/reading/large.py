@@ -87,7 +87,7 @@ def _pieces(path: Path, encoding: str) -> Iterator[Document]:
             rest = rest[end:]
     yield from _documents(rest, path.stem, number)
     if damaged:
-        warnings.warn(f"{path}: is UTF-8 with {damaged} damaged places", stacklevel=2)
+        warnings.warn(f"{path}: holds {damaged} damaged places", stacklevel=2)
     if not WIKITEXT_TITLE.match(rest):
         warnings.warn(f"{path}: is large, and read as {number + 1} documents, which are pieces of it", stacklevel=2)
 

@@ -90,12 +90,13 @@ def _reader(row: Record) -> Callable[[Record], Said] | None:
     """How a row is read, by its keys; None where they are of no known kind."""
     if isinstance(row.get("prompt"), dict):
         return lambda row: _read_tree(row["prompt"])
-    if conversation := _key(CONVERSATIONS, row):
-        return lambda row: _turns([*_system(row), *_said(row[conversation] or ())])
+    lists, strings = ({key for key, value in row.items() if isinstance(value, kind)} for kind in (list, str))
+    if conversation := _key(CONVERSATIONS, lists):
+        return lambda row: _turns([*_system(row), *_said(row[conversation])])
     asked, answered = _key(ASKED, row), _key(ANSWERED, row)
     if asked and answered:
         return lambda row: _read_pair(row, asked, answered)
-    if text := _key(TEXTS, row):
+    if text := _key(TEXTS, row) or _key(CONVERSATIONS, strings):
         return lambda row: _text(row[text])
     return None
 
@@ -164,12 +165,18 @@ def _text(value: object) -> str:
 def _read_pair(record: Record, asked: str, answered: str) -> list[Turn]:
     """A question and its answer, after a word of the system and earlier pairs; either may be a list of messages."""
     more = next((name for name in MORE if name in record and name != asked), None)
-    earlier = [message for pair in record.get("history") or () for message in pair]
-    said = [*_system(record), *_said(earlier)]
+    said = [*_system(record), *_earlier(record.get("history"))]
     for role, name in (("user", asked), ("user", more), ("assistant", answered)):
         value = record.get(name) if name else None
         said += _said(value) if isinstance(value, list) and _are_messages(value) else [(role, _text(value))]
     return _turns(said)
+
+
+def _earlier(history: Any) -> list[tuple[str, str]]:
+    """What was said before: pairs, messages one by one, or a text."""
+    if not isinstance(history, list):
+        return [("user", _text(history))]
+    return _said(chain.from_iterable(each if isinstance(each, list) else [each] for each in history))
 
 
 def _system(record: Record) -> list[tuple[str, str]]:

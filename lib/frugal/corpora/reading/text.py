@@ -48,6 +48,16 @@ DECLARED = re.compile(
     rb"""Character set encoding: *([\w-]+)|^<\?xml[^>]*encoding=["']([\w-]+)|<meta[^>]*charset=["']?([\w-]+)""",
     re.IGNORECASE,
 )
+# What browsers read where these are declared, https://encoding.spec.whatwg.org/#names-and-labels
+DECLARED_AS = {
+    "iso8859-1": WESTERN,
+    "iso8859-9": "windows-1254",
+    **dict.fromkeys(("iso8859-11", "tis-620"), "cp874"),
+    **dict.fromkeys(("gb2312", "gbk"), "gb18030"),
+    "shift_jis": "cp932",
+    "euc_kr": "cp949",
+    "big5": "big5hkscs",
+}
 # Punctuation, kana, Chinese characters, Korean syllables.
 EAST_ASIAN = re.compile(r"[\s\u3000-\u30ff\u4e00-\u9fff\uac00-\ud7a3\uff01-\uff5e]")
 KANA = re.compile(r"[\u3000-\u30ff]")  # with the punctuation of all three scripts
@@ -63,8 +73,8 @@ WIKITEXT_TITLE = re.compile(r"(?:\A(?:[ \t]*\n)?|(?<=\n)[ \t]*\n) ?= ([^=\s](?:.
 def decode(raw: bytes, origin: str) -> str:
     r"""Text of `raw` with `\n` line ends: as its byte order mark says, else UTF-8, else a guess, with a warning.
 
-    UTF-8 with a few damaged bytes is UTF-8: each damaged place becomes U+FFFD. Else a declared encoding is believed
-    (Project Gutenberg, XML, HTML). Else chardet decides, but Western text with single accents is Windows-1252.
+    Where a few bytes are damaged, each damaged place becomes U+FFFD. Else a declared encoding is believed, as browsers
+    do (Project Gutenberg, XML, HTML). Else chardet decides, but Western text with single accents is Windows-1252.
 
     Raises:
         InputError: there is no text in it; `origin` names it in the message.
@@ -96,7 +106,7 @@ def encoding_of(beginning: bytes) -> str | None:
     try:
         text = codecs.getincrementaldecoder(encoding)().decode(beginning)  # its last character may be cut
     except UnicodeDecodeError:
-        return encoding if _damaged_utf8(beginning) else None
+        return encoding if _mended(beginning, encoding) else None
     return None if "\0" in text else encoding
 
 
@@ -105,14 +115,15 @@ def _marked(raw: bytes) -> str:
 
 
 def _decode(raw: bytes, origin: str) -> str:
+    encoding = _marked(raw)
     try:
-        text = raw.decode(_marked(raw))
+        text = raw.decode(encoding)
     except UnicodeDecodeError as error:
-        mended = _damaged_utf8(raw)
+        mended = _mended(raw, encoding)
         if mended is None:
             return _guess(raw, origin)
-        count = mended.count("\N{REPLACEMENT CHARACTER}")
-        warnings.warn(f"{origin}: is UTF-8 with {count} damaged places, the first at byte {error.start}", stacklevel=2)
+        name, count = encoding.upper().removesuffix("-SIG"), mended.count(REPLACEMENT)
+        warnings.warn(f"{origin}: is {name} with {count} damaged places, the first at byte {error.start}", stacklevel=2)
         return mended
     if 0 < text.count("\0") <= STRAY * len(text):
         warnings.warn(f"{origin}: holds {text.count(chr(0))} NUL characters, which are left out", stacklevel=2)
@@ -120,20 +131,23 @@ def _decode(raw: bytes, origin: str) -> str:
     return _guess(raw, origin) if "\0" in text or "\x1b$" in text else text  # UTF-16 without a mark, ISO 2022
 
 
-def _damaged_utf8(raw: bytes) -> str | None:
-    """The text, if nearly all of what is not ASCII is UTF-8: by chance, few bytes of another encoding are."""
-    text = raw.decode("utf-8-sig", errors="replace")
-    damaged = text.count("\N{REPLACEMENT CHARACTER}")
-    whole = len(text) - damaged - sum(map(str.isascii, text))
-    return text if whole > 20 * damaged else None
+def _mended(raw: bytes, encoding: str) -> str | None:
+    """The text, if nearly all of it is in this encoding; its end may be cut.
+
+    Of UTF-8 without a mark, only what is not ASCII counts: by chance, few bytes of another encoding are UTF-8.
+    """
+    text = raw.decode("utf-8-sig" if encoding == "utf-8" else encoding, errors="replace")
+    damaged = text.count(REPLACEMENT)
+    if encoding == "utf-8":
+        return text if len(text) - damaged - sum(map(str.isascii, text)) > 20 * damaged else None
+    return text if len(text) - damaged > 20 * (damaged - 1) and "\0" not in text else None
 
 
 def _guess(raw: bytes, origin: str) -> str:
     import chardet
 
-    if declared := DECLARED.search(raw, 0, 10_000):
-        with contextlib.suppress(LookupError, UnicodeDecodeError):
-            return raw.decode(declared[declared.lastindex or 1].decode("ascii"))
+    if (text := _as_declared(raw, origin)) is not None:
+        return text
     for tried in ("utf-16-le", "utf-16-be"):  # without a mark and without one ASCII character
         with contextlib.suppress(UnicodeDecodeError):
             if _is_east_asian(text := raw.decode(tried)):
@@ -155,6 +169,21 @@ def _guess(raw: bytes, origin: str) -> str:
                 )
                 return text
     raise InputError(f"{origin}: is a binary file, or text in no known encoding; give a text file, best in UTF-8")
+
+
+def _as_declared(raw: bytes, origin: str) -> str | None:
+    """The text in the encoding that it declares, or in what browsers take for that; None if it does not fit."""
+    if not (found := DECLARED.search(raw, 0, 10_000)):
+        return None
+    declared = found[found.lastindex or 1].decode("ascii")
+    with contextlib.suppress(LookupError):
+        name = codecs.lookup(declared).name
+        for tried in () if name.startswith(("utf-16", "utf-32")) else (DECLARED_AS.get(name, name), name):
+            with contextlib.suppress(UnicodeDecodeError):
+                text = raw.decode(tried)
+                warnings.warn(f"{origin}: is not UTF-8; read as {tried}, as it declares {declared}", stacklevel=2)
+                return text
+    return None
 
 
 def _is_east_asian(text: str) -> bool:
