@@ -76,13 +76,13 @@ def parrot() -> NGram:
     return NGram(24, CharTokenizer.learn([text])).fit([text])
 
 
-def random_llama(template: str | None = TEMPLATE) -> Foundation:
+def random_llama(template: str | None = TEMPLATE, eos: str = "<|im_end|>") -> Foundation:
     """An untrained Llama with a chat template; <|im_end|> ends a turn."""
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     backend = byte_pairs().tokenizer
     backend.add_special_tokens(["<|im_start|>", "<|im_end|>"])
-    pretrained = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<|endoftext|>", eos_token="<|im_end|>")
+    pretrained = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<|endoftext|>", eos_token=eos)
     pretrained.chat_template = template
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -641,3 +641,22 @@ def test_all_end_tokens_of_a_models_settings_end_a_text_and_a_turn(
     assert loaded.tokenizer.end_ids == llama.tokenizer.end_ids | {other}
     script(monkeypatch, *loaded.tokenizer.encode("so").tolist(), other)
     assert say(ChatSession(loaded, sampling=GREEDY), "hi") == "so"
+
+
+@pytest.mark.parametrize("behind", ["<|im_end|>", " \n<|im_end|>\n"])
+def test_the_token_that_a_template_puts_behind_an_answer_ends_a_text_and_a_turn(
+    behind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llama = random_llama(TEMPLATE.replace("<|im_end|>", behind), eos="<|endoftext|>")
+    (end,) = llama.tokenizer.end_ids - {llama.tokenizer.start_id}
+    script(monkeypatch, *llama.tokenizer.encode("so").tolist(), end)
+    assert say(ChatSession(llama, sampling=GREEDY), "hi") == "so"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [None, TEMPLATE.replace("<|im_end|>", ""), "{{ raise_exception('no') }}", "{{ messages[0]['content'] }}"],
+)
+def test_a_template_that_puts_no_token_behind_an_answer_ends_nothing(template: str | None) -> None:
+    tokenizer = random_llama(template, eos="<|endoftext|>").tokenizer
+    assert tokenizer.end_ids == {tokenizer.start_id}

@@ -249,10 +249,15 @@ def test_a_number_out_of_its_range_is_refused_by_its_name(name: str, setting: st
 def test_a_training_goes_on_in_its_family(data: Path) -> None:
     family, _ = asked("ngram", {"order": 2})
     texts = read_texts(str(data / "text.txt"))
-    keep_model(family.train(family.build(texts), texts).model, Kept(name="counts", family="ngram", text="text"))
+    model = family.train(family.build(texts), texts).model
+    keep_model(model, Kept(name="counts", family="ngram", text="text"))
     assert name_for("counts", "ngram", resume=True) == "counts"
     with pytest.raises(InputError, match="counts is of the family ngram"):
         name_for("counts", "ensemble", resume=True)
+    keep_model(model, Kept(name="lesson", family="lesson", text="text"))
+    for given in ("ngram", "lesson"):
+        with pytest.raises(InputError, match=r"of a notebook \(lesson\), and no training goes on with it; it can be"):
+            name_for("lesson", given, resume=True)
     (kept_folder("counts") / "about.json").unlink()
     with pytest.raises(InputError, match="holds something else"):
         name_for("counts", "ngram")

@@ -63,6 +63,20 @@ def test_where_folders_cannot_be_exchanged_one_killed_halfway_is_found_again(
     assert content_of(tmp_path / "model") == {"new"}
 
 
+def test_what_killed_writers_left_goes_after_a_day_and_nothing_else(tmp_path: Path) -> None:
+    save(tmp_path / "model", "old")
+    killed = {"abcd1234": "model", "efgh5678": "replaced"}
+    others = {"settings": "mine", "new_0000": "model", "kept.abcd1234": "kept"}
+    for end, content in {**killed, **others}.items():
+        file = tmp_path / f".model.{end}" / content / "one"
+        file.parent.mkdir(parents=True)
+        file.touch()
+        for path in (file.parents[1], file.parent, file)[: 2 if end == "new_0000" else 3]:
+            os.utime(path, (0, 0))
+    save(tmp_path / "model", "new")
+    assert {path.name for path in tmp_path.iterdir()} == {"model", *(f".model.{end}" for end in others)}
+
+
 def full(*_: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -385,9 +385,13 @@ def test_weights_left_over_are_named(folders: dict[str, Path], tmp_path: Path) -
         load_foundation(tmp_path)
 
 
-def test_weights_that_are_not_numbers_are_named_as_such(gpt2: Foundation, tmp_path: Path) -> None:
-    gpt2.model.transformer.ln_f.weight[0] = torch.nan
-    gpt2.save(tmp_path / "nan")
+@pytest.mark.parametrize(("kind", "place"), [("gpt2", "transformer.ln_f"), ("llama", "lm_head")])
+def test_weights_that_are_not_numbers_are_named_as_such(
+    folders: dict[str, Path], tmp_path: Path, kind: str, place: str
+) -> None:
+    model = load_foundation(folders[kind], dtype="float32")
+    model.model.get_submodule(place).weight[-1] = torch.nan
+    model.save(tmp_path / "nan")
     with pytest.raises(UnavailableError, match="not finite"):
         load_foundation(tmp_path / "nan")
 
@@ -500,6 +504,25 @@ def test_an_adapters_scale_may_differ_from_layer_to_layer(folders: dict[str, Pat
     changes = [after.get_submodule(place).weight - before.get_submodule(place).weight for place in places]
     torch.testing.assert_close(changes[0][:4, :4], 6 / 4**0.5 * torch.eye(4))
     torch.testing.assert_close(changes[1][:4, :4], 2 / 4**0.5 * torch.eye(4))
+
+
+@pytest.mark.parametrize("place", ["lm_head", "transformer.wte"])
+def test_of_a_head_and_an_embedding_that_share_their_weights_an_adapter_changes_one(
+    folders: dict[str, Path], tmp_path: Path, place: str
+) -> None:
+    base = load_foundation(folders["gpt2"], dtype="float32")
+    weights = {"transformer.wte.weight": torch.randn(base.vocabulary_size, 16)}
+    if place == "lm_head":
+        weights = {f"{place}.lora_A.weight": torch.randn(2, 16)}
+        weights[f"{place}.lora_B.weight"] = torch.randn(base.vocabulary_size, 2)
+    model = load_foundation(adapter_for(folders["gpt2"], tmp_path / "adapter", weights), dtype="float32")
+    model.save(tmp_path / "saved")
+    for each in (model, load_foundation(tmp_path / "saved", dtype="float32")):
+        same = {
+            part: torch.equal(each.model.get_submodule(part).weight, base.model.get_submodule(part).weight)
+            for part in ("lm_head", "transformer.wte")
+        }
+        assert same == {"lm_head": True, "transformer.wte": True} | {place: False}
 
 
 @pytest.mark.parametrize(

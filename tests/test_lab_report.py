@@ -1,3 +1,4 @@
+import json
 import re
 from base64 import b64encode
 from hashlib import sha256
@@ -11,6 +12,7 @@ from nbformat import v4
 
 from executed_notebooks import RUN, code, display, error, figure, notebook, recorded, save, stream, text
 from frugal.errors import InputError
+from frugal.lab.pages import outputs
 from frugal.lab.pages.report import exporter, formula, readable_tables, report, write_report
 
 STATES = "application/vnd.jupyter.widget-state+json"
@@ -266,6 +268,33 @@ def test_a_picture_that_is_missing_is_named_in_its_place():
     assert "More." in said
 
 
+ATTACHED = '<img src="attachment:a%20map.png" alt="A map" width="300">'
+
+
+@pytest.mark.parametrize("source", ["![A map](attachment:a%20map.png)", ATTACHED, f"In a line {ATTACHED}"])
+def test_an_attached_picture_stands_in_its_place_however_it_is_written(source):
+    cell = text(source)
+    cell.attachments = {"a map.png": {"image/png": "iVBORw0K"}}
+    (picture,) = page(cell).find_all("img")
+    assert (picture["src"], picture["alt"]) == ("data:image/png;base64,iVBORw0K", "A map")
+    assert picture.get("width", "300") == "300"
+
+
+@pytest.mark.parametrize(
+    "html", ['<img src="plot.png">', "In a line <IMG src='plot.png'>", '<video src="plot.png"></video>']
+)
+def test_what_a_page_cannot_load_is_named_where_it_stood(html):
+    for cell in (text(f"# T\n\n{html}"), code(outputs=[display(text_html=html)])):
+        soup = page(cell)
+        assert not soup.find_all(["img", "video"])
+        assert soup.find("a", href="plot.png").string == "plot.png"
+
+
+def test_a_picture_within_a_link_leaves_the_link():
+    soup = page(text("# T\n\n[![Open](https://example.org/badge.svg)](https://example.org/)"))
+    assert soup.find("a", href="https://example.org/").get_text() == "Open"
+
+
 @pytest.mark.parametrize(
     "html",
     [
@@ -303,12 +332,24 @@ def test_what_an_output_loses_is_said_where_it_stood():
     assert answers.count("A control that answers to the mouse or keyboard stood here") == 1
 
 
-def test_a_long_output_shows_its_beginning_and_end_and_how_much_is_left_out():
-    lines = [f"line {i}" for i in range(100_000)]
-    said = body(code(outputs=[stream("\n".join(lines))]))
-    assert len(said) < 600_000
+@pytest.mark.parametrize(
+    "output",
+    [
+        stream,
+        lambda words: error("E", words),
+        lambda words: display(text_plain=words),
+        lambda words: display(text_markdown=words),
+    ],
+    ids=["stream", "error", "plain", "markdown"],
+)
+def test_a_long_output_shows_its_beginning_and_end_and_how_much_is_left_out(output, monkeypatch):
+    monkeypatch.setattr(outputs, "LONGEST_TEXT", 50_000)
+    monkeypatch.setattr(outputs, "END_SHOWN", 10_000)
+    lines = [f"line {i}" for i in range(10_000)]
+    said = body(code(outputs=[output("\n".join(lines))]))
+    assert len(said) < 60_000
     assert "line 0\n" in said
-    assert "line 99999" in said
+    assert "line 9999" in said
     left = int(re.search(r"([\d,]+) lines, [\d,]+ characters, left out", said)[1].replace(",", ""))
     assert abs(left + said.count("line ") - len(lines)) <= 3
 
@@ -338,6 +379,25 @@ def test_a_file_that_is_no_notebook_is_refused(tmp_path):
     with pytest.raises(InputError):
         write_report(path, tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
+
+
+OF_FORMAT_3 = {
+    "nbformat": 3,
+    "nbformat_minor": 0,
+    "metadata": {"name": ""},
+    "worksheets": [{"cells": [{"cell_type": "heading", "level": 1, "source": ["Old"]}], "metadata": {}}],
+}
+OF_ONE_ID = notebook(text("# Old"), text("more"))
+OF_ONE_ID.cells[0].id = OF_ONE_ID.cells[1].id
+
+
+@pytest.mark.parametrize("content", [OF_FORMAT_3, OF_ONE_ID], ids=["format 3", "two cells with one id"])
+def test_what_can_be_mended_of_a_notebook_is_mended_without_a_word(content, tmp_path, recwarn):
+    path = tmp_path / "notebook.ipynb"
+    path.write_text(json.dumps(content))
+    write_report(path, tmp_path / "report.html")
+    assert "<title>Old" in (tmp_path / "report.html").read_text()
+    assert not recwarn.list
 
 
 def test_a_report_is_written_from_the_notebook_alone(tmp_path):

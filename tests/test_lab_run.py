@@ -4,6 +4,7 @@ import asyncio
 import json
 import math
 import os
+import sys
 import time
 from pathlib import Path
 from queue import Empty
@@ -143,6 +144,13 @@ def test_exit_is_no_success_either(tmp_path: Path):
     assert cell_statuses(result) == ["failed", "pending"]
 
 
+def test_a_failing_cell_of_the_shell_fails_and_a_failing_line_does_not(tmp_path: Path):
+    result = run(make_notebook(tmp_path / "a.ipynb", "!exit 3", "print(_exit_code)", "%%bash\nexit 3"))
+    assert "CalledProcessError" in status(result)["error"]
+    assert cell_statuses(result) == ["completed", "completed", "failed"]
+    assert printed(result) == "3\n"
+
+
 def test_asking_for_input_is_refused_at_once(tmp_path: Path):
     result = run(make_notebook(tmp_path / "a.ipynb", "input('name?')"))
     assert "StdinNotImplementedError" in status(result)["error"]
@@ -220,7 +228,28 @@ def test_a_run_over_its_limit_is_a_timeout_also_where_a_cell_swallows_the_interr
     assert cell_statuses(result) == ["failed", "pending"]
 
 
-def test_fast_output_arrives_whole(tmp_path: Path):
+def naming(kernel: str, path: Path) -> Path:
+    """The notebook, which names this kernel."""
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata.kernelspec = {"name": kernel, "display_name": kernel, "language": "python"}
+    nbformat.write(notebook, path)
+    return path
+
+
+@pytest.fixture
+def another_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more kernel of IPython that is installed, called "another"."""
+    folder = tmp_path / "jupyter" / "kernels" / "another"
+    folder.mkdir(parents=True)
+    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec = {"argv": command, "display_name": "Another", "language": "python"}
+    (folder / "kernel.json").write_text(json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+
+
+@pytest.mark.parametrize("kernel", ["python3", "another"])
+@pytest.mark.usefixtures("another_kernel")
+def test_fast_output_arrives_whole(tmp_path: Path, kernel: str):
     code = """\
 import sys
 from frugal.lab import record
@@ -229,7 +258,7 @@ for i in range(3000):
         record(**{f"step_{i}": i})
     sys.stdout.write("0" * 50)
     sys.stdout.flush()"""
-    result = run(make_notebook(tmp_path / "a.ipynb", code))
+    result = run(naming(kernel, make_notebook(tmp_path / "a.ipynb", code)))
     assert (result.status, printed(result).count("0")) == ("done", 150_000)
     assert list(read_records(result.notebook)) == [f"step_{i}" for i in range(0, 3000, 500)]
 
@@ -245,11 +274,8 @@ def test_an_output_that_no_notebook_can_hold_is_kept_as_text(tmp_path: Path):
 
 @pytest.mark.usefixtures("no_kernel")
 def test_a_kernel_that_is_not_installed_is_refused_by_name(tmp_path: Path):
-    path = make_notebook(tmp_path / "a.ipynb", "print(1)")
-    notebook = nbformat.read(path, as_version=4)
-    notebook.metadata.kernelspec = {"name": "none-such", "display_name": "N", "language": "nonesuch"}
-    nbformat.write(notebook, path)
-    with pytest.raises(InputError, match=r"kernel 'none-such' .nonesuch. is not installed; there are: .*python3"):
+    path = naming("none-such", make_notebook(tmp_path / "a.ipynb", "print(1)"))
+    with pytest.raises(InputError, match=r"kernel 'none-such' .python. is not installed; there are: .*python3"):
         run(path)
 
 

@@ -353,6 +353,24 @@ def test_flipped_bytes_never_pass_in_silence(tmp_path: Path) -> None:
         assert found == expected, f"byte {at}"  # one that holds nothing
 
 
+def test_of_a_damaged_or_missing_log_an_earlier_state_is_read_or_none(tmp_path: Path) -> None:
+    memory = attached(tmp_path / "open")
+    states = [state_of(memory)]
+    for operation in operations(memory):
+        operation()
+        states.append(state_of(memory))
+    whole, log = ((tmp_path / "open" / f"memory.sqlite{end}").read_bytes() for end in ("", "-wal"))
+    memory.close()
+    (tmp_path / "memory.sqlite").write_bytes(whole)
+    for at in range(0, len(log), len(log) // 20):
+        for damaged in (log[:at], log[:at] + bytes([log[at] ^ 0x44]) + log[at + 1 :]):
+            (tmp_path / "memory.sqlite-wal").write_bytes(damaged)
+            with contextlib.suppress(UnavailableError):
+                assert state_of(AssociativeMemory.load(tmp_path)) in states
+    (tmp_path / "memory.sqlite-wal").write_bytes(log)
+    assert state_of(AssociativeMemory.load(tmp_path)) == states[-1]
+
+
 @pytest.mark.parametrize("content", [b"", b"x", b"SQLite format 3\0" * 100])
 def test_a_file_that_is_no_memory_is_refused_in_one_sentence(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "memory.sqlite").write_bytes(content)

@@ -147,6 +147,12 @@ def test_an_empty_text_is_refused(model: Callable[[], NearestNeighbourLM | Memor
         model().remember("")
 
 
+@pytest.mark.parametrize("choose", [lambda: Cache.tuned(Recurrent(characters()), []), lambda: Interpolation.fit([])])
+def test_settings_are_not_chosen_without_a_text(choose: Callable[[], object]) -> None:
+    with pytest.raises(InputError, match="must hold at least one"):
+        choose()
+
+
 def test_a_foreign_document_is_found_in_place_of_the_own_one() -> None:
     model = recurrent(0.3, 0.3)
     foreign = with_foreign_documents(model, [TEXTS[0], TEXTS[1], TEXTS[0]])

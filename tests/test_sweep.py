@@ -22,7 +22,7 @@ from frugal.lab.run.execution import RunResult, run_notebook
 from frugal.lab.run.progress import FOLDER_VARIABLE, STOP, RunStopped, read_progress, report_progress
 from frugal.lab.sweep import Site, Sweep, any_complete, read_site, read_sweep, run_sweep
 from frugal.lab.sweep.driver import Driver
-from frugal.lab.sweep.pool import LOCAL, Pool, Submit
+from frugal.lab.sweep.pool import LOCAL, Pool, Submit, worker_pool
 from frugal.lab.sweep.runs import give_up, make_point
 from frugal.lab.sweep.worker import execute_run
 from made_notebooks import make_notebook
@@ -238,6 +238,9 @@ def test_progress_is_reported_inside_sweeps_only(tmp_path: Path, monkeypatch: py
     report_progress(0, 1.5)
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
     report_progress(1, 2.5)
+    for value in ("low", 10**400, -(10**400)):
+        with pytest.raises(InputError, match="must be a number"):
+            report_progress(1, value)  # type: ignore[arg-type]
     assert read_progress(tmp_path) == [(1, 2.5)]
     (tmp_path / STOP).touch()
     with pytest.raises(RunStopped, match="after step 2"):
@@ -323,7 +326,7 @@ def test_a_run_that_recorded_no_objective_is_a_failure_that_names_what_it_did_re
     assert capsys.readouterr().err.count("x=0.0, n=1 failed: the run recorded no gain; it recorded loss") == 1
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), "high", True, [{"a": 1}]])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400, "high", True, [{"a": 1}]])
 def test_an_objective_that_is_no_finite_number_fails_its_point_and_no_other(tmp_path: Path, value: Any) -> None:
     worker = Worker(losses={1.0: value})
     finished(a_sweep(tmp_path), tmp_path, worker)
@@ -334,6 +337,16 @@ def test_an_objective_that_is_no_finite_number_fails_its_point_and_no_other(tmp_
     assert [row["values"]["x"] for row in failed] == [1.0, 1.0]
     assert all("no finite number" in row["reason"] and row["value"] is None for row in failed)
     assert any_complete(tmp_path)
+
+
+def test_what_driver_and_workers_send_each_other_is_encrypted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def made(**settings: Any) -> None:
+        assert settings["encrypted"] is True
+        raise InterruptedError
+
+    monkeypatch.setattr("parsl.executors.HighThroughputExecutor", made)
+    with pytest.raises(InterruptedError), worker_pool(Site(), tmp_path):
+        pass
 
 
 def test_ctrl_c_ends_a_sweep_and_all_that_it_started(tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ import errno
 import glob
 import hashlib
 import os
+import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +20,7 @@ if TYPE_CHECKING:  # what needs torch imports it: that takes seconds
 CHECKSUM = "sha256"  # of the tensors, in a file's own notes
 AT_FDCWD, EXCHANGE = -100, 2  # of renameat2; macOS's renamex_np has the same number for it
 CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)  # an old kernel, or a file system that has no way
+A_DAY = 24 * 60 * 60  # seconds
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -42,11 +45,12 @@ def appearing(path: Path | str) -> Iterator[Path]:
 
     A reader sees the old content or the new one, never half of it; after an error nothing is left behind. Only where
     the file system cannot exchange two folders, an old one is gone for a moment; killed then, the next use of `path`
-    finds it again.
+    finds it again. What a kill leaves beside `path` goes at its next use after a day.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     put_back(path)
+    clear_away(path)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         temporary = Path(folder) / path.name
         yield temporary
@@ -67,6 +71,15 @@ def put_back(path: Path) -> None:
         for old in path.parent.glob(f".{glob.escape(path.name)}.*/replaced"):
             old.rename(path)
             return
+
+
+def clear_away(path: Path) -> None:
+    """Remove the temporary folders of `path` that nobody has written to for a day: their writers were killed."""
+    for folder in path.parent.glob(f".{glob.escape(path.name)}.????????"):
+        with contextlib.suppress(OSError):  # another process removes it too
+            ours = {each.name for each in folder.iterdir()} <= {path.name, "replaced"}
+            if ours and time.time() - max(each.stat().st_mtime for each in (folder, *folder.rglob("*"))) > A_DAY:
+                shutil.rmtree(folder)
 
 
 def _exchanged(one: Path, other: Path) -> bool:

@@ -266,7 +266,11 @@ class Cache(LooksBack):
         key: Callable[[Tensor], Tensor] | None = None,
         thetas: Sequence[float] = THETAS,
     ) -> Self:
-        """The cache whose theta and weight predict validation documents best; the model reads them once."""
+        """The cache whose theta and weight predict validation documents best; the model reads them once.
+
+        Raises:
+            InputError: the documents are empty.
+        """
         cache = cls(model, key=key)
         own, found, of_cache = [], [], []
         for tokens, hidden in cache.read(documents):
@@ -278,6 +282,8 @@ class Cache(LooksBack):
                 found.append(past.found)
                 of_cache.append(torch.stack([past.probability(targets, theta) for theta in thetas]))
                 begin += len(targets)
+        if not found:
+            raise InputError("documents: must hold at least one that is not empty")
         candidates = zip(thetas, torch.cat(of_cache, 1), strict=True)
         theta, weight = best_setting(torch.cat(own), torch.cat(found), candidates)
         return cls(model, weight=weight, theta=theta, key=key)

@@ -13,6 +13,7 @@ from frugal.corpora.disk import LARGE, on_disk
 from frugal.device import DType
 from frugal.errors import InputError, UnavailableError
 from frugal.evaluate import Scores
+from frugal.families.family import FAMILIES
 from frugal.files import appearing
 from frugal.language_model import LanguageModel, load_model
 
@@ -32,6 +33,11 @@ def name_for(save: str, family: str, *, resume: bool = False) -> str:
     name = save or f"{family}-latest"
     if resume:
         kept = kept_about(name).family
+        if kept not in FAMILIES:
+            raise InputError(
+                f"save={name!r}: is of a notebook ({kept}), and no training goes on with it; it can be scored, "
+                "continue texts and chat"
+            )
         if kept != family:
             raise InputError(f"family={family!r}: {name} is of the family {kept}; a training goes on in the same one")
     elif save and (kept_folder(name) / ABOUT).is_file():

@@ -38,6 +38,8 @@ def adapted_model(folder: Path) -> str:
 def add_adapter(model: "PreTrainedModel", folder: Path) -> None:
     """Replace each adapted weight W by W + scale B A, and those that were trained whole.
 
+    A head that shares its weights with the embedding has its own from then on if the adapter changes one of the two.
+
     Raises:
         InputError: the adapter is of a kind that is not a sum of such products, or was made for another model.
         UnavailableError: its files are damaged.
@@ -53,6 +55,7 @@ def add_adapter(model: "PreTrainedModel", folder: Path) -> None:
     except Exception as error:  # whatever stands in the file
         raise UnavailableError(f"{folder / WEIGHTS} cannot be read ({error}): get a complete copy") from error
     weights = {name.removeprefix("base_model.model."): weight for name, weight in weights.items()}
+    tied = _is_tied(model)
     for name in [name for name in weights if name.endswith(".lora_A.weight")]:
         place = name.removesuffix(".lora_A.weight")
         down, up = weights.pop(name), weights.pop(f"{place}.lora_B.weight", None)  # A [r, in], B [out, r]
@@ -68,6 +71,13 @@ def add_adapter(model: "PreTrainedModel", folder: Path) -> None:
         if "lora_" in name or layer is None or not name.endswith(".weight"):
             raise InputError(f"{folder} holds {name}, which is no part of a plain LoRA: merge it with the peft library")
         _replace(layer, weight, folder)
+    if tied and not _is_tied(model):
+        model.config.tie_word_embeddings = False  # or the saved model would be tied again when it is read
+
+
+def _is_tied(model: "PreTrainedModel") -> bool:
+    head = model.get_output_embeddings()
+    return head is not None and head.weight is model.get_input_embeddings().weight
 
 
 def _settings(folder: Path) -> dict[str, Any]:
@@ -98,4 +108,4 @@ def _replace(layer: Any, weight: Tensor, folder: Path) -> None:
             f"{folder} holds weights of the shape {tuple(weight.shape)} where the model's have "
             f"{tuple(layer.weight.shape)}: it was made for another model"
         )
-    layer.weight.copy_(weight)
+    layer.weight = nn.Parameter(weight.to(layer.weight), requires_grad=False)  # another layer may share the old one

@@ -282,7 +282,7 @@ class Foundation(HiddenStateModel):
                 "needed, such as GPT-2"
             ) from error
         self.hidden_size, self.vocabulary_size = hidden.shape[-1], logits.shape[-1]
-        if not hidden.isfinite().all():
+        if not (hidden.isfinite().all() and logits.isfinite().all()):
             raise UnavailableError(f"{self.name} computes numbers that are not finite: its weights are damaged")
         if not alike(hidden[0, :3], hidden[1, :3]):
             raise InputError(f"{self.name} looks at later tokens: a causal language model is needed, such as GPT-2")

@@ -25,7 +25,8 @@ class PretrainedTokenizer(Tokenizer):
 
     Args:
         pretrained: the tokeniser.
-        end_ids: tokens at which the model's own settings end a text or a turn, beside the tokeniser's end token.
+        end_ids: tokens at which the model's own settings end a text or a turn, beside the tokeniser's end token and
+            the one that its chat template puts behind an answer.
         embedded: how many tokens the model has embeddings for; special tokens beyond, such as those that stand for
             pictures, are left out.
 
@@ -54,7 +55,8 @@ class PretrainedTokenizer(Tokenizer):
             )
         known = {number for number in vocabulary.values() if embedded is None or number < embedded}
         self.vocabulary_size = max(known) + 1
-        self._end_ids = frozenset({self.start_id, vocabulary[pretrained.eos_token or start], *end_ids})
+        ends = {self.start_id, vocabulary[pretrained.eos_token or start], *end_ids}
+        self._end_ids = frozenset(ends | _ends_of_turn(pretrained))
         unknown = vocabulary.get(pretrained.unk_token or "")
         self.unknown_id = unknown if unknown in self.encode(RARE_TEXT).tolist() else None
         self._holes = frozenset(range(self.vocabulary_size)) - known
@@ -96,3 +98,15 @@ class PretrainedTokenizer(Tokenizer):
 
     def save(self, folder: Path) -> None:
         self.pretrained.save_pretrained(folder)
+
+
+def _ends_of_turn(pretrained: "PreTrainedTokenizerBase") -> set[int]:
+    """The added token that the chat template puts behind an answer, if it puts one there."""
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": RARE_TEXT}]
+    try:
+        text = str(pretrained.apply_chat_template(turns, tokenize=False))
+    except Exception:  # there is none, or whatever it wants beside turns
+        return set()
+    _, answer, rest = text.rpartition(RARE_TEXT)
+    behind = pretrained.encode(rest.lstrip(), add_special_tokens=False) if answer else []
+    return set(behind[:1]) & pretrained.added_tokens_decoder.keys()

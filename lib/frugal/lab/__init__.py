@@ -21,6 +21,7 @@ __all__ = [
     "kept_results",
     "latest_records",
     "median_seconds",
+    "model_called",
     "read_records",
     "record",
     "report_progress",
@@ -43,4 +44,8 @@ def __getattr__(name: str) -> Any:
             from frugal.lab.live.conversation import chat_widget
 
             return chat_widget
+        case "model_called":
+            from frugal.lab.live.terminal import model_called
+
+            return model_called
     raise AttributeError(f"module 'frugal.lab' has no attribute {name!r}")

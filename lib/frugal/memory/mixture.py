@@ -97,7 +97,12 @@ class Interpolation:
         Theta and k of each source are searched with that source alone beside the model, its weight found by
         expectation maximisation, which is convex in it; the weights of all together likewise. Adaptive weights
         start from there and ascend the same likelihood.
+
+        Raises:
+            InputError: there are no documents.
         """
+        if not retrieved:
+            raise InputError("retrieved: must hold at least one document")
         settings = [_best_setting(retrieved, j) for j in range(len(retrieved[0].sources))]
         thetas, counts = zip(*settings, strict=True)
         start = cls.constant([0.1] * len(settings), thetas, counts)

@@ -179,7 +179,10 @@ def generate(model: str, prompt: str, device: str, **sampling: Any) -> None:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Write JSON, one object for each model.")
 def models(as_json: bool) -> None:
-    """List the models that are kept: what each was trained on, its sizes, and how well it did."""
+    """List the models that are kept: what each was trained on, its sizes, and how well it did.
+
+    Each can be scored, continue texts and chat; a training goes on with those of the families of `frugal train`.
+    """
     from frugal.cards import kept_models
 
     rows = [kept.row for kept in kept_models()]

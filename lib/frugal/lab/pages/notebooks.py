@@ -1,6 +1,7 @@
 """Notebook files and the text in them."""
 
 import re
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,8 +26,9 @@ def read_notebook(path: Path) -> "NotebookNode":
     if not text.strip():
         raise InputError(f"{path}: is empty; expected a notebook (.ipynb)")
     try:
-        notebook = nbformat.reads(text, as_version=4)
-        nbformat.validate(notebook)
+        with warnings.catch_warnings(action="ignore"):  # of what nbformat mends, such as two cells with one id
+            notebook = nbformat.reads(text, as_version=4)
+            nbformat.validate(notebook)
     except Exception as error:  # nbformat raises errors of many kinds on text that is no notebook
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: is not a valid notebook ({reason[:200]}); save it again from JupyterLab") from error

@@ -65,11 +65,12 @@ def output_for_readers(output: NotebookNode, states: States) -> NotebookNode | N
         output.text = shortened(without_progress(strip_ansi(output.text)))
         return output if output.text else None
     if output.output_type == "error":
-        output.traceback = [strip_ansi("\n".join(output.traceback))]
+        output.traceback = [shortened(strip_ansi("\n".join(output.traceback)))]
         return output
     data = output.data
-    if isinstance(data.get("text/plain"), str):
-        data["text/plain"] = shortened(data["text/plain"])
+    for kind in ("text/plain", "text/markdown", "text/latex"):
+        if isinstance(data.get(kind), str):
+            data[kind] = shortened(data[kind])
     if isinstance(page := data.get("text/html"), str) and len(page) > LONGEST_HTML:
         data["text/html"] = f'<p class="note">{len(page):,} characters of HTML stand in the executed notebook only.</p>'
     if WIDGET in data and set(data) <= {WIDGET, "text/plain"}:

@@ -41,6 +41,8 @@ ACTIVE = re.compile(
     r"|(java|vb)script|data:text|&(#|tab|newline|colon)",
     re.IGNORECASE,
 )
+PICTURES = ("img", "video", "audio")
+PICTURE = re.compile(rf"<({'|'.join(PICTURES)})\b", re.IGNORECASE)
 LONG_TEXT = 24  # characters: a table's column with more has room for about as many, so that its rows stay low
 NOT_AS_WISHED = "This report could not be made as usual; here are the texts as written and the outputs as plain text."
 
@@ -128,7 +130,7 @@ def add_html(data: dict[str, Any], states: States) -> None:
         del data[SCRIPT]
         data.setdefault("text/html", note("script"))
     if "text/html" in data:
-        data["text/html"] = readable_tables(inert(data["text/html"]))
+        data["text/html"] = readable_tables(inert(with_pictures(data["text/html"], {})))
     elif "text/markdown" in data:
         data["text/html"] = markdown_to_html(data["text/markdown"], [], {})
     elif "text/latex" in data:
@@ -152,8 +154,30 @@ def captured_html(output: dict[str, Any]) -> str:
 
 def markdown_to_html(source: str, headings: list[Heading], attachments: dict[str, Any]) -> str:
     """Render a notebook's markdown; its headings are added to `headings`."""
-    renderer = Renderer(headings, attachments)
-    return focusable(readable_tables(inert(MarkdownWithMath(renderer=renderer).render(source))))
+    html = MarkdownWithMath(renderer=Renderer(headings)).render(source)
+    return focusable(readable_tables(inert(with_pictures(html, attachments))))
+
+
+def with_pictures(html: str, attachments: dict[str, Any]) -> str:
+    """HTML with attached pictures in their places and a link for each that the page's rules keep it from loading."""
+    if not PICTURE.search(html):
+        return html
+    soup = BeautifulSoup(html, "html.parser")
+    for element in soup.find_all(PICTURES, src=True):
+        url, words = str(element["src"]), str(element.get("alt", ""))
+        if url.startswith("attachment:"):
+            name = unquote(url.removeprefix("attachment:"))
+            if not attachments.get(name):
+                element.name, element.attrs = "span", {"class": "note"}
+                element.string = f"(picture missing: {words or name})"
+                continue
+            kind, picture = next(iter(attachments[name].items()))
+            url = element["src"] = f"data:{kind};base64,{picture if isinstance(picture, str) else ''.join(picture)}"
+        if not url.startswith("data:"):
+            # A link within a link would take its place.
+            element.name, element.attrs = ("span", {}) if element.find_parent("a") else ("a", {"href": url})
+            element.string = words or url
+    return str(soup)
 
 
 def inert(html: str) -> str:
@@ -199,10 +223,10 @@ def focusable(html: str) -> str:
 
 
 class Renderer(IPythonRenderer):
-    """Markdown with formulas as MathML, headings collected for the contents, and no image from elsewhere."""
+    """Markdown with formulas as MathML and headings collected for the contents."""
 
-    def __init__(self, headings: list[Heading], attachments: dict[str, Any]) -> None:
-        super().__init__(escape=False, attachments=attachments)
+    def __init__(self, headings: list[Heading]) -> None:
+        super().__init__(escape=False)
         self.headings = headings
 
     def heading(self, text: str, level: int, **_attributes: Any) -> str:
@@ -211,7 +235,7 @@ class Renderer(IPythonRenderer):
         stem = re.sub(r"[^\w]+", "-", plain.lower()).strip("-") or "section"
         taken = sum(re.fullmatch(rf"{re.escape(stem)}(-\d+)?", each.anchor) is not None for each in self.headings)
         anchor = f"{stem}-{taken + 1}" if taken else stem
-        self.headings.append(Heading(level, anchor, re.sub(r"</?a\b[^>]*>", "", inert(text))))
+        self.headings.append(Heading(level, anchor, re.sub(r"</?(a|img)\b[^>]*>", "", inert(text))))
         link = f'<a class="anchor" href="#{anchor}" aria-label="Link to this section">#</a>'
         return f'<h{level} id="{anchor}">{text} {link}</h{level}>\n'
 
@@ -227,15 +251,7 @@ class Renderer(IPythonRenderer):
         return formula(f"\\begin{{{name}}}{body}\\end{{{name}}}", display=True)
 
     def image(self, text: str, url: str, title: str | None = None) -> str:
-        name = unquote(url.removeprefix("attachment:"))
-        if name != url and not self.attachments.get(name):
-            return f'<span class="note">(picture missing: {escape(text or name)})</span>'
-        if name != url:
-            kind, picture = next(iter(self.attachments[name].items()))
-            url = f"data:{kind};base64,{picture if isinstance(picture, str) else ''.join(picture)}"
-        if url.startswith("data:image/"):
-            return f'<img src="{escape(url)}" alt="{escape(text)}">'
-        return f'<a href="{escape(url)}">{escape(text or url)}</a>'
+        return f'<img src="{escape(url)}" alt="{escape(text)}">'
 
 
 # A formula does not break across lines: what may be wider than a telephone scrolls by itself.

@@ -159,7 +159,7 @@ def first_error(notebook: NotebookNode) -> str:
             continue
         for output in cell.get("outputs", []):
             if output.output_type == "error":
-                return f"{output.ename}: {output.evalue}"
+                return f"{output.ename}: {output.evalue[:300]}"
     return ""
 
 

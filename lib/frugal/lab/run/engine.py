@@ -200,8 +200,9 @@ class Client(PapermillNotebookClient):
 
     async def async_start_new_kernel_client(self) -> KernelClient:
         client: KernelClient = await super().async_start_new_kernel_client()
-        if isinstance(self.km, ThisInterpreter):
-            client.execute(KEEP_ALL_OUTPUT, silent=True, store_history=False)
+        spec = self.km.kernel_spec
+        if spec is not None and spec.language == "python":  # another than IPython's makes nothing of it
+            client.execute(KEEP_ALL_OUTPUT, silent=True, store_history=False, stop_on_error=False)
         return client
 
     start_new_kernel_client = run_sync(async_start_new_kernel_client)

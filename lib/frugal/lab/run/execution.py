@@ -297,10 +297,10 @@ def cell_failure(notebook: "NotebookNode") -> str | None:
     errors = [output for output in cell.outputs if output.output_type == "error"]
     if not errors:
         return f"stopped {place(notebook)} without a message"
-    name, message = errors[-1].ename, " ".join(errors[-1].evalue.split())
+    name, message = errors[-1].ename, " ".join(errors[-1].evalue.split())[:300]
     if name == "SystemExit":
         return f"stopped {place(notebook)} by sys.exit({message}): the cells after it did not run"
-    return f"stopped {place(notebook)}: {name}: {message[:300]}"
+    return f"stopped {place(notebook)}: {name}: {message}"
 
 
 def keep(folder: Path, notebook: "NotebookNode", about: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 from frugal.errors import InputError
@@ -29,8 +30,8 @@ def report_progress(step: int, value: float) -> None:
         >>> for epoch, loss in enumerate([2.0, 1.5]):
         ...     report_progress(epoch, loss)
     """
-    if not isinstance(value, int | float):
-        raise InputError(f"value={value!r}: must be a number, of what the sweep minimises or maximises")
+    if not isinstance(value, int | float) or (isinstance(value, int) and abs(value) > sys.float_info.max):
+        raise InputError(f"value={repr(value)[:40]}: must be a number, of what the sweep minimises or maximises")
     if not isinstance(step, int) or step < 0:
         raise InputError(f"step={step!r}: must be a whole number from 0, such as the epoch")
     if FOLDER_VARIABLE not in os.environ:

@@ -10,7 +10,7 @@ sampler: tpe
 runs: 20
 """
 
-import math
+import sys
 from dataclasses import dataclass, field, fields
 from itertools import product
 from pathlib import Path
@@ -51,8 +51,9 @@ class Objective:
             found = rows[0].get(self.column) if rows else None
         if found is None:
             raise InputError(f"the run recorded no {self}; it recorded {', '.join(records) or 'nothing'}")
-        if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
-            what = "a table" if isinstance(found, list) else repr(found)
+        # A whole number may be beyond all floats.
+        if isinstance(found, bool) or not isinstance(found, int | float) or not abs(found) <= sys.float_info.max:
+            what = "a table" if isinstance(found, list) else repr(found)[:40]
             raise InputError(f"the run recorded {what} as {self}, which is no finite number")
         return float(found)
 

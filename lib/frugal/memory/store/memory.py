@@ -48,7 +48,8 @@ class AssociativeMemory:
     (`attach`, `open`), each operation is a transaction in the folder's `memory.sqlite` before it is made: an operation
     that has returned survives when the process is killed, and an operation is there as a whole or not at all, also when
     Ctrl-C interrupts it. After a power failure it is at least everything up to `checkpoint`. One memory writes to a
-    folder, any number read.
+    folder, any number read. Copy a folder with all its files while nothing writes to it: the newest operations may
+    stand in `memory.sqlite-wal` alone.
 
     Args:
         dim: width of the vectors.
