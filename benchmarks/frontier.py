@@ -83,7 +83,9 @@ def plan(text: str) -> Iterator[tuple[str, int, float, int]]:
             yield name, characters, 0, 0
         for budget in (3, 10, 30):
             yield "transformer", characters, budget, 0
-    yield "transformer", decades[-1], 100, 0
+    yield "echo", decades[-1], 0, 0
+    for budget in (30, 100):
+        yield "transformer", decades[-1], budget, 0
     if text == "wikipedia":
         for seed in SEEDS[1:]:
             for characters in learning:
