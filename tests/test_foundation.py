@@ -424,6 +424,21 @@ def test_code_of_a_folder_is_never_run_and_nobody_is_asked(
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("files", ["json", "none"])
+def test_code_of_a_tokeniser_is_never_run(folders: dict[str, Path], tmp_path: Path, files: str) -> None:
+    path = copy_of(folders["gpt2"], tmp_path) / "tokenizer_config.json"
+    code = {"auto_map": {"AutoTokenizer": ["code.Own", None]}, "tokenizer_class": "Own"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | code))
+    (tmp_path / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    if files == "json":  # it says all that the code would do
+        assert load_foundation(tmp_path).tokenizer.vocabulary_size
+    else:
+        (tmp_path / "tokenizer.json").unlink()
+        with pytest.raises(InputError, match=r"code of its own, which is never run: add its tokenizer\.json"):
+            load_foundation(tmp_path)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_model_that_sees_the_future_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
     copy_of(folders["gpt2"], tmp_path)
     config = transformers.BertConfig(

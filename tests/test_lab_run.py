@@ -252,15 +252,17 @@ def another_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_fast_output_arrives_whole(tmp_path: Path, kernel: str):
     code = """\
 import sys
+from zmq import SNDHWM
 from frugal.lab import record
 for i in range(3000):
     if i % 500 == 0:
         record(**{f"step_{i}": i})
     sys.stdout.write("0" * 50)
-    sys.stdout.flush()"""
+    sys.stdout.flush()
+record(limit=get_ipython().kernel.iopub_thread.socket.getsockopt(SNDHWM))"""
     result = run(naming(kernel, make_notebook(tmp_path / "a.ipynb", code)))
     assert (result.status, printed(result).count("0")) == ("done", 150_000)
-    assert list(read_records(result.notebook)) == [f"step_{i}" for i in range(0, 3000, 500)]
+    assert read_records(result.notebook) == {f"step_{i}": i for i in range(0, 3000, 500)} | {"limit": 0}
 
 
 def test_an_output_that_no_notebook_can_hold_is_kept_as_text(tmp_path: Path):

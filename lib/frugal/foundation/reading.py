@@ -19,6 +19,8 @@ from frugal.foundation.tokenizer import PretrainedTokenizer
 if TYPE_CHECKING:  # the functions that need transformers import it: that takes seconds
     from transformers import PreTrainedConfig, PreTrainedModel
 
+TOKENIZER_SETTINGS = "tokenizer_config.json"
+
 
 def read_pretrained(
     folder: Path, device: torch.device, dtype: DType, adapter: Path | None = None
@@ -29,7 +31,7 @@ def read_pretrained(
         InputError: there is no such model, or it is of a kind that cannot be used here.
         UnavailableError: its files are damaged.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     file = gguf_file(folder)
     if file is None:
@@ -52,15 +54,15 @@ def read_pretrained(
                 output_loading_info=True,
                 **source,
             )
-            if adapter is not None and (adapter / "tokenizer_config.json").is_file():
-                pretrained = AutoTokenizer.from_pretrained(adapter, local_files_only=True, trust_remote_code=False)
-            else:
-                pretrained = AutoTokenizer.from_pretrained(folder, **source)
-    except Exception as error:  # transformers, safetensors and tokenizers each raise their own kinds
+    except Exception as error:  # transformers and safetensors each raise their own kinds
         raise UnavailableError(
             f"{file or folder} cannot be read as a causal language model ({first_line(error)}): "
             "check or replace its files"
         ) from error
+    if adapter is not None and (adapter / TOKENIZER_SETTINGS).is_file():
+        pretrained = _read_tokenizer(adapter, {**source, "gguf_file": None})
+    else:
+        pretrained = _read_tokenizer(folder, source)
     model, info = loaded
     _check_weights(file or folder, info)
     if header is not None:
@@ -91,6 +93,29 @@ def _read_config(folder: Path, source: dict[str, Any]) -> "PreTrainedConfig":
             f"{folder} holds a {config.model_type}, which is no causal language model: give one like GPT-2"
         )
     return config
+
+
+def _read_tokenizer(folder: Path, source: dict[str, Any]) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        with quiet_transformers():
+            return AutoTokenizer.from_pretrained(folder, **source)
+    except Exception as error:  # transformers and tokenizers each raise their own kinds
+        if _names_code(folder / TOKENIZER_SETTINGS):
+            raise InputError(
+                f"the tokeniser in {folder} needs code of its own, which is never run: add its tokenizer.json"
+            ) from error
+        raise UnavailableError(
+            f"the tokeniser in {folder} cannot be read ({first_line(error)}): check or replace its files"
+        ) from error
+
+
+def _names_code(settings: Path) -> bool:
+    try:
+        return "auto_map" in json.loads(settings.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def _check_weights(path: Path, info: dict[str, Any]) -> None:
