@@ -194,7 +194,13 @@ def test_the_notebook_s_second_run_on_a_folder_reads_what_the_first_one_remember
     """Its cell, with a small net in place of the foundation."""
     notebook = nbformat.read(Path(__file__).parents[1] / "notebooks" / "06_memory_gpt.ipynb", 4)
     (cell,) = [cell.source for cell in notebook.cells if cell.cell_type == "code" and "toy = " in cell.source]
-    names: dict[str, Any] = {"memory_folder": str(tmp_path), "memory_size": 100, "index_type": "flat", "np": np}
+    names: dict[str, Any] = {
+        "memory_folder": str(tmp_path),
+        "memory_size": 100,
+        "index_type": "flat",
+        "num_clusters": 1,
+        "np": np,
+    }
     names |= {"text": "", "seed": 0, "load_corpus": lambda *_, **__: None, "dtype": "float32"}
     names |= {"device": "cpu", "foundation": "", "context_length": 8, "NearestNeighbourLM": NearestNeighbourLM}
     names |= {"record": lambda **_: None}
