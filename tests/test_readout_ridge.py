@@ -119,6 +119,8 @@ def test_predictions_are_those_of_centred_least_squares_at_all_scales_ranks_and_
         rounding = 1e-6
         spread += float(((exact - exact.mean(0)).abs() @ readout.weight.double().abs().T).max())
     np.testing.assert_allclose(readout.values(inputs), expected, rtol=rounding, atol=1e-6 * spread)
+    penalty = alpha * float((exact - exact.mean(0)).square().sum()) / exact.shape[1]
+    np.testing.assert_allclose(LinearMap.fit(exact, values, penalty)(exact), expected, rtol=1e-13, atol=1e-6 * spread)
 
 
 @given(
@@ -296,6 +298,17 @@ def test_rows_in_memory_give_the_least_squares_solution(ridge: float, n: int) ->
     np.testing.assert_allclose(fitted(inputs.float()), (X - X.mean(0)) @ weights + Y.mean(0), rtol=0, atol=1e-7)
 
 
+@pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.parametrize("offset", [0.1, 1e5 / 3, 1e9])
+def test_rows_in_memory_are_not_fitted_on_the_rounding_of_their_offset(rank: int, offset: float) -> None:
+    random = torch.Generator().manual_seed(0)
+    inside = torch.randn(77, rank, generator=random).double() @ torch.randn(rank, 6, generator=random).double()
+    values = torch.randn(77, 1, generator=random).double()
+    weights = LinearMap.fit(offset + inside, values, ridge=0.0).weights
+    expected = np.linalg.lstsq(inside - inside.mean(0), values - values.mean(0), rcond=1e-6)[0]
+    np.testing.assert_allclose(weights, expected, rtol=0, atol=1e-15 * offset + 1e-12)
+
+
 @pytest.mark.parametrize(
     ("inputs", "targets", "ridge", "message"),
     [
@@ -432,6 +445,10 @@ def test_tokens_are_told_from_values(n: int, outputs: int, seed: int) -> None:
     assert statistics_of(x, one_hot(tokens, outputs).float(), outputs).of_tokens
     assert not statistics_of(x, values, outputs).of_tokens
     assert not statistics_of(x, (values - values.mean(0)) / values.square().mean().sqrt(), outputs).of_tokens
+    bits = torch.cat([torch.zeros(1, outputs), torch.eye(2, outputs).sum(0, keepdim=True)])  # as many ones as rows
+    assert not statistics_of(torch.randn(2, 3), bits, outputs).of_tokens
+    assert not statistics_of(x, torch.ones(n, 1), 1).of_tokens
+    assert not statistics_of(x, tokens, outputs).merge(statistics_of(torch.randn(2, 3), bits, outputs)).of_tokens
     assert not RidgeStatistics.empty(3, outputs).of_tokens
 
 
