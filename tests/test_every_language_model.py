@@ -84,9 +84,10 @@ def test_target_scores_are_those_of_score(model: LanguageModel, tokens: Tensor) 
     assert (given.ranks == expected.ranks).float().mean() > 0.9  # ties may break either way
 
 
-def test_one_token_has_nothing_to_be_scored(model: LanguageModel, tokens: Tensor) -> None:
-    for scores in (model.target_scores(tokens[:, :1]), model.target_scores(tokens[:1, :0])):
-        assert scores.log_probabilities.shape == scores.ranks.shape == (len(scores.ranks), 0)
+def test_one_token_or_no_stream_has_nothing_to_be_scored(model: LanguageModel, tokens: Tensor) -> None:
+    for rows in (tokens[:, :1], tokens[:1, :0], tokens[:0]):
+        scores = model.target_scores(rows)
+        assert scores.log_probabilities.shape == scores.ranks.shape == rows[:, 1:].shape
     assert model.target_log_probabilities(tokens[:, :1]).shape == (len(tokens), 0)
 
 

@@ -118,13 +118,13 @@ class LanguageModel(ABC):
 
     def target_scores(self, tokens: Tensor) -> TargetScores:
         """Score tokens 1..T-1 of each row [B, T] by those before them, in bounded memory."""
-        if tokens.shape[1] < 2:
-            nothing = torch.empty(len(tokens), 0, device=tokens.device)
+        if not len(tokens) or tokens.shape[1] < 2:
+            nothing = torch.empty(len(tokens), max(0, tokens.shape[1] - 1), device=tokens.device)
             return TargetScores(nothing, nothing.long(), nothing.long())
         return self._target_scores(tokens)
 
     def _target_scores(self, tokens: Tensor) -> TargetScores:
-        """As `target_scores`, of rows of at least two tokens."""
+        """As `target_scores`, of one row or more of at least two tokens."""
         inputs, targets = tokens[:, :-1], tokens[:, 1:]
         rows = max(1, LOGITS_AT_ONCE // max(1, inputs.shape[1] * self.vocabulary_size))
         pieces = [
@@ -324,7 +324,7 @@ def pieces_in_windows(
         [0, 1, 2, 3, 2]
     """
     windows = [window for window in strided_windows(seen.shape[1], context, stride) if window.end > known]
-    for group in _groups(windows, max(1, tokens_at_once // (len(seen) * context))):
+    for group in _groups(windows, max(1, tokens_at_once // (max(1, len(seen)) * context))):
         batch = torch.cat([seen[:, window.begin : window.end] for window in group])  # [len(group) * B, n]
         states = hidden(batch).chunk(len(group))
         yield torch.cat(
