@@ -126,12 +126,22 @@ class LanguageModel(ABC):
     def _target_scores(self, tokens: Tensor) -> TargetScores:
         """As `target_scores`, of one row or more of at least two tokens."""
         inputs, targets = tokens[:, :-1], tokens[:, 1:]
-        rows = max(1, LOGITS_AT_ONCE // max(1, inputs.shape[1] * self.vocabulary_size))
-        pieces = [
-            gather_targets(self.log_probabilities(inputs[at : at + rows]), targets[at : at + rows])
-            for at in range(0, len(tokens), rows)
-        ]
-        return TargetScores(*(torch.cat(column) for column in zip(*pieces, strict=True)))
+        at_once = max(1, LOGITS_AT_ONCE // self.vocabulary_size)
+        if inputs.shape[1] > at_once and self.context_length is None:
+            scores = [self._long_scores(*row, at_once) for row in zip(inputs.split(1), targets.split(1), strict=True)]
+        else:
+            rows = max(1, at_once // inputs.shape[1])
+            pairs = zip(inputs.split(rows), targets.split(rows), strict=True)
+            scores = [gather_targets(self.log_probabilities(x), y) for x, y in pairs]
+        return TargetScores(*(torch.cat(column) for column in zip(*scores, strict=True)))
+
+    def _long_scores(self, inputs: Tensor, targets: Tensor, at_once: int) -> TargetScores:
+        """Scores of long rows, piece by piece: the state goes from one to the next."""
+        state, scores = self.start(len(inputs)), []
+        for x, y in zip(inputs.split(at_once, 1), targets.split(at_once, 1), strict=True):
+            log_probabilities, state = self.advance(x, state)
+            scores.append(gather_targets(log_probabilities, y))
+        return TargetScores(*(torch.cat(column, 1) for column in zip(*scores, strict=True)))
 
     def document_scores(
         self,
