@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
 from frugal.errors import InputError, UnavailableError
+from frugal.reservoir import Reservoir
 from frugal.training import Epoch, EpochScore, Plan, fit, half_cosine, make_optimizer, run_epochs
 from frugal.training.checkpoint import fingerprint
 
@@ -368,6 +369,7 @@ GIVEN: list[Callable[[], Any]] = [
     lambda: Data.identity,
     lambda: nn.ParameterList([INPUTS]),
     lambda: nn.ParameterList([INPUTS + 1]),
+    *(lambda own=own: Reservoir(1, 16, activation=own) for own in (lambda t: t.tanh(), lambda t: t.relu())),
 ]
 
 

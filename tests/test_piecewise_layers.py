@@ -342,6 +342,26 @@ def test_function_transforms_work_with_every_kernel(kernel: str, segments: int) 
     torch.testing.assert_close(torch.func.vmap(layer)(x), layer(x))
 
 
+@pytest.mark.parametrize("form", ["sum", "product"])
+def test_function_transforms_work_in_chunks(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = BasisLayer(3, 4, PiecewiseBasis(3, 4), form=form).double()  # type: ignore[arg-type]
+    x = torch.rand(17, 3, dtype=torch.float64)
+    expected = torch.func.grad(lambda x: layer(x).sum())(x)
+    monkeypatch.setattr(kernels, "CHUNK_BYTES", 1000)
+    torch.testing.assert_close(torch.func.grad(lambda x: layer(x).sum())(x), expected)
+
+
+def test_products_of_an_empty_batch_are_empty() -> None:
+    assert Product(2, 3)(torch.rand(0, 2)).shape == (0, 3)
+
+
+def test_sizes_are_whole_numbers() -> None:
+    with pytest.raises(InputError, match=r"in_features=2\.0"):
+        Product(2.0, 3)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"dimensions=2\.5"):
+        TensorProductBasis(PiecewiseBasis(3), 2.5)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("batch", [(0,), (1,), (2, 0), (3, 2)])
 def test_every_kernel_takes_every_batch_in_any_memory_order(kernel: str, batch: tuple[int, ...]) -> None:

@@ -298,3 +298,6 @@ def test_a_model_without_anything_to_say_says_nothing(name: str) -> None:
     for batch, length in ((0, 5), (2, 0)):
         assert model.log_probabilities(torch.zeros(batch, length, dtype=torch.int64)).shape == (batch, length, 4)
     assert model.target_scores(torch.zeros(2, 1, dtype=torch.int64)).log_probabilities.shape == (2, 0)
+    none = torch.zeros(0, 5, dtype=torch.int64, device=model.device)
+    assert model.feed(none, model.start(0))[0].shape == (0, 4)
+    assert model.advance(none, model.start(0))[0].shape == (0, 5, 4)

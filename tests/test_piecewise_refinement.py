@@ -84,7 +84,11 @@ def test_a_whole_model_predicts_the_same_with_finer_edges(
     name: str, shape: dict[str, Any], changes: dict[str, Any]
 ) -> None:
     model = piecewise(name, **shape)
+    first = next(model.network.parameters()).requires_grad_(False)
+    model.network.eval()
     finer = model.refined(**changes)
+    assert [values.requires_grad for values in finer.parameters()] == [p is not first for p in model.parameters()]
+    assert not finer.network.training
     assert finer.parameter_count > model.parameter_count
     assert finer.shape == replace(model.shape, **changes)
     tokens = model.tokenizer.encode(TEXTS[0])[None]

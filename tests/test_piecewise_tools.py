@@ -109,6 +109,15 @@ def test_an_automaton_comes_back_from_its_folder(automaton: Automaton, tmp_path:
     assert again.run("a dog sat", 3, top_k=3, seed=1) == automaton.run("a dog sat", 3, top_k=3, seed=1)
 
 
+def test_an_automaton_reads_a_long_text_in_pieces(automaton: Automaton, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, read = automaton.run("the cat sat", 2), []
+    monkeypatch.setattr("frugal.piecewise.automaton.CODES_AT_ONCE", 50)
+    watch = automaton.network.register_forward_pre_hook(lambda _, given: read.append(given[0].numel()))
+    assert automaton.run("the cat sat", 2) == whole
+    watch.remove()
+    assert max(read) <= 50
+
+
 def test_an_automaton_needs_a_text_and_a_window() -> None:
     with pytest.raises(InputError, match="rounds=0"):
         Automaton(preset("small", context_length=4), characters()).run("a", 0)

@@ -91,10 +91,15 @@ def any_rows(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
     return inputs, torch.from_numpy((Y + draw(st.sampled_from([0, 1e5]))) * 10 ** draw(st.floats(-3, 5)))
 
 
-@given(rows=any_rows(), alpha=st.sampled_from(DEFAULT_ALPHAS), cuts=st.lists(st.integers(0, 60), max_size=3))
+@given(
+    rows=any_rows(),
+    alpha=st.sampled_from(DEFAULT_ALPHAS),
+    dtype=st.sampled_from(["float64", "float32"]),
+    cuts=st.lists(st.integers(0, 60), max_size=3),
+)
 @settings(max_examples=200, deadline=None)
 def test_predictions_are_those_of_centred_least_squares_at_all_scales_ranks_and_types(
-    rows: tuple[Tensor, Tensor], alpha: float, cuts: list[int]
+    rows: tuple[Tensor, Tensor], alpha: float, dtype: str, cuts: list[int]
 ) -> None:
     inputs, targets = rows
     values = targets if targets.is_floating_point() else one_hot(targets.long(), 3)
@@ -105,11 +110,17 @@ def test_predictions_are_those_of_centred_least_squares_at_all_scales_ranks_and_
     assume((exact.numpy().std(0) > 1e-12 * exact.abs().amax(0).numpy()).any())
     weight, _ = closed_form(exact, values, alpha)
     expected = (exact.numpy() - exact.numpy().mean(0)) @ weight.T + values.numpy().mean(0)
-    weight, bias = RidgePath(statistics).solve(alpha, torch.float64)
     spread = (
         np.abs(expected - values.numpy().mean(0)).max() + 1e-3 * np.abs(values.numpy() - values.numpy().mean(0)).max()
     )
-    np.testing.assert_allclose(exact @ weight.T + bias, expected, rtol=1e-13, atol=1e-6 * spread)
+    readout = RidgeReadout.fit(statistics, alphas=alpha, dtype=dtype)
+    rounding = 1e-13
+    if dtype == "float32":
+        rounding = 1e-6
+        spread += float(((exact - exact.mean(0)).abs() @ readout.weight.double().abs().T).max())
+    np.testing.assert_allclose(readout.values(inputs), expected, rtol=rounding, atol=1e-6 * spread)
+    penalty = alpha * float((exact - exact.mean(0)).square().sum()) / exact.shape[1]
+    np.testing.assert_allclose(LinearMap.fit(exact, values, penalty)(exact), expected, rtol=1e-13, atol=1e-6 * spread)
 
 
 @given(
@@ -184,20 +195,18 @@ def test_of_penalties_with_equal_scores_the_larger_is_taken() -> None:
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_each_penalty_of_one_eigendecomposition_is_the_direct_solution(alpha: float) -> None:
     inputs, values = some_rows()
-    weight, bias = closed_form(inputs, values, alpha)
-    given_weight, given_bias = RidgePath(statistics_of(inputs, values, 4)).solve(alpha, torch.float64)
-    np.testing.assert_allclose(given_weight, weight, rtol=0, atol=1e-8)
-    np.testing.assert_allclose(given_bias, bias, rtol=0, atol=1e-8)
+    weight, _ = closed_form(inputs, values, alpha)
+    given = RidgePath(statistics_of(inputs, values, 4)).solve(alpha, torch.float64)
+    np.testing.assert_allclose(given, weight, rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_tokens_give_what_their_unit_vectors_give(alpha: float) -> None:
     inputs, tokens = some_tokens()
-    weight, bias = closed_form(inputs, one_hot(tokens, 9), alpha)
-    given_weight, given_bias = RidgePath(statistics_of(inputs, tokens, 9)).solve(alpha, torch.float64)
-    np.testing.assert_allclose(given_weight, weight, rtol=0, atol=1e-8)
-    np.testing.assert_allclose(given_bias, bias, rtol=0, atol=1e-8)
-    assert (given_weight[-2:] == 0).all()  # they never occurred
+    weight, _ = closed_form(inputs, one_hot(tokens, 9), alpha)
+    given = RidgePath(statistics_of(inputs, tokens, 9)).solve(alpha, torch.float64)
+    np.testing.assert_allclose(given, weight, rtol=0, atol=1e-8)
+    assert (given[-2:] == 0).all()  # they never occurred
 
 
 @given(cuts=st.lists(st.integers(0, 90), max_size=4), tokens=st.booleans())
@@ -216,8 +225,8 @@ def test_merged_shards_and_any_pieces_give_the_statistics_of_one_pass(cuts: list
 
 def test_float32_states_lose_nothing_that_matters() -> None:
     inputs, tokens = some_tokens(n=400)
-    exact, _ = RidgePath(statistics_of(inputs, tokens, 9)).solve(1e-3, torch.float64)
-    rounded, _ = RidgePath(statistics_of(inputs.float(), tokens, 9)).solve(1e-3, torch.float64)
+    exact = RidgePath(statistics_of(inputs, tokens, 9)).solve(1e-3, torch.float64)
+    rounded = RidgePath(statistics_of(inputs.float(), tokens, 9)).solve(1e-3, torch.float64)
     torch.testing.assert_close(rounded, exact, rtol=0, atol=1e-5)
 
 
@@ -274,7 +283,7 @@ def test_rows_in_memory_bear_a_condition_that_ruins_the_gram_matrix() -> None:
     truth = mixing.T @ (1 / scales).unsqueeze(1)
     values = inputs @ truth
     np.testing.assert_allclose(LinearMap.fit(inputs, values, ridge=1e-25).weights, truth, rtol=1e-4)
-    ruined, _ = RidgePath(statistics_of(inputs, values, 1)).solve(1e-25, torch.float64)
+    ruined = RidgePath(statistics_of(inputs, values, 1)).solve(1e-25, torch.float64)
     assert not torch.allclose(ruined.T, truth, rtol=0.1)
 
 
@@ -287,6 +296,17 @@ def test_rows_in_memory_give_the_least_squares_solution(ridge: float, n: int) ->
     rows = np.vstack([X - X.mean(0), np.sqrt(ridge) * np.eye(7)])
     weights = np.linalg.lstsq(rows, np.vstack([Y - Y.mean(0), np.zeros((7, 4))]), rcond=None)[0]
     np.testing.assert_allclose(fitted(inputs.float()), (X - X.mean(0)) @ weights + Y.mean(0), rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.parametrize("offset", [0.1, 1e5 / 3, 1e9])
+def test_rows_in_memory_are_not_fitted_on_the_rounding_of_their_offset(rank: int, offset: float) -> None:
+    random = torch.Generator().manual_seed(0)
+    inside = torch.randn(77, rank, generator=random).double() @ torch.randn(rank, 6, generator=random).double()
+    values = torch.randn(77, 1, generator=random).double()
+    weights = LinearMap.fit(offset + inside, values, ridge=0.0).weights
+    expected = np.linalg.lstsq(inside - inside.mean(0), values - values.mean(0), rcond=1e-6)[0]
+    np.testing.assert_allclose(weights, expected, rtol=0, atol=1e-15 * offset + 1e-12)
 
 
 @pytest.mark.parametrize(
@@ -405,6 +425,10 @@ def test_a_readout_of_values_gives_values(outputs: int, offset: float) -> None:
     again = RidgeReadout(**readout.settings())
     again.load_state_dict(readout.state_dict())
     assert torch.equal(again(x), readout(x))
+    parts = readout.state_dict()
+    old = {name: parts[name] for name in parts if name != "mean"}  # of an earlier version: the mean was in the bias
+    again.load_state_dict(old | {"bias": parts["bias"] - parts["weight"] @ parts["mean"]})
+    torch.testing.assert_close(again(x), y, rtol=1e-6, atol=1e-6)
     with pytest.raises(InputError, match="was fitted to values"):
         readout.calibrate([(x, torch.zeros(60, dtype=torch.int64))])
     with pytest.raises(InputError, match="was fitted to values"):
@@ -421,6 +445,10 @@ def test_tokens_are_told_from_values(n: int, outputs: int, seed: int) -> None:
     assert statistics_of(x, one_hot(tokens, outputs).float(), outputs).of_tokens
     assert not statistics_of(x, values, outputs).of_tokens
     assert not statistics_of(x, (values - values.mean(0)) / values.square().mean().sqrt(), outputs).of_tokens
+    bits = torch.cat([torch.zeros(1, outputs), torch.eye(2, outputs).sum(0, keepdim=True)])  # as many ones as rows
+    assert not statistics_of(torch.randn(2, 3), bits, outputs).of_tokens
+    assert not statistics_of(x, torch.ones(n, 1), 1).of_tokens
+    assert not statistics_of(x, tokens, outputs).merge(statistics_of(torch.randn(2, 3), bits, outputs)).of_tokens
     assert not RidgeStatistics.empty(3, outputs).of_tokens
 
 

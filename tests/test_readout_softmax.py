@@ -191,7 +191,9 @@ def test_whitened_inputs_have_unit_variance_in_all_directions() -> None:
     mixing = torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(4))
     inputs = some_rows(5000).inputs @ mixing + 3
     statistics = RidgeStatistics.collect([(inputs, torch.zeros(5000, dtype=torch.int64))], V)
-    whitened = SoftmaxReadout(WIDTH, V).whiten(statistics, shrinkage=1e-8).whitened(inputs)
+    readout = SoftmaxReadout(WIDTH, V).whiten(statistics, shrinkage=1e-8)
+    whitened = readout.whitened(inputs)
+    torch.testing.assert_close(readout.whitened(inputs.double()), whitened)
     torch.testing.assert_close(whitened.mean(0), torch.zeros(WIDTH), rtol=0, atol=1e-3)
     torch.testing.assert_close(whitened.T.cov(correction=0), torch.eye(WIDTH), rtol=0, atol=0.02)
 

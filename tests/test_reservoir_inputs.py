@@ -3,7 +3,9 @@
 import copy
 import pickle
 import warnings
+from collections.abc import Callable
 from threading import Barrier, Thread
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,8 @@ from scipy.sparse import coo_array, random_array
 from torch import Tensor
 
 from frugal.errors import DivergedError, InputError
-from frugal.reservoir import DeepReservoir, Reservoir, diagnostics
+from frugal.reservoir import DeepReservoir, Reservoir, diagnostics, tasks
+from frugal.reservoir.gpt_echo import gpt_echo
 from frugal.reservoir.reservoir import ONE_THREAD
 from frugal.reservoir.spectrum import spectral_radius
 from frugal.reservoir.topologies import TOPOLOGIES
@@ -191,6 +194,29 @@ def test_weights_without_a_cycle_have_radius_zero(size: int, seed: int, scale: f
     acyclic[order.argsort()[1], order.argsort()[0]] = 0.0
     acyclic[0, 0] = 0.5  # a cycle of one unit
     assert spectral_radius(acyclic) == pytest.approx(0.5)
+
+
+def test_what_runs_from_cycle_to_cycle_has_no_part_in_the_radius() -> None:
+    W = np.triu(np.random.default_rng(0).standard_normal((600, 600)), 2)
+    pairs = np.arange(0, 600, 2)
+    W[pairs, pairs + 1] = W[pairs + 1, pairs] = 0.1
+    assert spectral_radius(W) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Reservoir(1, 16, dtype=torch.int64),
+        lambda: gpt_echo(4, 50.0),
+        lambda: gpt_echo(4, seed=-1),
+        lambda: tasks.narma10(10, seed=-1),
+        lambda: tasks.mackey_glass(1.5),
+        lambda: tasks.lorenz(10, seed=0.5),
+    ],
+)
+def test_sizes_and_seeds_of_another_type_are_refused_in_one_sentence(make: Callable[[], Any]) -> None:
+    with pytest.raises(InputError, match=r"must be a (whole number|floating-point type)"):
+        make()
 
 
 def test_overlapping_runs_leave_the_number_of_threads_as_it_was() -> None:

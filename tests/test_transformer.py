@@ -3,6 +3,7 @@
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from frugal.language_model import load_model
 TEXT = "the cat sat on the mat. the dog sat on the log. a cat and a dog met on a mat. " * 10
 
 
-def small(**settings: int) -> SmallTransformer:
+def small(**settings: Any) -> SmallTransformer:
     return SmallTransformer(CharTokenizer.learn([TEXT]), **{"blocks": 2, "width": 16, "context": 8, **settings})
 
 
@@ -169,9 +170,11 @@ def test_the_best_of_the_sizes_and_rates_is_given_with_all_trials() -> None:
         ({"width": 33}, "width=33"),
         ({"width": 7}, "width=7"),
         ({"context": 1}, "context=1"),
+        ({"width": 64.0}, "width=64.0"),
+        ({"seed": 0.5}, "seed=0.5"),
     ],
 )
-def test_sizes_that_cannot_be_are_refused(settings: dict[str, int], complaint: str) -> None:
+def test_sizes_that_cannot_be_are_refused(settings: dict[str, Any], complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
         small(**settings)
 

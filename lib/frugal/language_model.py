@@ -118,20 +118,30 @@ class LanguageModel(ABC):
 
     def target_scores(self, tokens: Tensor) -> TargetScores:
         """Score tokens 1..T-1 of each row [B, T] by those before them, in bounded memory."""
-        if tokens.shape[1] < 2:
-            nothing = torch.empty(len(tokens), 0, device=tokens.device)
+        if not len(tokens) or tokens.shape[1] < 2:
+            nothing = torch.empty(len(tokens), max(0, tokens.shape[1] - 1), device=tokens.device)
             return TargetScores(nothing, nothing.long(), nothing.long())
         return self._target_scores(tokens)
 
     def _target_scores(self, tokens: Tensor) -> TargetScores:
-        """As `target_scores`, of rows of at least two tokens."""
+        """As `target_scores`, of one row or more of at least two tokens."""
         inputs, targets = tokens[:, :-1], tokens[:, 1:]
-        rows = max(1, LOGITS_AT_ONCE // max(1, inputs.shape[1] * self.vocabulary_size))
-        pieces = [
-            gather_targets(self.log_probabilities(inputs[at : at + rows]), targets[at : at + rows])
-            for at in range(0, len(tokens), rows)
-        ]
-        return TargetScores(*(torch.cat(column) for column in zip(*pieces, strict=True)))
+        at_once = max(1, LOGITS_AT_ONCE // self.vocabulary_size)
+        if inputs.shape[1] > at_once and self.context_length is None:
+            scores = [self._long_scores(*row, at_once) for row in zip(inputs.split(1), targets.split(1), strict=True)]
+        else:
+            rows = max(1, at_once // inputs.shape[1])
+            pairs = zip(inputs.split(rows), targets.split(rows), strict=True)
+            scores = [gather_targets(self.log_probabilities(x), y) for x, y in pairs]
+        return TargetScores(*(torch.cat(column) for column in zip(*scores, strict=True)))
+
+    def _long_scores(self, inputs: Tensor, targets: Tensor, at_once: int) -> TargetScores:
+        """Scores of long rows, piece by piece: the state goes from one to the next."""
+        state, scores = self.start(len(inputs)), []
+        for x, y in zip(inputs.split(at_once, 1), targets.split(at_once, 1), strict=True):
+            log_probabilities, state = self.advance(x, state)
+            scores.append(gather_targets(log_probabilities, y))
+        return TargetScores(*(torch.cat(column, 1) for column in zip(*scores, strict=True)))
 
     def document_scores(
         self,
@@ -324,7 +334,7 @@ def pieces_in_windows(
         [0, 1, 2, 3, 2]
     """
     windows = [window for window in strided_windows(seen.shape[1], context, stride) if window.end > known]
-    for group in _groups(windows, max(1, tokens_at_once // (len(seen) * context))):
+    for group in _groups(windows, max(1, tokens_at_once // (max(1, len(seen)) * context))):
         batch = torch.cat([seen[:, window.begin : window.end] for window in group])  # [len(group) * B, n]
         states = hidden(batch).chunk(len(group))
         yield torch.cat(

@@ -103,14 +103,18 @@ class BoostedTrees(LanguageModel):
         return self
 
     def log_probabilities(self, tokens: Tensor) -> Tensor:
+        return self.advance(tokens, self.start(len(tokens)))[0]
+
+    def advance(self, tokens: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         if not tokens.numel():
-            return torch.empty(*tokens.shape, self.vocabulary_size)
-        windows = self._windows(tokens).flatten(0, 1).numpy()
+            return torch.empty(*tokens.shape, self.vocabulary_size), state
+        read = torch.cat([state, tokens], 1)
+        windows = read[:, 1:].unfold(1, self.window_length, 1).flatten(0, 1).numpy()
         parts = [
             self._log_probabilities(windows[at : at + WINDOWS_AT_ONCE])
             for at in range(0, len(windows), WINDOWS_AT_ONCE)
         ]
-        return torch.cat(parts).view(*tokens.shape, -1)
+        return torch.cat(parts).view(*tokens.shape, -1), read[:, tokens.shape[1] :]
 
     def start(self, batch_size: int) -> Tensor:
         return torch.full((batch_size, self.window_length), self.tokenizer.start_id)

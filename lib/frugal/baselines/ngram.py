@@ -113,7 +113,7 @@ class NGram(LanguageModel):
         read = torch.cat([state, tokens], 1)
         histories = read.unfold(1, self.order, 1)[..., 1:]  # [B, T, order - 1], the tokens before each target
         rows = self._log_probabilities(histories.flatten(0, 1))
-        return rows.view(*tokens.shape, -1), read[:, tokens.shape[1] :]
+        return rows.view(*tokens.shape, self.vocabulary_size), read[:, tokens.shape[1] :]
 
     def _target_scores(self, tokens: Tensor) -> TargetScores:
         """As the protocol's, in bounded memory for rows of any length: an n-gram needs only the last few tokens."""

@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy, gelu, rms_norm, scaled_dot_produc
 
 from frugal.corpora import Document, Tokenizer, encode_in_a_row
 from frugal.device import choose_device
-from frugal.errors import InputError
+from frugal.errors import InputError, check_whole
 from frugal.language_model import HiddenStateModel, pieces_in_windows, read_model, save_model
 from frugal.training import Epoch, EpochScore, Plan, Trial, fit, run_epochs, search, warm_up_and_decay
 
@@ -108,8 +108,8 @@ class SmallTransformer(nn.Module, HiddenStateModel):
         device: str = "cpu",
     ) -> None:
         super().__init__()
-        if blocks < 1:
-            raise InputError(f"blocks={blocks}: must be at least 1; typical values lie in 2 to 12")
+        check_whole(blocks=blocks, width=width, context=context)
+        check_whole(0, seed=seed)
         if width < 2 or width % (32 if width > 32 else 2):
             raise InputError(f"width={width}: must be a multiple of 32, or an even number below it")
         if context < 2:

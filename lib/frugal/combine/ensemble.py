@@ -139,18 +139,15 @@ class Ensemble(LanguageModel):
 
     def weights(self, tokens: Tensor) -> Tensor:
         """The experts' weights [B, T, K]: row t is for the token after tokens 0..t."""
-        return self._log_weights(self._said(tokens)).exp()
+        return self._posterior(self._evidence(self._said(tokens), self._no_evidence(len(tokens)))).exp()
 
     def log_probabilities(self, tokens: Tensor) -> Tensor:
-        expected = torch.stack(
-            [expert.log_probabilities(tokens) for expert in self.experts.values()], dim=2
-        )  # [B, T, K, V]
-        said = expected[:, :-1].gather(3, tokens[:, 1:, None, None].expand(-1, -1, expected.shape[2], 1)).squeeze(3)
-        return torch.logsumexp(expected + self._log_weights(said).unsqueeze(3), dim=2)
+        expected = torch.stack([expert.log_probabilities(tokens) for expert in self.experts.values()], dim=2)
+        return self._mixed(expected, tokens, self._no_evidence(len(tokens)), None)[0]
 
     def start(self, batch_size: int) -> EnsembleState:
-        evidence = torch.zeros(batch_size, len(self.experts), device=self.device)
-        return EnsembleState([expert.start(batch_size) for expert in self.experts.values()], evidence, None)
+        states = [expert.start(batch_size) for expert in self.experts.values()]
+        return EnsembleState(states, self._no_evidence(batch_size), None)
 
     def step(self, tokens: Tensor, state: EnsembleState) -> tuple[Tensor, EnsembleState]:
         evidence = state.evidence
@@ -163,16 +160,38 @@ class Ensemble(LanguageModel):
         weights = self._posterior(evidence)
         return torch.logsumexp(expected + weights.unsqueeze(2), dim=1), EnsembleState([*states], evidence, expected)
 
+    def advance(self, tokens: Tensor, state: EnsembleState) -> tuple[Tensor, EnsembleState]:
+        pairs = zip(self.experts.values(), state.experts, strict=True)
+        rows, states = zip(*(expert.advance(tokens, before) for expert, before in pairs), strict=True)
+        expected = torch.stack(rows, dim=2)
+        mixed, evidence = self._mixed(expected, tokens, state.evidence, state.expected)
+        return mixed, EnsembleState([*states], evidence[:, -1], expected[:, -1])
+
+    def _mixed(self, expected: Tensor, tokens: Tensor, evidence: Tensor, last: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Log-probabilities [B, T, V] after tokens [B, T], and the evidence [B, T, K] by then.
+
+        Args:
+            expected: what the experts expect after each token, [B, T, K, V].
+            evidence, last: before these tokens, as in the state.
+        """
+        before = expected[:, :-1] if last is None else torch.cat([last.unsqueeze(1), expected[:, :-1]], 1)
+        read = tokens[:, tokens.shape[1] - before.shape[1] :, None, None].expand(-1, -1, expected.shape[2], 1)
+        by_then = self._evidence(before.gather(3, read).squeeze(3), evidence)[:, -tokens.shape[1] :]
+        return torch.logsumexp(expected + self._posterior(by_then).unsqueeze(3), dim=2), by_then
+
     def _said(self, tokens: Tensor) -> Tensor:
         """Log-probability [B, T - 1, K] that each expert gave each token but the first."""
         return torch.stack([expert.target_log_probabilities(tokens) for expert in self.experts.values()], dim=2)
 
-    def _log_weights(self, said: Tensor) -> Tensor:
-        """Logarithms of the weights [B, T, K], from what the experts said of tokens 1..T-1, [B, T - 1, K]."""
-        evidence = [torch.zeros(len(said), len(self.experts), device=said.device)]  # none before the first
+    def _no_evidence(self, batch_size: int) -> Tensor:
+        return torch.zeros(batch_size, len(self.experts), device=self.device)
+
+    def _evidence(self, said: Tensor, first: Tensor) -> Tensor:
+        """The evidence [B, n + 1, K] that was there first, [B, K], and after each of the tokens said, [B, n, K]."""
+        evidence = [first]
         for row in said.unbind(1):
             evidence.append(self.memory * evidence[-1] + row)
-        return self._posterior(torch.stack(evidence, 1))
+        return torch.stack(evidence, 1)
 
     def _posterior(self, evidence: Tensor) -> Tensor:
         if self.memory == 0:

@@ -78,6 +78,11 @@ class Guided(LanguageModel):
         guided_logits, guided = self.model.feed(self._guided(tokens), state.guided)
         return self._mixture(logits, guided_logits), GuidedState(alone, guided)
 
+    def advance(self, tokens: Tensor, state: GuidedState) -> tuple[Tensor, GuidedState]:
+        rows, alone = self.model.advance(tokens, state.alone)
+        guided_rows, guided = self.model.advance(self._guided(tokens), state.guided)
+        return self._mixture(rows, guided_rows), GuidedState(alone, guided)
+
     def _guided(self, tokens: Tensor) -> Tensor:
         return tokens.where(tokens != self.tokenizer.start_id, self.line_end)
 

@@ -43,10 +43,8 @@ class TwoModels(LanguageModel):
         """Log-probabilities [.., V] from those of the two models and the log of their ratio so far, [..]."""
 
     def log_probabilities(self, tokens: Tensor) -> Tensor:
-        first, second = self.pair.scores(tokens)
-        gains = gain(first[:, :-1], second[:, :-1], tokens[:, 1:])  # [B, T-1]
-        log_ratio = torch.nn.functional.pad(gains.cumsum(1), (1, 0))
-        return self.combine(first, second, log_ratio.nan_to_num(0, math.inf, -math.inf))
+        nothing = torch.zeros(len(tokens), device=self.device)
+        return self._combined(*self.pair.scores(tokens), tokens, nothing, None)[0]
 
     def start(self, batch_size: int) -> RatioState:
         return RatioState(self.pair.start(batch_size), torch.zeros(batch_size, device=self.device), None)
@@ -58,6 +56,32 @@ class TwoModels(LanguageModel):
         first, second, inner = self.pair.step(tokens, state.pair)
         told = log_ratio.nan_to_num(0, math.inf, -math.inf)
         return self.combine(first, second, told), RatioState(inner, log_ratio, (first, second))
+
+    def advance(self, tokens: Tensor, state: RatioState) -> tuple[Tensor, RatioState]:
+        first, second, inner = self.pair.advance(tokens, state.pair)
+        rows, log_ratio = self._combined(first, second, tokens, state.log_ratio, state.last)
+        return rows, RatioState(inner, log_ratio[:, -1], (first[:, -1], second[:, -1]))
+
+    def _combined(
+        self,
+        first: Tensor,
+        second: Tensor,
+        tokens: Tensor,
+        log_ratio: Tensor,
+        last: tuple[Tensor, Tensor] | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probabilities [B, T, V] after tokens [B, T], and the log ratios [B, T] by then.
+
+        Args:
+            first, second: log-probabilities [B, T, V] by the two models.
+            log_ratio, last: before these tokens, as in the state.
+        """
+        before = [rows[:, :-1] for rows in (first, second)]
+        if last is not None:
+            before = [torch.cat([row.unsqueeze(1), rows], 1) for row, rows in zip(last, before, strict=True)]
+        gains = gain(before[0], before[1], tokens[:, tokens.shape[1] - before[0].shape[1] :])
+        log_ratios = torch.cat([log_ratio.unsqueeze(1), gains], 1).cumsum(1)[:, -tokens.shape[1] :]
+        return self.combine(first, second, log_ratios.nan_to_num(0, math.inf, -math.inf)), log_ratios
 
 
 def gain(log_first: Tensor, log_second: Tensor, tokens: Tensor) -> Tensor:

@@ -76,6 +76,16 @@ class Pair:
             state,
         )
 
+    def advance(self, tokens: Tensor, state: Any) -> tuple[Tensor, Tensor, Any]:
+        """Take tokens [B, T] of each stream: log-probabilities [B, T, V] after each by both, and the new state."""
+        if not self.shared:
+            log_g, generator = self.generator.advance(tokens, state[0])
+            log_m, mediator = self.mediator.advance(tokens, state[1])
+            return log_g, log_m, (generator, mediator)
+        assert isinstance(self.generator, HiddenStateModel)
+        hidden, state = self.generator.hidden_advance(tokens, state)
+        return *(self.log_probabilities(each, tokens, hidden) for each in (self.generator, self.mediator)), state
+
 
 def same_tokens(first: LanguageModel, second: LanguageModel) -> bool:
     """Whether two models on one device mean the same text by every token."""

@@ -47,6 +47,10 @@ class Tempered(LanguageModel):
         logits, state = self.model.step(tokens, state)
         return self._tempered(logits), state
 
+    def advance(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        rows, state = self.model.advance(tokens, state)
+        return self._tempered(rows).log_softmax(-1), state
+
     def _tempered(self, logits: Tensor) -> Tensor:
         """Less their largest, so that at any temperature one of them stays finite."""
         return (logits - logits.amax(-1, keepdim=True)) / self.temperature

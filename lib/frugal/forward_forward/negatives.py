@@ -101,6 +101,8 @@ class FoundationNegatives(Negatives):
 class TextNegatives(Negatives):
     """What follows in another text: `rows` are its hidden states and next tokens.
 
+    Those of the text that is learnt are no such rows: what follows there is right.
+
     Either whole windows, a state of the other text with the token that follows it there, or, without `windows`, the
     real states with the other text's tokens, as frequent as they are there, the right one left out.
 

@@ -10,7 +10,7 @@ from frugal.corpora import CharTokenizer, Tokenizer
 from frugal.device import choose_device
 from frugal.errors import InputError, check_whole
 from frugal.language_model import read_model, save_model
-from frugal.piecewise.networks import Shape
+from frugal.piecewise.networks import CODES_AT_ONCE, Shape
 from frugal.piecewise.presets import shape_of
 
 
@@ -62,7 +62,8 @@ class Automaton:
             around = torch.nn.functional.pad(codes, (self.left, self.right), value=start)
             windows = around.unfold(0, self.left + 1 + self.right, 1)
             sides = torch.cat([windows[:, : self.left], windows[:, self.left + 1 :]], dim=1)
-            logits = self.network(sides.to(device)).cpu()
+            at_once = max(1, CODES_AT_ONCE // sides.shape[1])
+            logits = torch.cat([self.network(part.to(device)).cpu() for part in sides.split(at_once)])
             logits[:, start:] = -torch.inf  # document start and unknown are no characters
             likeliest = logits.topk(min(top_k, start), dim=1)
             drawn = torch.multinomial(likeliest.values.softmax(1), 1, generator=generator)

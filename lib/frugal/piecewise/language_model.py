@@ -107,6 +107,9 @@ class PiecewiseLM(LanguageModel):
             finer = type(self)(replace(self.shape, **changes), self.tokenizer)
             finer.network.to(next(self.parameters()))  # its device and number format
             finer.network.load_state_dict(refined_weights(self.network, finer.network))
+            for new, old in zip(finer.parameters(), self.parameters(), strict=True):
+                new.requires_grad_(old.requires_grad)
+            finer.network.train(self.network.training)
         except (AttributeError, RuntimeError, TypeError) as error:
             raise InputError(
                 f"{changes}: makes another network; only the order, the segments and the continuity of edges change"
@@ -145,4 +148,4 @@ class PiecewiseLM(LanguageModel):
             begin += part.shape[1]
 
     def _length(self, batch_size: int) -> int:
-        return max(1, CODES_AT_ONCE // (batch_size * self.network.context_length))
+        return max(1, CODES_AT_ONCE // (max(1, batch_size) * self.network.context_length))

@@ -113,7 +113,7 @@ class WindowNetwork(CharacterNetwork):
     def advance(self, codes: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         read = torch.cat([state, codes], dim=1)
         windows = read.unfold(1, self.context_length, 1)  # [B, T, context_length], a view
-        logits = self(windows.flatten(0, 1)).view(*codes.shape, -1)
+        logits = self(windows.flatten(0, 1)).unflatten(0, codes.shape)
         return logits, read[:, read.shape[1] - self.context_length + 1 :]
 
 

@@ -19,20 +19,26 @@ class OnlineReadout(RidgeReadout):
 
         k = P x / (forgetting + x' P x),    W <- W + (y - W x) k',    P <- (P - k x' P) / forgetting
 
+    Kept is a root R of P = R R', which rounding cannot make negative, in float64 (Potter's square-root filter):
+
+        v = R' x,    a = forgetting + v' v,    R <- (R - R v v' / (a + sqrt(a forgetting))) / sqrt(forgetting)
+
     Without forgetting W is the ridge solution with the penalty `alpha` on all weights and the bias, after every row.
     FORCE learning is the same in a closed loop: predict, learn from the row, feed the prediction back.
 
     Haykin, "Adaptive filter theory", chapter 10; Sussillo and Abbott, "Generating coherent patterns of activity from
-    chaotic neural networks", Neuron 63, 2009.
+    chaotic neural networks", Neuron 63, 2009; Bierman, "Factorization methods for discrete sequential
+    estimation", 1977.
 
     Args:
         input_size: width D of the inputs.
         output_size: number K of values to predict, or the vocabulary's size.
         alpha: the penalty, in units of the inputs' squares, as reservoirpy's RLS has it.
         forgetting: weight of a row after one more, in (0, 1]; 1 forgets nothing.
+        dtype: of the weights and the values, "float32" or "float64".
 
     Attributes:
-        inverse: P, [D + 1, D + 1]; the rest as in `RidgeReadout`.
+        root: R, [D + 1, D + 1]; the rest as in `RidgeReadout`.
 
     Raises:
         InputError: a value outside its range.
@@ -45,7 +51,7 @@ class OnlineReadout(RidgeReadout):
         3.0
     """
 
-    inverse: Tensor
+    root: Tensor
     counts: Tensor
 
     def __init__(
@@ -67,7 +73,7 @@ class OnlineReadout(RidgeReadout):
         self.bias.zero_()
         self.alpha.fill_(alpha)
         self.register_buffer("counts", torch.zeros_like(self.bias))
-        self.register_buffer("inverse", torch.eye(input_size + 1).to(self.weight) / alpha)
+        self.register_buffer("root", torch.eye(input_size + 1, dtype=torch.float64) / math.sqrt(alpha))
 
     @torch.no_grad()
     def partial_fit(
@@ -85,11 +91,11 @@ class OnlineReadout(RidgeReadout):
             InputError: shapes that do not fit, NaN or infinity, or a negative weight. Nothing is learnt then.
             DivergedError: the weights are no numbers any more after these rows. Nothing is learnt then either.
         """
-        x, y = torch.as_tensor(inputs).to(self.weight), torch.as_tensor(targets).to(self.weight.device)
+        x, y = torch.as_tensor(inputs).to(self.root), torch.as_tensor(targets).to(self.weight.device)
         tokens = not y.is_floating_point() and y.ndim == 1
         if tokens and len(y) and not 0 <= int(y.min()) <= int(y.max()) < self.output_size:
             raise InputError(f"targets: tokens must lie in 0 to {self.output_size - 1}")
-        y = (one_hot(y.long(), self.output_size) if tokens else y).to(self.weight)
+        y = (one_hot(y.long(), self.output_size) if tokens else y).to(self.root)
         if x.ndim != 2 or x.shape[1] != self.input_size or y.shape != (len(x), self.output_size):
             raise InputError(
                 f"inputs {list(x.shape)} and targets {list(y.shape)}: must be [n, {self.input_size}] and "
@@ -106,19 +112,20 @@ class OnlineReadout(RidgeReadout):
             learnt, given = ("tokens", "values") if self.tokens else ("values", "tokens")
             raise InputError(f"targets: are {given}, and this readout has learnt {learnt}; take another one for them")
         self.tokens = tokens if len(y) else self.tokens
-        both, inverse = torch.cat([self.weight, self.bias.unsqueeze(1)], 1), self.inverse
+        both, root = torch.cat([self.weight, self.bias.unsqueeze(1)], 1).to(self.root), self.root
         for row, target, weight in zip(torch.cat([x, ones.unsqueeze(1)], 1), y, weights, strict=True):
-            spread = inverse @ row
-            gain = weight * spread / (self.forgetting + weight * (row @ spread))
-            both += torch.outer(target - both @ row, gain)
-            inverse = (inverse - torch.outer(gain, spread)) / self.forgetting
-            inverse = (inverse + inverse.T) / 2  # rounding must not make it lopsided
-        if not (both.isfinite().all() and inverse.isfinite().all()):
+            seen = root.T @ row
+            spread = weight * (root @ seen)
+            total = self.forgetting + weight * (seen @ seen)
+            both += torch.outer(target - both @ row, spread / total)
+            root = root - torch.outer(spread / (total + (total * self.forgetting).sqrt()), seen)
+            root = root / math.sqrt(self.forgetting)
+        if not (both.to(self.weight).isfinite().all() and root.square().isfinite().all()):
             raise DivergedError(
                 f"forgetting={self.forgetting}: so much of the past is forgotten in these {len(x)} rows that the rest "
                 "determines no weights; take it nearer to 1, or a larger alpha"
             )
-        self.inverse.copy_(inverse)
+        self.root.copy_(root)
         self.weight.copy_(both[:, :-1])
         self.bias.copy_(both[:, -1])
         if tokens:
@@ -130,6 +137,14 @@ class OnlineReadout(RidgeReadout):
         """The values [.., K] for inputs [.., D]; an array for an array."""
         values = self.values(torch.as_tensor(inputs))
         return values if isinstance(inputs, Tensor) else values.numpy()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Earlier versions kept P itself."""
+        inverse = state_dict.pop(f"{prefix}inverse", None)
+        if inverse is not None:
+            values, basis = torch.linalg.eigh(inverse.double())
+            state_dict[f"{prefix}root"] = basis * values.clamp_min(0).sqrt()
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def settings(self) -> dict[str, Any]:
         return {**super().settings(), "alpha": float(self.alpha), "forgetting": self.forgetting}

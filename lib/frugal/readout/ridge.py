@@ -39,7 +39,7 @@ class RidgeReadout(Readout):
     Fitted to values, it gives these values.
 
     Attributes:
-        weight: [K, D]; bias: [K].
+        weight: [K, D]; mean: [D]; bias: [K]: the values of inputs x are weight (x - mean) + bias.
         frequency: share of each token in the training text, smoothed, [K].
         floor, power: the calibration.
         alpha: the penalty that was taken, in units of the inputs' mean eigenvalue.
@@ -53,6 +53,7 @@ class RidgeReadout(Readout):
     """
 
     weight: Tensor
+    mean: Tensor
     bias: Tensor
     frequency: Tensor
     floor: Tensor
@@ -68,6 +69,7 @@ class RidgeReadout(Readout):
         self.dtype = dtype
         number = DTYPES[dtype]
         self.register_buffer("weight", torch.zeros(output_size, input_size, dtype=number))
+        self.register_buffer("mean", torch.zeros(input_size, dtype=number))
         self.register_buffer("bias", torch.full((output_size,), 1 / output_size, dtype=number))
         self.register_buffer("frequency", self.bias.clone())
         self.register_buffer("floor", torch.tensor(FLOOR, dtype=number))
@@ -111,10 +113,12 @@ class RidgeReadout(Readout):
                 "bears twice the digits",
                 stacklevel=2,
             )
-        weight, bias = path.solve(alpha, DTYPES[dtype])
+        weight, mean = path.solve(alpha, DTYPES[dtype]), path.input_mean.to(DTYPES[dtype])
+        bias = path.target_mean.to(weight) - weight @ (path.input_mean - mean).to(weight)  # the mean has been rounded
         counts = statistics.target_sums.clamp_min(0)
         parts = {
             "weight": weight,
+            "mean": mean,
             "bias": bias,
             "frequency": ((counts + 0.5) / (counts + 0.5).sum()).to(bias),
             "floor": torch.tensor(FLOOR).to(bias),
@@ -128,7 +132,8 @@ class RidgeReadout(Readout):
 
     def values(self, inputs: Tensor) -> Tensor:
         """The fitted values [.., K] themselves."""
-        return linear(inputs.to(self.weight.dtype), self.weight, self.bias)
+        inputs = inputs if inputs.is_floating_point() else inputs.double()  # no digit is lost before the mean is off
+        return linear((inputs - self.mean).to(self.weight.dtype), self.weight, self.bias)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Calibrated logits [.., K] of tokens, or values."""
@@ -169,6 +174,11 @@ class RidgeReadout(Readout):
             "dtype": self.dtype,
             "tokens": self.tokens,
         }
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Earlier versions kept no mean: it is zero."""
+        state_dict.setdefault(f"{prefix}mean", torch.zeros_like(self.mean))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _logits(self, values: Tensor, floor: Tensor | float, power: Tensor | float) -> Tensor:
         return power * torch.maximum(values, floor * self.frequency).log()

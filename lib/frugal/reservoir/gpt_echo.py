@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from frugal.errors import check_whole
 from frugal.reservoir.deep import DeepReservoir
 from frugal.reservoir.reservoir import Reservoir
 from frugal.reservoir.spectrum import scale_to
@@ -33,6 +34,8 @@ def gpt_echo(
     >>> gpt_echo(16, 64, layers=2).size
     64
     """
+    check_whole(input_size=input_size, size=size, layers=layers)
+    check_whole(0, seed=seed)
     rng = np.random.default_rng(seed)
     widths = [input_size] + [size] * (layers - 1)
     stack = [_layer(width, size, spectral_radius, leak, connectivity, rng) for width in widths]

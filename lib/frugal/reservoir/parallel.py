@@ -64,9 +64,9 @@ def run_parallel(
     """Run one stream `inputs` [T, d] in lanes, so that states are within `tolerance` of the sequential run's.
 
     The tolerance is relative: Euclidean distance of a state over its length. In float32 less than 1e-6 cannot be
-    asked for. Where the reservoir does not forget within the stream, or two lanes disagree where they meet, the
-    stream is run sequentially, with a warning. A stream too long for memory can be run piece by piece, passing
-    `state` on.
+    asked for, and where differences grow for a while, so do those of rounding, in lanes as in the sequential run.
+    Where the reservoir does not forget within the stream, or two lanes disagree where they meet, the stream is run
+    sequentially, with a warning. A stream too long for memory can be run piece by piece, passing `state` on.
 
     Args:
         reservoir: or a stack of them.

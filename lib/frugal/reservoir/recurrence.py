@@ -110,7 +110,11 @@ class Dense(Recurrence):
 
 
 class Gather(Recurrence):
-    """Any sparse W: unit i listens to units `sources` [N, K] with `weights` [N, K], rows padded with zeros."""
+    """Any sparse W: unit i listens to units `sources` [N, K] with `weights` [N, K], rows padded with zeros.
+
+    What is written into the weights through `.data` or an array of NumPy is not seen by all kernels: change them
+    themselves, in place, or load others.
+    """
 
     lanes_in_step = 32
     sources: Tensor

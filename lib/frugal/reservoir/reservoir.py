@@ -92,6 +92,8 @@ class Reservoir(StateCollector):
         super().__init__()
         check_whole(input_size=input_size, size=size, fan_in=fan_in)
         check_whole(0, seed=seed)
+        if not dtype.is_floating_point:
+            raise InputError(f"dtype={dtype}: must be a floating-point type, such as torch.float32")
         if topology not in TOPOLOGIES:
             raise InputError(f"topology={topology!r}: unknown; choose one of {', '.join(TOPOLOGIES)}")
         for name, value in (("connectivity", connectivity), ("spectral_radius", spectral_radius)):
@@ -226,7 +228,10 @@ class Reservoir(StateCollector):
     @property
     def identity(self) -> tuple[Any, ...]:
         """All that its states follow from; see `frugal.training.checkpoint.fingerprint`."""
-        return self.state_dict(), getattr(self.activation, "__qualname__", self.activation)
+        if isinstance(self.activation, str):
+            return self.state_dict(), self.activation
+        with torch.no_grad():  # a function has no name that is its own, but values
+            return self.state_dict(), self.activation(torch.linspace(-3, 3, self.size).to(self.bias)[None])
 
     def config(self) -> dict[str, Any]:
         if not isinstance(self.activation, str):

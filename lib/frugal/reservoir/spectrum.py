@@ -15,23 +15,31 @@ RESIDUAL = 1e-6
 def spectral_radius(matrix: Any, seed: int = 0) -> float:
     """Largest eigenvalue modulus of a square matrix [N, N], dense or SciPy sparse.
 
-    Small matrices are solved completely. Large ones go through ARPACK's Arnoldi iteration, which needs products
-    with vectors only, and the eigenvector found is checked by its residual; where that fails, all eigenvalues are
-    computed after all.
+    A sparse matrix's eigenvalues are those of its strongly connected components, each by itself: what runs from one
+    to another has no part in them, but in their rounding, which may be large. Small components are solved completely.
+    Large ones go through ARPACK's Arnoldi iteration, which needs products with vectors only, and the eigenvector found
+    is checked by its residual; where that fails, all eigenvalues are computed after all.
     """
     from scipy.sparse import csr_array, issparse
     from scipy.sparse.csgraph import connected_components
+
+    if not issparse(matrix) and 2 * np.count_nonzero(matrix) >= matrix.size:
+        return _radius_of_connected(matrix, seed)
+    matrix = csr_array(matrix)
+    matrix.eliminate_zeros()
+    _, component = connected_components(matrix, connection="strong")
+    sizes = np.bincount(component)
+    radius = float(np.abs(matrix.diagonal()[sizes[component] == 1]).max(initial=0))
+    for units in np.split(np.argsort(component, kind="stable"), sizes.cumsum()[:-1]):
+        if len(units) > 1:
+            radius = max(radius, _radius_of_connected(matrix[units][:, units], seed))
+    return radius
+
+
+def _radius_of_connected(matrix: Any, seed: int) -> float:
+    from scipy.sparse import issparse
     from scipy.sparse.linalg import ArpackError, eigs
 
-    if issparse(matrix) or 2 * np.count_nonzero(matrix) < matrix.size:
-        # Units on no cycle have eigenvalue zero, exactly; what rounding makes of it may be large.
-        matrix = csr_array(matrix)
-        matrix.eliminate_zeros()
-        _, component = connected_components(matrix, connection="strong")
-        cyclic = (np.bincount(component)[component] > 1) | (matrix.diagonal() != 0)
-        if not cyclic.any():
-            return 0.0
-        matrix = matrix[cyclic][:, cyclic]
     size = matrix.shape[0]
     if size > EXACT_UP_TO:
         start = np.random.default_rng(seed).standard_normal(size)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frugal.errors import InputError
+from frugal.errors import InputError, check_whole
 from frugal.reservoir.collector import StateCollector
 from frugal.reservoir.feedback import closed_loop
 from frugal.reservoir.reservoir import Reservoir
@@ -35,6 +35,8 @@ def mackey_glass(steps: int, seed: int = 0) -> Tensor:
     >>> round(mackey_glass(1).item(), 6)
     0.067779
     """
+    check_whole(steps=steps)
+    check_whole(0, seed=seed)
     delay, dropped, every, h = 170, 10_000, 10, 0.1
     total = delay + 1 + dropped + every * steps
     x = np.empty(total)
@@ -68,6 +70,8 @@ def narma10(steps: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     >>> inputs.shape, targets.shape
     (torch.Size([100]), torch.Size([100]))
     """
+    check_whole(steps=steps)
+    check_whole(0, seed=seed)
     dropped = 200
     rng = np.random.default_rng(seed)
     for _ in range(DRAWS):
@@ -88,6 +92,8 @@ def lorenz(steps: int, seed: int = 0, dt: float = 0.02) -> Tensor:
     >>> lorenz(5).shape
     torch.Size([5, 3])
     """
+    check_whole(steps=steps)
+    check_whole(0, seed=seed)
     dropped = 1000
     state = np.array([1.0, 1.0, 1.0]) + 0.1 * np.random.default_rng(seed).standard_normal(3)
     path = np.empty((dropped + steps, 3))

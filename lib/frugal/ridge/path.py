@@ -35,9 +35,8 @@ class RidgePath:
         >>> import torch
         >>> inputs = torch.tensor([[1.0], [2.0], [3.0], [4.0]])
         >>> path = RidgePath(RidgeStatistics.collect([(inputs, 2 * inputs + 1)], output_size=1))
-        >>> weight, bias = path.solve(alpha=1e-9, dtype=torch.float32)
-        >>> weight.tolist(), bias.tolist()
-        ([[2.0]], [1.0])
+        >>> path.solve(alpha=1e-9, dtype=torch.float32).tolist()
+        [[2.0]]
     """
 
     def __init__(self, statistics: RidgeStatistics) -> None:
@@ -103,8 +102,8 @@ class RidgePath:
             errors.append(torch.maximum(terms.sum(), EPS * terms.abs().sum()))
         return torch.stack(errors) / validation.count
 
-    def solve(self, alpha: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Weights [K, D] and bias [K] for one penalty; the arithmetic is float64 whatever their dtype.
+    def solve(self, alpha: float, dtype: torch.dtype) -> Tensor:
+        """Weights [K, D] of the centred inputs for one penalty; the arithmetic is float64 whatever their dtype.
 
         The system is solved directly: at the smallest penalties that has a tenth of the eigenbasis's rounding error.
         Where rounding leaves it singular, the solution is that of least norm.
@@ -113,13 +112,11 @@ class RidgePath:
         *factors, singular = torch.linalg.lu_factor_ex(system)
         inverse = torch.linalg.pinv(system, hermitian=True) if singular else None
         weights = torch.zeros_like(self.moments.statistics.cross, dtype=dtype)
-        bias = self.target_mean.clone()
         for outputs in self._outputs():
             cross = self.moments.cross(outputs)
             rows = torch.linalg.lu_solve(*factors, cross, left=False) if inverse is None else cross @ inverse
             weights[outputs] = rows.to(dtype)
-            bias[outputs] -= rows @ self.input_mean
-        return weights, bias.to(dtype)
+        return weights
 
     def _penalty(self, alpha: float) -> Tensor:
         """What `alpha` adds to each eigenvalue."""

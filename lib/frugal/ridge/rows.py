@@ -72,7 +72,9 @@ class LinearMap:
         share, root = (weights / weights.sum()).unsqueeze(1), weights.sqrt().unsqueeze(1)
         input_mean, target_mean = (share * inputs).sum(0), (share * targets).sum(0)
         left, values, right = torch.linalg.svd(root * (inputs - input_mean), full_matrices=False)
-        negligible = torch.finfo(torch.float64).eps * max(inputs.shape) * values[:1]
+        # Centring rounds by the size of the inputs, the decomposition by their spread.
+        size = torch.maximum(8 * torch.linalg.norm(root * inputs), max(inputs.shape) * values[:1])
+        negligible = torch.finfo(torch.float64).eps * size
         damped = torch.where(values > negligible, values / (values.square() + ridge), 0.0)
         solution = right.T @ (damped.unsqueeze(1) * (left.T @ (root * (targets - target_mean))))
         return cls(solution, input_mean, target_mean)

@@ -38,6 +38,7 @@ class RidgeStatistics:
         cross: sum of (y - p)(x - o)', [K, D].
         targets: sum of y - p, [K].
         squares: sum of |y - p|^2, a tensor [].
+        others: number of rows whose targets were no token, a tensor [].
 
     Example:
         >>> import torch
@@ -57,6 +58,7 @@ class RidgeStatistics:
     cross: Tensor
     targets: Tensor
     squares: Tensor
+    others: Tensor
 
     @classmethod
     def empty(cls, input_size: int, output_size: int, device: str | torch.device = "cpu") -> Self:
@@ -101,6 +103,7 @@ class RidgeStatistics:
         if rows == 0:
             return
         values, count = y.is_floating_point(), int(self.count)
+        others = rows - int(_unit_vectors(y).sum()) if values else 0
         origin = self.origin
         target_origin = self.target_origin if values else torch.zeros_like(self.target_origin)
         if count.bit_length() != (count + rows).bit_length():
@@ -115,6 +118,7 @@ class RidgeStatistics:
         if origin is not self.origin or not torch.equal(target_origin, self.target_origin):
             self._move(origin, target_origin)
         self._add(x, y)
+        self.others += others
 
     @property
     def mean(self) -> Tensor:
@@ -133,10 +137,11 @@ class RidgeStatistics:
 
     @property
     def of_tokens(self) -> bool:
-        """Whether every target was a token, or a unit vector: they then sum to one, and so do their squares."""
+        """Whether every target was a token, or a unit vector; of older files, whether the sums are as of tokens."""
         about_zero = self.about(self.origin, torch.zeros_like(self.target_origin))
         sums, ones = torch.stack([self.target_sums.sum(), about_zero.squares]), self.count.expand(2)
-        return bool(self.count > 0) and torch.allclose(sums, ones, rtol=1e-9) and bool((self.target_sums > -1e-6).all())
+        possible = bool(self.count > 0) and bool(self.others == 0)
+        return possible and torch.allclose(sums, ones, rtol=1e-9) and bool((self.target_sums > -1e-6).all())
 
     @property
     def covariance(self) -> Tensor:
@@ -169,7 +174,7 @@ class RidgeStatistics:
             outputs = slice(begin, begin + OUTPUTS_AT_ONCE)
             cross[outputs] += two.cross(outputs)
         sums = (one.inputs + two.inputs, one.gram + two.gram, cross, one.targets + two.targets)
-        return type(self)(count, origin, target_origin, *sums, one.squares + two.squares)
+        return type(self)(count, origin, target_origin, *sums, one.squares + two.squares, self.others + other.others)
 
     def select(self, columns: slice) -> Self:
         """The statistics that a pass over these columns of the inputs would have given."""
@@ -198,6 +203,7 @@ class RidgeStatistics:
             tensors = load_tensors(path)
             tensors.setdefault("origin", torch.zeros_like(tensors["inputs"]))
             tensors.setdefault("target_origin", torch.zeros_like(tensors["targets"]))
+            tensors.setdefault("others", torch.zeros_like(tensors["count"]))
             statistics = cls(**tensors)
             K, D = statistics.cross.shape
             for field, shape in zip(fields(cls), _shapes(D, K), strict=True):
@@ -318,7 +324,12 @@ def add_gram(gram: Tensor, rows: Tensor, blocks: int = 4) -> None:
 
 def _shapes(D: int, K: int) -> list[tuple[int, ...]]:
     """Of the fields, in their order."""
-    return [(), (D,), (K,), (D,), (D, D), (K, D), (K,), ()]
+    return [(), (D,), (K,), (D,), (D, D), (K, D), (K,), (), ()]
+
+
+def _unit_vectors(values: Tensor) -> Tensor:
+    """Which rows of values [n, K] stand for tokens, [n]; one value alone is a value."""
+    return ((values == 0) | (values == 1)).all(1) & (values.sum(1) == 1) & (values.shape[1] > 1)
 
 
 def _check_size(values: Tensor, name: str, remedy: str) -> None:

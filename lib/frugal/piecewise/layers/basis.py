@@ -266,6 +266,7 @@ class TensorProductBasis(LocalBasis):
     dimensions: int
 
     def __post_init__(self) -> None:
+        check_whole(dimensions=self.dimensions)
         if not 1 < self.dimensions <= 5:
             raise InputError(f"dimensions={self.dimensions}: must be 2 to 5; use a plain piecewise layer for 1")
 

@@ -1,4 +1,7 @@
-"""Weights to and from the library high-order-layers-torch (PyPI), whose layers compute the same functions."""
+"""Weights to and from the library high-order-layers-torch (PyPI).
+
+Its layers compute the same functions on edges of its default length, 2; on other lengths they do not.
+"""
 
 from collections.abc import Mapping
 

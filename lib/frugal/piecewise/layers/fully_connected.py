@@ -228,12 +228,13 @@ class Product(nn.Module):
 
     def __init__(self, in_features: int, out_features: int, *, alpha: float = 1.0) -> None:
         super().__init__()
+        check_whole(in_features=in_features, out_features=out_features)
         linear = nn.Linear(in_features, out_features)  # for its initial values
         self.weight, self.bias, self.alpha = linear.weight, linear.bias, alpha
 
     def forward(self, x: Tensor) -> Tensor:
         edges = x.reshape(-1, x.shape[-1], 1) * self.weight.t()  # [B, I, O]
-        return (product_of_edges(edges, self.alpha) + self.bias).view(*x.shape[:-1], -1)
+        return (product_of_edges(edges, self.alpha) + self.bias).view(*x.shape[:-1], len(self.bias))
 
 
 class Switch(nn.Module):

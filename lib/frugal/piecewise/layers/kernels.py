@@ -96,6 +96,8 @@ def in_chunks(function: Callable[[Tensor], Tensor], x: Tensor, width: int) -> Te
     rows = max(1, CHUNK_BYTES // max(1, width * x.element_size()))
     if x.shape[0] <= rows:
         return function(x)
+    if torch._C._are_functorch_transforms_active():  # they cannot look into a checkpoint
+        return torch.cat([function(part) for part in x.split(rows)])
     return torch.cat([checkpoint(function, part, use_reentrant=False) for part in x.split(rows)])
 
 
