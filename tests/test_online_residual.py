@@ -17,7 +17,7 @@ TEXT = "the cat sat on the mat. the dog sat on the log. " * 5
 
 @pytest.mark.parametrize("chunk", [1, 4, 7])
 def test_it_is_a_loop_that_predicts_a_chunk_and_then_takes_a_step(chunk: int) -> None:
-    model, rate = Recurrent(characters()), 0.03
+    model, rate = Recurrent(characters()), 0.3
     tokens = torch.cat(encode_documents(model.tokenizer, [TEXT[:60]]))
     hidden = model.hidden(tokens[None])[0]
     matrix = torch.zeros(16, 16, requires_grad=True)
@@ -28,7 +28,8 @@ def test_it_is_a_loop_that_predicts_a_chunk_and_then_takes_a_step(chunk: int) ->
         targets = tokens[begin + 1 : begin + 1 + chunk]
         loss = -log_p[: len(targets)].gather(1, targets[:, None]).mean()
         (gradient,) = torch.autograd.grad(loss, matrix) if len(targets) else (torch.zeros(16, 16),)
-        matrix = (matrix - rate * gradient).detach().requires_grad_()
+        size = hidden[begin : begin + chunk][: max(1, len(targets))].square().sum(1).mean()
+        matrix = (matrix - rate / size * gradient).detach().requires_grad_()
     found = OnlineResidual(model, rate=rate, chunk=chunk).log_probabilities(tokens[None])[0]
     torch.testing.assert_close(found, torch.cat(expected), rtol=0, atol=5e-4)
 

@@ -15,7 +15,8 @@ from frugal.evaluate import evaluate
 from frugal.foundation import Foundation, WindowedFoundation
 from frugal.language_model import HiddenStateModel, LanguageModel
 
-RATES = (0.003, 0.01, 0.03, 0.1)
+RATES = (0.0, 0.1, 0.3, 1.0)
+SMALLEST = 1e-12  # mean square of hidden states by which a step is divided
 WINDOW = 512  # most tokens that a GPT sees at once where it is read as a stream
 
 
@@ -34,8 +35,9 @@ class OnlineResidual(LanguageModel):
     """Scores every `chunk` of tokens, then learns from it: head(h + R h), with R [d, d] in the state and zero at first.
 
     After each chunk R takes one step of gradient descent on the mean cross-entropy of its tokens over the whole
-    vocabulary; model and head stay as they are. Dynamic evaluation (Krause et al., "Dynamic evaluation of neural
-    sequence models", 2018) confined to one matrix, so that the model itself is run once per token.
+    vocabulary. The step is divided by the mean of |h|^2, as in normalised least mean squares, so that a rate suits
+    hidden states of any size. Model and head stay as they are. This is dynamic evaluation (Krause et al., "Dynamic
+    evaluation of neural sequence models", 2018) confined to one matrix, so that the model itself is run once per token.
 
     Args:
         model: takes streams of any length, such as `WindowedFoundation(foundation, context=64)`.
@@ -57,10 +59,10 @@ class OnlineResidual(LanguageModel):
     """
 
     def __init__(
-        self, model: HiddenStateModel, *, rate: float = 0.03, chunk: int = 32, cache: Cache | None = None
+        self, model: HiddenStateModel, *, rate: float = 0.3, chunk: int = 32, cache: Cache | None = None
     ) -> None:
         if not 0 <= rate < math.inf:
-            raise InputError(f"rate={rate}: must not be negative; typical values lie in {RATES[0]} to {RATES[-1]}")
+            raise InputError(f"rate={rate}: must not be negative; typical values lie in {RATES[1]} to {RATES[-1]}")
         if chunk < 1:
             raise InputError(f"chunk={chunk}: must be at least 1; typical values lie in 8 to 64")
         if model.context_length is not None:
@@ -77,7 +79,7 @@ class OnlineResidual(LanguageModel):
         self.like = hidden  # [d]; of this width, number format and device
 
     @classmethod
-    def over(cls, model: LanguageModel, *, rate: float = 0.03) -> Self:
+    def over(cls, model: LanguageModel, *, rate: float = 0.3) -> Self:
         """Any model with hidden states as one that learns from what it reads; a GPT then sees windows of 512 tokens.
 
         Raises:
@@ -172,7 +174,8 @@ class OnlineResidual(LanguageModel):
             weights = matrix.clone().requires_grad_()
             loss = cross_entropy(self._logits(weights, rows[taught].clone()), targets[taught].clone())
             (gradient,) = torch.autograd.grad(loss, weights)
-            return (weights - self.rate * gradient).detach()
+            size = rows[taught].float().square().sum(1).mean()
+            return (weights - self.rate / size.clamp_min(SMALLEST) * gradient).detach()
 
     def _logits(self, matrix: Tensor, rows: Tensor) -> Tensor:
         return self.model.head(rows + (rows.float() @ matrix.T).to(rows.dtype)).float()

@@ -57,6 +57,13 @@ def model_called(name: str, device: str = "cpu") -> LanguageModel:
     Raises:
         InputError: there is no such model.
         UnavailableError: the model cannot be fetched, or its files are damaged.
+
+    Example:
+        >>> from frugal.baselines import NGram
+        >>> from frugal.corpora import CharTokenizer
+        >>> NGram(2, CharTokenizer("ab")).fit(["abab"]).save("bigram")
+        >>> model_called("bigram").order
+        2
     """
     for folder in (Path(name), data_folder() / "models" / name):
         if _saved_here(folder) or (folder / "about.json").is_file():
