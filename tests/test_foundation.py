@@ -240,6 +240,18 @@ def test_a_saved_model_finds_its_foundation_in_either_number_format(
         assert foundation_in(folder).fingerprint == here.fingerprint
 
 
+def test_a_head_of_its_own_belongs_to_a_foundation(folders: dict[str, Path], tmp_path: Path) -> None:
+    one, other = (load_foundation(folders["llama"], dtype="float32") for _ in range(2))
+    other.model.lm_head.weight[0, 0] += 1
+    assert one.fingerprint != other.fingerprint
+    assert one.exact_fingerprint == other.exact_fingerprint  # their features are the same
+    folder = Made(one).save_in(tmp_path / "model")
+    with pytest.raises(InputError, match="trained on another foundation"):
+        foundation_in(folder, other)
+    folder = Made(one).save_in(tmp_path / "earlier", foundation_fingerprint=one.body_fingerprint)
+    assert foundation_in(folder, one) is one
+
+
 def test_a_saved_model_refuses_another_foundation(folders: dict[str, Path], gpt2: Foundation, tmp_path: Path) -> None:
     folder = Made(gpt2).save_in(tmp_path / "model")
     with pytest.raises(InputError, match="trained on another foundation"):

@@ -199,6 +199,11 @@ class Foundation(HiddenStateModel):
 
         So it is the same whether the model is stored or computed in float32 or bfloat16.
         """
+        return self._digest(torch.bfloat16, head=True)
+
+    @cached_property
+    def body_fingerprint(self) -> str:
+        """As `fingerprint`, without a head of its own: what earlier versions wrote."""
         return self._digest(torch.bfloat16)
 
     @property
@@ -211,11 +216,14 @@ class Foundation(HiddenStateModel):
         """Tells apart models that give different hidden states: as `fingerprint`, of the weights computed with."""
         return self._digest(None)
 
-    def _digest(self, dtype: torch.dtype | None) -> str:
+    def _digest(self, dtype: torch.dtype | None, *, head: bool = False) -> str:
         settings = self.model.config.to_dict()
         settings = {name: value for name, value in settings.items() if name not in INCIDENTAL_SETTINGS}
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-        for name, weight in sorted(self.model.base_model.state_dict().items()):
+        weights, last = self.model.base_model.state_dict(), self.model.get_output_embeddings()
+        if head and last is not None and last.weight is not self.model.get_input_embeddings().weight:
+            weights |= {f"head.{name}": weight for name, weight in last.state_dict().items()}
+        for name, weight in sorted(weights.items()):
             digest.update(name.encode())
             weight = weight.to(dtype) if dtype is not None and weight.is_floating_point() else weight
             digest.update(weight.contiguous().cpu().flatten().view(torch.uint8).numpy())

@@ -61,8 +61,8 @@ def saved_foundation(
 
 
 def _is_of(fingerprint: str, foundation: Foundation) -> bool:
-    """Whether a saved fingerprint is the foundation's; earlier versions took it of the weights as computed with."""
-    if fingerprint in (foundation.fingerprint, foundation.exact_fingerprint):
+    """Whether a saved fingerprint is the foundation's; earlier versions took it of the body, as computed with."""
+    if fingerprint in (foundation.fingerprint, foundation.body_fingerprint, foundation.exact_fingerprint):
         return True
     try:
         stored = load_foundation(foundation.name, dtype="float32")
