@@ -123,6 +123,21 @@ def test_predictions_are_those_of_centred_least_squares_at_all_scales_ranks_and_
     np.testing.assert_allclose(LinearMap.fit(exact, values, penalty)(exact), expected, rtol=1e-13, atol=1e-6 * spread)
 
 
+@given(rows=any_rows(), alpha=st.sampled_from([1e-6, 1e-3, 0.1, 10.0]))
+@settings(max_examples=60, deadline=None)
+def test_scikit_learn_predicts_the_same(rows: tuple[Tensor, Tensor], alpha: float) -> None:
+    linear_model = pytest.importorskip("sklearn.linear_model", reason="scikit-learn is not installed: no peer")
+    inputs, targets = rows
+    values = targets if targets.is_floating_point() else one_hot(targets.long(), 3)
+    exact = inputs.double().numpy()
+    assume((exact.std(0) > 1e-12 * np.abs(exact).max(0)).any())
+    penalty = alpha * ((exact - exact.mean(0)) ** 2).sum() / exact.shape[1]
+    expected = linear_model.Ridge(alpha=penalty, solver="svd").fit(exact, values.numpy()).predict(exact)
+    readout = RidgeReadout.fit(statistics_of(inputs, targets, values.shape[1]), alphas=alpha, dtype="float64")
+    spread = np.abs(values.numpy() - values.numpy().mean(0)).max()
+    np.testing.assert_allclose(readout.values(inputs), expected, rtol=1e-13, atol=1e-6 * spread)
+
+
 @given(
     n=st.integers(3, 80),
     D=st.integers(1, 40),
