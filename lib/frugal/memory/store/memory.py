@@ -483,7 +483,7 @@ class AssociativeMemory:
     def _restored(cls, found: stored.Stored, device: str) -> Self:
         memory = cls(**found.config, device=device)
         memory._clock, memory._next_text = found.clock, found.next_text
-        memory._table.append(found.columns)
+        memory._table.adopt(found.columns)
         memory._table.grow_to_age(found.age)
         memory._texts = found.texts
         memory._searcher.restore(found.index)

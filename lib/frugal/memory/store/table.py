@@ -87,21 +87,36 @@ class Table:
         count = len(rows["ids"])
         if self.size == 0:
             self._columns.pop("values", None)
-        ids = rows["ids"]
-        unused = {"hits": np.zeros(1), "used": ids, "strength": np.ones(1)}
-        for name, values in self._with_keys(unused | dict(rows)).items():
+        for name, values in self._complete(rows).items():
             if name not in self._columns:
                 self._columns[name] = np.empty((0, *values.shape[1:]), values.dtype)
             self._columns[name] = _with_room(self._columns[name], self.size, self.size + count, self._first_room)
             self._columns[name][self.size : self.size + count] = values
-        self._directory.append(rows["ids"], np.arange(self.size, self.size + count))
-        self.size += count
+        self._know(rows["ids"])
+
+    def adopt(self, rows: Columns) -> None:
+        """Fill an empty table with arrays that nobody else holds; copying them would take as long as reading them."""
+        self._columns.pop("values", None)
+        for name, values in self._complete(rows).items():
+            values = values if len(values) == len(rows["ids"]) else np.repeat(values, len(rows["ids"]))
+            dtype = self._columns[name].dtype if name in self._columns else values.dtype
+            self._columns[name] = np.require(values, dtype, ["C_CONTIGUOUS", "WRITEABLE"])
+        self._know(rows["ids"])
+
+    def _know(self, ids: np.ndarray) -> None:
+        self._directory.append(ids, np.arange(self.size, self.size + len(ids)))
+        self.size += len(ids)
 
     def overwrite(self, slots: np.ndarray, rows: Columns) -> None:
         """Put other contents into rows; their ids stay."""
         for name, values in self._with_keys(rows).items():
             if name != "ids":
                 self._columns[name][slots] = values
+
+    def _complete(self, rows: Columns) -> Columns:
+        """New rows with all their columns; one number may stand for a column of equal ones."""
+        unused = {"hits": np.zeros(1), "used": rows["ids"].copy(), "strength": np.ones(1)}
+        return self._with_keys(unused | dict(rows))
 
     def _with_keys(self, rows: Columns) -> Columns:
         if "keys" not in self._columns or "vectors" not in rows:
