@@ -221,7 +221,7 @@ class Foundation(HiddenStateModel):
         settings = {name: value for name, value in settings.items() if name not in INCIDENTAL_SETTINGS}
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
         weights, last = self.model.base_model.state_dict(), self.model.get_output_embeddings()
-        if head and last is not None and last.weight is not self.model.get_input_embeddings().weight:
+        if head and last is not None and not torch.equal(last.weight, self.model.get_input_embeddings().weight):
             weights |= {f"head.{name}": weight for name, weight in last.state_dict().items()}
         for name, weight in sorted(weights.items()):
             digest.update(name.encode())
