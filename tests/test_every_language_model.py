@@ -91,6 +91,57 @@ def test_one_token_or_no_stream_has_nothing_to_be_scored(model: LanguageModel, t
     assert model.target_log_probabilities(tokens[:, :1]).shape == (len(tokens), 0)
 
 
+@pytest.mark.parametrize("shape", [(0, 5), (2, 0), (0, 0)])
+def test_no_streams_or_no_tokens_have_no_rows_and_leave_the_state(
+    model: LanguageModel, tokens: Tensor, shape: tuple[int, int]
+) -> None:
+    V, nothing = model.vocabulary_size, torch.empty(shape, dtype=torch.int64, device=model.device)
+    assert model.log_probabilities(nothing).shape == (*shape, V)
+    assert model.target_log_probabilities(nothing).shape == (shape[0], max(0, shape[1] - 1))
+    state = model.start(shape[0])
+    rows, after = model.advance(nothing, state)
+    assert rows.shape == (*shape, V)
+    assert after is state
+    if shape[0]:
+        logits, _ = model.step(tokens[:, 0], after)
+        torch.testing.assert_close(
+            logits.log_softmax(-1), model.log_probabilities(tokens[:, :1])[:, 0], rtol=0, atol=ROUNDING
+        )
+        with pytest.raises(InputError, match="`feed` takes at least one token of each stream"):
+            model.feed(nothing, state)
+    else:
+        for logits, after in (model.feed(nothing, state), model.step(nothing[:, :0].flatten(), state)):
+            assert logits.shape == (0, V)
+            assert after is state
+
+
+def test_of_a_start_token_alone_there_is_nothing_to_score(model: LanguageModel, tokens: Tensor) -> None:
+    start, document = tokens[0, :1].cpu(), tokens[0, :4].cpu()
+    assert model.document_scores([]) == []
+    empty, scores = model.document_scores([start, document])
+    assert [len(column) for column in empty] == [0, 0, 0]
+    assert torch.equal(scores.log_probabilities, model.document_scores([document])[0].log_probabilities)
+    with pytest.raises(InputError, match="documents: number 1 holds no token; each begins with the start token"):
+        model.document_scores([document, start[:0]])
+
+
+def test_tokens_are_whole_numbers_of_any_type_in_the_shape_that_is_said(model: LanguageModel, tokens: Tensor) -> None:
+    short = tokens[:, :3]
+    assert torch.equal(model.log_probabilities(short.int()), model.log_probabilities(short))
+    state = model.start(len(short))
+    for wrong in (short[0], short.float(), short.bool(), short.cpu().numpy(), short.tolist()):
+        for method in (model.log_probabilities, model.target_scores):
+            with pytest.raises(InputError, match=r"takes a tensor \[B, T\] of whole numbers"):
+                method(wrong)  # type: ignore[arg-type]
+        for go_on in (model.advance, model.feed):
+            with pytest.raises(InputError, match=r"takes a tensor \[B, T\] of whole numbers"):
+                go_on(wrong, state)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"`step` takes a tensor \[B\] of whole numbers"):
+        model.step(short, state)
+    with pytest.raises(InputError, match="batch_size=-1: must be a whole number of at least 0"):
+        model.start(-1)
+
+
 def test_scoring_in_small_pieces_changes_nothing(
     model: LanguageModel, tokens: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

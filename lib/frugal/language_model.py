@@ -11,6 +11,7 @@ import json
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from functools import wraps
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import groupby
@@ -26,7 +27,7 @@ import frugal
 from frugal.corpora import Window, strided_windows
 from frugal.corpora.tokenizers import Tokenizer, load_tokenizer
 from frugal.device import DType
-from frugal.errors import FrugalError, InputError, UnavailableError
+from frugal.errors import FrugalError, InputError, UnavailableError, check_whole
 from frugal.files import appearing, load_tensors, put_back, save_tensors
 
 # Nobody holds [tokens, V] for a whole text: logits are made and used in pieces of about this many numbers.
@@ -54,8 +55,87 @@ class TargetScores(NamedTuple):
         return TargetScores(*(column.cpu() for column in self))
 
 
+def whole_tokens(tokens: Tensor, axes: str, taker: str) -> Tensor:
+    """Tokens in int64; raises InputError where they are no whole numbers of as many axes as are named."""
+    if not isinstance(tokens, Tensor):
+        raise InputError(f"tokens of type {type(tokens).__name__}: `{taker}` takes a tensor [{axes}] of whole numbers")
+    if tokens.ndim != len(axes.split(", ")) or tokens.dtype == torch.bool or tokens.dtype.is_floating_point:
+        raise InputError(
+            f"tokens of shape {list(tokens.shape)} and {tokens.dtype}: `{taker}` takes a tensor [{axes}] "
+            "of whole numbers"
+        )
+    return tokens.long()
+
+
+def checked(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A model's method that takes tokens, for every shape of them: its own code never sees an empty batch.
+
+    Of no streams [0, T] or no tokens [B, 0] there are no rows, [.., V], and the state stays as it is. Only `feed` needs
+    a token of each stream: its logits are those after the last.
+
+    Raises:
+        InputError: tokens of another shape or type, or none where one is needed.
+    """
+    name = method.__name__
+    axes = "B" if name == "step" else "B, T"
+
+    @wraps(method)
+    def on_tokens(self: "LanguageModel", tokens: Tensor, *state: Any, **settings: Any) -> Any:
+        tokens = whole_tokens(tokens, axes, name)
+        if tokens.numel():
+            return method(self, tokens, *state, **settings)
+        if name == "feed" and len(tokens):
+            raise InputError(f"tokens of shape {list(tokens.shape)}: `feed` takes at least one token of each stream")
+        shape = tokens.shape[:1] if name == "feed" else tokens.shape
+        rows = torch.empty(*shape, self.vocabulary_size, device=tokens.device)
+        return (rows, *state) if state else rows
+
+    return on_tokens
+
+
+def checked_start(start: Callable[..., Any]) -> Callable[..., Any]:
+    """A model's `start` for any number of streams, 0 among them."""
+
+    @wraps(start)
+    def of_streams(self: "LanguageModel", batch_size: int) -> Any:
+        check_whole(0, batch_size=batch_size)
+        return start(self, batch_size)
+
+    return of_streams
+
+
+def checked_documents(document_scores: Callable[..., Any]) -> Callable[..., Any]:
+    """A model's `document_scores` of documents that hold a token to score; of a start token alone there are no scores.
+
+    Raises:
+        InputError: a document without a start token.
+    """
+
+    @wraps(document_scores)
+    def of_documents(self: "LanguageModel", documents: Sequence[Tensor], **settings: Any) -> list[TargetScores]:
+        lengths = [len(tokens) for tokens in documents]
+        if 0 in lengths:
+            raise InputError(f"documents: number {lengths.index(0)} holds no token; each begins with the start token")
+        if all(length > 1 for length in lengths):
+            return document_scores(self, documents, **settings) if lengths else []
+        nothing = TargetScores(torch.zeros(0, dtype=torch.float64), *torch.zeros(2, 0, dtype=torch.int64))
+        scores = iter(of_documents(self, [tokens for tokens in documents if len(tokens) > 1], **settings))
+        return [next(scores) if length > 1 else nothing for length in lengths]
+
+    return of_documents
+
+
+CHECKED: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
+    **dict.fromkeys(("log_probabilities", "step", "feed", "advance"), checked),
+    "start": checked_start,
+    "document_scores": checked_documents,
+}
+
+
 class LanguageModel(ABC):
     """Predicts the next token from those before it, never from those after it.
+
+    Every model answers an empty batch alike: its methods go through `checked`.
 
     Attributes:
         tokenizer: turns text into this model's tokens.
@@ -69,6 +149,12 @@ class LanguageModel(ABC):
     vocabulary_size: int
     context_length: int | None = None
     device: torch.device = torch.device("cpu")
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        for name, check in CHECKED.items():
+            if name in vars(cls):
+                setattr(cls, name, check(vars(cls)[name]))
 
     @abstractmethod
     def log_probabilities(self, tokens: Tensor) -> Tensor:
@@ -99,14 +185,16 @@ class LanguageModel(ABC):
         """Read a model that `save` wrote."""
         raise InputError(f"{folder}: a {cls.__name__} is never saved; load the models it is made of and combine them")
 
+    @checked
     def feed(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Take T >= 1 tokens per stream, [B, T]; give the logits after the last, [B, V], and the new state."""
         for t in range(tokens.shape[1]):
             logits, state = self.step(tokens[:, t], state)
         return logits, state
 
+    @checked
     def advance(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Take T >= 1 tokens per stream, [B, T]; give the log-probabilities after each, [B, T, V], and the new state.
+        """Take tokens of each stream, [B, T]; give the log-probabilities after each, [B, T, V], and the new state.
 
         `step` one by one, in fewer calls where a model can.
         """
@@ -118,6 +206,7 @@ class LanguageModel(ABC):
 
     def target_scores(self, tokens: Tensor) -> TargetScores:
         """Score tokens 1..T-1 of each row [B, T] by those before them, in bounded memory."""
+        tokens = whole_tokens(tokens, "B, T", "target_scores")
         if not len(tokens) or tokens.shape[1] < 2:
             nothing = torch.empty(len(tokens), max(0, tokens.shape[1] - 1), device=tokens.device)
             return TargetScores(nothing, nothing.long(), nothing.long())
@@ -143,6 +232,7 @@ class LanguageModel(ABC):
             scores.append(gather_targets(log_probabilities, y))
         return TargetScores(*(torch.cat(column, 1) for column in zip(*scores, strict=True)))
 
+    @checked_documents
     def document_scores(
         self,
         documents: Sequence[Tensor],

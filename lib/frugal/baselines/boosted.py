@@ -106,8 +106,6 @@ class BoostedTrees(LanguageModel):
         return self.advance(tokens, self.start(len(tokens)))[0]
 
     def advance(self, tokens: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        if not tokens.numel():
-            return torch.empty(*tokens.shape, self.vocabulary_size), state
         read = torch.cat([state, tokens], 1)
         windows = read[:, 1:].unfold(1, self.window_length, 1).flatten(0, 1).numpy()
         parts = [

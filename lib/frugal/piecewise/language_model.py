@@ -138,9 +138,6 @@ class PiecewiseLM(LanguageModel):
 
     def _pieces(self, tokens: Tensor) -> Iterator[tuple[Tensor, int]]:
         """Log-probabilities after the tokens [B, T], a piece of T at a time, and where each piece begins."""
-        if not tokens.numel():
-            yield torch.zeros(*tokens.shape, self.vocabulary_size, device=self.device), 0
-            return
         state, begin = self.start(len(tokens)), 0
         for part in tokens.split(self._length(len(tokens)), dim=1):
             logits, state = self.network.advance(part, state)
@@ -148,4 +145,4 @@ class PiecewiseLM(LanguageModel):
             begin += part.shape[1]
 
     def _length(self, batch_size: int) -> int:
-        return max(1, CODES_AT_ONCE // (max(1, batch_size) * self.network.context_length))
+        return max(1, CODES_AT_ONCE // (batch_size * self.network.context_length))
