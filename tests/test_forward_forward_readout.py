@@ -22,7 +22,7 @@ from frugal.forward_forward import (
     train_forward_forward,
 )
 from frugal.forward_forward.negatives import Batch
-from frugal.readout import EchoLanguageModel, KeptRows, ReadoutPlan, SoftmaxReadout, score_rows, train_readout
+from frugal.readout import EchoLanguageModel, EchoRows, KeptRows, ReadoutPlan, SoftmaxReadout, score_rows, train_readout
 from frugal.ridge import RidgeStatistics
 from frugal.training.checkpoint import fingerprint
 from models import echo_model
@@ -118,14 +118,49 @@ def test_what_the_model_writes_in_its_sleep_is_its_own_text() -> None:
     batch, random = some_batch(model), torch.Generator().manual_seed(0)
     hidden, tokens = source.draw(batch, random)
     first = source.dreams
-    streams = first.targets.view(6, 3).T
+    states, written = first
+    streams = written.view(6, 3).T
     read = torch.cat([torch.full((3, 1), model.tokenizer.start_id), streams[:, :-1]], 1)
-    torch.testing.assert_close(first.inputs.view(6, 3, -1).transpose(0, 1), model.hidden(read), rtol=0, atol=1e-4)
+    torch.testing.assert_close(states.view(6, 3, -1).transpose(0, 1), model.hidden(read), rtol=0, atol=1e-4)
     source.draw(batch, random)
     assert source.dreams is first
     source.draw(batch, random)
     assert source.dreams is not first
     assert len(hidden) == len(tokens) == len(batch.targets)
+
+
+def dreamt(model: EchoLanguageModel, source: SelfGenerated) -> list[tuple[int, ...]]:
+    """Every dream as its text up to the token that is a negative; its texts are those of the seed."""
+    _, tokens = source._sleep(seed=int(torch.randint(2**31, (), generator=torch.Generator().manual_seed(0))))
+    streams = tokens.view(source.length, source.streams)
+    return [tuple(streams[: t + 1, s].tolist()) for t in range(source.length) for s in range(source.streams)]
+
+
+def test_what_is_real_is_no_dream() -> None:
+    model = model_with()
+    source = SelfGenerated(model, every=1, streams=40, length=5)
+    texts = dreamt(model, source)
+    real = texts[2 * source.streams + 7]  # one stream's first three tokens are the text that is learnt
+    rows = EchoRows(model.encoder, [torch.tensor([model.tokenizer.start_id, *real])])
+    source.begin_epoch(rows)
+    hidden, tokens = source.draw(some_batch(model, 4000), torch.Generator().manual_seed(0))
+    left = [text for text in texts if text != real[: len(text)]]
+    assert len(left) < len(texts)
+    assert len(source.dreams[1]) == len(left)
+    [(states, following)] = rows
+    for state, token in zip(states, following, strict=True):
+        near = (hidden - state).norm(dim=1) < 0.01 * state.norm()
+        assert not (near & (tokens == token)).any()
+
+
+def test_of_nothing_but_real_texts_the_guesses_are_left() -> None:
+    model, batch = model_with(), some_batch(model_with())
+    source = SelfGenerated(model, every=1, streams=2, length=1)
+    states, tokens = source._sleep(seed=int(torch.randint(2**31, (), generator=torch.Generator().manual_seed(0))))
+    source.begin_epoch(KeptRows(states, tokens))
+    hidden, wrong = source.draw(batch, torch.Generator().manual_seed(0))
+    assert hidden is batch.hidden
+    assert (wrong != batch.targets).all()
 
 
 def test_goodness_learns_how_much_likelier_than_the_negatives_a_token_is() -> None:

@@ -13,7 +13,10 @@ from frugal.forward_forward.net import uniform_wrong, wrong_candidates
 from frugal.foundation import Foundation
 from frugal.generate.sampling import Sampling, chooser
 from frugal.readout.echo import EchoLanguageModel
-from frugal.readout.rows import KeptRows
+from frugal.readout.rows import KeptRows, Rows
+
+PROJECTIONS = 8  # of a state, to know it again
+SAME_STATE = 0.05  # of the spread of all
 
 
 class Batch(NamedTuple):
@@ -34,8 +37,12 @@ class Negatives(ABC):
 
     identity: Any = ()
 
-    def begin_epoch(self) -> None:  # noqa: B027  # most sources gather nothing
-        """Forget what was gathered, so that a training that is gone on with draws as one that never stopped."""
+    def begin_epoch(self, rows: Rows) -> None:  # noqa: B027  # most sources gather nothing
+        """Forget what was drawn, so that a training that is gone on with draws as one that never stopped.
+
+        Args:
+            rows: the real data that is learnt.
+        """
 
     @abstractmethod
     def draw(self, batch: Batch, random: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -126,8 +133,44 @@ class TextNegatives(Negatives):
         return self.rows.inputs[places].to(batch.hidden), self.rows.targets[places].to(batch.targets)
 
 
+class Pairs:
+    """Which states with which token some rows hold.
+
+    A state is told from others by a few random projections: what lies within a twentieth of the states' spread is the
+    same state, read in another number format or batch.
+
+    Example:
+        >>> pairs = Pairs(KeptRows(torch.eye(3), torch.tensor([0, 1, 2])))
+        >>> pairs.hold(torch.eye(3), torch.tensor([0, 2, 2])).tolist()
+        [True, False, True]
+    """
+
+    def __init__(self, rows: Rows) -> None:
+        random = torch.Generator().manual_seed(0)
+        self.projection = torch.randn(rows.width, PROJECTIONS, generator=random)
+        pieces = [(self._projected(inputs), targets.cpu()) for inputs, targets in rows]
+        self.states, self.tokens = (torch.cat(column) for column in zip(*pieces, strict=True))
+        self.apart = SAME_STATE * self.states.var(0, correction=0).sum().sqrt()
+
+    def hold(self, states: Tensor, tokens: Tensor) -> Tensor:
+        """Whether each state [n, d + N] with its token [n] is one of the rows, [n]."""
+        projected, tokens = self._projected(states), tokens.cpu()
+        held = torch.zeros(len(tokens), dtype=torch.bool)
+        for token in tokens.unique():
+            asked = tokens == token
+            distances = torch.cdist(projected[asked], self.states[self.tokens == token])
+            held[asked] = (distances <= self.apart).any(1)
+        return held
+
+    def _projected(self, states: Tensor) -> Tensor:
+        return states.cpu().float() @ self.projection
+
+
 class SelfGenerated(Negatives):
     """What the model writes when nothing is read to it: every so many steps it sleeps, and its dreams are kept.
+
+    A dream that the rows hold is none: their states with those tokens are real. Of dreams that are all real nothing is
+    left, and the readout's own guesses take their place (`HardNegatives`).
 
     Args:
         model: the model that is trained.
@@ -162,20 +205,29 @@ class SelfGenerated(Negatives):
             raise InputError(f"temperature={temperature}: must be positive; typical values lie in 0.7 to 1.5")
         self.model, self.every, self.streams, self.length = model, every, streams, length
         self.temperature, self.steps = temperature, 0
+        self.rows: Rows | None = None
+        self.real: Pairs | None = None
         self.identity = every, streams, length, temperature
 
-    def begin_epoch(self) -> None:
+    def begin_epoch(self, rows: Rows) -> None:
         self.steps = 0
+        if rows is not self.rows:
+            self.rows, self.real = rows, Pairs(rows)
 
     def draw(self, batch: Batch, random: torch.Generator) -> tuple[Tensor, Tensor]:
         if self.steps % self.every == 0:
-            self.dreams = self._sleep(int(torch.randint(2**31, (), generator=random)))
+            states, tokens = self._sleep(int(torch.randint(2**31, (), generator=random)))
+            dreamt = slice(None) if self.real is None else ~self.real.hold(states, tokens).to(states.device)
+            self.dreams = states[dreamt], tokens[dreamt]
         self.steps += 1
-        places = torch.randint(self.dreams.count, (len(batch.targets),), generator=random)
-        return self.dreams.inputs[places], self.dreams.targets[places]
+        states, tokens = self.dreams
+        if not len(tokens):
+            return HardNegatives().draw(batch, random)
+        places = torch.randint(len(tokens), (len(batch.targets),), generator=random)
+        return states[places], tokens[places]
 
     @torch.no_grad()
-    def _sleep(self, seed: int) -> KeptRows:
+    def _sleep(self, seed: int) -> tuple[Tensor, Tensor]:
         """States and the tokens that were drawn after them."""
         model, inputs, targets = self.model, [], []
         choose = chooser(model.tokenizer, Sampling(temperature=self.temperature, seed=seed))
@@ -186,7 +238,7 @@ class SelfGenerated(Negatives):
             tokens = choose(tokens.unsqueeze(1), model.head(hidden).float())
             inputs.append(hidden)
             targets.append(tokens)
-        return KeptRows(torch.cat(inputs), torch.cat(targets))
+        return torch.cat(inputs), torch.cat(targets)
 
 
 class MixedNegatives(Negatives):
@@ -205,9 +257,9 @@ class MixedNegatives(Negatives):
             raise InputError("sources: must be (share, source) pairs with positive shares; leave out what is not used")
         self.sources = self.identity = list(sources)
 
-    def begin_epoch(self) -> None:
+    def begin_epoch(self, rows: Rows) -> None:
         for _, source in self.sources:
-            source.begin_epoch()
+            source.begin_epoch(rows)
 
     def draw(self, batch: Batch, random: torch.Generator) -> tuple[Tensor, Tensor]:
         shares = torch.tensor([share for share, _ in self.sources])

@@ -77,7 +77,7 @@ def train_forward_forward(
 
     def train_epoch(epoch: Epoch) -> float:
         random = torch.Generator().manual_seed(epoch.seed)
-        negatives.begin_epoch()
+        negatives.begin_epoch(rows)
         nats = take_steps(
             lambda batch: _set_gradients(model, readout, batch[0], batch[1], negatives, random),
             EpochBatches(rows, plan.batch_size, epoch.seed),
