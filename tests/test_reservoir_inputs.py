@@ -266,7 +266,7 @@ def test_overlapping_runs_leave_the_number_of_threads_as_it_was() -> None:
         (lambda: Reservoir.from_matrices(torch.full((2, 2), torch.nan), torch.ones(2, 1)), "W: must hold"),
         (lambda: Reservoir.from_matrices(torch.eye(2), torch.full((2, 1), torch.inf)), "W_in: must hold"),
         (lambda: Reservoir(1, 16).run([torch.ones(3)]), r"a series of shape \[3\]"),
-        (lambda: Reservoir(1, 16).run(["words"]), "str: must hold numbers"),
+        (lambda: Reservoir(1, 16).run(["words"]), "inputs: str of <U5 must hold numbers"),
         (lambda: Reservoir(1, 16).run(torch.ones(1, 3, 1), washout=4), "washout=4"),
         (lambda: Reservoir(1, 16).run([torch.ones(3, 1)], torch.zeros(2, 16)), "state of 2 streams"),
         (lambda: Reservoir(1, 16).run(torch.full((1, 2, 1), 1e39, dtype=D)), "beyond torch.float32"),

@@ -16,6 +16,7 @@ from frugal.errors import InputError, check_whole
 from frugal.forward_forward.images import mask_hybrids
 from frugal.forward_forward.net import ForwardForwardNet, Goodness, uniform_wrong, wrong_candidates
 from frugal.forward_forward.optimizer import net_optimizer
+from frugal.tensors import number_tensor
 from frugal.training import Epoch, EpochScore, Plan, run_epochs, take_steps, warm_up_and_decay
 
 IMAGES_AT_ONCE = 512
@@ -158,13 +159,11 @@ class ImageClassifier(ABC):
 
     def _images(self, given: Images) -> Tensor:
         """Images as the nets take them: float32, in 0 to 1."""
-        images = as_tensor("images", given)
+        images = number_tensor("images", given).cpu()
         if images.ndim != 2 or images.shape[1] != self.pixels:
             raise InputError(
                 f"images {tuple(images.shape)}: must be [n, {self.pixels}], one row of pixels for each image"
             )
-        if images.is_complex():
-            raise InputError(f"images of type {images.dtype}: must be numbers in 0 to 1, or bytes (uint8)")
         images = images.float() / (255 if images.dtype == torch.uint8 else 1)
         if not images.isfinite().all():
             raise InputError("images: some pixels are not finite; check the file they were read from")
@@ -176,22 +175,14 @@ class ImageClassifier(ABC):
         return images.to(self._device)
 
     def _labels(self, given: Images, count: int) -> Tensor:
-        labels = as_tensor("labels", given)
+        labels = number_tensor("labels", given).cpu()
         if labels.shape != (count,) or not count:
             raise InputError(f"labels {tuple(labels.shape)}: must be [{count}], one for each image, and at least one")
-        if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        if labels.is_floating_point() or labels.dtype == torch.bool:
             raise InputError(f"labels of type {labels.dtype}: must be whole numbers")
         if not 0 <= int(labels.min()) <= int(labels.max()) < self.classes:
             raise InputError(f"labels {int(labels.min())} to {int(labels.max())}: must lie in 0 to {self.classes - 1}")
         return labels.long().to(self._device)
-
-
-def as_tensor(name: str, given: Images) -> Tensor:
-    """What was given, as a tensor on the processor."""
-    try:
-        return torch.as_tensor(given, device="cpu")
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{name}: cannot be read as a table of numbers ({error})") from error
 
 
 class ForwardForwardClassifier(ImageClassifier):

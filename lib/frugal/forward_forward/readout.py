@@ -97,7 +97,7 @@ class ForwardForwardReadout(Readout):
 
     def whitened(self, inputs: Tensor) -> Tensor:
         """Inputs [.., D] with mean 0 and unit variance in all directions, as far as the statistics knew."""
-        return (inputs - self.mean) @ self.whitening
+        return (self.given_rows(inputs) - self.mean).to(self.mean) @ self.whitening
 
     def whiten(self, statistics: RidgeStatistics, shrinkage: float = SHRINKAGE) -> Self:
         """Set whitening and token frequencies from statistics of training rows; do so before training.

@@ -3,9 +3,11 @@
 from abc import ABC, abstractmethod
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
-from frugal.errors import check_whole
+from frugal.errors import InputError, check_whole
+from frugal.tensors import number_tensor
 
 
 class Readout(nn.Module, ABC):
@@ -23,6 +25,17 @@ class Readout(nn.Module, ABC):
         super().__init__()
         check_whole(input_size=input_size, output_size=output_size)
         self.input_size, self.output_size = input_size, output_size
+
+    def given_rows(self, inputs: Tensor | np.ndarray) -> Tensor:
+        """Inputs [.., D], of any kind of number.
+
+        Raises:
+            InputError: no numbers, or not as many in a row as the readout takes.
+        """
+        rows = number_tensor("inputs", inputs)
+        if rows.ndim == 0 or rows.shape[-1] != self.input_size:
+            raise InputError(f"inputs of shape {tuple(rows.shape)}: must be [.., {self.input_size}]")
+        return rows
 
     @abstractmethod
     def forward(self, inputs: Tensor) -> Tensor:

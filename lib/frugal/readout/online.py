@@ -10,6 +10,7 @@ from torch.nn.functional import one_hot
 
 from frugal.errors import DivergedError, InputError
 from frugal.readout.ridge import RidgeReadout
+from frugal.tensors import like_given, number_tensor
 
 
 class OnlineReadout(RidgeReadout):
@@ -91,18 +92,19 @@ class OnlineReadout(RidgeReadout):
             InputError: shapes that do not fit, NaN or infinity, or a negative weight. Nothing is learnt then.
             DivergedError: the weights are no numbers any more after these rows. Nothing is learnt then either.
         """
-        x, y = torch.as_tensor(inputs).to(self.root), torch.as_tensor(targets).to(self.weight.device)
+        x, y = number_tensor("inputs", inputs).to(self.root), number_tensor("targets", targets).to(self.weight.device)
         tokens = not y.is_floating_point() and y.ndim == 1
+        y = y.long() if tokens else y
         if tokens and len(y) and not 0 <= int(y.min()) <= int(y.max()) < self.output_size:
             raise InputError(f"targets: tokens must lie in 0 to {self.output_size - 1}")
-        y = (one_hot(y.long(), self.output_size) if tokens else y).to(self.root)
+        y = (one_hot(y, self.output_size) if tokens else y).to(self.root)
         if x.ndim != 2 or x.shape[1] != self.input_size or y.shape != (len(x), self.output_size):
             raise InputError(
                 f"inputs {list(x.shape)} and targets {list(y.shape)}: must be [n, {self.input_size}] and "
                 f"[n, {self.output_size}]"
             )
         ones = torch.ones(len(x)).to(x)
-        weights = ones if sample_weight is None else torch.as_tensor(sample_weight).to(x)
+        weights = ones if sample_weight is None else number_tensor("sample_weight", sample_weight).to(x)
         if weights.shape != (len(x),) or not (weights >= 0).all():
             raise InputError(f"sample_weight of shape {list(weights.shape)}: must be [{len(x)}], none negative")
         for name, values in (("inputs", x), ("targets", y), ("sample_weight", weights)):
@@ -135,8 +137,7 @@ class OnlineReadout(RidgeReadout):
 
     def predict(self, inputs: Tensor | np.ndarray) -> Any:
         """The values [.., K] for inputs [.., D]; an array for an array."""
-        values = self.values(torch.as_tensor(inputs))
-        return values if isinstance(inputs, Tensor) else values.numpy()
+        return like_given(self.values(inputs), inputs)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Earlier versions kept P itself."""

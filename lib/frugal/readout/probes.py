@@ -17,6 +17,7 @@ from frugal.corpora import Document, Tokenizer, encode_documents, words_and_spac
 from frugal.errors import InputError
 from frugal.readout.ridge import RidgeReadout
 from frugal.ridge.statistics import RidgeStatistics
+from frugal.tensors import number_tensor
 
 Labelled = list[tuple[Tensor, Tensor]]
 
@@ -71,6 +72,7 @@ class Probe:
         The readout is fitted to all states since then of the first part, and its penalty chosen on the second;
         `score` says which documents are asked.
         """
+        states = [number_tensor("states", rows) for rows in states]
         pieces = [(rows[said:], label) for rows, said, label in zip(states, self.said, self.labels, strict=True)]
         pairs = [(rows, torch.full((len(rows),), label)) for rows, label in pieces]
         fitting, choosing, _ = ([pairs[i] for i in part] for part in self.parts)
@@ -152,6 +154,8 @@ def copied_share(
         raise InputError(f"delays={delays}: must be whole numbers of tokens from 0 on, at least one of them")
     if len(states) < 4:
         raise InputError(f"{len(states)} documents: needs at least 4, to fit, to choose and to score")
+    states = [number_tensor("states", rows) for rows in states]
+    tokens = [number_tensor("tokens", document) for document in tokens]
     common = torch.cat([document.cpu() for document in tokens]).bincount().argsort(descending=True)[:classes]
     found = {}
     for delay in delays:

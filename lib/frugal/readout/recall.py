@@ -19,6 +19,7 @@ from frugal.corpora import Document, Tokenizer, encode_documents, words_and_spac
 from frugal.errors import InputError
 from frugal.language_model import LanguageModel
 from frugal.readout.probes import Probe
+from frugal.tensors import number_tensor
 
 NAMES = ("Anna", "Tom", "Mary", "Paul", "Lucy", "Mark", "Emma", "Jack")
 COLOURS = (" red", " green", " blue", " white", " black", " yellow", " brown", " pink")
@@ -86,7 +87,8 @@ class RecallTask(Probe):
         `keys` [T, D] are compared by the cosine; theta is the inverse temperature.
         """
         asked = self.asked[number]
-        unit, following = normalize(keys[: asked + 1], dim=-1), self.tokens[number][1 : asked + 1]
+        rows, following = number_tensor("keys", keys)[: asked + 1], self.tokens[number][1 : asked + 1]
+        unit = normalize(rows if rows.is_floating_point() else rows.float(), dim=-1)
         past = earlier_in_document(unit, following, asked, asked + 1)
         found = [past.probability(token, theta).item() for token in self.first_ids.split(1)]
         return int(np.argmax(found)) == self.labels[number]

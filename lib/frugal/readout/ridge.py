@@ -15,6 +15,7 @@ from frugal.language_model import LOGITS_AT_ONCE
 from frugal.readout.base import Readout
 from frugal.ridge.path import RidgePath
 from frugal.ridge.statistics import RidgeStatistics
+from frugal.tensors import number_tensor
 
 ALPHAS = tuple(10.0**exponent for exponent in range(-9, 2))
 SMALLEST_CONDITION = 1e-14
@@ -130,8 +131,9 @@ class RidgeReadout(Readout):
         readout.load_state_dict(parts, assign=True)
         return readout
 
-    def values(self, inputs: Tensor) -> Tensor:
+    def values(self, inputs: Tensor | np.ndarray) -> Tensor:
         """The fitted values [.., K] themselves."""
+        inputs = self.given_rows(inputs)
         inputs = inputs if inputs.is_floating_point() else inputs.double()  # no digit is lost before the mean is off
         return linear((inputs - self.mean).to(self.weight.dtype), self.weight, self.bias)
 
@@ -153,8 +155,8 @@ class RidgeReadout(Readout):
         nats = torch.zeros(len(FLOORS), len(POWERS), dtype=torch.float64)
         rows_seen, at_once = 0, max(1, LOGITS_AT_ONCE // self.output_size)
         for inputs, targets in rows:
-            inputs, targets = inputs.to(self.weight.device), targets.to(self.weight.device)
-            for x, y in zip(inputs.split(at_once), targets.split(at_once), strict=True):
+            inputs, targets = self.given_rows(inputs).to(self.weight.device), number_tensor("targets", targets).long()
+            for x, y in zip(inputs.split(at_once), targets.to(inputs.device).split(at_once), strict=True):
                 values = self.values(x)
                 for i, j in product(range(len(FLOORS)), range(len(POWERS))):
                     logits = self._logits(values, FLOORS[i], POWERS[j])

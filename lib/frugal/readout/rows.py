@@ -10,6 +10,7 @@ from torch import Tensor
 
 from frugal.errors import InputError
 from frugal.readout.encoder import EchoEncoder
+from frugal.tensors import number_tensor
 
 ROWS_AT_ONCE = 4096
 ROWS_TO_SHUFFLE = 16384
@@ -63,7 +64,8 @@ class KeptRows(Rows):
         InputError: there are none, or they are no inputs [n, D] with tokens [n].
     """
 
-    def __init__(self, inputs: Tensor, targets: Tensor) -> None:
+    def __init__(self, inputs: Tensor | np.ndarray, targets: Tensor | np.ndarray) -> None:
+        inputs, targets = number_tensor("inputs", inputs), number_tensor("targets", targets)
         if inputs.ndim != 2 or targets.shape != (len(inputs),):
             raise InputError(
                 f"inputs {tuple(inputs.shape)} and targets {tuple(targets.shape)}: must be [n, D] and tokens [n]"

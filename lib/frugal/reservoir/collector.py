@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from frugal.errors import DivergedError, InputError, UnavailableError, check_whole
 from frugal.files import appearing, load_tensors, save_tensors
+from frugal.tensors import like_given, number_tensor
 
 
 class StateCollector(nn.Module, ABC):
@@ -92,16 +93,14 @@ class StateCollector(nn.Module, ABC):
         >>> [rows.shape for rows in states], last.shape
         ([(5, 30), (2, 30)], (2, 30))
         """
-        if isinstance(inputs, Tensor | np.ndarray):
-            states, last = self._run_batch(
-                as_tensor(inputs), None if state is None else as_tensor(state), washout, noise
-            )
-            return (states, last) if isinstance(inputs, Tensor) else (states.numpy(), last.numpy())
-        series = [as_tensor(one) for one in inputs]
+        if not isinstance(inputs, Sequence):
+            states, last = self._run_batch(number_tensor("inputs", inputs), self._given_state(state), washout, noise)
+            return like_given(states, inputs), like_given(last, inputs)
+        series = [number_tensor("inputs", one) for one in inputs]
         wrong = [list(one.shape) for one in series if one.ndim != 2]
         if wrong:
             raise InputError(f"a series of shape {wrong[0]}: each of a list must be [T, {self.input_size}]")
-        starts = self.start(len(series)) if state is None else as_tensor(state).to(self.like)
+        starts = self.start(len(series)) if state is None else number_tensor("state", state).to(self.like)
         if len(starts) != len(series):
             raise InputError(f"state of {len(starts)} streams: the list holds {len(series)} series")
         lasts, found = starts.clone(), [self.like.new_empty(0)] * len(series)
@@ -136,22 +135,41 @@ class StateCollector(nn.Module, ABC):
                     )
         return states[:, washout:], last
 
-    def step(self, inputs: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """One step for `inputs` [B, d]: the states read out, [B, N], and the state [B, S] to go on from."""
-        states, state = self.run(inputs.unsqueeze(1), state)
-        return states[:, 0], state
+    @overload
+    def step(self, inputs: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]: ...
 
+    @overload
+    def step(self, inputs: np.ndarray, state: np.ndarray | Tensor | None = None) -> tuple[np.ndarray, np.ndarray]: ...
+
+    def step(self, inputs: Any, state: Any = None) -> tuple[Any, Any]:
+        """One step for `inputs` [B, d]: the states read out, [B, N], and the state [B, S] to go on from."""
+        x = number_tensor("inputs", inputs)
+        if x.ndim != 2:
+            raise InputError(f"inputs of shape {list(x.shape)}: expected [B, {self.input_size}] for one step")
+        states, last = self._run_batch(x.unsqueeze(1), self._given_state(state), 0, 0.0)
+        return like_given(states[:, 0], inputs), like_given(last, inputs)
+
+    @overload
     def chunks(
         self, inputs: Tensor, state: Tensor | None = None, *, length: int = 4096
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Iterator[tuple[Tensor, Tensor]]: ...
+
+    @overload
+    def chunks(
+        self, inputs: np.ndarray, state: np.ndarray | Tensor | None = None, *, length: int = 4096
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]: ...
+
+    def chunks(self, inputs: Any, state: Any = None, *, length: int = 4096) -> Iterator[tuple[Any, Any]]:
         """Run in pieces of `length` steps, yielding (states [B, <=length, N], state [B, S]) after each.
 
         Use it to reduce states as they come: memory stays the same however long the inputs are. Where `inputs` is
         a memory map on disk, it too is read piece by piece.
         """
-        for piece in inputs.split(length, dim=1):
-            states, state = self.run(piece, state)
-            yield states, state
+        check_whole(length=length)
+        x, last = number_tensor("inputs", inputs), self._given_state(state)
+        for piece in x.split(length, dim=1) if x.ndim == 3 else [x]:  # which `run` refuses
+            states, last = self.run(piece, last)
+            yield like_given(states, inputs), like_given(last, inputs)
 
     def save(self, folder: Path | str) -> None:
         """Write `model.safetensors` and `config.json`; the folder appears whole."""
@@ -175,19 +193,21 @@ class StateCollector(nn.Module, ABC):
         except Exception as error:
             raise UnavailableError(f"{folder} cannot be read as a saved reservoir ({error}): save it again") from error
 
+    def _given_state(self, state: Any) -> Tensor | None:
+        return None if state is None else number_tensor("state", state)
+
     def _checked(self, inputs: Tensor, state: Tensor | None) -> Tensor:
         if inputs.ndim != 3 or inputs.shape[2] != self.input_size:
             raise InputError(f"inputs of shape {list(inputs.shape)}: expected [B, T, {self.input_size}]")
-        if inputs.is_complex():
-            raise InputError(f"inputs of {inputs.dtype}: must be real; give real and imaginary part as two inputs")
-        # One number for all is ten times as fast as a look at each, and only a bad number or an overflow spoils it.
         dtype, numbers = self.like.dtype, inputs if inputs.is_floating_point() else inputs.to(torch.float32)
-        whole = numbers.sum() if numbers.dtype == dtype else torch.linalg.vector_norm(numbers, torch.inf)
-        if numbers.numel() and not torch.isfinite(whole.to(dtype)) and not torch.isfinite(numbers.to(dtype)).all():
-            raise InputError(
-                f"the inputs hold NaN or infinity, or numbers beyond {dtype}: clean them before they enter a state "
-                "that remembers"
-            )
+        # One number for all is ten times as fast as a look at each, and only a bad number or an overflow spoils it.
+        if numbers.numel():
+            whole = numbers.sum() if numbers.dtype == dtype else torch.linalg.vector_norm(numbers, torch.inf)
+            if not torch.isfinite(whole.to(dtype)) and not torch.isfinite(numbers.to(dtype)).all():
+                raise InputError(
+                    f"the inputs hold NaN or infinity, or numbers beyond {dtype}: clean them before they enter a state "
+                    "that remembers"
+                )
         if state is None:
             return self.start(len(inputs))
         if state.shape != (len(inputs), self.state_size):
@@ -196,12 +216,12 @@ class StateCollector(nn.Module, ABC):
         return state.to(self.like.dtype)
 
 
-def as_tensor(values: Any) -> Tensor:
-    """Numbers of any kind as a tensor, which may share their memory; raises InputError where they are none."""
-    try:
-        return values if isinstance(values, Tensor) else torch.as_tensor(values)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{type(values).__name__}: must hold numbers, in series [T, d] ({error})") from error
+def one_stream(inputs: Any) -> Tensor:
+    """Inputs [T, d] of one stream; raises InputError where they are something else."""
+    stream = number_tensor("inputs", inputs)
+    if stream.ndim != 2:
+        raise InputError(f"inputs of shape {list(stream.shape)}: expected one stream, [T, d]")
+    return stream
 
 
 def empty(shape: tuple[int, ...], like: Tensor) -> Tensor:

@@ -4,14 +4,16 @@ import copy
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from frugal.errors import InputError
-from frugal.reservoir.collector import StateCollector
+from frugal.errors import InputError, check_whole
+from frugal.reservoir.collector import StateCollector, one_stream
 from frugal.reservoir.recurrence import ACTIVATIONS
 from frugal.reservoir.reservoir import Reservoir
 from frugal.reservoir.spectrum import spectral_radius
+from frugal.tensors import number_tensor
 
 # Trajectories count as together at this share of their first distance, and below the other all is rounding.
 TOGETHER = 1e-8
@@ -37,20 +39,27 @@ class Forgetting:
 
 
 @torch.no_grad()
-def forgetting(reservoir: StateCollector, inputs: Tensor, *, trials: int = 8, seed: int = 0) -> Forgetting:
+def forgetting(reservoir: StateCollector, inputs: Tensor | np.ndarray, *, trials: int = 8, seed: int = 0) -> Forgetting:
     """Run one stream `inputs` [T, d] from `trials` pairs of random states in [-1, 1] and watch the pairs.
 
     Computed in float64. Jaeger 2001 calls the coming together the echo state property; a finite experiment can
     refute it for an input, and support it, not prove it.
 
+    Raises:
+        InputError: the inputs are no stream of at least one step, or no trials.
+
     >>> inputs = torch.rand(200, 1, generator=torch.Generator().manual_seed(0))
     >>> forgetting(Reservoir(1, 30, spectral_radius=0.5), inputs).echo_state
     True
     """
+    check_whole(trials=trials)
+    inputs = one_stream(inputs).double()
+    if not len(inputs):
+        raise InputError("inputs of no steps: forgetting is seen from step to step; give a stream of some hundred")
     reservoir = copy.deepcopy(reservoir).double()
     random = torch.Generator().manual_seed(seed)
     start = torch.rand(2 * trials, reservoir.state_size, generator=random, dtype=torch.float64) * 2 - 1
-    lanes = inputs.double().expand(2 * trials, *inputs.shape)
+    lanes = inputs.expand(2 * trials, *inputs.shape)
     start = start.to(reservoir.like.device)
     pairs = [start.chunk(2), *(state.chunk(2) for _, state in reservoir.chunks(lanes, start, length=1))]
     lengths = torch.stack([(one - other).norm(dim=1) for one, other in pairs])
@@ -67,7 +76,9 @@ def _shrinkage(distances: Tensor) -> float:
 
 
 @torch.no_grad()
-def lyapunov_exponent(reservoir: StateCollector, inputs: Tensor, *, washout: int = 100, seed: int = 0) -> float:
+def lyapunov_exponent(
+    reservoir: StateCollector, inputs: Tensor | np.ndarray, *, washout: int = 100, seed: int = 0
+) -> float:
     """Largest conditional Lyapunov exponent per step, natural logarithm, along one stream `inputs` [T, d].
 
     Negative: differences die out, the inputs decide the state; positive: chaos. Benettin's method in float64: a
@@ -80,11 +91,11 @@ def lyapunov_exponent(reservoir: StateCollector, inputs: Tensor, *, washout: int
     >>> round(lyapunov_exponent(halving, torch.zeros(150, 1)), 6), round(math.log(0.5), 6)
     (-0.693147, -0.693147)
     """
+    inputs = one_stream(inputs).double()
     if len(inputs) <= washout:
         raise InputError(f"{len(inputs)} inputs: more than the washout of {washout} steps are needed")
     small = 1e-8
     reservoir = copy.deepcopy(reservoir).double()
-    inputs = inputs.double()
     _, state = reservoir.run(inputs[None, :washout])
     random = torch.Generator().manual_seed(seed)
     direction = torch.randn(1, reservoir.state_size, generator=random, dtype=torch.float64).to(state.device)
@@ -130,18 +141,25 @@ class StateSpectrum:
     effective_rank: float
 
 
-def state_spectrum(states: Tensor) -> StateSpectrum:
+def state_spectrum(states: Tensor | np.ndarray) -> StateSpectrum:
     """Spectrum of `states` [T, N]; leave the washout away.
 
     Effective rank as in Roy and Vetterli, "The effective rank", EUSIPCO 2007, on variances.
+
+    Raises:
+        InputError: the states are no table of numbers, or hold NaN or infinity.
 
     >>> spectrum = state_spectrum(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]))
     >>> spectrum.rank, round(spectrum.effective_rank, 6)
     (2, 2.0)
     """
+    states = number_tensor("states", states)
+    if states.ndim != 2 or not states.numel() or not states.isfinite().all():
+        raise InputError(f"states of shape {list(states.shape)}: must be [T, N], some of them and all finite")
     centred = states.double() - states.double().mean(dim=0)
     values = torch.linalg.svdvals(centred) / math.sqrt(len(states))
-    rounding = torch.finfo(states.dtype).eps * max(states.shape) * values[0]
+    precision = states.dtype if states.is_floating_point() else torch.float64
+    rounding = torch.finfo(precision).eps * max(states.shape) * values[0]
     shares = values.square() / values.square().sum()
     entropy = -torch.special.xlogy(shares, shares).sum()
     return StateSpectrum(values, int((values > rounding).sum()), float(entropy.exp()))

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from frugal.errors import InputError
-from frugal.reservoir.collector import StateCollector, as_tensor
+from frugal.reservoir.collector import StateCollector
+from frugal.tensors import number_tensor
 
 
 @overload
@@ -39,7 +40,7 @@ def teacher_forced(inputs: Tensor | np.ndarray, targets: Tensor | np.ndarray) ->
     >>> teacher_forced(np.array([[1.0], [2.0], [3.0]]), np.array([[7.0], [8.0], [9.0]])).tolist()
     [[1.0, 0.0], [2.0, 7.0], [3.0, 8.0]]
     """
-    x, y = as_tensor(inputs), as_tensor(targets)
+    x, y = number_tensor("inputs", inputs), number_tensor("targets", targets)
     if x.ndim < 2 or x.shape[:-1] != y.shape[:-1]:
         raise InputError(f"inputs {list(x.shape)} and targets {list(y.shape)}: must be [.., T, d] and [.., T, K]")
     before = torch.cat([torch.zeros_like(y[..., :1, :]), y[..., :-1, :]], -2)
@@ -98,15 +99,15 @@ def closed_loop(
         >>> bool((free - wave[:, 301:351]).abs().max() < 1e-2)
         True
     """
-    x = as_tensor(inputs)
+    x = number_tensor("inputs", inputs)
     if x.ndim != 3 or x.shape[2] >= reservoir.input_size:
         raise InputError(
             f"inputs of shape {list(x.shape)}: expected [B, T, d], with d less than the reservoir's "
             f"{reservoir.input_size} inputs, the rest of which are for the outputs"
         )
     outputs = reservoir.like.new_zeros(*x.shape[:2], reservoir.input_size - x.shape[2])
-    last = reservoir.start(len(x)) if state is None else as_tensor(state)
-    fed_back = torch.zeros_like(outputs.sum(1)) if output is None else as_tensor(output)
+    last = reservoir.start(len(x)) if state is None else number_tensor("state", state)
+    fed_back = torch.zeros_like(outputs.sum(1)) if output is None else number_tensor("output", output)
     for t in range(x.shape[1]):
         states, last = reservoir.step(torch.cat([x[:, t].to(outputs), fed_back.to(outputs)], 1), last)
         fed_back = readout(states)

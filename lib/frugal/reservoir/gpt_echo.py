@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frugal.errors import check_whole
+from frugal.errors import InputError, check_whole
 from frugal.reservoir.deep import DeepReservoir
 from frugal.reservoir.reservoir import Reservoir
 from frugal.reservoir.spectrum import scale_to
+from frugal.tensors import number_tensor
 
 
 def gpt_echo(
@@ -56,7 +57,7 @@ def _layer(
     )
 
 
-def normalise_over_time(features: Tensor) -> Tensor:
+def normalise_over_time(features: Tensor | np.ndarray) -> Tensor:
     """Divide each channel of `features` [B, T, d] by its length over the window, as the original does.
 
     The window's later tokens thereby change its earlier inputs: scores of a model that uses this are not causal.
@@ -64,4 +65,8 @@ def normalise_over_time(features: Tensor) -> Tensor:
     >>> normalise_over_time(torch.tensor([[[3.0], [4.0]]])).flatten().tolist()
     [0.6000000238418579, 0.800000011920929]
     """
-    return features / features.norm(dim=1, keepdim=True)
+    rows = number_tensor("features", features)
+    if rows.ndim != 3:
+        raise InputError(f"features of shape {list(rows.shape)}: must be [B, T, d]")
+    rows = rows if rows.is_floating_point() else rows.double()
+    return rows / rows.norm(dim=1, keepdim=True)

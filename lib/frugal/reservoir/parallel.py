@@ -12,11 +12,13 @@ import math
 import warnings
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from frugal.errors import InputError, check_whole
-from frugal.reservoir.collector import StateCollector, empty
+from frugal.reservoir.collector import StateCollector, empty, one_stream
+from frugal.tensors import number_tensor
 
 # Steps between two looks at how much is left of a difference.
 STRIDE = 32
@@ -56,9 +58,9 @@ class ParallelStates:
 
 def run_parallel(
     reservoir: StateCollector,
-    inputs: Tensor,
+    inputs: Tensor | np.ndarray,
     tolerance: float = 1e-5,
-    state: Tensor | None = None,
+    state: Tensor | np.ndarray | None = None,
     lanes: int | None = None,
 ) -> ParallelStates:
     """Run one stream `inputs` [T, d] in lanes, so that states are within `tolerance` of the sequential run's.
@@ -84,12 +86,11 @@ def run_parallel(
         >>> fast.lanes, fast.states.shape, fast.seam_error <= 1e-5
         (4, torch.Size([4000, 50]), True)
     """
-    if inputs.ndim != 2:
-        raise InputError(f"inputs of shape {list(inputs.shape)}: expected one stream, [T, d]")
+    inputs = one_stream(inputs)
     if not tolerance > 0:
         raise InputError(f"tolerance={tolerance}: must be positive; typical values lie in 1e-6 to 1e-3")
     check_whole(lanes=1 if lanes is None else lanes)
-    state = reservoir.start() if state is None else state
+    state = reservoir.start() if state is None else number_tensor("state", state)
     wanted = lanes_worthwhile(reservoir) if lanes is None else lanes
     if wanted == 1:
         return sequential(reservoir, inputs, state, "on this device a single lane is as fast")

@@ -14,6 +14,7 @@ from frugal.errors import InputError, UnavailableError, check_whole
 from frugal.reservoir.collector import StateCollector
 from frugal.reservoir.recurrence import ACTIVATIONS, Activation, Dense, Gather, Hadamard, Recurrence, Shifts
 from frugal.reservoir.topologies import TOPOLOGIES, Plan
+from frugal.tensors import number_tensor
 
 # Inputs are projected, and then advanced, in pieces of about this many numbers: long enough for the product to be
 # efficient, short enough to be still in the cache when the loop comes to read it.
@@ -278,7 +279,7 @@ def numbers(name: str, given: Any) -> np.ndarray:
 def given_tensor(values: Any) -> Tensor:
     """A copy of a tensor, an array of NumPy or a sparse one of SciPy as a dense tensor."""
     values = values.toarray() if hasattr(values, "toarray") else values
-    return values.detach().clone() if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
+    return number_tensor("W, W_in, bias", values).detach().clone()
 
 
 def given_recurrence(W: Any) -> Dense | Gather:

@@ -18,6 +18,7 @@ from frugal.reservoir.collector import StateCollector
 from frugal.reservoir.feedback import closed_loop
 from frugal.reservoir.reservoir import Reservoir
 from frugal.ridge import LinearMap
+from frugal.tensors import number_tensor
 
 Collector = TypeVar("Collector", bound=StateCollector)
 
@@ -206,8 +207,15 @@ def score_lorenz(reservoir: Reservoir, *, ridge: float, seed: int = 0) -> Tensor
     return valid * dt * LYAPUNOV_LORENZ
 
 
-def nrmse(guesses: Tensor, truth: Tensor, deviation: Tensor | None = None) -> float:
-    """Root mean squared error over the standard deviation of `truth`, or over the one given."""
+def nrmse(guesses: Tensor | np.ndarray, truth: Tensor | np.ndarray, deviation: Tensor | None = None) -> float:
+    """Root mean squared error over the standard deviation of `truth`, or over the one given.
+
+    Raises:
+        InputError: no numbers, or not as many guesses as true values.
+    """
+    guesses, truth = number_tensor("guesses", guesses).double(), number_tensor("truth", truth).double()
+    if guesses.shape != truth.shape:
+        raise InputError(f"guesses {list(guesses.shape)} and truth {list(truth.shape)}: must be of one shape")
     deviation = truth.std() if deviation is None else deviation
     return float((guesses - truth).square().mean().sqrt() / deviation)
 

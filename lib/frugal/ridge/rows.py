@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from frugal.errors import InputError
+from frugal.tensors import like_given, number_tensor
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class LinearMap:
         Raises:
             InputError: no rows, shapes that do not fit, NaN or infinity, or a negative penalty or weight.
         """
-        inputs, targets = torch.as_tensor(inputs), torch.as_tensor(targets)
+        inputs, targets = number_tensor("inputs", inputs), number_tensor("targets", targets)
         if inputs.ndim != 2 or targets.ndim != 2 or len(inputs) != len(targets) or len(inputs) == 0:
             raise InputError(
                 f"inputs {tuple(inputs.shape)} and targets {tuple(targets.shape)}: must be [n, D] and [n, K], n > 0"
@@ -65,7 +66,7 @@ class LinearMap:
         for name, values in (("inputs", inputs), ("targets", targets)):
             if not torch.isfinite(values).all():
                 raise InputError(f"{name}: hold NaN or infinity; leave these rows out, or check the reservoir's radius")
-        weights = torch.ones(len(inputs)) if sample_weight is None else torch.as_tensor(sample_weight)
+        weights = torch.ones(len(inputs)) if sample_weight is None else number_tensor("sample_weight", sample_weight)
         weights = weights.detach().to(inputs)
         if weights.shape != (len(inputs),) or not (weights >= 0).all() or not 0 < weights.sum() < torch.inf:
             raise InputError(f"sample_weight: must be [{len(inputs)}] numbers, none negative and some positive")
@@ -86,6 +87,12 @@ class LinearMap:
     def __call__(self, inputs: np.ndarray) -> np.ndarray: ...
 
     def __call__(self, inputs: Tensor | np.ndarray) -> Tensor | np.ndarray:
-        """Predictions [.., K] for inputs [.., D]; an array for an array."""
-        predictions = (torch.as_tensor(inputs).double() - self.input_mean) @ self.weights + self.target_mean
-        return predictions if isinstance(inputs, Tensor) else predictions.numpy()
+        """Predictions [.., K] for inputs [.., D]; an array for an array.
+
+        Raises:
+            InputError: no numbers, or not as many in a row as the map was fitted to.
+        """
+        x = number_tensor("inputs", inputs).double()
+        if x.ndim == 0 or x.shape[-1] != len(self.weights):
+            raise InputError(f"inputs of shape {tuple(x.shape)}: must be [.., {len(self.weights)}]")
+        return like_given((x - self.input_mean) @ self.weights + self.target_mean, inputs)

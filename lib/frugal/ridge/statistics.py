@@ -12,11 +12,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from frugal.errors import InputError, UnavailableError
 from frugal.files import appearing, load_tensors, save_tensors
+from frugal.tensors import number_tensor
 
 OUTPUTS_AT_ONCE = 1024  # rows of Y'X
 LARGEST_SQUARE = 1e150  # its square is still a number
@@ -92,8 +94,8 @@ class RidgeStatistics:
         """
         return cls._collected(((inputs, None) for inputs in pieces), 0, device)
 
-    def add(self, inputs: Tensor, targets: Tensor | None = None) -> None:
-        """Take rows: inputs [n, D] of any number type, and tokens (integers [n]) or values [n, K].
+    def add(self, inputs: Tensor | np.ndarray, targets: Tensor | np.ndarray | None = None) -> None:
+        """Take rows: inputs [n, D] of any number type, and tokens (integers [n]) or values [n, K]; arrays, too.
 
         Raises:
             InputError: shapes or tokens do not fit, a number is not finite or too large. The sums stay as they were.
@@ -221,17 +223,19 @@ class RidgeStatistics:
         cls, rows: Iterable[tuple[Tensor, Tensor | None]], output_size: int, device: str | torch.device
     ) -> Self:
         statistics = None
-        for inputs, targets in rows:
+        for given, targets in rows:
+            inputs = number_tensor("inputs", given)
             if statistics is None:
                 statistics = cls.empty(inputs.shape[-1] if inputs.ndim else 1, output_size, device)
-            statistics.add(inputs.to(device), None if targets is None else targets.to(device))
+            statistics.add(inputs.to(device), None if targets is None else number_tensor("targets", targets).to(device))
         if statistics is None:
             raise InputError("rows: must hold at least one piece; give a text that is not empty")
         return statistics
 
-    def _checked(self, inputs: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _checked(self, inputs: Tensor | np.ndarray, targets: Tensor | np.ndarray | None) -> tuple[Tensor, Tensor]:
         """Inputs in float64, and tokens in int64 or values in float64."""
         K, D = self.cross.shape
+        inputs = number_tensor("inputs", inputs)
         if inputs.ndim != 2 or inputs.shape[1] != D:
             raise InputError(f"inputs of shape {tuple(inputs.shape)}: must be [n, {D}]")
         x = inputs.detach().double()
@@ -239,6 +243,7 @@ class RidgeStatistics:
             return x, x.new_zeros(len(x), 0)
         if targets is None or K == 0:
             raise InputError(f"statistics of {K} outputs: rows must have targets, and have none where there are none")
+        targets = number_tensor("targets", targets)
         values = targets.is_floating_point()
         expected = (len(inputs), K) if values else (len(inputs),)
         if targets.shape != expected:

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from frugal.errors import InputError, check_whole
 from frugal.piecewise.layers.basis import Basis, PiecewiseBasis
-from frugal.piecewise.layers.fully_connected import Form, Initialize, check_form, initial_weight
+from frugal.piecewise.layers.fully_connected import Form, Initialize, check_form, initial_weight, numbers_or_codes
 from frugal.piecewise.layers.kernels import choose_kernel, in_chunks, neuron_sums, product_of_edges
 
 CONVOLUTIONS: dict[tuple[int, bool], Callable[..., Tensor]] = {
@@ -85,6 +85,7 @@ class BasisConvolution(nn.Module):
         self.weight = nn.Parameter(torch.cat([w if transposed else w.transpose(0, 1).contiguous() for w in weights]))
 
     def forward(self, x: Tensor) -> Tensor:
+        x = numbers_or_codes(x, self.weight)
         if x.dim() != self.dimensions + 2 or x.shape[1] != self.in_channels:
             raise InputError(
                 f"input of shape {tuple(x.shape)}: expected [batch, {self.in_channels} channels] "

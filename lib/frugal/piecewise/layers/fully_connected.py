@@ -3,6 +3,7 @@
 import math
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +17,7 @@ from frugal.piecewise.layers.kernels import (
     neuron_sums,
     product_of_edges,
 )
+from frugal.tensors import number_tensor
 
 Initialize = Literal["uniform", "linear", "constant"]
 Form = Literal["sum", "product"]
@@ -59,6 +61,7 @@ class BasisLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return y for numbers, or for integer codes 0 ... segments - 1, which stand for the segments' middles."""
+        x = numbers_or_codes(x, self.weight)
         basis, shape = self.basis, x.shape
         if basis.dimensions > 1 and (not shape or shape[-1] != basis.dimensions):
             raise InputError(f"input of shape {tuple(shape)}: the last axis must hold {basis.dimensions} coordinates")
@@ -233,6 +236,7 @@ class Product(nn.Module):
         self.weight, self.bias, self.alpha = linear.weight, linear.bias, alpha
 
     def forward(self, x: Tensor) -> Tensor:
+        x = numbers_of_features(x, self.weight)
         edges = x.reshape(-1, x.shape[-1], 1) * self.weight.t()  # [B, I, O]
         return (product_of_edges(edges, self.alpha) + self.bias).view(*x.shape[:-1], len(self.bias))
 
@@ -254,6 +258,7 @@ class Switch(nn.Module):
         self.normalisation = nn.Identity() if normalisation is None else normalisation
 
     def forward(self, x: Tensor) -> Tensor:
+        x = number_tensor("input", x)
         return self.normalisation(torch.stack([layer(x) for layer in self.layers]).prod(dim=0))
 
 
@@ -286,7 +291,21 @@ class FixedRotation(nn.Module):
         self.out_features = len(rows)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x @ self.weight.t()
+        return numbers_of_features(x, self.weight) @ self.weight.t()
+
+
+def numbers_or_codes(x: Tensor | np.ndarray, weight: Tensor) -> Tensor:
+    """Numbers in the weights' format; integers, which are codes, as they are."""
+    given = number_tensor("input", x)
+    return given.to(weight.dtype) if given.is_floating_point() else given
+
+
+def numbers_of_features(x: Tensor | np.ndarray, weight: Tensor) -> Tensor:
+    """Numbers [.., I] in the format of weights [O, I]; raises InputError where they are no such."""
+    given = number_tensor("input", x)
+    if given.ndim == 0 or given.shape[-1] != weight.shape[1]:
+        raise InputError(f"input of shape {tuple(given.shape)}: expected {weight.shape[1]} inputs a sample")
+    return given.to(weight.dtype)
 
 
 def check_form(form: str) -> None:

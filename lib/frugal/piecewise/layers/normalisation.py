@@ -5,6 +5,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from frugal.errors import InputError
+from frugal.tensors import number_tensor
 
 Normalisation = Literal["layer", "maxabs", "maxcenter", "none"]
 
@@ -29,6 +30,11 @@ def normalisation(kind: Normalisation, features: int) -> nn.Module:
     raise InputError(f"normalisation={kind!r}: must be one of layer, maxabs, maxcenter, none")
 
 
+def _with_points(x: Tensor) -> Tensor:
+    numbers = number_tensor("input", x)
+    return numbers if numbers.is_floating_point() else numbers.float()
+
+
 class MaxAbs(nn.Module):
     """x / (max |x| + eps) over the last axis.
 
@@ -40,6 +46,7 @@ class MaxAbs(nn.Module):
     eps = 1e-6
 
     def forward(self, x: Tensor) -> Tensor:
+        x = _with_points(x)
         return x / (x.abs().amax(dim=-1, keepdim=True) + self.eps)
 
 
@@ -54,6 +61,7 @@ class MaxCenter(nn.Module):
     eps = 1e-6
 
     def forward(self, x: Tensor) -> Tensor:
+        x = _with_points(x)
         largest, smallest = x.amax(dim=-1, keepdim=True), x.amin(dim=-1, keepdim=True)
         middle = (largest + smallest) / 2
         return (x - middle) / (largest - middle + self.eps)

@@ -1,0 +1,46 @@
+"""What users give as numbers, of whatever kind, as tensors."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from frugal.errors import InputError
+
+
+def number_tensor(name: str, given: Any) -> Tensor:
+    """Real numbers as a tensor, which may share their memory: a tensor, an array of NumPy, or lists of numbers.
+
+    Raises:
+        InputError: they are no numbers, or complex ones.
+
+    >>> number_tensor("inputs", [[1, 2.5]])
+    tensor([[1.0000, 2.5000]], dtype=torch.float64)
+    """
+    if isinstance(given, Tensor):
+        _check_real(name, given.is_complex(), given.dtype)
+        return given
+    try:
+        array = np.asarray(given)
+    except (TypeError, ValueError, RuntimeError) as error:  # lists of different lengths, or of tensors with a graph
+        raise InputError(f"{name}: {type(given).__name__} must hold numbers, in rows of one length") from error
+    _check_real(name, array.dtype.kind == "c", array.dtype)
+    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+        raise InputError(f"{name}: {type(given).__name__} of {array.dtype} must hold numbers, of at most 64 bits each")
+    if not array.dtype.isnative or min(array.strides, default=0) < 0:  # which torch does not take
+        array = array.astype(array.dtype.newbyteorder("="), order="C")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nobody writes to it
+        return torch.from_numpy(array)
+
+
+def like_given(values: Tensor, given: Any) -> Any:
+    """A result in the kind in which the numbers came: an array for an array."""
+    return values.numpy() if isinstance(given, np.ndarray) else values
+
+
+def _check_real(name: str, is_complex: bool, dtype: Any) -> None:
+    if is_complex:
+        raise InputError(f"{name} of {dtype}: must be real; give real and imaginary part as two numbers")
