@@ -55,15 +55,16 @@ class TargetScores(NamedTuple):
         return TargetScores(*(column.cpu() for column in self))
 
 
-def whole_tokens(tokens: Tensor, axes: str, taker: str) -> Tensor:
-    """Tokens in int64; raises InputError where they are no whole numbers of as many axes as are named."""
-    if not isinstance(tokens, Tensor):
-        raise InputError(f"tokens of type {type(tokens).__name__}: `{taker}` takes a tensor [{axes}] of whole numbers")
-    if tokens.ndim != len(axes.split(", ")) or tokens.dtype == torch.bool or tokens.dtype.is_floating_point:
-        raise InputError(
-            f"tokens of shape {list(tokens.shape)} and {tokens.dtype}: `{taker}` takes a tensor [{axes}] "
-            "of whole numbers"
-        )
+def whole_tokens(tokens: Tensor, axes: Sequence[str], taker: str) -> Tensor:
+    """Tokens in int64; raises InputError where they are no tensor of whole numbers with these axes."""
+    is_tensor = isinstance(tokens, Tensor)
+    if is_tensor and tokens.ndim == len(axes) and tokens.dtype == torch.int64:  # nearly always, and this is cheap
+        return tokens
+    wanted = f"`{taker}` takes a tensor [{', '.join(axes)}] of whole numbers"
+    if not is_tensor:
+        raise InputError(f"tokens of type {type(tokens).__name__}: {wanted}")
+    if tokens.ndim != len(axes) or tokens.dtype == torch.bool or tokens.is_floating_point() or tokens.is_complex():
+        raise InputError(f"tokens of shape {list(tokens.shape)} and {tokens.dtype}: {wanted}")
     return tokens.long()
 
 
@@ -77,7 +78,7 @@ def checked(method: Callable[..., Any]) -> Callable[..., Any]:
         InputError: tokens of another shape or type, or none where one is needed.
     """
     name = method.__name__
-    axes = "B" if name == "step" else "B, T"
+    axes = "B" if name == "step" else "BT"
 
     @wraps(method)
     def on_tokens(self: "LanguageModel", tokens: Tensor, *state: Any, **settings: Any) -> Any:
@@ -206,7 +207,7 @@ class LanguageModel(ABC):
 
     def target_scores(self, tokens: Tensor) -> TargetScores:
         """Score tokens 1..T-1 of each row [B, T] by those before them, in bounded memory."""
-        tokens = whole_tokens(tokens, "B, T", "target_scores")
+        tokens = whole_tokens(tokens, "BT", "target_scores")
         if not len(tokens) or tokens.shape[1] < 2:
             nothing = torch.empty(len(tokens), max(0, tokens.shape[1] - 1), device=tokens.device)
             return TargetScores(nothing, nothing.long(), nothing.long())
