@@ -341,6 +341,12 @@ def test_rows_in_memory_that_cannot_be_fitted_are_refused(
         LinearMap.fit(inputs, targets, ridge)
 
 
+def test_a_constant_series_goes_on_as_it_is() -> None:
+    states, series = torch.full((50, 3), 0.1) / 3, torch.full((50, 1), 0.7)
+    for ridge in (0.0, 1e-9):
+        torch.testing.assert_close(LinearMap.fit(states, series, ridge)(states), series.double(), rtol=1e-12, atol=0)
+
+
 def test_a_bad_condition_is_warned_of() -> None:
     inputs, values = some_rows()
     inputs = torch.cat([inputs, inputs], 1)
@@ -477,6 +483,9 @@ def test_what_cannot_be_fitted_is_refused() -> None:
     for alphas in ([0.0], [], [-1.0, 1.0], torch.tensor([torch.nan]), torch.inf):
         with pytest.raises(InputError, match="must be positive"):
             RidgeReadout.fit(statistics_of(*some_tokens(), 9), alphas=alphas)
+    for no_number in ("small", [None], 1j):
+        with pytest.raises(InputError, match=r"alphas.* must (hold numbers|be real)"):
+            RidgeReadout.fit(statistics_of(*some_tokens(), 9), alphas=no_number)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="without targets"):
         RidgeReadout.fit(RidgeStatistics.of_inputs([some_tokens()[0]]))
     with pytest.raises(InputError, match="of as many inputs and outputs"):

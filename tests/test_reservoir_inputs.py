@@ -61,7 +61,7 @@ def test_an_empty_batch_and_an_empty_series_give_empty_states(topology: str) -> 
         assert states.shape == (0, 5, 16)
         assert last.shape == (0, 16)
         state = torch.rand(2, 16)
-        states, last = reservoir.run(torch.zeros(2, 0, 3), state)
+        states, last = reservoir.run(torch.zeros(2, 0, 3, dtype=D), state)  # in another precision than the reservoir's
         assert states.shape == (2, 0, 16)
         assert torch.equal(last, state)
         assert last is not state

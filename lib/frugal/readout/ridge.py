@@ -95,7 +95,7 @@ class RidgeReadout(Readout):
         Raises:
             InputError: too few rows, inputs that do not vary, or a penalty that is not positive.
         """
-        penalties = [float(alpha) for alpha in np.ravel(alphas)]
+        penalties = number_tensor("alphas", alphas).double().flatten().tolist()
         if not penalties or not all(0 < alpha < np.inf for alpha in penalties):
             raise InputError(
                 f"alphas={alphas}: must be positive; typical values lie in 1e-9 to 10, and rows in memory are fitted "
