@@ -211,7 +211,7 @@ def test_a_stack_reads_out_what_its_layers_do_one_by_one(read_out: str, width: i
 def test_a_saved_reservoir_continues_a_stream_exactly(collector: StateCollector, tmp_path) -> None:
     inputs = noise(1, 30, 3)
     _, state = collector.run(inputs[:, :20])
-    collector.save(tmp_path / "echo")
+    collector.save(str(tmp_path / "echo"))
     loaded = type(collector).load(tmp_path / "echo")
     assert torch.equal(loaded.run(inputs[:, 20:], state)[0], collector.run(inputs[:, 20:], state)[0])
 
