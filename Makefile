@@ -9,7 +9,11 @@ PROFILE ?= default
 BIN := .venv/bin
 READY := .venv/.ready
 PIP := $(BIN)/python -m pip install -c constraints.txt
+COMPILED := import frugal.families, frugal.frontier, frugal.lab.live.widgets, frugal.lab.run.engine, frugal.lab.sweep; \
+    from transformers import GPT2LMHeadModel, LlamaForCausalLM
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
+# Containers often set this, and then every process compiles PyTorch and transformers again, which takes ten seconds.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup reports gallery docs test test-lab test-texts lint format lab bench clean
 
@@ -23,6 +27,7 @@ setup: $(READY)  ## build the environment in .venv
 # Without an NVIDIA driver that is the CPU build, which the common registry does not have for Linux.
 # uv installs the rest in a quarter of pip's time. Where it fails, pip, which also knows pip's own settings, takes over.
 # mwparserfromhell has no wheel for Python 3.14 yet; WITH_EXTENSION=0 builds one without a compiler.
+# The imports that most runs begin with are compiled here once, and not by the first runs side by side.
 $(READY): export WITH_EXTENSION := 0
 $(READY): pyproject.toml constraints.txt
 	@for python in $(PYTHON); do \
@@ -38,6 +43,7 @@ else ifeq ($(shell uname; ls -d /proc/driver/nvidia 2>/dev/null; command -v nvid
 	    echo "The CPU build of torch is not to be had from $(CPU_WHEELS): the registry's build follows, which may bring CUDA (4 GB more)."
 endif
 	$(PIP) uv && $(BIN)/uv pip install --python $(BIN)/python -c constraints.txt -e '.[dev]' || $(PIP) -e '.[dev]'
+	$(BIN)/python -c '$(COMPILED)'
 	@touch $@
 
 reports: $(READY)  ## run every notebook and write reports/index.html (the main job)
@@ -49,7 +55,7 @@ gallery: $(READY)  ## write docs/gallery from the newest finished runs at defaul
 # One process more than cores, for a third of the tests' time is waiting, each with one thread and 4 GB of memory.
 PROCESSES = $$($(BIN)/python -c 'import os, psutil; print(max(1, min(os.cpu_count() + 1, psutil.virtual_memory().total >> 32)))')
 
-FAMILIES := $(addprefix frugal.families.,echo memory piecewise counted)
+FAMILIES := $(addprefix frugal.families.,echo memory reservoir piecewise counted)
 
 docs: $(READY)  ## write docs/api, pages on every name of the library to read in a browser
 	$(BIN)/pdoc --docformat google --output-directory docs/api frugal $(FAMILIES) '!frugal.families.harness'

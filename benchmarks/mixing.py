@@ -30,13 +30,13 @@ from numpy.typing import NDArray
 from frugal.baselines import ContextMixing, NGram, SmallTransformer, TransformerPlan
 from frugal.baselines.logistic import mix_experts
 from frugal.combine import OnlineMixture
-from frugal.cooperative import ReservoirLanguageModel
 from frugal.corpora import CharTokenizer, Document, encode_in_a_row, excerpts, load_corpus
 from frugal.device import processor
 from frugal.evaluate import Scores, bootstrap_difference, evaluate
 from frugal.files import appearing
 from frugal.frontier import RECIPES, quick_reservoir, train_echo
 from frugal.language_model import LanguageModel
+from frugal.readout import ReservoirLanguageModel
 from frugal.training import seed_everything
 
 RESULTS = Path(__file__).parent / "results" / "mixing.json"

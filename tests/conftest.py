@@ -19,6 +19,12 @@ TOGETHER = {
     "tests/test_sweep.py": "pools",
     "tests/test_lab_shards.py": "pools",
 }
+# Long ones come first, so that no process is left with one of them in the end; and what makes the GPTs that notebooks
+# wait for before those.
+FIRST = [
+    *("tests/test_sweep.py", "tests/test_lab_shards.py", "tests/test_foundation_packaged.py"),
+    *("tests/test_lab_threads.py", "tests/test_cli.py", "tests/test_notebooks.py", "tests/test_notebooks_on_texts.py"),
+]
 APART = ("tests/test_notebooks.py", "tests/test_notebooks_on_texts.py")  # each test takes long and shares nothing
 KNOWN = "frugal/seconds"  # of each test, from earlier runs
 SECONDS_BETWEEN_LINES = 30
@@ -26,7 +32,7 @@ SECONDS_BETWEEN_LINES = 30
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Under `-n`, a file's tests go to one process, for they share models, servers and kernels; large files first."""
+    """Under `-n`, a file's tests go to one process, for they share models, servers and kernels."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
@@ -34,8 +40,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             file = nodeid.partition("::")[0]
             return nodeid if file in APART else TOGETHER.get(file, file)
 
-    config.option.loadscopereorder = False  # notebooks, one test each, would come last and leave one process alone
+    config.option.loadscopereorder = False  # scopes of one long test would come last
     return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    files = {file: place for place, file in enumerate(FIRST)}
+    items.sort(key=lambda item: files.get(item.nodeid.partition("::")[0], len(FIRST)))
 
 
 class Progress:

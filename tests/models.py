@@ -12,14 +12,21 @@ from torch import Tensor
 
 from frugal.baselines import BoostedTrees, Cache, ContextMixing, NGram, SmallTransformer
 from frugal.combine import Ensemble, Extrapolated, Guided, Inverted, Mixture, OnlineMixture, Steered, Tempered
-from frugal.cooperative import LSTMLanguageModel, ReservoirLanguageModel
+from frugal.cooperative import LSTMLanguageModel
 from frugal.corpora import BytePairTokenizer, CharTokenizer, Tokenizer
 from frugal.forward_forward import ForwardForwardReadout
 from frugal.foundation import Foundation, WindowedFoundation
 from frugal.language_model import HiddenStateModel, LanguageModel
 from frugal.memory import Interpolation, MemoryGPT, NearestNeighbourLM
 from frugal.piecewise import PiecewiseLM, preset
-from frugal.readout import EchoLanguageModel, OnlineResidual, Readout, RidgeReadout, SoftmaxReadout
+from frugal.readout import (
+    EchoLanguageModel,
+    OnlineResidual,
+    Readout,
+    ReservoirLanguageModel,
+    RidgeReadout,
+    SoftmaxReadout,
+)
 from frugal.reservoir import Reservoir
 
 # What float32 may change in a log-probability when other kernels, or the same in another order, compute it: its own

@@ -13,13 +13,12 @@ from frugal.cooperative import (
     CooperativePlan,
     CooperativeTrainer,
     Oracle,
-    ReservoirLanguageModel,
     gradient_noise,
     judged,
     text_windows,
 )
 from frugal.errors import InputError
-from frugal.readout import SoftmaxReadout
+from frugal.readout import ReservoirLanguageModel, SoftmaxReadout
 from frugal.reservoir import Reservoir
 from models import TEXTS, Uniform, characters, lstm, reservoir_model
 

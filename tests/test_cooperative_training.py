@@ -18,7 +18,6 @@ from frugal.cooperative import (
     LSTMLanguageModel,
     Oracle,
     ReinforceTrainer,
-    ReservoirLanguageModel,
     ScheduledSamplingTrainer,
     SequencePlan,
     draw,
@@ -26,7 +25,7 @@ from frugal.cooperative import (
 )
 from frugal.errors import InputError, UnavailableError
 from frugal.language_model import LanguageModel
-from frugal.readout import EchoLanguageModel, SoftmaxReadout
+from frugal.readout import EchoLanguageModel, ReservoirLanguageModel, SoftmaxReadout
 from frugal.reservoir import Reservoir
 from models import Recurrent, Uniform, characters, echo_model, set_everywhere
 

@@ -13,6 +13,7 @@ from frugal.errors import FrugalError, InputError
 from frugal.evaluate import evaluate
 from frugal.language_model import LanguageModel, TargetScores, class_named, gather_targets, load_model
 from frugal.memory import MemoryGPT
+from frugal.readout import ReservoirLanguageModel
 from models import EVERY_MODEL, ROUNDING, set_everywhere
 
 
@@ -163,11 +164,15 @@ def test_scoring_in_small_pieces_changes_nothing(
 
 
 @pytest.mark.parametrize(
-    "name", ["frugal.files:Path", "Path", "pathlib:Path", "frugal.nowhere:NGram", "frugal:CHECKOUT"]
+    "name", ["frugal.files:Path", "Path", "pathlib:Path", "frugal.nowhere:Path", "frugal:CHECKOUT"]
 )
 def test_a_folder_names_no_class_but_the_library_s_own(name: str) -> None:
     with pytest.raises(InputError, match="is no class of this library"):
         class_named(name)
+
+
+def test_a_class_that_an_earlier_version_had_in_another_room_is_found() -> None:
+    assert class_named("frugal.cooperative:ReservoirLanguageModel") is ReservoirLanguageModel
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from frugal.cards import kept_about, kept_folder, kept_models
+from frugal.cards import Kept, kept_about, kept_folder, kept_models
 from frugal.corpora import CharTokenizer, Document, Tokenizer
 from frugal.errors import InputError
 from frugal.evaluate import evaluate
 from frugal.families import (
     FAMILIES,
-    Kept,
     asked,
     asked_on,
     keep_model,
@@ -50,6 +49,11 @@ TRAINED: list[tuple[str, dict[str, Any]]] = [
     ),
     ("memory", {"memory_dim": 8, "write": "learned", "deletes": True, "remember": True, "epochs": 1}),
     ("neighbours", {}),
+    ("reservoir", {"reservoir_size": 16, "fan_in": 4, "vocabulary": 260, "epochs": 1}),
+    (
+        "reservoir",
+        {"method": "cooperative", "tokens": "characters", "reservoir_size": 16, "fan_in": 4, "steps": 2, "epochs": 2},
+    ),
     ("piecewise", {"network": "small", "width": 8, "context_length": 4, "epochs": 1}),
     ("piecewise", {"network": "mamba", "width": 8, "blocks": 1, "epochs": 1}),
     ("ngram", {"order": 3}),
@@ -129,9 +133,10 @@ def test_a_model_is_trained_gone_on_with_scored_sampled_and_chatted_with_by_comm
     [
         ("echo", {"reservoir_size": 16, "connectivity": 0.5, "epochs": 1}, ("context_length", "reservoir_size")),
         ("neighbours", {}, ("context_length",)),
+        ("reservoir", {"reservoir_size": 16, "fan_in": 4, "tokens": "characters", "epochs": 1}, ("tokens",)),
         ("piecewise", {"network": "mamba", "width": 8, "blocks": 1, "epochs": 1}, ()),
     ],
-    ids=["echo", "neighbours", "piecewise"],
+    ids=["echo", "neighbours", "reservoir", "piecewise"],
 )
 def test_a_model_whose_card_tells_little_as_a_notebook_s_does_is_gone_on_with(
     name: str,
@@ -142,7 +147,7 @@ def test_a_model_whose_card_tells_little_as_a_notebook_s_does_is_gone_on_with(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("frugal.lab.run.execution.carry_out", carried_out_here)
-    of_gpt = {} if name == "piecewise" else {"foundation": gpt_folder, "context_length": 6}
+    of_gpt = {"foundation": gpt_folder, "context_length": 6} if name in ("echo", "neighbours") else {}
     family, plan = asked(name, {**made, **of_gpt})
     texts = read_texts(str(data / "text.txt"), held_out_characters=60)
     settings = {setting: asked_on(family)[setting] for setting in told}

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +15,6 @@ from frugal.frontier import (
     RECIPES,
     Point,
     PowerLaw,
-    States,
     as_json,
     best,
     candidates,
@@ -24,9 +22,7 @@ from frugal.frontier import (
     measure,
     power_law,
     read_points,
-    train_echo,
 )
-from frugal.reservoir import Reservoir
 
 TEXT = "the cat sat on the mat. the dog sat on the log. a cat and a dog met on a mat. "
 TRAIN = [Document("train", TEXT * 6)]
@@ -61,19 +57,6 @@ def test_a_seed_reproduces_a_point() -> None:
     )
     assert first.documents == again.documents
     assert first.documents != other.documents
-
-
-def test_states_come_piece_by_piece_each_before_its_own_next_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("frugal.frontier.PIECE", 8)
-    model = train_echo(lambda inputs: Reservoir(inputs, 12, seed=0), TRAIN, TRAIN, 0).model
-    tokens = model.tokenizer.encode(TEXT[:29])
-    batches = list(States(model, tokens, batch_size=4))  # type: ignore[arg-type]
-    states, targets = (torch.cat(column) for column in zip(*batches, strict=True))
-    expected = model.hidden(tokens[:-1].view(4, 7)).flatten(0, 1)  # type: ignore[attr-defined]
-    assert sorted(targets.tolist()) == sorted(tokens[1:].tolist())
-    for state, target in zip(states, targets, strict=True):
-        rows = (expected - state).abs().amax(1) < 1e-4
-        assert target in tokens[1:][rows]
 
 
 def test_points_come_back_from_their_file(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from frugal.readout import (
 )
 from frugal.ridge import RidgeStatistics
 from frugal.training import EpochScore
-from models import echo_model
+from models import TEXTS, echo_model, reservoir_model
 
 WIDTH, V, D = 44, 273, 24  # of echo_model: [feature; state], vocabulary, feature
 
@@ -266,3 +266,33 @@ def test_what_cannot_be_trained_is_refused() -> None:
         SoftmaxReadout(WIDTH, V, rank=0)
     with pytest.raises(InputError, match="needs a linear readout"):
         SoftmaxReadout(WIDTH, V, rank=3).start_from(RidgeReadout(WIDTH, V))
+
+
+def test_a_stream_is_read_from_several_places_each_state_before_its_own_next_token() -> None:
+    model = reservoir_model()
+    rows = model.rows(TEXTS[:2])
+    places = (len(rows.tokens) - 1) // 4
+    expected = model.hidden(rows.tokens[: 4 * places].view(4, -1)).flatten(0, 1)
+    batches = list(rows.batches(size=16, seed=0))
+    assert [len(targets) for _, targets in batches] == [16] * (4 * places // 16) + [4 * places % 16] * (places % 4 > 0)
+    states, targets = (torch.cat(column) for column in zip(*batches, strict=True))
+    near = torch.cdist(states, expected).argmin(1)
+    assert sorted(near.tolist()) == list(range(4 * places))
+    assert (targets == rows.tokens[1:][near]).all()
+
+
+def test_a_stream_in_order_is_one_stream_whatever_its_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = reservoir_model()
+    monkeypatch.setattr("frugal.readout.rows.ROWS_AT_ONCE", 7)
+    rows = model.rows(TEXTS)
+    states, targets = (torch.cat(column) for column in zip(*rows, strict=True))
+    torch.testing.assert_close(states, model.hidden(rows.tokens[None, : rows.count])[0], rtol=0, atol=1e-5)
+    assert torch.equal(targets, rows.tokens[1 : rows.count + 1])
+    with pytest.raises(InputError, match="at least one that is not empty"):
+        model.rows([])
+
+
+def test_a_reservoir_model_learns_its_text() -> None:
+    model = reservoir_model()
+    scores = train_readout(model, model.rows(TEXTS), model.rows(TEXTS), ReadoutPlan(epochs=4, learning_rate=0.02))
+    assert scores[-1].validation_nats < scores[0].validation_nats - 0.3

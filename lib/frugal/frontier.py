@@ -7,33 +7,28 @@ points are drawn without training again. What makes, fits or compares points ent
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from frugal.baselines import ContextMixing, NGram, SmallTransformer, TransformerPlan, compressed_bits_per_byte
 from frugal.baselines.transformer import SHAPES
-from frugal.cooperative import ReservoirLanguageModel
-from frugal.corpora import BytePairTokenizer, CharTokenizer, Document, Tokenizer, encode_in_a_row
+from frugal.corpora import BytePairTokenizer, CharTokenizer, Document, Tokenizer
 from frugal.device import choose_device
 from frugal.errors import InputError, UnavailableError
 from frugal.evaluate import Scores, evaluate
 from frugal.language_model import LanguageModel
 from frugal.piecewise import PiecewiseLM, PiecewisePlan, Windows, preset_of_size, train
-from frugal.readout import SoftmaxReadout
+from frugal.readout import ReadoutPlan, ReservoirLanguageModel, SoftmaxReadout, train_readout
 from frugal.reservoir import Reservoir
-from frugal.training import Epoch, EpochScore, Plan, fit, half_cosine, run_epochs, seed_everything
+from frugal.training import seed_everything
 
 Documents = Sequence[Document]
-PIECE = 8192  # states of an echo that are in memory at once
-LANES = 4  # streams of a text that an echo reads at once while it is trained, which is several times as fast as one
+TO_WHITEN = 8192  # tokens by whose states the readout of an echo is whitened
 MOST_EPOCHS = 20  # over a short text; later ones only overfit
 EXAMPLES = 500_000  # that a net or a readout learns from at least, in so many epochs as that takes
 
@@ -156,54 +151,16 @@ def train_echo(
     begun = time.process_time()
     tokenizer = _tokenizer(train, vocabulary)
     reservoir = reservoir_of(tokenizer.vocabulary_size)
-    units = reservoir.size
-    readout = SoftmaxReadout(units, tokenizer.vocabulary_size, hidden=hidden, seed=seed)
+    readout = SoftmaxReadout(reservoir.size, tokenizer.vocabulary_size, hidden=hidden, seed=seed)
     model = ReservoirLanguageModel(tokenizer, reservoir, readout)
-    tokens, held_out = (encode_in_a_row(tokenizer, part) for part in (train, valid))
-    model.whiten(tokens[None, :PIECE].long())
-    plan = Plan(epochs=_epochs(len(tokens)), learning_rate=learning_rate, batch_size=256, patience=3, seed=seed)
-    optimizer = torch.optim.AdamW(readout.parameters(), lr=plan.learning_rate, weight_decay=0.01)
-    batches = States(model, tokens, plan.batch_size)
-
-    def train_epoch(epoch: Epoch) -> float:
-        schedule, steps = epoch.part_of(half_cosine), max(1, len(tokens) // plan.batch_size)
-        given: dict[str, Any] = {"steps": steps, "schedule": schedule, "device": model.device.type, "title": ""}
-        return float(np.mean(fit(readout, _loss, batches, optimizer, **given)))
-
-    def score() -> EpochScore:
-        with torch.inference_mode():
-            nats = -model.target_log_probabilities(held_out[None].long().to(model.device)).mean().item()
-            return EpochScore(validation_nats=nats)
-
-    scores = run_epochs(readout, optimizer, plan, train_epoch, score, title="echo", progress=False)
+    rows, held_out = model.rows(train), model.rows(valid)
+    model.whiten(rows.tokens[None, :TO_WHITEN].long())
+    epochs = _epochs(rows.count)
+    plan = ReadoutPlan(epochs=epochs, learning_rate=learning_rate, batch_size=256, patience=3, seed=seed)
+    scores = train_readout(model, rows, held_out, plan)
     weights = sum(weight.numel() for weight in readout.parameters())
-    setting = f"{units} units, {scores[-1].epoch} epochs"
+    setting = f"{reservoir.size} units, {scores[-1].epoch} epochs"
     return Made(model, None, setting, weights, time.process_time() - begun, 0.0)
-
-
-@dataclass(frozen=True)
-class States:
-    """Batches (states [n, N], next tokens [n]) of a text, read in pieces whose rows come in random order.
-
-    A text is read from several places at once, each on to where the next one began.
-    """
-
-    model: ReservoirLanguageModel
-    tokens: Tensor
-    batch_size: int
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        lanes = min(LANES, len(self.tokens) - 1)
-        length = (len(self.tokens) - 1) // lanes
-        read, following = (self.tokens[begin : begin + lanes * length].view(lanes, length) for begin in (0, 1))
-        state = self.model.start(lanes)
-        for pieces in zip(read.split(PIECE // lanes, 1), following.split(PIECE // lanes, 1), strict=True):
-            inputs, targets = (piece.long().to(self.model.device) for piece in pieces)
-            with torch.no_grad():
-                states, state = self.model.hidden_advance(inputs, state)
-            rows, targets = states.flatten(0, 1), targets.flatten()
-            for chosen in torch.randperm(len(rows)).split(self.batch_size):
-                yield rows[chosen], targets[chosen]
 
 
 def make_net(
@@ -466,11 +423,6 @@ def best(points: Iterable[Point], text: str, *, characters: float, seconds: floa
     if not within:
         raise InputError(f"characters={characters}, seconds={seconds}: no measured model needs so little; give more")
     return min(within, key=lambda point: point.bits_per_byte(text, protocol))
-
-
-def _loss(net: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-    states, targets = batch
-    return cross_entropy(net(states), targets)
 
 
 def _compressed(method: str, train: Documents, held_out: Mapping[str, Documents]) -> Point:

@@ -459,14 +459,13 @@ def class_name(kind: type) -> str:
 def class_named(name: str) -> Any:
     """The class that `class_name` called so; only rooms of this library are looked into.
 
-    Earlier versions saved the bare name, which is looked for in the public names of all rooms.
+    Earlier versions saved the bare name, or had the class in another room: then the public names of all are looked at.
 
     Raises:
         InputError: there is no such class.
     """
-    room, _, kind = name.rpartition(":")
-    rooms = [room] if room else [f"frugal.{found.name}" for found in pkgutil.iter_modules(frugal.__path__)]
-    for room in rooms:
+    named, _, kind = name.rpartition(":")
+    for room in (named, *(f"frugal.{found.name}" for found in pkgutil.iter_modules(frugal.__path__))):
         if room.startswith("frugal.") and room.isprintable() and find_spec(room):
             found = getattr(import_module(room), kind, None)
             # What a room merely imports, such as a class of the standard library, is not to be had by a folder's word.

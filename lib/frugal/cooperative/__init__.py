@@ -7,7 +7,6 @@ the result can be computed exactly.
 from frugal.cooperative.judged import Judged, judged
 from frugal.cooperative.lstm import LSTMLanguageModel
 from frugal.cooperative.oracle import Oracle, OracleScores
-from frugal.cooperative.reservoir_model import ReservoirLanguageModel
 from frugal.cooperative.rivals import LikelihoodTrainer, ReinforceTrainer, ScheduledSamplingTrainer
 from frugal.cooperative.samples import Samples, draw
 from frugal.cooperative.texts import text_windows
@@ -25,7 +24,6 @@ __all__ = [
     "Oracle",
     "OracleScores",
     "ReinforceTrainer",
-    "ReservoirLanguageModel",
     "Samples",
     "ScheduledSamplingTrainer",
     "SequencePlan",

@@ -149,10 +149,10 @@ class TreesFamily(Counted):
         return Trained(model.fit(texts.train, threads=torch.get_num_threads(), **settings))
 
 
-def tokenizer_for(documents: Sequence[Document], tokens: str) -> Tokenizer:
-    """The alphabet of the documents, or byte pairs learnt from them."""
+def tokenizer_for(documents: Sequence[Document], tokens: str, vocabulary: int = BYTE_PAIRS) -> Tokenizer:
+    """The alphabet of the documents, or byte pairs learnt from them, at most so many."""
     texts = (document.text for document in documents)
-    return CharTokenizer.learn(texts) if tokens == "characters" else BytePairTokenizer.train(texts, BYTE_PAIRS)
+    return CharTokenizer.learn(texts) if tokens == "characters" else BytePairTokenizer.train(texts, vocabulary)
 
 
 def sources(documents: Sequence[Document], most: int) -> dict[str, list[Document]]:

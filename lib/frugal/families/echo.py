@@ -25,17 +25,18 @@ Train, keep, load, score, generate; with a pretrained GPT `foundation` is its na
 
 import copy
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
 
-from frugal.cooperative import CooperativePlan, CooperativeTrainer, text_windows
-from frugal.corpora import encode_documents, excerpts, load_corpus
+from frugal.cooperative import CooperativePlan
+from frugal.corpora import excerpts, load_corpus
 from frugal.device import DType
-from frugal.errors import InputError
+from frugal.families.cooperation import MEDIATOR, train_cooperatively
 from frugal.families.family import SECONDS, Family, OnEpoch, Trained, known
+from frugal.families.reservoir import check_leaks, spaced_leaks
 from frugal.families.texts import Texts
 from frugal.forward_forward import (
     ForwardForwardReadout,
@@ -57,15 +58,11 @@ from frugal.readout import (
     SoftmaxReadout,
     train_readout,
 )
-from frugal.readout.training import validate
 from frugal.reservoir import DeepReservoir, Reservoir
 from frugal.ridge import RidgeStatistics
-from frugal.training import EpochScore, Plan
+from frugal.training import Plan
 
-MEDIATOR = "mediator"
 ROWS_TO_CALIBRATE = 1000
-SEQUENCES_SCORED = 32  # a score holds the probabilities of a whole vocabulary for all of them at once
-OF_THE_EPOCH = ("epoch", "training_loss", "seconds", "out_of_time")
 
 
 @known
@@ -124,11 +121,7 @@ class EchoFamily(Family):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.slowest_leak <= self.fastest_leak:
-            raise InputError(
-                f"slowest_leak={self.slowest_leak}, fastest_leak={self.fastest_leak}: must be above 0, and the slowest "
-                "not above the fastest"
-            )
+        check_leaks(self.fastest_leak, self.slowest_leak)
 
     @property
     def made_at_once(self) -> bool:
@@ -181,12 +174,11 @@ class EchoFamily(Family):
     def _reservoir(self, inputs: int, seed: int) -> Reservoir | DeepReservoir | None:
         if self.reservoir_size == 0:
             return None
-        fast, slow = (torch.tensor(leak).log10().item() for leak in (self.fastest_leak, self.slowest_leak))
         fixed: dict[str, Any] = {
             "topology": "sparse",
             "connectivity": self.connectivity,
             "spectral_radius": self.spectral_radius,
-            "leak": torch.logspace(fast, slow, self.reservoir_size),
+            "leak": spaced_leaks(self.fastest_leak, self.slowest_leak, self.reservoir_size),
             "input_scale": self.input_scale,
         }
         sizes = [inputs] + [self.reservoir_size] * (self.layers - 1)
@@ -219,34 +211,12 @@ class EchoFamily(Family):
     def _train_cooperatively(
         self, model: EchoLanguageModel, texts: Texts, plan: Any, on_epoch: OnEpoch | None, beside: Path | None
     ) -> Trained:
-        """Train the model as generator beside a mediator; it ends with the epoch that predicts validation text best."""
-        parts = (texts.train, texts.valid)
-        longest = min(max(map(len, encode_documents(model.tokenizer, documents))) - 1 for documents in parts)
-        window = min(self.window, longest)
-        data, held_out = (text_windows(model.tokenizer, documents, window) for documents in parts)
-        # Two readouts on one frozen reservoir share its states.
-        readout, teacher = _readout_of(model), copy.deepcopy(_readout_of(model))
+        """Train the model as generator beside a mediator on the same GPT and reservoir."""
+        teacher = copy.deepcopy(_readout_of(model))
         if beside is not None and (beside / MEDIATOR).is_dir():
             teacher = _readout_of(EchoLanguageModel.load(beside / MEDIATOR, foundation=model.foundation))
         mediator = model.with_readout(teacher, "residual")
-        rows = model.rows(texts.valid).kept()
-        scores: list[EpochScore] = [validate(model, rows)]
-        best = copy.deepcopy(readout.state_dict())
-
-        def judge(score: EpochScore) -> None:
-            nonlocal best
-            found = validate(model, rows)
-            if found.validation_nats < min(each.validation_nats for each in scores):
-                best = copy.deepcopy(readout.state_dict())
-            scores.append(replace(found, **{name: getattr(score, name) for name in OF_THE_EPOCH}))
-            if on_epoch is not None:
-                on_epoch(scores[-1])
-
-        try:
-            CooperativeTrainer(model, mediator, data, held_out[:SEQUENCES_SCORED], plan).train(judge)
-        finally:  # also when it is interrupted
-            readout.load_state_dict(best)
-        return Trained(model, scores, {MEDIATOR: mediator})
+        return train_cooperatively(model, mediator, texts, self.window, plan, on_epoch)
 
 
 def _readout_of(model: EchoLanguageModel) -> Readout:

@@ -107,6 +107,11 @@ class EchoLanguageModel(KeptStateModel):
         return EchoRows(self.encoder, encode_documents(self.tokenizer, documents))
 
     @property
+    def hidden_size(self) -> int:
+        """Width of the hidden states."""
+        return self.encoder.width
+
+    @property
     def columns(self) -> slice:
         """Those of the hidden state that the readout takes: the echo's alone for "replace", else all."""
         return slice(self.encoder.feature_size if self.join == "replace" else 0, None)

@@ -14,8 +14,11 @@ from torch.optim import LBFGS, AdamW, Optimizer
 from frugal.errors import DivergedError, InputError
 from frugal.language_model import LOGITS_AT_ONCE
 from frugal.readout.echo import EchoLanguageModel
+from frugal.readout.reservoir_model import ReservoirLanguageModel
 from frugal.readout.rows import KeptRows, Piece, Rows
 from frugal.training import Epoch, EpochScore, Plan, fit, half_cosine, run_epochs
+
+Model = EchoLanguageModel | ReservoirLanguageModel  # what has a readout of its hidden states
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +47,7 @@ class ReadoutPlan(Plan):
 
 
 def train_readout(
-    model: EchoLanguageModel,
+    model: Model,
     rows: Rows,
     validation: Rows,
     plan: ReadoutPlan | None = None,
@@ -57,7 +60,7 @@ def train_readout(
     Those may be the weights it came with: a residual readout never ends worse than the foundation there.
 
     Args:
-        model: an echo language model with a softmax readout; nothing else in it changes.
+        model: an echo or reservoir language model with a softmax readout; nothing else in it changes.
         rows: training rows, as `model.rows(documents)` gives them; its `kept()` holds them in memory if they are few.
         validation: rows of other documents.
         plan: how to train; by default as ReadoutPlan() says.
@@ -105,32 +108,35 @@ def train_readout(
     )
 
 
-def what_is_trained(model: EchoLanguageModel, rows: Rows, validation: Rows) -> dict[str, Any]:
+def what_is_trained(model: Model, rows: Rows, validation: Rows) -> dict[str, Any]:
     """What a readout's training follows from beside its plan."""
     assert model.readout is not None
-    settings = {"join": model.join, "class": type(model.readout).__name__, **model.readout.settings()}
-    return {"rows": rows, "validation": validation, "readout": settings, "foundation": model.foundation}
+    settings = {"class": type(model.readout).__name__, **model.readout.settings()}
+    given = {"rows": rows, "validation": validation, "readout": settings}
+    if isinstance(model, EchoLanguageModel):
+        settings["join"], given["foundation"] = model.join, model.foundation
+    return given
 
 
-def check_rows(model: EchoLanguageModel, rows: Rows, validation: Rows) -> None:
+def check_rows(model: Model, rows: Rows, validation: Rows) -> None:
     """Raise InputError unless both have the width of this model's hidden states, and its tokens."""
     for name, given in (("rows", rows), ("validation", validation)):
         if isinstance(given, KeptRows) and int(given.targets.max()) >= model.vocabulary_size:
             raise InputError(
                 f"{name}: tokens must lie in 0 to {model.vocabulary_size - 1}; use the model's own tokeniser"
             )
-        if given.width != model.encoder.width:
-            raise InputError(f"{name} of width {given.width}: this model's have {model.encoder.width}")
+        if given.width != model.hidden_size:
+            raise InputError(f"{name} of width {given.width}: this model's have {model.hidden_size}")
 
 
-def validate(model: EchoLanguageModel, rows: Rows) -> EpochScore:
+def validate(model: Model, rows: Rows) -> EpochScore:
     """The score of the model as it is."""
     nats, accuracy = score_rows(model, rows)
     return EpochScore(validation_nats=nats, validation_accuracy=accuracy)
 
 
 @torch.no_grad()
-def score_rows(model: EchoLanguageModel, rows: Rows) -> tuple[float, float]:
+def score_rows(model: Model, rows: Rows) -> tuple[float, float]:
     """Nats per token, and share of tokens thought the likeliest."""
     nats = hits = 0.0
     for inputs, targets in _small_pieces(model, rows):
@@ -146,7 +152,7 @@ def _optimizer(readout: nn.Module, plan: ReadoutPlan) -> Optimizer:
     return LBFGS(readout.parameters(), max_iter=10, history_size=10, line_search_fn="strong_wolfe")
 
 
-def _adamw_epoch(model: EchoLanguageModel, rows: Rows, plan: ReadoutPlan, optimizer: Optimizer, epoch: Epoch) -> float:
+def _adamw_epoch(model: Model, rows: Rows, plan: ReadoutPlan, optimizer: Optimizer, epoch: Epoch) -> float:
     """One pass over the rows in random order; the mean loss."""
 
     def loss(_: nn.Module, batch: Piece) -> Tensor:
@@ -169,7 +175,7 @@ def _adamw_epoch(model: EchoLanguageModel, rows: Rows, plan: ReadoutPlan, optimi
     return sum(losses) / len(losses)
 
 
-def _lbfgs_epoch(model: EchoLanguageModel, rows: Rows, plan: ReadoutPlan, optimizer: Optimizer, epoch: Epoch) -> float:
+def _lbfgs_epoch(model: Model, rows: Rows, plan: ReadoutPlan, optimizer: Optimizer, epoch: Epoch) -> float:
     """Ten iterations, each over all rows; the loss before them."""
     parameters = optimizer.param_groups[0]["params"]
 
@@ -205,7 +211,7 @@ class EpochBatches:
         return self.rows.batches(self.size, self.seed)
 
 
-def _small_pieces(model: EchoLanguageModel, rows: Rows) -> Iterator[Piece]:
+def _small_pieces(model: Model, rows: Rows) -> Iterator[Piece]:
     """All rows, in pieces whose logits are made at once."""
     at_once = max(1, LOGITS_AT_ONCE // model.vocabulary_size)
     for inputs, targets in rows:

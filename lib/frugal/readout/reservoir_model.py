@@ -5,6 +5,7 @@
 A step is one state update, so free-running samples are cheap enough to be drawn at every step of a training.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
@@ -12,12 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from frugal.corpora import Tokenizer
+from frugal.corpora import Document, Tokenizer, encode_in_a_row
 from frugal.device import choose_device
 from frugal.errors import InputError
 from frugal.language_model import HiddenStateModel, read_model, save_model
-from frugal.readout import SoftmaxReadout
 from frugal.readout.base import part
+from frugal.readout.rows import StreamRows
+from frugal.readout.softmax import SoftmaxReadout
 from frugal.reservoir import Reservoir
 from frugal.ridge import RidgeStatistics
 
@@ -52,6 +54,19 @@ class ReservoirLanguageModel(HiddenStateModel):
             )
         self.tokenizer, self.vocabulary_size, self.device = tokenizer, V, reservoir.like.device
         self.reservoir, self.readout = reservoir, readout.to(self.device)
+
+    def with_readout(self, readout: SoftmaxReadout) -> "ReservoirLanguageModel":
+        """The same reservoir with another readout."""
+        return ReservoirLanguageModel(self.tokenizer, self.reservoir, readout)
+
+    def rows(self, documents: Iterable[Document | str]) -> StreamRows:
+        """Training rows of documents, read one after the other: states and next tokens."""
+        return StreamRows(self, encode_in_a_row(self.tokenizer, documents), self.hidden_size)
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the hidden states."""
+        return self.reservoir.size
 
     @property
     def trunk(self) -> tuple[Reservoir]:

@@ -1,0 +1,53 @@
+"""Cooperative training of a family's model beside a mediator, which is kept with it."""
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+from frugal.cooperative import CooperativePlan, CooperativeTrainer, text_windows
+from frugal.corpora import encode_documents
+from frugal.families.family import OnEpoch, Trained
+from frugal.families.texts import Texts
+from frugal.readout.training import Model, validate
+from frugal.training import EpochScore
+
+MEDIATOR = "mediator"
+SEQUENCES_SCORED = 32  # a score holds the probabilities of a whole vocabulary for all of them at once
+OF_THE_EPOCH = ("epoch", "training_loss", "seconds", "out_of_time")
+
+
+def train_cooperatively(
+    model: Model, mediator: Model, texts: Texts, window: int, plan: CooperativePlan, on_epoch: OnEpoch | None
+) -> Trained:
+    """Train the model as generator; it ends with the epoch that predicts the validation text best.
+
+    Args:
+        model: with a softmax readout, the only part of it that changes.
+        mediator: another readout, on the same reservoir and GPT where there are such, whose states both then share.
+        texts: to learn from, and to choose the epoch by.
+        window: tokens of an excerpt; fewer where the longest document is shorter.
+        plan: how to train.
+        on_epoch: called with each epoch's score.
+    """
+    readout: Any = model.readout
+    parts = (texts.train, texts.valid)
+    longest = min(max(map(len, encode_documents(model.tokenizer, documents))) - 1 for documents in parts)
+    data, held_out = (text_windows(model.tokenizer, documents, min(window, longest)) for documents in parts)
+    rows = model.rows(texts.valid)
+    scores: list[EpochScore] = [validate(model, rows)]
+    best = copy.deepcopy(readout.state_dict())
+
+    def judge(score: EpochScore) -> None:
+        nonlocal best
+        found = validate(model, rows)
+        if found.validation_nats < min(each.validation_nats for each in scores):
+            best = copy.deepcopy(readout.state_dict())
+        scores.append(replace(found, **{name: getattr(score, name) for name in OF_THE_EPOCH}))
+        if on_epoch is not None:
+            on_epoch(scores[-1])
+
+    try:
+        CooperativeTrainer(model, mediator, data, held_out[:SEQUENCES_SCORED], plan).train(judge)
+    finally:  # also when it is interrupted
+        readout.load_state_dict(best)
+    return Trained(model, scores, {MEDIATOR: mediator})
