@@ -128,7 +128,7 @@ def test_the_workflow_is_valid_and_the_tests_that_it_names_exist() -> None:
 PYTHON_THAT_ONLY_WRITES_DOWN = f"""#!/bin/bash
 echo "$(basename "$0") $*" >>calls
 case "$*" in
-    -c*) exec {sys.executable} "$@" ;;
+    "-c import ensurepip"*) exec {sys.executable} "$@" ;;
     "-m venv .venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
     *"$REFUSED"*) echo "ERROR: no such thing" >&2; exit 1 ;;
     *" uv") cp "$0" .venv/bin/uv ;;
