@@ -21,15 +21,13 @@ from frugal.files import data_folder
 from frugal.generate import ChatSession, Sampling, generate
 from frugal.lab import read_records
 from frugal.lab.pages.notebooks import read_notebook
-from frugal.lab.run.execution import run_notebook
 from frugal.lab.run.parameters import Parameter, ParameterType, read_parameters
 from frugal.language_model import load_model
 from frugal.piecewise.presets import PRESETS
 from models import memory_gpt, piecewise
+from warm_kernels import NOTEBOOKS, run_warm
 
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 KEEPING = ("03", "04", "06", "08", "10", "11")  # notebooks that train models and keep their best
-MINUTES = 10  # for a run that takes one on two idle cores, so that a busy machine is no failure
 
 on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -65,7 +63,7 @@ def test_it_runs_at_smoke_and_its_report_can_be_read(path: Path, device: str, tm
         model.save(data_folder() / "models" / place)
     began = datetime.now(UTC).isoformat(timespec="seconds")
     try:
-        result = run_notebook(path, given, profile="smoke", timeout=MINUTES, reports=tmp_path)
+        result = run_warm(path, given, tmp_path)
         assert (result.status, result.error) == ("done", None)
         kept = [each for each in kept_models() if each.name.startswith(name)]
         assert bool(kept) == ("saved" in given and not brought)

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
+import warm_kernels
 from frugal.lab.pages.notebooks import read_notebook
-from frugal.lab.run.execution import run_notebook
 from frugal.lab.run.parameters import read_parameters
+from warm_kernels import run_warm
 
-NOTEBOOKS = {path.stem[:2]: path for path in (Path(__file__).parents[1] / "notebooks").glob("*.ipynb")}
+NOTEBOOKS = {path.stem[:2]: path for path in warm_kernels.NOTEBOOKS}
 READERS = ("01", "02", "03", "04", "05", "06", "08", "09", "10", "11")
-MINUTES = 10  # for a run of less than one on two idle cores
 SMALLER = {"foundation": "tiny-gpt2", "tokens": 100, "digits_epochs": 1, "recipe_seconds": 0.02, "search_trials": 2}
 SMALLER |= {"contexts": [8, 512], "longer_context": 512, "long_context": 512}  # more than this foundation takes
 
@@ -123,7 +123,7 @@ def reading(number: str, text: Path, home: Path) -> Mapping[str, Any]:
 @pytest.mark.parametrize(("number", "make"), PAIRS)
 def test_a_notebook_runs_to_its_end_on_a_small_text(number: str, make: Callable[[Path], Path], tmp_path: Path) -> None:
     given = reading(number, make(tmp_path), tmp_path)
-    result = run_notebook(NOTEBOOKS[number], given, profile="smoke", timeout=MINUTES, reports=tmp_path / "reports")
+    result = run_warm(NOTEBOOKS[number], given, tmp_path / "reports")
     assert (result.status, result.error) == ("done", None)
 
 
