@@ -15,7 +15,7 @@ CPU_WHEELS := https://download.pytorch.org/whl/cpu
 # Containers often set this, and then every process compiles PyTorch and transformers again, which takes ten seconds.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup reports gallery docs test test-lab test-texts lint format lab bench clean
+.PHONY: help setup reports gallery docs test tests test-lab test-texts lint format lab bench clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -60,7 +60,10 @@ FAMILIES := $(addprefix frugal.families.,echo memory reservoir piecewise counted
 docs: $(READY)  ## write docs/api, pages on every name of the library to read in a browser
 	$(BIN)/pdoc --docformat google --output-directory docs/api frugal $(FAMILIES) '!frugal.families.harness'
 
-test: lint  ## check style and types, then run all tests
+test: $(READY)  ## check style and types, and run all tests
+	@$(MAKE) --no-print-directory --jobs 2 lint tests
+
+tests: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES)
 
 test-lab: $(READY)  ## run every notebook at its smallest in JupyterLab, by a real browser

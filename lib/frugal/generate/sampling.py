@@ -245,7 +245,7 @@ def chooser(tokenizer: Tokenizer, sampling: Sampling) -> Callable[[Tensor, Tenso
         logits = logits.clone()
         logits[:, tokenizer.vocabulary_size :] = -torch.inf  # rows of the head that stand for no token
         logits[:, unwritable] = -torch.inf
-        scores: Tensor = process(history, logits)  # type: ignore[arg-type]  # annotated with a legacy tensor class
+        scores: Tensor = process(history, logits)
         if sampling.temperature < COLDEST:
             return scores.argmax(-1)
         # Drawn on the CPU, so that a seed gives the same text whatever device the model is on.
