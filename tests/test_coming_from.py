@@ -63,6 +63,7 @@ ALWAYS_SMALL = {
     "memory": {"foundation", "context_length", "memory_dim"},
     "neighbours": {"foundation", "context_length"},
     "piecewise": {"epochs", "examples", "batch_size"},
+    "reservoir": {"reservoir_size", "fan_in", "vocabulary", "epochs"},
     "trees": set(),
 }
 
@@ -105,6 +106,8 @@ def test_what_a_command_asks_for_is_trained_at_a_small_size(
     settings |= {name: given[name] for name in ("epochs", "learning_rate", "method") if name in given}
     small = {"foundation": gpt_folder, "context_length": 6, "reservoir_size": 0, "memory_dim": 24, "hidden": [8]}
     small |= {"width": 8, "segments": 3, "epochs": 1, "rounds": 2, "negative_text": str(tmp_path / "text.txt")}
+    if given["family"] == "reservoir":
+        small |= {"reservoir_size": 16, "fan_in": 4, "vocabulary": 260}
     if given["family"] == "piecewise":
         small = {name: small[name] for name in ("width", "segments", "epochs")} | {"examples": 40, "batch_size": 40}
     changed = {
