@@ -133,10 +133,10 @@ class EchoFamily(Family):
                 return None
             case "cooperative":
                 return CooperativePlan(
-                    steps=60, epochs=4, batch_size=8, learning_rate=1e-3, mediator_rate=2e-3, seconds=SECONDS
+                    steps=60, epochs=4, batch_size=8, learning_rate=1e-4, mediator_rate=2e-4, seconds=SECONDS
                 )
             case "forward-forward":
-                return ReadoutPlan(epochs=2, learning_rate=5e-4, batch_size=128, patience=2, seconds=SECONDS)
+                return ReadoutPlan(epochs=2, learning_rate=5e-5, batch_size=128, patience=2, seconds=SECONDS)
         return ReadoutPlan(epochs=3, learning_rate=2e-4, batch_size=128, patience=2, seconds=SECONDS)
 
     def foundation_of(self, model: EchoLanguageModel) -> WindowedFoundation:
