@@ -192,8 +192,8 @@ class StreamRows(Rows):
         return self._read(1, ROWS_AT_ONCE)
 
     def shuffled(self, generator: torch.Generator) -> Iterator[Piece]:
-        """Rows mixed within pieces of about ROWS_TO_SHUFFLE."""
-        for piece in self._read(self.lanes, ROWS_TO_SHUFFLE):
+        """Rows mixed within pieces of the text, which is gone through in its order."""
+        for piece in self._read(self.lanes, 2 * ROWS_AT_ONCE):
             yield _mixed([piece], generator)
 
     @torch.no_grad()
