@@ -24,6 +24,8 @@ TOGETHER = {
 FIRST = [
     *("tests/test_sweep.py", "tests/test_lab_shards.py", "tests/test_foundation_packaged.py"),
     *("tests/test_lab_threads.py", "tests/test_cli.py", "tests/test_notebooks.py", "tests/test_notebooks_on_texts.py"),
+    *("tests/test_warm_runs.py", "tests/test_lab_run.py", "tests/test_families.py", "tests/test_device_of_models.py"),
+    *("tests/test_jupyterlab.py", "tests/test_browser.py", "tests/test_chat.py"),
 ]
 APART = ("tests/test_notebooks.py", "tests/test_notebooks_on_texts.py")  # each test takes long and shares nothing
 KNOWN = "frugal/seconds"  # of each test, from earlier runs
