@@ -122,6 +122,7 @@ def test_of_a_start_token_alone_there_is_nothing_to_score(model: LanguageModel, 
     empty, scores = model.document_scores([start, document])
     assert [len(column) for column in empty] == [0, 0, 0]
     assert torch.equal(scores.log_probabilities, model.document_scores([document])[0].log_probabilities)
+    assert len(model.document_scores(each for each in [document])) == 1  # type: ignore[arg-type]
     with pytest.raises(InputError, match="documents: number 1 holds no token; each begins with the start token"):
         model.document_scores([document, start[:0]])
 
@@ -139,6 +140,9 @@ def test_tokens_are_whole_numbers_of_any_type_in_the_shape_that_is_said(model: L
                 go_on(wrong, state)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"`step` takes a tensor \[B\] of whole numbers"):
         model.step(short, state)
+    for wrong in (short, short[0].float(), short[0].tolist()):
+        with pytest.raises(InputError, match=r"`document_scores` takes a tensor \[T\] of whole numbers"):
+            model.document_scores([wrong])  # type: ignore[list-item]
     with pytest.raises(InputError, match="batch_size=-1: must be a whole number of at least 0"):
         model.start(-1)
 

@@ -16,6 +16,7 @@ from frugal.readout import (
     score_rows,
     train_readout,
 )
+from frugal.readout.rows import StreamRows
 from frugal.ridge import RidgeStatistics
 from frugal.training import EpochScore
 from models import TEXTS, echo_model, reservoir_model
@@ -290,6 +291,16 @@ def test_a_stream_in_order_is_one_stream_whatever_its_pieces(monkeypatch: pytest
     assert torch.equal(targets, rows.tokens[1 : rows.count + 1])
     with pytest.raises(InputError, match="at least one that is not empty"):
         model.rows([])
+    with pytest.raises(InputError, match="size=0: must be a whole number of at least 1"):
+        next(rows.batches(0, seed=0))
+
+
+def test_a_stream_of_another_alphabet_is_refused() -> None:
+    model = reservoir_model()
+    largest = model.vocabulary_size - 1
+    other = StreamRows(model, torch.tensor([largest, largest + 1]), model.hidden_size)
+    with pytest.raises(InputError, match=f"validation: tokens must lie in 0 to {largest}; use the model's own"):
+        train_readout(model, model.rows(TEXTS), other)
 
 
 def test_a_reservoir_model_learns_its_text() -> None:

@@ -109,11 +109,12 @@ def checked_documents(document_scores: Callable[..., Any]) -> Callable[..., Any]
     """A model's `document_scores` of documents that hold a token to score; of a start token alone there are no scores.
 
     Raises:
-        InputError: a document without a start token.
+        InputError: a document without a start token, or of another shape or type than tokens [1 + T].
     """
 
     @wraps(document_scores)
     def of_documents(self: "LanguageModel", documents: Sequence[Tensor], **settings: Any) -> list[TargetScores]:
+        documents = [whole_tokens(tokens, "T", "document_scores") for tokens in documents]
         lengths = [len(tokens) for tokens in documents]
         if 0 in lengths:
             raise InputError(f"documents: number {lengths.index(0)} holds no token; each begins with the start token")

@@ -16,7 +16,7 @@ from torch.nn.functional import one_hot
 from frugal.corpora import Document, Tokenizer, encode_in_a_row
 from frugal.device import choose_device
 from frugal.errors import InputError
-from frugal.language_model import HiddenStateModel, read_model, save_model
+from frugal.language_model import HiddenStateModel, read_model, save_model, whole_tokens
 from frugal.readout.base import part
 from frugal.readout.rows import StreamRows
 from frugal.readout.softmax import SoftmaxReadout
@@ -94,7 +94,7 @@ class ReservoirLanguageModel(HiddenStateModel):
     @torch.no_grad()
     def whiten(self, tokens: Tensor, shrinkage: float = 0.01) -> Self:
         """Whiten the readout by the states of tokens [B, T], such as some training data; do so before training."""
-        states = self.hidden(tokens.to(self.device)).flatten(0, 1)
+        states = self.hidden(whole_tokens(tokens, "BT", "whiten").to(self.device)).flatten(0, 1)
         self.readout.whiten(RidgeStatistics.of_inputs([states]), shrinkage)
         return self
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frugal.errors import InputError
+from frugal.errors import InputError, check_whole
 from frugal.language_model import HiddenStateModel
 from frugal.readout.encoder import EchoEncoder
 from frugal.tensors import number_tensor
@@ -36,6 +36,11 @@ class Rows(ABC):
     def identity(self) -> tuple[Any, ...]:
         """What a training on them follows from; see `frugal.training.checkpoint.fingerprint`."""
 
+    @property
+    @abstractmethod
+    def largest(self) -> int:
+        """The largest token that is read or to be predicted."""
+
     @abstractmethod
     def __iter__(self) -> Iterator[Piece]:
         """All rows in the order of the text, in pieces (inputs [n, D], targets [n])."""
@@ -46,6 +51,7 @@ class Rows(ABC):
 
     def batches(self, size: int, seed: int) -> Iterator[Piece]:
         """All rows once in random order, `size` at a time; the last batch may be smaller."""
+        check_whole(size=size)
         generator = torch.Generator().manual_seed(seed)
         rest: Piece | None = None
         for inputs, targets in self.shuffled(generator):
@@ -83,6 +89,10 @@ class KeptRows(Rows):
     def identity(self) -> tuple[Any, ...]:
         return self.inputs, self.targets
 
+    @property
+    def largest(self) -> int:
+        return int(self.targets.max())
+
     def __iter__(self) -> Iterator[Piece]:
         yield from zip(self.inputs.split(ROWS_AT_ONCE), self.targets.split(ROWS_AT_ONCE), strict=True)
 
@@ -118,6 +128,10 @@ class EchoRows(Rows):
     @property
     def identity(self) -> tuple[Any, ...]:
         return self.documents, self.encoder
+
+    @property
+    def largest(self) -> int:
+        return max(int(document.max()) for document in self.documents)
 
     def kept(self, most_bytes: int = BYTES_TO_KEEP) -> Rows:
         """These rows in memory if they take at most so many bytes, else themselves."""
@@ -187,6 +201,10 @@ class StreamRows(Rows):
     @property
     def identity(self) -> tuple[Any, ...]:
         return self.tokens, self.model.trunk
+
+    @property
+    def largest(self) -> int:
+        return int(self.tokens.max())
 
     def __iter__(self) -> Iterator[Piece]:
         return self._read(1, ROWS_AT_ONCE)

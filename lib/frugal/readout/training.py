@@ -15,7 +15,7 @@ from frugal.errors import DivergedError, InputError
 from frugal.language_model import LOGITS_AT_ONCE
 from frugal.readout.echo import EchoLanguageModel
 from frugal.readout.reservoir_model import ReservoirLanguageModel
-from frugal.readout.rows import KeptRows, Piece, Rows
+from frugal.readout.rows import Piece, Rows
 from frugal.training import Epoch, EpochScore, Plan, fit, half_cosine, run_epochs
 
 Model = EchoLanguageModel | ReservoirLanguageModel  # what has a readout of its hidden states
@@ -61,7 +61,8 @@ def train_readout(
 
     Args:
         model: an echo or reservoir language model with a softmax readout; nothing else in it changes.
-        rows: training rows, as `model.rows(documents)` gives them; its `kept()` holds them in memory if they are few.
+        rows: training rows, as `model.rows(documents)` gives them; those of an echo model have `kept()`, which
+            holds them in memory if they are few.
         validation: rows of other documents.
         plan: how to train; by default as ReadoutPlan() says.
         folder: where the training's state is kept after each epoch; found there, it is gone on with.
@@ -121,7 +122,7 @@ def what_is_trained(model: Model, rows: Rows, validation: Rows) -> dict[str, Any
 def check_rows(model: Model, rows: Rows, validation: Rows) -> None:
     """Raise InputError unless both have the width of this model's hidden states, and its tokens."""
     for name, given in (("rows", rows), ("validation", validation)):
-        if isinstance(given, KeptRows) and int(given.targets.max()) >= model.vocabulary_size:
+        if given.largest >= model.vocabulary_size:
             raise InputError(
                 f"{name}: tokens must lie in 0 to {model.vocabulary_size - 1}; use the model's own tokeniser"
             )
