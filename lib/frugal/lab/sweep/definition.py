@@ -114,6 +114,13 @@ ENTRIES: dict[str, Any] = {
     "seed": int,
     "warm": bool,
 }
+WANTED: dict[Any, str] = {
+    str: "text, and a number stands in quotes",
+    dict: "names with values",
+    int: "a whole number",
+    (int, float): "a number",
+    bool: "true or false",
+}
 
 
 def read_sweep(path: Path, find_notebook: Any = Path) -> Sweep:
@@ -143,7 +150,7 @@ def _checked(name: str, given: Any, find_notebook: Any) -> Sweep:
         if entry not in ENTRIES:
             raise InputError(f"{entry}: unknown entry; there are {', '.join(ENTRIES)}")
         if not isinstance(value, ENTRIES[entry]) or isinstance(value, bool) != (ENTRIES[entry] is bool):
-            raise InputError(f"{entry}={value!r}: is of the wrong type")
+            raise InputError(f"{entry}={value!r}: must be {WANTED[ENTRIES[entry]]}")
     for entry in ("notebook", "search", "objective"):
         if not given.get(entry):
             raise InputError(f"{entry}: is missing; a sweep needs notebook, search and objective")
