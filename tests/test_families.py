@@ -195,6 +195,29 @@ def test_what_a_kept_model_is_made_of_stays() -> None:
         asked("echo", {"reservoir_size": 32}, kept)
     family, plan = asked("echo", {"characters": 50, "epochs": 7}, kept)
     assert (family.reservoir_size, family.characters, plan.epochs) == (16, 50, 7)
+    kept = json.loads(json.dumps(asked_on(asked("reservoir", {"hidden": 64})[0])))
+    assert asked("reservoir", {"hidden": 64}, kept).family.hidden == (64,)
+
+
+def test_none_is_a_value_where_a_setting_has_it() -> None:
+    family, plan = asked("echo", {"characters": None, "seconds": None, "patience": None})
+    assert (family.characters, plan.seconds, plan.patience) == (None, None, None)
+    assert asked("echo", {}, asked_on(family)).family.characters is None
+    with pytest.raises(InputError, match="epochs=None: must be a whole number"):
+        asked("echo", {"epochs": None})
+
+
+def test_none_reaches_the_family_from_the_command_line(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned: list[Any] = []
+
+    def carry_out(plan: Any, *_: Any, **__: Any) -> None:
+        planned.append(plan.values)
+        raise InputError("enough")
+
+    monkeypatch.setattr("frugal.lab.run.execution.carry_out", carry_out)
+    frugal("train", "echo", "--train", data / "text.txt", "characters=None", "epochs=2", "patience=None")
+    assert planned[0]["settings"] == ["characters=None", "patience=None"]
+    assert planned[0]["epochs"] == 2
 
 
 def test_two_files_are_each_used_whole(data: Path) -> None:
@@ -244,9 +267,11 @@ def test_a_model_does_not_go_on_with_a_text_of_another_alphabet(data: Path) -> N
         ("echo", "epochs", 0), ("echo", "learning_rate", -1.0), ("ngram", "order", 0), ("ngram", "characters", 0),
         ("ensemble", "experts", 0), ("ensemble", "memory", 7.0), ("memory", "write_budget", 2.0),
         ("memory", "memory_size", -1), ("neighbours", "context_length", 0),
+        ("reservoir", "fan_in", 513), ("reservoir", "hidden", [8, 0]), ("reservoir", "input_scale", 0.0),
+        ("reservoir", "spectral_radius", 0.0),
     ],
 )  # fmt: skip
-def test_a_number_out_of_its_range_is_refused_by_its_name(name: str, setting: str, value: float) -> None:
+def test_a_number_out_of_its_range_is_refused_by_its_name(name: str, setting: str, value: object) -> None:
     with pytest.raises(InputError, match=f"{setting}="):
         asked(name, {setting: value})
 
@@ -326,6 +351,8 @@ def test_the_commands_score_sample_and_list_a_kept_model(data: Path) -> None:
     [
         (("train", "echo", "reservoir_sise=3"), "did you mean reservoir_size?"),
         (("train", "echo", "epochs=many"), "epochs='many': must be int"),
+        (("train", "reservoir", "reservoir_size=5"), "fan_in=10: must not exceed reservoir_size=5"),
+        (("train", "ngram", "--train", "a.txt", "--train", "b.txt"), "--train is given 2 times: give it once"),
         (("train", "ngram", "--resume", "--save", "none"), "no model of that name is kept"),
         (("score", "none-such-model-here", "{}/text.txt"), "none-such-model-here"),
     ],

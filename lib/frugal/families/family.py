@@ -165,7 +165,7 @@ def known(kind: type[Family]) -> type[Family]:
 
 
 def asked(name: str, given: Mapping[str, Any], kept: Mapping[str, Any] | None = None) -> Asked:
-    """A family's settings and plan, from names and values; None for what the family is to decide.
+    """A family's settings and plan, from names and values; what is not named, the family decides.
 
     Args:
         name: of the family.
@@ -176,23 +176,23 @@ def asked(name: str, given: Mapping[str, Any], kept: Mapping[str, Any] | None = 
         InputError: there is no such family or setting, or a value is not one that it can have.
 
     Example:
-        >>> family, plan = asked("echo", {"reservoir_size": 64, "epochs": 3, "learning_rate": None})
-        >>> family.reservoir_size, plan.epochs
-        (64, 3)
+        >>> family, plan = asked("echo", {"reservoir_size": 64, "epochs": 3, "patience": None})
+        >>> family.reservoir_size, plan.epochs, plan.patience
+        (64, 3, None)
     """
     if name not in FAMILIES:
         near = get_close_matches(name, FAMILIES, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise InputError(f"family={name!r}: is not known; {hint}there are {', '.join(FAMILIES)}")
-    values = {setting: value for setting, value in given.items() if value is not None}
+    values = dict(given)
     if kept is not None:
         for setting in kept.keys() & values.keys() - {TEXT_BUDGET}:
-            if values[setting] != kept[setting]:
+            if _several(values[setting]) != _several(kept[setting]):
                 raise InputError(
                     f"{setting}={values[setting]!r}: the kept model has {kept[setting]!r}, which a training that goes "
                     "on cannot change; leave it out, or train a model of another name"
                 )
-        values = {**{key: value for key, value in kept.items() if value is not None}, **values}
+        values = {**kept, **values}
     family, rest = FAMILIES[name].from_values(values)
     plan = family.plan()
     fields = [] if plan is None else _fields(type(plan))
@@ -238,6 +238,11 @@ def _rows(part: Any) -> list[dict[str, Any]]:
 
 def _fields(kind: type[Any]) -> list[str]:
     return [field.name for field in dataclasses.fields(kind)]
+
+
+def _several(value: Any) -> list[Any]:
+    """A setting's value as a list: several may come as a list or a tuple, and a single one without either."""
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _unknown(setting: str, value: Any, family: Family, plan: Plan | None) -> str:

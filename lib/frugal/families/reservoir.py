@@ -26,7 +26,7 @@ import torch
 from frugal.cooperative import CooperativePlan
 from frugal.corpora import encode_in_a_row
 from frugal.device import DType, choose_device
-from frugal.errors import InputError
+from frugal.errors import InputError, check_whole
 from frugal.families.cooperation import MEDIATOR, train_cooperatively
 from frugal.families.counted import tokenizer_for
 from frugal.families.family import SECONDS, Family, OnEpoch, Trained, known
@@ -61,7 +61,7 @@ class ReservoirFamily(Family):
 
     name: ClassVar[str] = "reservoir"
     ranges: ClassVar = {
-        "spectral_radius": (0, math.inf), "fastest_leak": (0, 1), "slowest_leak": (0, 1), "vocabulary": (257, math.inf),
+        "fastest_leak": (0, 1), "slowest_leak": (0, 1), "vocabulary": (257, math.inf),
     }  # fmt: skip
 
     method: Literal["softmax", "cooperative"] = "softmax"
@@ -79,6 +79,17 @@ class ReservoirFamily(Family):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_leaks(self.fastest_leak, self.slowest_leak)
+        for width in self.hidden:
+            check_whole(hidden=width)
+        for setting, typical in (("spectral_radius", "0.1 to 1.5"), ("input_scale", "0.1 to 2")):
+            value = getattr(self, setting)
+            if not 0 < value < math.inf:  # units that the text does not drive would all say the same
+                raise InputError(f"{setting}={value}: must be positive; typical values lie in {typical}")
+        if self.fan_in > self.reservoir_size:
+            raise InputError(
+                f"fan_in={self.fan_in}: must not exceed reservoir_size={self.reservoir_size}; a unit has no more "
+                "sources"
+            )
 
     def plan(self) -> Plan:
         if self.method == "cooperative":

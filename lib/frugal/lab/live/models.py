@@ -5,6 +5,7 @@ import io
 import json
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,16 @@ class WithSampling(click.Command):
         return [*super().get_params(context), *sampling_options()]
 
 
+def once(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> str | None:
+    """The value of an option that may be given once; click would take the last of several and say nothing."""
+    if len(given) > 1:
+        raise InputError(f"{parameter.opts[0]} is given {len(given)} times: give it once; a folder may hold many files")
+    return given[0] if given else None
+
+
+text_option = partial(click.option, metavar="TEXT", multiple=True, callback=once)
+
+
 class WithFamilies(click.Command):
     """Takes a family first, and lists the settings of all; looked up when they are needed, which imports PyTorch."""
 
@@ -46,9 +57,9 @@ class WithFamilies(click.Command):
 
 @click.command(cls=WithFamilies)
 @click.argument("settings", nargs=-1, metavar="[NAME=VALUE]...")
-@click.option("--train", "train_text", metavar="TEXT", help="Learnt from: a file, a folder, or a known text's name.")
-@click.option("--valid", "valid_text", metavar="TEXT", help="Stops the training [default: held out from the first].")
-@click.option("--test", "test_text", metavar="TEXT", help="Scored in the end [default: held out, or half of --valid].")
+@text_option("--train", "train_text", help="Learnt from: a file, a folder, or a known text's name.")
+@text_option("--valid", "valid_text", help="Stops the training [default: held out from the first].")
+@text_option("--test", "test_text", help="Scored in the end [default: held out, or half of --valid].")
 @click.option("--save", metavar="NAME", help="Keep the model as data/models/NAME [default: FAMILY-latest].")
 @click.option("--resume", is_flag=True, help="Go on with the model that --save names.")
 @click.option("--device", default="auto", show_default=True, help="Where to compute: cpu, cuda, mps or auto.")
@@ -84,20 +95,22 @@ def train(
     given: dict[str, Any] = {"family": family, "resume": resume}
     given |= {name: value for name, value in named.items() if value is not None}
     parameters = {parameter.name for parameter in plan_run(NOTEBOOK).parameters}
+    own = ("method", "characters", "epochs", "learning_rate")
     rest = []
     for setting in settings:
-        name, equals, value = setting.partition("=")
-        if equals and name.strip() in parameters - {"settings", *given}:
-            given[name.strip()] = value.strip()
+        name, equals, value = (part.strip() for part in setting.partition("="))
+        if name in own and value == "None":  # of the notebook, None says that the family decides
+            rest.append(setting)
+        elif equals and name in parameters - {"settings", *given}:
+            given[name] = value
         else:
             rest.append(setting)
     plan = plan_run(NOTEBOOK, {**given, "settings": rest}, profile)
     # What is wrong is refused before anything starts.
     name = name_for(plan.given.get("save", ""), family, resume=resume)
-    own = ("method", "characters", "epochs", "learning_rate")
     asked(
         family,
-        {setting: plan.given.get(setting) for setting in own} | read_settings(rest),
+        {setting: plan.given[setting] for setting in own if plan.given.get(setting) is not None} | read_settings(rest),
         kept_about(name).settings if resume else None,
     )
     read_texts(*(plan.values[f"{part}_text"] for part in ("train", "valid", "test")))
