@@ -168,6 +168,14 @@ def test_an_activation_of_ones_own_is_used_in_every_form(topology: str, tmp_path
         theirs.save(tmp_path / "echo")
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64], ids=str)
+def test_a_reservoir_of_any_number_format_comes_back_from_its_weights(dtype: torch.dtype) -> None:
+    reservoir = Reservoir(2, 16, leak=torch.linspace(0.1, 1, 16, dtype=dtype), dtype=dtype)
+    back = Reservoir.from_saved(reservoir.config(), reservoir.state_dict())
+    inputs = torch.ones(1, 5, 2, dtype=dtype)
+    assert torch.equal(back.run(inputs)[0], reservoir.run(inputs)[0])
+
+
 def test_a_reservoir_that_stands_in_a_stack_twice_is_saved(tmp_path) -> None:
     shared = Reservoir(16, 16, seed=1)
     deep = DeepReservoir([Reservoir(2, 16), shared, shared])

@@ -267,8 +267,11 @@ def leak_of_each_unit(leak: float | Sequence[float] | Tensor, size: int) -> Tens
 
 def numbers(name: str, given: Any) -> np.ndarray:
     """Numbers of any kind as float64, in an array [..] of their shape; raises InputError where they are none."""
+    if isinstance(given, Tensor):
+        given = given.detach().cpu()
+        given = given.double() if given.is_floating_point() else given  # NumPy has no bfloat16
     try:
-        found = np.asarray(given.detach().cpu() if isinstance(given, Tensor) else given)
+        found = np.asarray(given)
     except ValueError:  # lists of different lengths
         found = np.array(None)
     if found.dtype.kind not in "iuf":
