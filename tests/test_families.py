@@ -199,6 +199,39 @@ def test_what_a_kept_model_is_made_of_stays() -> None:
     assert asked("reservoir", {"hidden": 64}, kept).family.hidden == (64,)
 
 
+def test_what_only_the_training_follows_from_may_change() -> None:
+    kept = asked_on(asked("reservoir", {"reservoir_size": 16})[0])
+    family, plan = asked("reservoir", {"method": "cooperative", "window": 8, "steps": 80}, kept)
+    assert (family.method, family.window, family.reservoir_size, plan.steps) == ("cooperative", 8, 16, 80)
+    kept = asked_on(asked("echo", {"method": "forward-forward"})[0])
+    assert asked("echo", {"negatives": "hard"}, kept).family.negatives == "hard"
+
+
+def test_what_is_kept_of_an_interrupted_training_has_its_mediator_and_its_start_to_beat(data: Path) -> None:
+    made = {"reservoir_size": 16, "fan_in": 4, "tokens": "characters", "steps": 2, "epochs": 2, "window": 8}
+    family, plan = asked("reservoir", {"method": "cooperative", **made})
+    texts, told = read_texts(str(data / "text.txt"), held_out_characters=60), []
+    model = family.build(texts)
+
+    def interrupt(so_far: Trained) -> None:
+        told.append(so_far)
+        if so_far.scores[-1].epoch == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        family.train(model, texts, plan, on_epoch=interrupt)
+    assert [[score.epoch for score in so_far.scores] for so_far in told] == [[0], [0, 1]]
+    assert told[-1].model is model
+    folder = keep_model(model, Kept(name="mine", family="reservoir", text="text.txt"), beside=told[-1].beside)
+    assert load_model(folder / "mediator").vocabulary_size == model.vocabulary_size
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("reservoir", "bfloat16"), ("echo", "float99"), ("memory", "float99")])
+def test_a_number_format_that_a_family_does_not_have_is_refused(name: str, dtype: Any, data: Path) -> None:
+    with pytest.raises(InputError, match=f"dtype='{dtype}'"):
+        asked(name, {})[0].build(read_texts(str(data / "text.txt")), dtype=dtype)
+
+
 def test_none_is_a_value_where_a_setting_has_it() -> None:
     family, plan = asked("echo", {"characters": None, "seconds": None, "patience": None})
     assert (family.characters, plan.seconds, plan.patience) == (None, None, None)

@@ -21,7 +21,7 @@ from frugal.memory import Datastore, MemoryGPT, MemoryPlan, train_memory, valida
 from frugal.memory.controls import ablations
 from frugal.memory.entries import Entries
 from frugal.memory.reading import Reader
-from frugal.memory.training import memory_loss
+from frugal.memory.training import MemoryScore, memory_loss
 from models import TEXTS, memory_gpt, random_gpt2
 
 pytestmark = pytest.mark.usefixtures("own_data_folder")
@@ -201,8 +201,9 @@ def test_training_lowers_the_loss_and_keeps_the_best(tmp_path: Path) -> None:
 def test_an_interrupted_training_goes_on_as_if_it_had_not_been(scope: str, tmp_path: Path) -> None:
     plan, text = MemoryPlan(epochs=3, learning_rate=1e-2, windows=2, scope=scope), [LONG * 2]
 
-    def stop(_: object) -> None:
-        raise KeyboardInterrupt
+    def stop(score: MemoryScore) -> None:
+        if score.epoch == 1:
+            raise KeyboardInterrupt
 
     broken, resumed, whole = (memory_gpt(read="knn", remembered=()) for _ in range(3))
     with pytest.raises(KeyboardInterrupt):

@@ -24,11 +24,11 @@ from frugal.evaluate import Scores, evaluate
 from frugal.language_model import LanguageModel
 from frugal.piecewise import PiecewiseLM, PiecewisePlan, Windows, preset_of_size, train
 from frugal.readout import ReadoutPlan, ReservoirLanguageModel, SoftmaxReadout, train_readout
+from frugal.readout.reservoir_model import TO_WHITEN
 from frugal.reservoir import Reservoir
 from frugal.training import seed_everything
 
 Documents = Sequence[Document]
-TO_WHITEN = 8192  # tokens by whose states the readout of an echo is whitened
 MOST_EPOCHS = 20  # over a short text; later ones only overfit
 EXAMPLES = 500_000  # that a net or a readout learns from at least, in so many epochs as that takes
 

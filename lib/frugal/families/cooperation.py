@@ -6,7 +6,7 @@ from typing import Any
 
 from frugal.cooperative import CooperativePlan, CooperativeTrainer, text_windows
 from frugal.corpora import encode_documents
-from frugal.families.family import OnEpoch, Trained
+from frugal.families.family import Observe, Trained
 from frugal.families.texts import Texts
 from frugal.readout.training import Model, validate
 from frugal.training import EpochScore
@@ -17,7 +17,7 @@ OF_THE_EPOCH = ("epoch", "training_loss", "seconds", "out_of_time")
 
 
 def train_cooperatively(
-    model: Model, mediator: Model, texts: Texts, window: int, plan: CooperativePlan, on_epoch: OnEpoch | None
+    model: Model, mediator: Model, texts: Texts, window: int, plan: CooperativePlan, observe: Observe
 ) -> Trained:
     """Train the model as generator; it ends with the epoch that predicts the validation text best.
 
@@ -27,25 +27,24 @@ def train_cooperatively(
         texts: to learn from, and to choose the epoch by.
         window: tokens of an excerpt; fewer where the longest document is shorter.
         plan: how to train.
-        on_epoch: called with each epoch's score.
+        observe: is told each score, with the mediator.
     """
     readout: Any = model.readout
     parts = (texts.train, texts.valid)
     longest = min(max(map(len, encode_documents(model.tokenizer, documents))) - 1 for documents in parts)
     data, held_out = (text_windows(model.tokenizer, documents, min(window, longest)) for documents in parts)
-    rows = model.rows(texts.valid)
-    scores: list[EpochScore] = [validate(model, rows)]
+    rows = model.rows(texts.valid).kept()
+    scores: list[EpochScore] = []
     best = copy.deepcopy(readout.state_dict())
 
     def judge(score: EpochScore) -> None:
         nonlocal best
-        found = validate(model, rows)
-        if found.validation_nats < min(each.validation_nats for each in scores):
+        scores.append(replace(validate(model, rows), **{name: getattr(score, name) for name in OF_THE_EPOCH}))
+        if min(scores, key=lambda each: each.validation_nats) is scores[-1]:
             best = copy.deepcopy(readout.state_dict())
-        scores.append(replace(found, **{name: getattr(score, name) for name in OF_THE_EPOCH}))
-        if on_epoch is not None:
-            on_epoch(scores[-1])
+        observe(scores[-1], **{MEDIATOR: mediator})
 
+    judge(EpochScore())
     try:
         CooperativeTrainer(model, mediator, data, held_out[:SEQUENCES_SCORED], plan).train(judge)
     finally:  # also when it is interrupted

@@ -35,7 +35,7 @@ from frugal.baselines import BoostedTrees, NGram
 from frugal.combine import Ensemble
 from frugal.corpora import BytePairTokenizer, CharTokenizer, Document, Tokenizer
 from frugal.device import DType
-from frugal.families.family import Family, OnEpoch, Trained, known
+from frugal.families.family import Family, Observe, Trained, known
 from frugal.families.texts import Texts
 from frugal.language_model import LanguageModel
 
@@ -73,10 +73,10 @@ class NGramFamily(Counted):
     order: int = 6
     tokens: Literal["characters", "pairs"] = "characters"
 
-    def build(self, texts: Texts, *, device: str = "cpu", dtype: DType = "auto", seed: int = 0) -> NGram:
+    def _build(self, texts: Texts, device: str, dtype: DType, seed: int) -> NGram:
         return NGram(self.order, tokenizer_for(texts.train, self.tokens))
 
-    def _train(self, model: Any, texts: Texts, plan: Any, on_epoch: OnEpoch | None, beside: Path | None) -> Trained:
+    def _train(self, model: Any, texts: Texts, plan: Any, observe: Observe, beside: Path | None) -> Trained:
         return Trained(model.fit(texts.train))
 
 
@@ -106,12 +106,12 @@ class EnsembleFamily(Counted):
     order: int = 6
     memory: float = 0.9
 
-    def build(self, texts: Texts, *, device: str = "cpu", dtype: DType = "auto", seed: int = 0) -> Ensemble:
+    def _build(self, texts: Texts, device: str, dtype: DType, seed: int) -> Ensemble:
         tokenizer = tokenizer_for(texts.train, "characters")
         names = sources(texts.train, self.experts)
         return Ensemble({name: NGram(self.order, tokenizer) for name in names}, memory=self.memory)
 
-    def _train(self, model: Any, texts: Texts, plan: Any, on_epoch: OnEpoch | None, beside: Path | None) -> Trained:
+    def _train(self, model: Any, texts: Texts, plan: Any, observe: Observe, beside: Path | None) -> Trained:
         taught = sources(texts.train, self.experts)
         experts = {name: NGram(self.order, model.tokenizer).fit(documents) for name, documents in taught.items()}
         return Trained(Ensemble(experts, memory=self.memory).with_learned_prior(texts.valid))
@@ -141,10 +141,10 @@ class TreesFamily(Counted):
     leaves: int = 31
     learning_rate: float = 0.1
 
-    def build(self, texts: Texts, *, device: str = "cpu", dtype: DType = "auto", seed: int = 0) -> BoostedTrees:
+    def _build(self, texts: Texts, device: str, dtype: DType, seed: int) -> BoostedTrees:
         return BoostedTrees(self.context_length, tokenizer_for(texts.train, "characters"))
 
-    def _train(self, model: Any, texts: Texts, plan: Any, on_epoch: OnEpoch | None, beside: Path | None) -> Trained:
+    def _train(self, model: Any, texts: Texts, plan: Any, observe: Observe, beside: Path | None) -> Trained:
         settings = {"rounds": self.rounds, "leaves": self.leaves, "learning_rate": self.learning_rate}
         return Trained(model.fit(texts.train, threads=torch.get_num_threads(), **settings))
 

@@ -35,7 +35,7 @@ from frugal.cooperative import CooperativePlan
 from frugal.corpora import excerpts, load_corpus
 from frugal.device import DType
 from frugal.families.cooperation import MEDIATOR, train_cooperatively
-from frugal.families.family import SECONDS, Family, OnEpoch, Trained, known
+from frugal.families.family import SECONDS, Family, Observe, Trained, known
 from frugal.families.reservoir import check_leaks, spaced_leaks
 from frugal.families.texts import Texts
 from frugal.forward_forward import (
@@ -99,6 +99,7 @@ class EchoFamily(Family):
         "reservoir_size": (0, math.inf), "spectral_radius": (0, math.inf), "shrinkage": (0, math.inf),
         "connectivity": (0, 1), "fastest_leak": (0, 1), "slowest_leak": (0, 1),
     }  # fmt: skip
+    of_training = frozenset({"characters", "negatives", "negative_text", "window"})
 
     characters: int | None = 100_000
     foundation: str = "smollm2"
@@ -142,7 +143,7 @@ class EchoFamily(Family):
     def foundation_of(self, model: EchoLanguageModel) -> WindowedFoundation:
         return model.encoder.windowed
 
-    def build(self, texts: Texts, *, device: str = "cpu", dtype: DType = "auto", seed: int = 0) -> EchoLanguageModel:
+    def _build(self, texts: Texts, device: str, dtype: DType, seed: int) -> EchoLanguageModel:
         gpt = load_foundation(self.foundation, device=device, dtype=dtype)
         V, d = gpt.vocabulary_size, gpt.hidden_size
         settings: dict[str, Any] = {"drive": self.drive, "context": self.context_length, "prefix": self.prefix}
@@ -158,9 +159,9 @@ class EchoFamily(Family):
         model = EchoLanguageModel(gpt, reservoir, readout, join="residual", **settings)
         return self._whitened(model, texts)
 
-    def _train(self, model: Any, texts: Texts, plan: Any, on_epoch: OnEpoch | None, beside: Path | None) -> Trained:
+    def _train(self, model: Any, texts: Texts, plan: Any, observe: Observe, beside: Path | None) -> Trained:
         if self.method == "cooperative":
-            return self._train_cooperatively(model, texts, plan, on_epoch, beside)
+            return self._train_cooperatively(model, texts, plan, observe, beside)
         rows, validation = model.rows(texts.train).kept(), model.rows(texts.valid).kept()
         if self.method == "ridge":
             statistics = RidgeStatistics.collect(rows, model.vocabulary_size)
@@ -168,8 +169,8 @@ class EchoFamily(Family):
             return Trained(model.with_readout(RidgeReadout.fit(statistics).calibrate(few), "concat"))
         if self.method == "forward-forward":
             source = self._negatives(model)
-            return Trained(model, train_forward_forward(model, rows, validation, source, plan, on_epoch=on_epoch))
-        return Trained(model, train_readout(model, rows, validation, plan, on_epoch=on_epoch))
+            return Trained(model, train_forward_forward(model, rows, validation, source, plan, on_epoch=observe))
+        return Trained(model, train_readout(model, rows, validation, plan, on_epoch=observe))
 
     def _reservoir(self, inputs: int, seed: int) -> Reservoir | DeepReservoir | None:
         if self.reservoir_size == 0:
@@ -209,14 +210,14 @@ class EchoFamily(Family):
         return FoundationNegatives(model.foundation)
 
     def _train_cooperatively(
-        self, model: EchoLanguageModel, texts: Texts, plan: Any, on_epoch: OnEpoch | None, beside: Path | None
+        self, model: EchoLanguageModel, texts: Texts, plan: Any, observe: Observe, beside: Path | None
     ) -> Trained:
         """Train the model as generator beside a mediator on the same GPT and reservoir."""
         teacher = copy.deepcopy(_readout_of(model))
         if beside is not None and (beside / MEDIATOR).is_dir():
             teacher = _readout_of(EchoLanguageModel.load(beside / MEDIATOR, foundation=model.foundation))
         mediator = model.with_readout(teacher, "residual")
-        return train_cooperatively(model, mediator, texts, self.window, plan, on_epoch)
+        return train_cooperatively(model, mediator, texts, self.window, plan, observe)
 
 
 def _readout_of(model: EchoLanguageModel) -> Readout:

@@ -11,15 +11,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
-from frugal.device import DType
+from frugal.device import DType, choose_device, choose_dtype
 from frugal.errors import InputError
 from frugal.families.texts import Texts
 from frugal.language_model import LanguageModel
 from frugal.training import Plan, check_fields
 
-OnEpoch = Callable[[Any], None]
 SECONDS = 300.0  # of processor time that a training takes unless asked for more; features and scores come beside it
-TEXT_BUDGET = "characters"  # the one setting that a training may change when it goes on with a kept model
 
 
 class Savable(Protocol):
@@ -69,6 +67,15 @@ class Trained(NamedTuple):
         return f"The training never improved on its start, which is what is kept: {why}.{clock}"
 
 
+OnEpoch = Callable[[Trained], None]
+
+
+class Observe(Protocol):
+    """Is told each score of a training, and what is kept beside the model at that time."""
+
+    def __call__(self, score: Any, /, **beside: Savable) -> None: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Family(ABC):
     """The settings of a family, which its models are built and trained by.
@@ -82,6 +89,7 @@ class Family(ABC):
 
     name: ClassVar[str]
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = {}  # of settings; whole numbers are 1 at least
+    of_training: ClassVar[frozenset[str]] = frozenset({"characters"})  # may change when a kept model is trained on
     characters: int | None = None
 
     def __post_init__(self) -> None:
@@ -116,12 +124,19 @@ class Family(ABC):
         """The GPT that a model stands on, alone and with the same view; None for a family that stands on none."""
         return None
 
-    @abstractmethod
-    def build(self, texts: Texts, *, device: str = "cpu", dtype: DType = "auto", seed: int = 0) -> LanguageModel:
+    def build(self, texts: Texts, *, device: str = "cpu", dtype: DType = "auto", seed: int = 0) -> Any:
         """A model that has learnt nothing yet. What must be known of the text first, its alphabet, is read from it.
 
         `dtype` is that of a GPT that no training goes through; what is trained is float32.
         """
+        if dtype != "auto" and not hasattr(self, "foundation"):
+            raise InputError(f"dtype={dtype!r}: {self.name} stands on no GPT; leave the dtype out")
+        choose_dtype(dtype, choose_device(device), 0)
+        return self._build(texts, device, dtype, seed)
+
+    @abstractmethod
+    def _build(self, texts: Texts, device: str, dtype: DType, seed: int) -> LanguageModel:
+        """As `build`, with everything given."""
 
     def train(
         self,
@@ -138,13 +153,21 @@ class Family(ABC):
             model: of this family; it may be changed in place.
             texts: to learn from, and to stop by.
             plan: by default as `plan` says.
-            on_epoch: called with each epoch's score; the model then has its weights.
+            on_epoch: called with what has been trained so far, at the start and after each epoch, whose score is the
+                last; the model then has that epoch's weights.
             beside: the folder of a kept model, with what was kept beside it.
         """
-        return self._train(model, texts, self.plan() if plan is None else plan, on_epoch, beside)
+        scores: list[Any] = []
+
+        def observe(score: Any, /, **parts: Savable) -> None:
+            scores.append(score)
+            if on_epoch is not None:
+                on_epoch(Trained(model, list(scores), parts))
+
+        return self._train(model, texts, self.plan() if plan is None else plan, observe, beside)
 
     @abstractmethod
-    def _train(self, model: Any, texts: Texts, plan: Any, on_epoch: OnEpoch | None, beside: Path | None) -> Trained:
+    def _train(self, model: Any, texts: Texts, plan: Any, observe: Observe, beside: Path | None) -> Trained:
         """As `train`, with everything given."""
 
 
@@ -186,7 +209,7 @@ def asked(name: str, given: Mapping[str, Any], kept: Mapping[str, Any] | None = 
         raise InputError(f"family={name!r}: is not known; {hint}there are {', '.join(FAMILIES)}")
     values = dict(given)
     if kept is not None:
-        for setting in kept.keys() & values.keys() - {TEXT_BUDGET}:
+        for setting in kept.keys() & values.keys() - FAMILIES[name].of_training:
             if _several(values[setting]) != _several(kept[setting]):
                 raise InputError(
                     f"{setting}={values[setting]!r}: the kept model has {kept[setting]!r}, which a training that goes "

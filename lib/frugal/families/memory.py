@@ -36,7 +36,7 @@ from typing import Any, ClassVar, Literal
 
 from frugal.corpora import encode_documents
 from frugal.device import DType
-from frugal.families.family import Family, OnEpoch, Trained, known
+from frugal.families.family import Family, Observe, Trained, known
 from frugal.families.texts import Texts
 from frugal.foundation import WindowedFoundation, load_foundation
 from frugal.language_model import LanguageModel
@@ -97,7 +97,7 @@ class MemoryFamily(Family):
     def foundation_of(self, model: MemoryGPT) -> WindowedFoundation:
         return WindowedFoundation(model.foundation, model.context)
 
-    def build(self, texts: Texts, *, device: str = "cpu", dtype: DType = "auto", seed: int = 0) -> MemoryGPT:
+    def _build(self, texts: Texts, device: str, dtype: DType, seed: int) -> MemoryGPT:
         return MemoryGPT(
             load_foundation(self.foundation, device=device, dtype="float32"),
             read=self.read,
@@ -115,11 +115,11 @@ class MemoryFamily(Family):
             num_clusters=self.num_clusters,
         )
 
-    def _train(self, model: Any, texts: Texts, plan: Any, on_epoch: OnEpoch | None, beside: Path | None) -> Trained:
+    def _train(self, model: Any, texts: Texts, plan: Any, observe: Observe, beside: Path | None) -> Trained:
         longest = max(map(len, encode_documents(model.tokenizer, texts.train)))
         if longest <= model.context + (plan.windows - 1) * model.stride:
             plan = replace(plan, scope="stream")  # documents too short for a step are read on, one after the other
-        scores = train_memory(model, texts.train, texts.valid, plan, on_epoch=on_epoch)
+        scores = train_memory(model, texts.train, texts.valid, plan, on_epoch=observe)
         if self.remember:
             for document in texts.train:
                 model.remember(document)
@@ -154,14 +154,14 @@ class NeighboursFamily(Family):
     def foundation_of(self, model: NearestNeighbourLM) -> LanguageModel:
         return model.model
 
-    def build(self, texts: Texts, *, device: str = "cpu", dtype: DType = "auto", seed: int = 0) -> NearestNeighbourLM:
+    def _build(self, texts: Texts, device: str, dtype: DType, seed: int) -> NearestNeighbourLM:
         windows = WindowedFoundation(load_foundation(self.foundation, device=device, dtype=dtype), self.context_length)
         memory = Datastore.empty(
             windows.foundation.hidden_size, self.memory_size, index=self.index_type, seed=seed, device=device
         )
         return NearestNeighbourLM(windows, memory)
 
-    def _train(self, model: Any, texts: Texts, plan: Any, on_epoch: OnEpoch | None, beside: Path | None) -> Trained:
+    def _train(self, model: Any, texts: Texts, plan: Any, observe: Observe, beside: Path | None) -> Trained:
         remembered = {text.text for text in model.memory.store.texts.values()}
         model.remember_all(document for document in texts.train if document.text not in remembered)
         model.mixture = Interpolation.fit(model.retrieve(texts.valid), adaptive=self.adaptive)

@@ -26,7 +26,7 @@ import torch
 from frugal.corpora import CharTokenizer
 from frugal.device import DType
 from frugal.families.counted import tokenizer_for
-from frugal.families.family import SECONDS, Family, OnEpoch, Trained, known
+from frugal.families.family import SECONDS, Family, Observe, Trained, known
 from frugal.families.texts import Texts
 from frugal.piecewise import PiecewiseLM, PiecewisePlan, Windows, preset, train
 from frugal.training import seed_everything
@@ -50,6 +50,7 @@ class PiecewiseFamily(Family):
     """
 
     name: ClassVar[str] = "piecewise"
+    of_training = frozenset({"characters", "examples"})
 
     network: str = "large_single_layer"
     alphabet: Literal["learnt", "ascii"] = "learnt"
@@ -71,12 +72,12 @@ class PiecewiseFamily(Family):
         usual = PiecewisePlan(epochs=20, learning_rate=5e-4, batch_size=500, patience=3, plateau=1, seconds=SECONDS)
         return usual.suited_to(network)
 
-    def build(self, texts: Texts, *, device: str = "cpu", dtype: DType = "auto", seed: int = 0) -> PiecewiseLM:
+    def _build(self, texts: Texts, device: str, dtype: DType, seed: int) -> PiecewiseLM:
         tokenizer = CharTokenizer.ascii() if self.alphabet == "ascii" else tokenizer_for(texts.train, "characters")
         seed_everything(seed)
         return PiecewiseLM(preset(self.network, **self.shape), tokenizer, device=device)
 
-    def _train(self, model: Any, texts: Texts, plan: Any, on_epoch: OnEpoch | None, beside: Path | None) -> Trained:
+    def _train(self, model: Any, texts: Texts, plan: Any, observe: Observe, beside: Path | None) -> Trained:
         windows = Windows.for_network(model.network, model.tokenizer, texts.train, self.examples)
         valid = Windows.for_network(model.network, model.tokenizer, texts.valid)
-        return Trained(model, train(model, windows, plan, valid=valid, on_epoch=on_epoch))
+        return Trained(model, train(model, windows, plan, valid=valid, on_epoch=observe))

@@ -29,13 +29,12 @@ from frugal.device import DType, choose_device
 from frugal.errors import InputError, check_whole
 from frugal.families.cooperation import MEDIATOR, train_cooperatively
 from frugal.families.counted import tokenizer_for
-from frugal.families.family import SECONDS, Family, OnEpoch, Trained, known
+from frugal.families.family import SECONDS, Family, Observe, Trained, known
 from frugal.families.texts import Texts
 from frugal.readout import ReadoutPlan, ReservoirLanguageModel, SoftmaxReadout, train_readout
+from frugal.readout.reservoir_model import TO_WHITEN
 from frugal.reservoir import Reservoir
 from frugal.training import Plan
-
-TO_WHITEN = 8192  # tokens by whose states the readout is whitened
 
 
 @known
@@ -63,6 +62,7 @@ class ReservoirFamily(Family):
     ranges: ClassVar = {
         "fastest_leak": (0, 1), "slowest_leak": (0, 1), "vocabulary": (257, math.inf),
     }  # fmt: skip
+    of_training = frozenset({"characters", "method", "window"})
 
     method: Literal["softmax", "cooperative"] = "softmax"
     tokens: Literal["pairs", "characters"] = "pairs"
@@ -98,9 +98,7 @@ class ReservoirFamily(Family):
             )
         return ReadoutPlan(epochs=6, learning_rate=2e-3, batch_size=256, patience=3, seconds=SECONDS)
 
-    def build(
-        self, texts: Texts, *, device: str = "cpu", dtype: DType = "auto", seed: int = 0
-    ) -> ReservoirLanguageModel:
+    def _build(self, texts: Texts, device: str, dtype: DType, seed: int) -> ReservoirLanguageModel:
         tokenizer = tokenizer_for(texts.train, self.tokens, self.vocabulary)
         V, place = tokenizer.vocabulary_size, choose_device(device)
         reservoir = Reservoir(
@@ -117,14 +115,14 @@ class ReservoirFamily(Family):
         model = ReservoirLanguageModel(tokenizer, reservoir, readout)
         return model.whiten(encode_in_a_row(tokenizer, texts.train)[None, :TO_WHITEN].long())
 
-    def _train(self, model: Any, texts: Texts, plan: Any, on_epoch: OnEpoch | None, beside: Path | None) -> Trained:
+    def _train(self, model: Any, texts: Texts, plan: Any, observe: Observe, beside: Path | None) -> Trained:
         if self.method == "softmax":
             rows, validation = model.rows(texts.train), model.rows(texts.valid)
-            return Trained(model, train_readout(model, rows, validation, plan, on_epoch=on_epoch))
+            return Trained(model, train_readout(model, rows, validation, plan, on_epoch=observe))
         teacher = copy.deepcopy(model.readout)
         if beside is not None and (beside / MEDIATOR).is_dir():
             teacher = ReservoirLanguageModel.load(beside / MEDIATOR).readout
-        return train_cooperatively(model, model.with_readout(teacher), texts, self.window, plan, on_epoch)
+        return train_cooperatively(model, model.with_readout(teacher), texts, self.window, plan, observe)
 
 
 def check_leaks(fastest: float, slowest: float) -> None:

@@ -23,6 +23,8 @@ from frugal.readout.softmax import SoftmaxReadout
 from frugal.reservoir import Reservoir
 from frugal.ridge import RidgeStatistics
 
+TO_WHITEN = 8192  # tokens of a text are enough to whiten a readout by
+
 
 class ReservoirLanguageModel(HiddenStateModel):
     """Reservoir and readout over a small vocabulary, such as characters.

@@ -64,6 +64,18 @@ class Rows(ABC):
         if rest is not None and len(rest[1]):
             yield rest
 
+    def kept(self, most_bytes: int = BYTES_TO_KEEP) -> "Rows":
+        """These rows in memory if they take at most so many bytes, else themselves."""
+        if self.count * self.width * 4 > most_bytes:
+            return self
+        inputs = torch.empty(self.count, self.width)
+        targets = torch.empty(self.count, dtype=torch.int64)
+        at = 0
+        for piece, following in self:
+            inputs[at : at + len(piece)], targets[at : at + len(piece)] = piece, following
+            at += len(piece)
+        return KeptRows(inputs, targets)
+
 
 class KeptRows(Rows):
     """Rows in memory.
@@ -132,18 +144,6 @@ class EchoRows(Rows):
     @property
     def largest(self) -> int:
         return max(int(document.max()) for document in self.documents)
-
-    def kept(self, most_bytes: int = BYTES_TO_KEEP) -> Rows:
-        """These rows in memory if they take at most so many bytes, else themselves."""
-        if self.count * self.width * 4 > most_bytes:
-            return self
-        inputs = torch.empty(self.count, self.width)
-        targets = torch.empty(self.count, dtype=torch.int64)
-        at = 0
-        for piece, following in self:
-            inputs[at : at + len(piece)], targets[at : at + len(piece)] = piece, following
-            at += len(piece)
-        return KeptRows(inputs, targets)
 
     def __iter__(self) -> Iterator[Piece]:
         yield from self.of_documents(list(range(len(self.documents))))

@@ -117,7 +117,7 @@ def run_epochs(
         folder: where the training's state is kept after each epoch; found there, it is gone on with.
         given: by name what else the training follows from: its data, and the settings of what is trained. A training
             that was given something else is not gone on with. For what it may hold see `fingerprint`.
-        on_epoch: called with each new score; the network then has that epoch's weights.
+        on_epoch: called with each new score, that of the start among them; the network then has its weights.
         progress: show a bar over the epochs.
 
     Returns:
@@ -156,6 +156,8 @@ def run_epochs(
         network.eval()
         scores, best = [replace(score(), seconds=time.process_time() - begun)], _copy(network)
         _check_validation(title, scores[0])
+        if on_epoch is not None:
+            on_epoch(scores[0])
     good = _copy(network) if best is None else best  # what a training that fails ends with
     begun = time.process_time() - (scores[-1].seconds if scores else 0.0)
     with tqdm(desc=title, total=plan.epochs, unit=" epochs", disable=not progress) as bar:
