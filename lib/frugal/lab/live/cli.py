@@ -50,6 +50,7 @@ def main() -> None:
     # A batch system ends jobs with SIGTERM: treat it as Ctrl-C, which keeps what a run has.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # it would repeat what the status says
+    warnings.showwarning = lambda message, *_about: click.echo(f"frugal: {message}", err=True)  # not the line of code
 
 
 @main.command()
@@ -239,9 +240,7 @@ def chat(
         session = ChatSession.load(load, speaker)
         session.sampling = replace(session.sampling, **given)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as Ctrl-C it would only stop an answer
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_about: click.echo(f"frugal: {message}", err=True)
-        converse(session, save)
+    converse(session, save)
 
 
 for command in (train, score, generate, models, memory):

@@ -86,6 +86,7 @@ def train(
     """
     from frugal.cards import kept_about
     from frugal.families import asked, name_for, read_texts
+    from frugal.foundation.loading import check_foundation
     from frugal.lab.run.execution import carry_out, plan_run
     from frugal.lab.run.threads import ask_for_threads
     from frugal.piecewise import read_settings
@@ -108,11 +109,13 @@ def train(
     plan = plan_run(NOTEBOOK, {**given, "settings": rest}, profile)
     # What is wrong is refused before anything starts.
     name = name_for(plan.given.get("save", ""), family, resume=resume)
-    asked(
+    chosen, _ = asked(
         family,
         {setting: plan.given[setting] for setting in own if plan.given.get(setting) is not None} | read_settings(rest),
         kept_about(name).settings if resume else None,
     )
+    if hasattr(chosen, "foundation") and not resume:
+        check_foundation(plan.values["foundation"])
     read_texts(*(plan.values[f"{part}_text"] for part in ("train", "valid", "test")))
     reports = reports_folder() if reports is None else reports
     result = carry_out(plan, None, reports, printing=sys.stdout)

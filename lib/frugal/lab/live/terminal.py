@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import click
 
+from frugal.cards import kept_models
 from frugal.errors import FrugalError, InputError
 from frugal.files import data_folder
 from frugal.generate import CHAT_SAMPLING, ChatSession, Sampling
@@ -73,7 +74,13 @@ def model_called(name: str, device: str = "cpu") -> LanguageModel:
             raise InputError(f"{name} holds no model, but folders with one: give {named}")
     from frugal.foundation import load_foundation
 
-    return load_foundation(name, device=device)
+    try:
+        return load_foundation(name, device=device)
+    except FrugalError as error:
+        if Path(name).exists():
+            raise
+        kept = ", ".join(each.name for each in kept_models()) or "none yet"
+        raise type(error)(f"{error}; kept models: {kept}") from error
 
 
 def converse(session: ChatSession, save_to: Path | None = None) -> None:
