@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from frugal.baselines import NGram
 from frugal.cards import Kept, kept_about, kept_folder, kept_models
 from frugal.corpora import CharTokenizer, Document, Tokenizer
 from frugal.errors import InputError
@@ -251,6 +252,23 @@ def test_none_reaches_the_family_from_the_command_line(data: Path, monkeypatch: 
     frugal("train", "echo", "--train", data / "text.txt", "characters=None", "epochs=2", "patience=None")
     assert planned[0]["settings"] == ["characters=None", "patience=None"]
     assert planned[0]["epochs"] == 2
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_an_interrupted_training_says_what_is_kept_of_it(
+    kept: bool, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def carry_out(_plan: Any, _timeout: None, reports: Path, **_: Any) -> RunResult:
+        if kept:
+            model = NGram(2, CharTokenizer("ab")).fit(["abab"])
+            keep_model(model, Kept(name="mine", family="ngram", text="text.txt"))
+        return RunResult(reports, "interrupted", "interrupted in cell [7]", 1.0)
+
+    monkeypatch.setattr("frugal.lab.run.execution.carry_out", carry_out)
+    given = ("--train", data / "text.txt", "--save", "mine", "--reports", data / "reports")
+    said = frugal("train", "ngram", *given).stderr
+    assert ("mine has the best epoch so far; --resume goes on with it" in said) == kept
+    assert "error" not in said
 
 
 def test_two_files_are_each_used_whole(data: Path) -> None:

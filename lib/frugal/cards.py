@@ -88,6 +88,15 @@ def kept_folder(name: str) -> Path:
     return data_folder() / "models" / name
 
 
+def is_kept(name: str) -> bool:
+    """Whether a model of that name is kept.
+
+    >>> is_kept("poems")
+    False
+    """
+    return (kept_folder(name) / ABOUT).is_file()
+
+
 def kept_about(name: str) -> Kept:
     """The card of a kept model, without the model.
 
@@ -95,11 +104,10 @@ def kept_about(name: str) -> Kept:
         InputError: no model of that name is kept.
         UnavailableError: the card is damaged.
     """
-    folder = kept_folder(name)
-    if not (folder / ABOUT).is_file():
+    if not is_kept(name):
         known = ", ".join(each.name for each in kept_models()) or "none yet"
         raise InputError(f"{name!r}: no model of that name is kept; there are: {known}")
-    return _read(folder)
+    return _read(kept_folder(name))
 
 
 def kept_models() -> list[Kept]:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from frugal.cards import ABOUT, Kept, kept_about, kept_folder
+from frugal.cards import ABOUT, Kept, is_kept, kept_about, kept_folder
 from frugal.corpora import Document
 from frugal.corpora.disk import LARGE, on_disk
 from frugal.device import DType
@@ -40,7 +40,7 @@ def name_for(save: str, family: str, *, resume: bool = False) -> str:
             )
         if kept != family:
             raise InputError(f"family={family!r}: {name} is of the family {kept}; a training goes on in the same one")
-    elif save and (kept_folder(name) / ABOUT).is_file():
+    elif save and is_kept(name):
         raise InputError(f"save={name!r}: is kept already; --resume goes on with it, another name keeps both")
     elif save and kept_folder(name).exists():
         raise InputError(f"save={name!r}: {kept_folder(name)} holds something else; take another name")

@@ -84,7 +84,7 @@ def train(
 
     It runs notebook 11, whose report stands in the index, and shows an epoch a line.
     """
-    from frugal.cards import kept_about
+    from frugal.cards import is_kept, kept_about
     from frugal.families import asked, name_for, read_texts
     from frugal.foundation.loading import check_foundation
     from frugal.lab.run.execution import carry_out, plan_run
@@ -120,12 +120,14 @@ def train(
     reports = reports_folder() if reports is None else reports
     result = carry_out(plan, None, reports, printing=sys.stdout)
     click.echo(f"{result.status} in {result.seconds:.0f} s: {result.report}", err=True)
-    if result.error:
+    if result.error and result.status != "interrupted":
         click.echo(f"frugal: error: {result.error}", err=True)
     from frugal.lab.pages.index import write_index
 
     write_index(reports)
     if result.status == "interrupted":
+        if is_kept(name):
+            click.echo(f"frugal: {name} has the best epoch so far; --resume goes on with it", err=True)
         raise KeyboardInterrupt
     raise SystemExit(0 if result.status == "done" else 1)
 
