@@ -368,6 +368,11 @@ def test_a_name_that_is_none_is_refused(name: str) -> None:
         kept_folder(name)
 
 
+def test_a_folder_that_is_not_there_is_no_damaged_model() -> None:
+    with pytest.raises(InputError, match="there is no such folder"):
+        load_model("not-there")
+
+
 def test_a_damaged_card_hides_no_other_model(data: Path) -> None:
     family, _ = asked("ngram", {"order": 2})
     texts = read_texts(str(data / "text.txt"))
@@ -404,6 +409,11 @@ def test_the_commands_score_sample_and_list_a_kept_model(data: Path) -> None:
         (("train", "echo", "epochs=many"), "epochs='many': must be int"),
         (("train", "reservoir", "reservoir_size=5"), "fan_in=10: must not exceed reservoir_size=5"),
         (("train", "ngram", "--train", "a.txt", "--train", "b.txt"), "--train is given 2 times: give it once"),
+        (("train", "echo", "foundation=smolm2"), "did you mean 'smollm2'?"),
+        (
+            ("train", "echo", "method=forward-forward", "negatives=text", "negative_text=none.txt"),
+            "'none.txt': is no known text and no file",
+        ),
         (("train", "ngram", "--resume", "--save", "none"), "no model of that name is kept"),
         (("score", "none-such-model-here", "{}/text.txt"), "none-such-model-here"),
     ],

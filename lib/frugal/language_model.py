@@ -496,6 +496,8 @@ def load_model(folder: Path | str, *, device: str = "cpu", dtype: DType = "auto"
     """
     folder = Path(folder)
     put_back(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there is no such folder; give one that a model was saved to")
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except Exception as error:

@@ -124,6 +124,11 @@ class EchoFamily(Family):
         super().__post_init__()
         check_leaks(self.fastest_leak, self.slowest_leak)
 
+    def check(self) -> None:
+        super().check()
+        if self.method == "forward-forward" and self.negatives == "text":
+            load_corpus(self.negative_text)
+
     @property
     def made_at_once(self) -> bool:
         return self.method == "ridge"

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, Self
 from frugal.device import DType, choose_device, choose_dtype
 from frugal.errors import InputError
 from frugal.families.texts import Texts
+from frugal.foundation.loading import check_foundation
 from frugal.language_model import LanguageModel
 from frugal.training import Plan, check_fields
 
@@ -99,6 +100,11 @@ class Family(ABC):
             if isinstance(value, int | float) and not isinstance(value, bool) and not low <= value <= high:
                 wanted = f"at least {low}" if math.isinf(high) else f"{low} to {high}"
                 raise InputError(f"{setting}={value}: must be {wanted}")
+
+    def check(self) -> None:
+        """Raise what a training would, as far as it is known before one: of a GPT or a text that is not to be had."""
+        if hasattr(self, "foundation"):
+            check_foundation(self.foundation)
 
     @property
     def made_at_once(self) -> bool:

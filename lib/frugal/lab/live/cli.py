@@ -50,6 +50,7 @@ def main() -> None:
     # A batch system ends jobs with SIGTERM: treat it as Ctrl-C, which keeps what a run has.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # it would repeat what the status says
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # of a kernel that was interrupted while it started
     warnings.showwarning = lambda message, *_about: click.echo(f"frugal: {message}", err=True)  # not the line of code
 
 

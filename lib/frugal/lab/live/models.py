@@ -57,7 +57,7 @@ class WithFamilies(click.Command):
 
 @click.command(cls=WithFamilies)
 @click.argument("settings", nargs=-1, metavar="[NAME=VALUE]...")
-@text_option("--train", "train_text", help="Learnt from: a file, a folder, or a known text's name.")
+@text_option("--train", "train_text", help="Learnt from: a file, a folder, or a known text's name [default: grimm].")
 @text_option("--valid", "valid_text", help="Stops the training [default: held out from the first].")
 @text_option("--test", "test_text", help="Scored in the end [default: held out, or half of --valid].")
 @click.option("--save", metavar="NAME", help="Keep the model as data/models/NAME [default: FAMILY-latest].")
@@ -85,8 +85,7 @@ def train(
     It runs notebook 11, whose report stands in the index, and shows an epoch a line.
     """
     from frugal.cards import is_kept, kept_about
-    from frugal.families import asked, name_for, read_texts
-    from frugal.foundation.loading import check_foundation
+    from frugal.families import FAMILIES, asked, name_for, read_texts
     from frugal.lab.run.execution import carry_out, plan_run
     from frugal.lab.run.threads import ask_for_threads
     from frugal.piecewise import read_settings
@@ -109,13 +108,11 @@ def train(
     plan = plan_run(NOTEBOOK, {**given, "settings": rest}, profile)
     # What is wrong is refused before anything starts.
     name = name_for(plan.given.get("save", ""), family, resume=resume)
-    chosen, _ = asked(
-        family,
-        {setting: plan.given[setting] for setting in own if plan.given.get(setting) is not None} | read_settings(rest),
-        kept_about(name).settings if resume else None,
-    )
-    if hasattr(chosen, "foundation") and not resume:
-        check_foundation(plan.values["foundation"])
+    of_notebook = {setting: plan.given[setting] for setting in own if plan.given.get(setting) is not None}
+    if hasattr(FAMILIES[family], "foundation") and not resume:
+        of_notebook["foundation"] = plan.values["foundation"]
+    chosen, _ = asked(family, of_notebook | read_settings(rest), kept_about(name).settings if resume else None)
+    chosen.check()
     read_texts(*(plan.values[f"{part}_text"] for part in ("train", "valid", "test")))
     reports = reports_folder() if reports is None else reports
     result = carry_out(plan, None, reports, printing=sys.stdout)
