@@ -398,7 +398,7 @@ def test_the_commands_score_sample_and_list_a_kept_model(data: Path) -> None:
     told = frugal("generate", "mine", "--prompt", "the c", "--temperature", "0", "--max-tokens", "2")
     assert told.stdout == "the c" + generate(model, "the c", Sampling(max_tokens=2, temperature=0)) + "\n"
     [row] = json.loads(frugal("models", "--json").stdout)
-    assert (row["model"], row["data set"], row["size"], row["accuracy"]) == ("mine", "text.txt", 3, 0.5)
+    assert (row["model"], row["data_set"], row["size"], row["accuracy"]) == ("mine", "text.txt", 3, 0.5)
     assert "mine" in frugal("models").stdout
 
 

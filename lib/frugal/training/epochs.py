@@ -183,7 +183,8 @@ def run_epochs(
                     good = best = _copy(network)
                 if identity is not None and folder is not None:
                     keep(folder, identity, network, optimizer, scores, best)
-                bar.set_postfix(loss=f"{loss:.3f}", validation=f"{found.validation_nats:.3f}", refresh=False)
+                validation = {"validation": f"{found.validation_nats:.3f}"} if keep_best else {}
+                bar.set_postfix({"loss": f"{loss:.3f}", **validation}, refresh=False)
                 bar.update()
                 if on_epoch is not None:
                     on_epoch(found)

@@ -202,7 +202,8 @@ def models(as_json: bool) -> None:
 
     rows = [kept.row for kept in kept_models()]
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        named = [{title.replace(" ", "_"): value for title, value in row.items()} for row in rows]
+        click.echo(json.dumps(named, indent=1))
     elif not rows:
         click.echo("none yet: frugal train echo --train FILE --save NAME", err=True)
     else:
