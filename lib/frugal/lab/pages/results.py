@@ -12,6 +12,7 @@ from frugal.lab.pages.records import read_records, shown
 from frugal.lab.pages.run_facts import recorded_run
 
 FACTS = ("notebook", "run", "status", "profile", "started", "seconds")
+WIDEST = 40  # characters of a cell in the terminal
 PARAMETER, RESULT = "parameters.", "results."  # before their names, as pandas.json_normalize writes them
 
 
@@ -62,6 +63,12 @@ def cell(value: Any) -> Any:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
 
 
+def _in_brief(value: Any) -> str:
+    """A cell of a terminal's table: one line that is not too long."""
+    words = " ".join(shown(value).split())
+    return words if len(words) <= WIDEST else f"{words[:WIDEST]} ..."
+
+
 def as_columns(rows: list[dict[str, Any]]) -> list[list[str]]:
     """The rows in words for a terminal: parameters in which they differ, and single results."""
     names = dict.fromkeys(name for row in rows for name in row)
@@ -70,4 +77,4 @@ def as_columns(rows: list[dict[str, Any]]) -> list[list[str]]:
     differ = [name for name in names if name.startswith(PARAMETER) and len({str(row.get(name)) for row in rows}) > 1]
     columns = ["run", "status", *differ, *single]
     head = [name.removeprefix(PARAMETER).removeprefix(RESULT) for name in columns]
-    return [head, *([shown(row.get(name)) for name in columns] for row in rows)]
+    return [head, *([_in_brief(row.get(name)) for name in columns] for row in rows)]
