@@ -147,6 +147,28 @@ def test_tokens_are_whole_numbers_of_any_type_in_the_shape_that_is_said(model: L
         model.start(-1)
 
 
+@pytest.mark.parametrize("long", [False, True])
+def test_a_token_that_the_vocabulary_does_not_have_is_refused(model: LanguageModel, tokens: Tensor, long: bool) -> None:
+    rows = tokens.repeat(1, 2 if long else 1)[:, : 18 if long else 3]
+    for wrong in (-1, model.vocabulary_size):
+        rows[1, -1] = wrong
+        state, complaint = model.start(len(rows)), rf"token {wrong}: must lie in 0 to {model.vocabulary_size - 1}; use"
+        for name in ("log_probabilities", "target_scores", "target_log_probabilities", "hidden", "hidden_pieces"):
+            if hasattr(model, name):
+                with pytest.raises(InputError, match=complaint):
+                    getattr(model, name)(rows)
+        for name in ("feed", "advance", "hidden_advance"):
+            if hasattr(model, name):
+                with pytest.raises(InputError, match=complaint):
+                    getattr(model, name)(rows, state)
+        for name in ("step", "hidden_step"):
+            if hasattr(model, name):
+                with pytest.raises(InputError, match=complaint):
+                    getattr(model, name)(rows[:, -1], state)
+        with pytest.raises(InputError, match=complaint):
+            model.document_scores([*rows.cpu()])
+
+
 def test_scoring_in_small_pieces_changes_nothing(
     model: LanguageModel, tokens: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,6 +32,7 @@ from frugal.files import appearing, load_tensors, put_back, save_tensors
 
 # Nobody holds [tokens, V] for a whole text: logits are made and used in pieces of about this many numbers.
 LOGITS_AT_ONCE = 2**25
+FEW_TOKENS = 16  # up to which Python finds the smallest and the largest faster than torch
 
 
 class TargetScores(NamedTuple):
@@ -55,17 +56,30 @@ class TargetScores(NamedTuple):
         return TargetScores(*(column.cpu() for column in self))
 
 
-def whole_tokens(tokens: Tensor, axes: Sequence[str], taker: str) -> Tensor:
-    """Tokens in int64; raises InputError where they are no tensor of whole numbers with these axes."""
-    is_tensor = isinstance(tokens, Tensor)
-    if is_tensor and tokens.ndim == len(axes) and tokens.dtype == torch.int64:  # nearly always, and this is cheap
-        return tokens
-    wanted = f"`{taker}` takes a tensor [{', '.join(axes)}] of whole numbers"
-    if not is_tensor:
-        raise InputError(f"tokens of type {type(tokens).__name__}: {wanted}")
-    if tokens.ndim != len(axes) or tokens.dtype == torch.bool or tokens.is_floating_point() or tokens.is_complex():
-        raise InputError(f"tokens of shape {list(tokens.shape)} and {tokens.dtype}: {wanted}")
-    return tokens.long()
+def whole_tokens(tokens: Tensor, axes: Sequence[str], taker: str, vocabulary_size: int | None) -> Tensor:
+    """Tokens of a vocabulary in int64; raises InputError where they are no tensor of such with these axes.
+
+    Without the vocabulary's size the numbers are not looked at.
+    """
+    if not (isinstance(tokens, Tensor) and tokens.ndim == len(axes) and tokens.dtype == torch.int64):  # seldom
+        wanted = f"`{taker}` takes a tensor [{', '.join(axes)}] of whole numbers"
+        if not isinstance(tokens, Tensor):
+            raise InputError(f"tokens of type {type(tokens).__name__}: {wanted}")
+        if tokens.ndim != len(axes) or tokens.dtype == torch.bool or tokens.is_floating_point() or tokens.is_complex():
+            raise InputError(f"tokens of shape {list(tokens.shape)} and {tokens.dtype}: {wanted}")
+        tokens = tokens.long()
+    if vocabulary_size is not None:
+        check_vocabulary(tokens, vocabulary_size)
+    return tokens
+
+
+def check_vocabulary(tokens: Tensor, vocabulary_size: int) -> None:
+    """Raise InputError unless all tokens [..] are of a vocabulary; from a GPU two numbers are fetched, in one call."""
+    few = tokens.numel() <= FEW_TOKENS
+    found = tokens.flatten().tolist() if few else torch.stack(tokens.aminmax()).tolist()
+    if found and (min(found) < 0 or max(found) >= vocabulary_size):
+        wrong = min(found) if min(found) < 0 else max(found)
+        raise InputError(f"token {wrong}: must lie in 0 to {vocabulary_size - 1}; use this model's own tokeniser")
 
 
 def checked(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -75,14 +89,15 @@ def checked(method: Callable[..., Any]) -> Callable[..., Any]:
     a token of each stream: its logits are those after the last.
 
     Raises:
-        InputError: tokens of another shape or type, or none where one is needed.
+        InputError: tokens of another shape or type, or that the vocabulary does not have, or none where one is needed.
     """
     name = method.__name__
     axes = "B" if name == "step" else "BT"
+    passes_on = method.__qualname__.startswith("HiddenStateModel.")  # to `hidden` and the like, which look themselves
 
     @wraps(method)
     def on_tokens(self: "LanguageModel", tokens: Tensor, *state: Any, **settings: Any) -> Any:
-        tokens = whole_tokens(tokens, axes, name)
+        tokens = whole_tokens(tokens, axes, name, None if passes_on else self.vocabulary_size)
         if tokens.numel():
             return method(self, tokens, *state, **settings)
         if name == "feed" and len(tokens):
@@ -90,6 +105,21 @@ def checked(method: Callable[..., Any]) -> Callable[..., Any]:
         shape = tokens.shape[:1] if name == "feed" else tokens.shape
         rows = torch.empty(*shape, self.vocabulary_size, device=tokens.device)
         return (rows, *state) if state else rows
+
+    return on_tokens
+
+
+def checked_hidden(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A model's method that gives no rows of the vocabulary for the tokens that it takes.
+
+    Raises:
+        InputError: tokens of another shape or type, or that the vocabulary does not have.
+    """
+    axes = "B" if method.__name__ == "hidden_step" else "BT"
+
+    @wraps(method)
+    def on_tokens(self: "LanguageModel", tokens: Tensor, *state: Any, **settings: Any) -> Any:
+        return method(self, whole_tokens(tokens, axes, method.__name__, self.vocabulary_size), *state, **settings)
 
     return on_tokens
 
@@ -114,7 +144,7 @@ def checked_documents(document_scores: Callable[..., Any]) -> Callable[..., Any]
 
     @wraps(document_scores)
     def of_documents(self: "LanguageModel", documents: Sequence[Tensor], **settings: Any) -> list[TargetScores]:
-        documents = [whole_tokens(tokens, "T", "document_scores") for tokens in documents]
+        documents = [whole_tokens(tokens, "T", "document_scores", self.vocabulary_size) for tokens in documents]
         lengths = [len(tokens) for tokens in documents]
         if 0 in lengths:
             raise InputError(f"documents: number {lengths.index(0)} holds no token; each begins with the start token")
@@ -129,6 +159,7 @@ def checked_documents(document_scores: Callable[..., Any]) -> Callable[..., Any]
 
 CHECKED: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
     **dict.fromkeys(("log_probabilities", "step", "feed", "advance"), checked),
+    **dict.fromkeys(("hidden", "hidden_step", "hidden_advance", "hidden_pieces", "states", "steps"), checked_hidden),
     "start": checked_start,
     "document_scores": checked_documents,
 }
@@ -208,7 +239,7 @@ class LanguageModel(ABC):
 
     def target_scores(self, tokens: Tensor) -> TargetScores:
         """Score tokens 1..T-1 of each row [B, T] by those before them, in bounded memory."""
-        tokens = whole_tokens(tokens, "BT", "target_scores")
+        tokens = whole_tokens(tokens, "BT", "target_scores", self.vocabulary_size)
         if not len(tokens) or tokens.shape[1] < 2:
             nothing = torch.empty(len(tokens), max(0, tokens.shape[1] - 1), device=tokens.device)
             return TargetScores(nothing, nothing.long(), nothing.long())
@@ -348,6 +379,7 @@ class HiddenStateModel(LanguageModel):
 
     def hidden_scores(self, hidden: Tensor, targets: Tensor) -> TargetScores:
         """Scores of targets [..] by the hidden states [.., d] before them, in bounded memory."""
+        check_vocabulary(targets, self.vocabulary_size)
         at_once = max(1, LOGITS_AT_ONCE // self.vocabulary_size)
         rows = zip(hidden.flatten(0, -2).split(at_once), targets.flatten().split(at_once), strict=True)
         pieces = [gather_targets(self.head(x).float().log_softmax(-1), y) for x, y in rows]

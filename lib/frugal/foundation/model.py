@@ -20,7 +20,7 @@ from frugal.files import appearing, data_folder
 from frugal.foundation.features import collect_features
 from frugal.foundation.parts import Head, alike, cache_name, copied_cache, transformer_of
 from frugal.foundation.reading import first_line, quiet_transformers, read_pretrained
-from frugal.language_model import HiddenStateModel
+from frugal.language_model import HiddenStateModel, check_vocabulary, whole_tokens
 
 if TYPE_CHECKING:  # the functions that need transformers import it: that takes seconds
     from transformers import PreTrainedModel
@@ -126,6 +126,7 @@ class Foundation(HiddenStateModel):
 
     def embed(self, tokens: Tensor) -> Tensor:
         """The model's own embeddings [.., e] of tokens [..]."""
+        check_vocabulary(tokens, self.vocabulary_size)
         return self.model.get_input_embeddings()(tokens)
 
     def start(self, batch_size: int) -> FoundationState:
@@ -171,9 +172,7 @@ class Foundation(HiddenStateModel):
             raise InputError(f"context={context}: must not exceed the model's context_length={self.context_length}")
         if not sum(map(len, documents)):
             raise InputError("tokens: must hold at least one token; give a text that is not empty")
-        joined = torch.cat(documents).cpu()
-        if not 0 <= int(joined.min()) <= int(joined.max()) < self.vocabulary_size:
-            raise InputError(f"tokens: must lie in 0 to {self.vocabulary_size - 1}; use this model's own tokeniser")
+        joined = whole_tokens(torch.cat(documents).cpu(), "T", "features", self.vocabulary_size)
         lengths = [len(document) for document in documents]
         rows = collect_features(
             self._hidden_rows,
@@ -283,13 +282,15 @@ class Foundation(HiddenStateModel):
         """Find out on a few tokens what no configuration tells: widths, whether causal, whether streams can go on."""
         tokens = torch.tensor([[0, 1, 2, 3], [0, 1, 2, 0]], device=self.device)
         try:
-            hidden, logits = self.hidden(tokens), self.model(tokens, use_cache=False).logits
+            logits = self.model(tokens, use_cache=False).logits
+            self.vocabulary_size = logits.shape[-1]
+            hidden = self.hidden(tokens)
         except Exception as error:  # whatever a family wants beside tokens
             raise InputError(
                 f"{self.name} does not read tokens alone ({first_line(error)}): a causal language model of text is "
                 "needed, such as GPT-2"
             ) from error
-        self.hidden_size, self.vocabulary_size = hidden.shape[-1], logits.shape[-1]
+        self.hidden_size = hidden.shape[-1]
         if not (hidden.isfinite().all() and logits.isfinite().all()):
             raise UnavailableError(f"{self.name} computes numbers that are not finite: its weights are damaged")
         if not alike(hidden[0, :3], hidden[1, :3]):

@@ -13,7 +13,7 @@ from frugal.device import DType
 from frugal.errors import InputError, check_whole
 from frugal.files import appearing
 from frugal.foundation import Foundation, copied_cache, save_on_foundation, saved_foundation
-from frugal.language_model import LanguageModel, TargetScores, gather_targets, read_model
+from frugal.language_model import LanguageModel, TargetScores, gather_targets, read_model, whole_tokens
 from frugal.memory.datastore import Datastore, tokens_to_remember
 from frugal.memory.entries import Entries
 from frugal.memory.network import MemoryNetwork, Read, WindowOutput
@@ -219,6 +219,8 @@ class MemoryGPT(LanguageModel):
         It is asked with `memory_input` [B, T, E], and not read at all where that is None. T is at most the
         foundation's context.
         """
+        if inputs.ndim == 2:
+            inputs = whole_tokens(inputs, "BT", "work", self.vocabulary_size)
         kept = None if memory_input is None else self.memory
         return self.network(inputs, None, kept, memory_input=memory_input).logits
 

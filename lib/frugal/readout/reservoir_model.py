@@ -96,7 +96,7 @@ class ReservoirLanguageModel(HiddenStateModel):
     @torch.no_grad()
     def whiten(self, tokens: Tensor, shrinkage: float = 0.01) -> Self:
         """Whiten the readout by the states of tokens [B, T], such as some training data; do so before training."""
-        states = self.hidden(whole_tokens(tokens, "BT", "whiten").to(self.device)).flatten(0, 1)
+        states = self.hidden(whole_tokens(tokens, "BT", "whiten", None).to(self.device)).flatten(0, 1)
         self.readout.whiten(RidgeStatistics.of_inputs([states]), shrinkage)
         return self
 
