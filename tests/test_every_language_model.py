@@ -9,12 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from frugal.baselines import NGram
+from frugal.combine import Tempered
+from frugal.cooperative import LSTMLanguageModel
 from frugal.errors import FrugalError, InputError
 from frugal.evaluate import evaluate
-from frugal.language_model import LanguageModel, TargetScores, class_named, gather_targets, load_model
+from frugal.language_model import HiddenStateModel, LanguageModel, TargetScores, class_named, gather_targets, load_model
 from frugal.memory import MemoryGPT
 from frugal.readout import ReservoirLanguageModel
-from models import EVERY_MODEL, ROUNDING, set_everywhere
+from models import EVERY_MODEL, ROUNDING, TEXTS, characters, lstm, piecewise, reservoir_model, set_everywhere
 
 
 @pytest.fixture(params=EVERY_MODEL, scope="module")
@@ -167,6 +170,37 @@ def test_a_token_that_the_vocabulary_does_not_have_is_refused(model: LanguageMod
                     getattr(model, name)(rows[:, -1], state)
         with pytest.raises(InputError, match=complaint):
             model.document_scores([*rows.cpu()])
+
+
+def test_a_state_of_another_kind_or_number_of_streams_is_refused(model: LanguageModel, tokens: Tensor) -> None:
+    ways = [(model.step, tokens[:, 1]), (model.feed, tokens[:, 1:3]), (model.advance, tokens[:, 1:3])]
+    if isinstance(model, HiddenStateModel):
+        ways += [(model.hidden_step, tokens[:, 1]), (model.hidden_advance, tokens[:, 1:3])]
+    of_one, of_three = (model.feed(tokens[[0] * n, :2], model.start(n))[1] for n in (1, 3))
+    others = [of_one, of_three, model.start(1), torch.zeros(2, 1, 1, 1), (torch.zeros(2, 1),), "state"]
+    for wrong in others if of_one is not None else others[3:]:
+        for go_on, given in ways:
+            with pytest.raises(InputError, match=r"state: must be one of this \w+ for 2 streams; begin with `start\(2"):
+                go_on(given, wrong)
+
+
+@pytest.mark.parametrize(
+    ("model", "other"),
+    [
+        (NGram(3, characters()).fit(TEXTS), NGram(5, characters()).fit(TEXTS)),
+        (LSTMLanguageModel(characters(), 8), LSTMLanguageModel(characters(), 9)),
+        (Tempered(LSTMLanguageModel(characters(), 8), 0.5), LSTMLanguageModel(characters(), 9)),
+        (piecewise("small", context_length=5), piecewise("small", context_length=6)),
+        (piecewise("mamba", width=8, blocks=2, state=4), piecewise("mamba", width=8, blocks=3, state=4)),
+        (reservoir_model(), lstm()),
+        (reservoir_model(), NGram(31, characters())),
+    ],
+)
+def test_a_state_of_a_model_of_another_size_is_refused(model: LanguageModel, other: LanguageModel) -> None:
+    with pytest.raises(InputError, match="state: must be one of this"):
+        model.step(torch.tensor([0, 1]), other.start(2))
+    with pytest.raises(InputError, match="state: must be one of this"):
+        model.advance(torch.tensor([[0, 1]]), state=other.start(1))
 
 
 def test_scoring_in_small_pieces_changes_nothing(

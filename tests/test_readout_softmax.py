@@ -11,15 +11,17 @@ from frugal.readout import (
     EchoLanguageModel,
     KeptRows,
     ReadoutPlan,
+    ReservoirLanguageModel,
     RidgeReadout,
     SoftmaxReadout,
     score_rows,
     train_readout,
 )
 from frugal.readout.rows import StreamRows
+from frugal.reservoir import Reservoir
 from frugal.ridge import RidgeStatistics
 from frugal.training import EpochScore
-from models import TEXTS, echo_model, reservoir_model
+from models import TEXTS, characters, echo_model, random_gpt2, reservoir_model
 
 WIDTH, V, D = 44, 273, 24  # of echo_model: [feature; state], vocabulary, feature
 
@@ -267,6 +269,26 @@ def test_what_cannot_be_trained_is_refused() -> None:
         SoftmaxReadout(WIDTH, V, rank=0)
     with pytest.raises(InputError, match="needs a linear readout"):
         SoftmaxReadout(WIDTH, V, rank=3).start_from(RidgeReadout(WIDTH, V))
+
+
+@pytest.mark.parametrize("kind", ["reservoir", "echo", "kept"])
+def test_rows_of_another_reservoir_of_the_same_width_are_refused(kind: str) -> None:
+    def model(seed: int) -> ReservoirLanguageModel | EchoLanguageModel:
+        if kind == "reservoir":
+            tokenizer = characters()
+            size = tokenizer.vocabulary_size
+            return ReservoirLanguageModel(tokenizer, Reservoir(size, 20, seed=seed), SoftmaxReadout(20, size))
+        echo = Reservoir(24, WIDTH - 24, fan_in=4, seed=seed)
+        return EchoLanguageModel(random_gpt2(), echo, SoftmaxReadout(WIDTH, V), join="concat", context=6)
+
+    one, other, same = model(0), model(1), model(0)
+    own, foreign = (each.rows(TEXTS[:1]) for each in (same, other))
+    if kind == "kept":
+        own, foreign = own.kept(), foreign.kept()  # type: ignore[union-attr]
+    train_readout(one, own, own, ReadoutPlan(epochs=1))
+    for rows, validation, wrong in ((foreign, own, "rows"), (own, foreign, "validation")):
+        with pytest.raises(InputError, match=f"{wrong}: hold hidden states of another model"):
+            train_readout(one, rows, validation)
 
 
 def test_a_stream_is_read_from_several_places_each_state_before_its_own_next_token() -> None:

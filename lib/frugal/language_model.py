@@ -11,13 +11,15 @@ import json
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import is_dataclass
 from functools import wraps
 from importlib import import_module
 from importlib.util import find_spec
-from itertools import groupby
+from itertools import groupby, repeat, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -32,6 +34,10 @@ from frugal.files import appearing, load_tensors, put_back, save_tensors
 
 # Nobody holds [tokens, V] for a whole text: logits are made and used in pieces of about this many numbers.
 LOGITS_AT_ONCE = 2**25
+GIVE_ROWS = ("log_probabilities", "step", "feed", "advance")  # methods that give numbers for the whole vocabulary
+GO_ON = ("step", "feed", "advance", "hidden_step", "hidden_advance")  # methods that take a state
+PartForm = tuple[bool | None, tuple[int, ...]] | None
+StateForm = tuple[type, list[PartForm]]
 FEW_TOKENS = 16  # up to which Python finds the smallest and the largest faster than torch
 
 
@@ -86,19 +92,25 @@ def checked(method: Callable[..., Any]) -> Callable[..., Any]:
     """A model's method that takes tokens, for every shape of them: its own code never sees an empty batch.
 
     Of no streams [0, T] or no tokens [B, 0] there are no rows, [.., V], and the state stays as it is. Only `feed` needs
-    a token of each stream: its logits are those after the last.
+    a token of each stream: its logits are those after the last. What gives hidden states takes empty batches itself.
 
     Raises:
-        InputError: tokens of another shape or type, or that the vocabulary does not have, or none where one is needed.
+        InputError: tokens of another shape or type, or that the vocabulary does not have, or none where one is needed;
+            or a state of another model, or of another number of streams.
     """
     name = method.__name__
-    axes = "B" if name == "step" else "BT"
+    axes = "B" if name in ("step", "hidden_step") else "BT"
+    gives_rows, goes_on = name in GIVE_ROWS, name in GO_ON
     passes_on = method.__qualname__.startswith("HiddenStateModel.")  # to `hidden` and the like, which look themselves
 
     @wraps(method)
     def on_tokens(self: "LanguageModel", tokens: Tensor, *state: Any, **settings: Any) -> Any:
         tokens = whole_tokens(tokens, axes, name, None if passes_on else self.vocabulary_size)
-        if tokens.numel():
+        if goes_on and "state" in settings:
+            state = (settings.pop("state"),)
+        if tokens.numel() or not gives_rows:
+            if goes_on and not passes_on:
+                check_state(self, len(tokens), *state)
             return method(self, tokens, *state, **settings)
         if name == "feed" and len(tokens):
             raise InputError(f"tokens of shape {list(tokens.shape)}: `feed` takes at least one token of each stream")
@@ -109,19 +121,57 @@ def checked(method: Callable[..., Any]) -> Callable[..., Any]:
     return on_tokens
 
 
-def checked_hidden(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A model's method that gives no rows of the vocabulary for the tokens that it takes.
+def check_state(model: "LanguageModel", streams: int, state: Any) -> None:
+    """Raise InputError unless a state has the type and the sizes of this model's, for so many streams."""
+    if model._state_form is None:
+        model._state_form = _state_form(model.start(1))
+    kind, forms = model._state_form
+    parts = _parts(state) if isinstance(state, kind) else ()
+    if len(parts) != len(forms) or not all(map(_has_form, parts, forms, repeat(streams))):
+        raise InputError(
+            f"state: must be one of this {type(model).__name__} for {streams} streams; begin with `start({streams})` "
+            "and go on from what each call gives"
+        )
 
-    Raises:
-        InputError: tokens of another shape or type, or that the vocabulary does not have.
+
+def _state_form(first: Any) -> StateForm:
+    """What the states of a model have in common with its first, of one stream: a type, and the sizes of its tensors.
+
+    None stands for what is no tensor, and for fields of any type: those are states of other models, which look
+    themselves.
     """
-    axes = "B" if method.__name__ == "hidden_step" else "BT"
+    fields = {} if isinstance(first, Tensor) else getattr(type(first), "__annotations__", {})
+    kinds = zip_longest(_parts(first), fields.values())
+    forms = [
+        (part.dtype.is_floating_point if isinstance(part, Tensor) else None, tuple(part.shape[1:]))
+        if isinstance(part, Tensor | np.ndarray) and kind is not Any
+        else None
+        for part, kind in kinds
+    ]
+    return type(first), forms
 
-    @wraps(method)
-    def on_tokens(self: "LanguageModel", tokens: Tensor, *state: Any, **settings: Any) -> Any:
-        return method(self, whole_tokens(tokens, axes, method.__name__, self.vocabulary_size), *state, **settings)
 
-    return on_tokens
+def _parts(state: Any) -> Sequence[Any]:
+    """A tensor itself, the fields of a state, or those of all in a list."""
+    if isinstance(state, Tensor):
+        return (state,)
+    if isinstance(state, list):
+        return [part for each in state for part in _parts(each)]
+    return state if isinstance(state, tuple) else [*vars(state).values()] if is_dataclass(state) else ()
+
+
+def _has_form(part: Any, form: PartForm, streams: int) -> bool:
+    """Whether a tensor is of so many streams and of the sizes that are not 0 at first."""
+    if form is None:
+        return True
+    is_float, sizes = form
+    shape, dtype = getattr(part, "shape", ()), getattr(part, "dtype", None)
+    return (
+        len(shape) == len(sizes) + 1
+        and shape[0] == streams
+        and all(given == size or not size for given, size in zip(shape[1:], sizes, strict=True))
+        and getattr(dtype, "is_floating_point", None) == is_float
+    )
 
 
 def checked_start(start: Callable[..., Any]) -> Callable[..., Any]:
@@ -158,8 +208,7 @@ def checked_documents(document_scores: Callable[..., Any]) -> Callable[..., Any]
 
 
 CHECKED: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
-    **dict.fromkeys(("log_probabilities", "step", "feed", "advance"), checked),
-    **dict.fromkeys(("hidden", "hidden_step", "hidden_advance", "hidden_pieces", "states", "steps"), checked_hidden),
+    **dict.fromkeys((*GIVE_ROWS, *GO_ON, "hidden", "hidden_pieces", "states", "steps"), checked),
     "start": checked_start,
     "document_scores": checked_documents,
 }
@@ -168,7 +217,7 @@ CHECKED: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
 class LanguageModel(ABC):
     """Predicts the next token from those before it, never from those after it.
 
-    Every model answers an empty batch alike: its methods go through `checked`.
+    Every model answers an empty batch alike, and refuses tokens and states of others: its methods go through `checked`.
 
     Attributes:
         tokenizer: turns text into this model's tokens.
@@ -182,6 +231,7 @@ class LanguageModel(ABC):
     vocabulary_size: int
     context_length: int | None = None
     device: torch.device = torch.device("cpu")
+    _state_form: StateForm | None = None  # of the first state, once one was given
 
     def __init_subclass__(cls, **settings: Any) -> None:
         super().__init_subclass__(**settings)

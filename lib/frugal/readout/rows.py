@@ -26,10 +26,12 @@ class Rows(ABC):
 
     Attributes:
         count: number of rows n; width: of a row.
+        trunk: what the hidden states follow from, as the model that they are of has it; None if that is not known.
     """
 
     count: int
     width: int
+    trunk: tuple[Any, ...] | None = None
 
     @property
     @abstractmethod
@@ -74,7 +76,7 @@ class Rows(ABC):
         for piece, following in self:
             inputs[at : at + len(piece)], targets[at : at + len(piece)] = piece, following
             at += len(piece)
-        return KeptRows(inputs, targets)
+        return KeptRows(inputs, targets, self.trunk)
 
 
 class KeptRows(Rows):
@@ -84,7 +86,9 @@ class KeptRows(Rows):
         InputError: there are none, or they are no inputs [n, D] with tokens [n].
     """
 
-    def __init__(self, inputs: Tensor | np.ndarray, targets: Tensor | np.ndarray) -> None:
+    def __init__(
+        self, inputs: Tensor | np.ndarray, targets: Tensor | np.ndarray, trunk: tuple[Any, ...] | None = None
+    ) -> None:
         inputs, targets = number_tensor("inputs", inputs), number_tensor("targets", targets)
         if inputs.ndim != 2 or targets.shape != (len(inputs),):
             raise InputError(
@@ -96,6 +100,7 @@ class KeptRows(Rows):
             raise InputError(f"targets of type {targets.dtype}: must be tokens, whole numbers from 0")
         self.inputs, self.targets = inputs, targets.long()
         self.count, self.width = inputs.shape
+        self.trunk = trunk
 
     @property
     def identity(self) -> tuple[Any, ...]:
@@ -114,10 +119,11 @@ class KeptRows(Rows):
 
     def shuffle_columns(self, columns: slice, seed: int = 0) -> "KeptRows":
         """The same rows with these columns taken from other rows: the control that shows how much they gain."""
+        check_whole(0, seed=seed)
         inputs = self.inputs.clone()
         places = torch.randperm(self.count, generator=torch.Generator().manual_seed(seed))
         inputs[:, columns] = self.inputs[places, columns]
-        return KeptRows(inputs, self.targets)
+        return KeptRows(inputs, self.targets, self.trunk)
 
 
 class EchoRows(Rows):
@@ -135,7 +141,7 @@ class EchoRows(Rows):
         self.encoder = encoder
         self.features = encoder.windowed.features(self.documents)
         self.count = sum(len(document) - 1 for document in self.documents)
-        self.width = encoder.width
+        self.width, self.trunk = encoder.width, encoder.identity
 
     @property
     def identity(self) -> tuple[Any, ...]:
@@ -194,13 +200,13 @@ class StreamRows(Rows):
     def __init__(self, model: HiddenStateModel, tokens: Tensor, width: int) -> None:
         if len(tokens) < 2:
             raise InputError("documents: must hold at least one that is not empty")
-        self.model, self.tokens, self.width = model, tokens, width
+        self.model, self.tokens, self.width, self.trunk = model, tokens, width, model.trunk
         self.lanes = min(LANES, len(tokens) - 1)
         self.count = (len(tokens) - 1) // self.lanes * self.lanes
 
     @property
     def identity(self) -> tuple[Any, ...]:
-        return self.tokens, self.model.trunk
+        return self.tokens, self.trunk
 
     @property
     def largest(self) -> int:

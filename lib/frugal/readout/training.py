@@ -17,6 +17,7 @@ from frugal.readout.echo import EchoLanguageModel
 from frugal.readout.reservoir_model import ReservoirLanguageModel
 from frugal.readout.rows import Piece, Rows
 from frugal.training import Epoch, EpochScore, Plan, fit, half_cosine, run_epochs
+from frugal.training.checkpoint import fingerprint
 
 Model = EchoLanguageModel | ReservoirLanguageModel  # what has a readout of its hidden states
 
@@ -120,7 +121,7 @@ def what_is_trained(model: Model, rows: Rows, validation: Rows) -> dict[str, Any
 
 
 def check_rows(model: Model, rows: Rows, validation: Rows) -> None:
-    """Raise InputError unless both have the width of this model's hidden states, and its tokens."""
+    """Raise InputError unless both have the width of this model's hidden states, and its tokens, and are of its own."""
     for name, given in (("rows", rows), ("validation", validation)):
         if given.largest >= model.vocabulary_size:
             raise InputError(
@@ -128,6 +129,9 @@ def check_rows(model: Model, rows: Rows, validation: Rows) -> None:
             )
         if given.width != model.hidden_size:
             raise InputError(f"{name} of width {given.width}: this model's have {model.hidden_size}")
+        known = given.trunk is None or given.trunk == model.trunk  # equal parts are one and the same, nearly always
+        if not known and fingerprint(given.trunk) != fingerprint(model.trunk):
+            raise InputError(f"{name}: hold hidden states of another model; take those of `model.rows(documents)`")
 
 
 def validate(model: Model, rows: Rows) -> EpochScore:
