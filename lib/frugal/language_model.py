@@ -36,8 +36,7 @@ from frugal.files import appearing, load_tensors, put_back, save_tensors
 LOGITS_AT_ONCE = 2**25
 GIVE_ROWS = ("log_probabilities", "step", "feed", "advance")  # methods that give numbers for the whole vocabulary
 GO_ON = ("step", "feed", "advance", "hidden_step", "hidden_advance")  # methods that take a state
-PartForm = tuple[bool | None, tuple[int, ...]] | None
-StateForm = tuple[type, list[PartForm]]
+StateForm = tuple[type, list[tuple[bool | None, tuple[int, ...]] | None]]
 FEW_TOKENS = 16  # up to which Python finds the smallest and the largest faster than torch
 
 
@@ -63,11 +62,8 @@ class TargetScores(NamedTuple):
 
 
 def whole_tokens(tokens: Tensor, axes: Sequence[str], taker: str, vocabulary_size: int | None) -> Tensor:
-    """Tokens of a vocabulary in int64; raises InputError where they are no tensor of such with these axes.
-
-    Without the vocabulary's size the numbers are not looked at.
-    """
-    if not (isinstance(tokens, Tensor) and tokens.ndim == len(axes) and tokens.dtype == torch.int64):  # seldom
+    """Tokens in int64, all of the vocabulary if its size is given; raises InputError where they are none, or others."""
+    if not (type(tokens) is Tensor and tokens.ndim == len(axes) and tokens.dtype is torch.int64):  # seldom
         wanted = f"`{taker}` takes a tensor [{', '.join(axes)}] of whole numbers"
         if not isinstance(tokens, Tensor):
             raise InputError(f"tokens of type {type(tokens).__name__}: {wanted}")
@@ -81,10 +77,14 @@ def whole_tokens(tokens: Tensor, axes: Sequence[str], taker: str, vocabulary_siz
 
 def check_vocabulary(tokens: Tensor, vocabulary_size: int) -> None:
     """Raise InputError unless all tokens [..] are of a vocabulary; from a GPU two numbers are fetched, in one call."""
-    few = tokens.numel() <= FEW_TOKENS
-    found = tokens.flatten().tolist() if few else torch.stack(tokens.aminmax()).tolist()
-    if found and (min(found) < 0 or max(found) >= vocabulary_size):
-        wrong = min(found) if min(found) < 0 else max(found)
+    count = tokens.numel()
+    if count == 1:  # nearly free, for the steps of a single stream
+        low = high = tokens.item()
+    else:
+        found = tokens.flatten().tolist() if count <= FEW_TOKENS else torch.stack(tokens.aminmax()).tolist()
+        low, high = min(found, default=0), max(found, default=0)
+    if low < 0 or high >= vocabulary_size:
+        wrong = low if low < 0 else high
         raise InputError(f"token {wrong}: must lie in 0 to {vocabulary_size - 1}; use this model's own tokeniser")
 
 
@@ -101,7 +101,7 @@ def checked(method: Callable[..., Any]) -> Callable[..., Any]:
     name = method.__name__
     axes = "B" if name in ("step", "hidden_step") else "BT"
     gives_rows, goes_on = name in GIVE_ROWS, name in GO_ON
-    passes_on = method.__qualname__.startswith("HiddenStateModel.")  # to `hidden` and the like, which look themselves
+    passes_on = gives_rows and "HiddenStateModel." in method.__qualname__  # to `hidden` and the like, which look
 
     @wraps(method)
     def on_tokens(self: "LanguageModel", tokens: Tensor, *state: Any, **settings: Any) -> Any:
@@ -126,52 +126,46 @@ def check_state(model: "LanguageModel", streams: int, state: Any) -> None:
     if model._state_form is None:
         model._state_form = _state_form(model.start(1))
     kind, forms = model._state_form
-    parts = _parts(state) if isinstance(state, kind) else ()
+    parts = _parts(state) if type(state) is kind or isinstance(state, kind) else ()
     if len(parts) != len(forms) or not all(map(_has_form, parts, forms, repeat(streams))):
-        raise InputError(
-            f"state: must be one of this {type(model).__name__} for {streams} streams; begin with `start({streams})` "
-            "and go on from what each call gives"
-        )
+        name = type(model).__name__
+        raise InputError(f"state: must be one of this {name} for {streams} streams; begin with `start({streams})`")
 
 
 def _state_form(first: Any) -> StateForm:
-    """What the states of a model have in common with its first, of one stream: a type, and the sizes of its tensors.
+    """What the states of a model have in common with its first, of one stream: a type, and what its tensors are like.
 
-    None stands for what is no tensor, and for fields of any type: those are states of other models, which look
-    themselves.
+    None stands for what is no tensor, and for fields of any type: states of other models, which look themselves.
     """
     fields = {} if isinstance(first, Tensor) else getattr(type(first), "__annotations__", {})
-    kinds = zip_longest(_parts(first), fields.values())
-    forms = [
-        (part.dtype.is_floating_point if isinstance(part, Tensor) else None, tuple(part.shape[1:]))
+    return type(first), [
+        (getattr(part.dtype, "is_floating_point", None), tuple(part.shape[1:]))
         if isinstance(part, Tensor | np.ndarray) and kind is not Any
         else None
-        for part, kind in kinds
+        for part, kind in zip_longest(_parts(first), fields.values())
     ]
-    return type(first), forms
 
 
 def _parts(state: Any) -> Sequence[Any]:
     """A tensor itself, the fields of a state, or those of all in a list."""
-    if isinstance(state, Tensor):
+    if type(state) is Tensor:  # which is the quickest question
         return (state,)
     if isinstance(state, list):
         return [part for each in state for part in _parts(each)]
     return state if isinstance(state, tuple) else [*vars(state).values()] if is_dataclass(state) else ()
 
 
-def _has_form(part: Any, form: PartForm, streams: int) -> bool:
+def _has_form(part: Any, form: tuple[bool | None, tuple[int, ...]] | None, streams: int) -> bool:
     """Whether a tensor is of so many streams and of the sizes that are not 0 at first."""
     if form is None:
         return True
     is_float, sizes = form
-    shape, dtype = getattr(part, "shape", ()), getattr(part, "dtype", None)
-    return (
-        len(shape) == len(sizes) + 1
-        and shape[0] == streams
-        and all(given == size or not size for given, size in zip(shape[1:], sizes, strict=True))
-        and getattr(dtype, "is_floating_point", None) == is_float
-    )
+    shape: Sequence[int] = getattr(part, "shape", ())
+    if shape != (streams, *sizes):
+        grown = len(shape) == len(sizes) + 1 and shape[0] == streams
+        if not grown or any(size and given != size for given, size in zip(shape[1:], sizes, strict=True)):
+            return False
+    return getattr(part.dtype, "is_floating_point", None) == is_float
 
 
 def checked_start(start: Callable[..., Any]) -> Callable[..., Any]:
