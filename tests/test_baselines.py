@@ -91,7 +91,7 @@ def test_a_saved_ngram_scores_as_before(tmp_path: Path) -> None:
 def test_an_ngram_of_nothing_is_refused() -> None:
     with pytest.raises(InputError, match="training text is empty"):
         NGram(3, characters()).fit([])
-    with pytest.raises(InputError, match="order=0: must be at least 1"):
+    with pytest.raises(InputError, match="order=0: must be a whole number of at least 1"):
         NGram(0, characters())
 
 

@@ -3,7 +3,7 @@
 Each carries one sentence for the user: what was wrong with which value, what was expected, what to do.
 """
 
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 
@@ -37,3 +37,20 @@ def check_whole(least: int = 1, **values: Any) -> None:
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
             raise InputError(f"{name}={value!r}: must be a whole number of at least {least}")
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is one real number: no truth value, text, tensor or list, and not NaN."""
+    return isinstance(value, Real) and not isinstance(value, bool) and value == value
+
+
+def check_number(**values: Any) -> None:
+    """Raise InputError unless each of these is one number of any size.
+
+    >>> check_number(alpha="a")
+    Traceback (most recent call last):
+    frugal.errors.InputError: alpha='a': must be a number
+    """
+    for name, value in values.items():
+        if not is_number(value):
+            raise InputError(f"{name}={value!r}: must be a number")

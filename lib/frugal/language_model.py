@@ -101,7 +101,7 @@ def checked(method: Callable[..., Any]) -> Callable[..., Any]:
     name = method.__name__
     axes = "B" if name in ("step", "hidden_step") else "BT"
     gives_rows, goes_on = name in GIVE_ROWS, name in GO_ON
-    passes_on = gives_rows and "HiddenStateModel." in method.__qualname__  # to `hidden` and the like, which look
+    passes_on = gives_rows and method.__qualname__.startswith("HiddenStateModel.")  # to what looks itself
 
     @wraps(method)
     def on_tokens(self: "LanguageModel", tokens: Tensor, *state: Any, **settings: Any) -> Any:

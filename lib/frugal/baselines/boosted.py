@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from frugal.corpora import Document, Tokenizer, encode_documents
-from frugal.errors import InputError, UnavailableError, check_whole
+from frugal.errors import InputError, UnavailableError, check_whole, is_number
 from frugal.files import has_checksum
 from frugal.language_model import LanguageModel, check_on_cpu, read_model, save_model
 
@@ -78,7 +78,7 @@ class BoostedTrees(LanguageModel):
         check_whole(rounds=rounds, depth=depth, most=1 if most is None else most)
         check_whole(2, leaves=leaves)
         check_whole(0, threads=threads)
-        if not 0 < learning_rate < math.inf:
+        if not (is_number(learning_rate) and 0 < learning_rate < math.inf):
             raise InputError(f"learning_rate={learning_rate}: must be positive; typical values lie in 0.01 to 0.3")
         import lightgbm  # takes a second to import
 

@@ -19,7 +19,7 @@ from torch.nn.functional import normalize, pad
 from tqdm.auto import tqdm
 
 from frugal.corpora import Document, encode_documents
-from frugal.errors import InputError
+from frugal.errors import InputError, is_number
 from frugal.language_model import LOGITS_AT_ONCE, HiddenStateModel, LanguageModel, TargetScores, gather_targets
 
 # Inverse temperatures that are tried; 0 counts words, whatever the state.
@@ -249,9 +249,9 @@ class Cache(LooksBack):
         theta: float = 20.0,
         key: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        if not 0 <= weight <= 1:
+        if not (is_number(weight) and 0 <= weight <= 1):
             raise InputError(f"weight={weight}: must be from 0 to 1; typical values lie in 0.05 to 0.3")
-        if not theta >= 0:
+        if not (is_number(theta) and theta >= 0):
             raise InputError(f"theta={theta}: must not be negative; typical values lie in 0 to 50")
         super().__init__(model)
         self.weight, self.theta, self.key = weight, theta, key

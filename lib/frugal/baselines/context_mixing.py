@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from frugal.corpora import Document, Tokenizer, encode_documents
-from frugal.errors import InputError
+from frugal.errors import InputError, check_whole
 from frugal.language_model import LanguageModel, check_on_cpu, read_model, save_model
 
 HISTORY = 32  # tokens that the longest context may hold
@@ -84,6 +84,7 @@ class ContextMixing(LanguageModel):
     """
 
     def __init__(self, orders: int, tokenizer: Tokenizer, *, slots: int = 2**22, learns: bool = True) -> None:
+        check_whole(orders=orders, slots=slots)
         if not 1 <= orders <= HISTORY:
             raise InputError(f"orders={orders}: must lie in 1 to {HISTORY}; typical values are 5 to 9")
         if slots < 4 or slots & (slots - 1):

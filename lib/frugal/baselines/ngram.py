@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from frugal.corpora import Document, Tokenizer, encode_each
-from frugal.errors import InputError
+from frugal.errors import InputError, check_whole
 from frugal.language_model import (
     LOGITS_AT_ONCE,
     LanguageModel,
@@ -73,8 +73,7 @@ class NGram(LanguageModel):
     """
 
     def __init__(self, order: int, tokenizer: Tokenizer) -> None:
-        if order < 1:
-            raise InputError(f"order={order}: must be at least 1; typical values are 3 for words, 6 for characters")
+        check_whole(order=order)
         self.order = order
         self.tokenizer = tokenizer
         self.vocabulary_size = tokenizer.vocabulary_size

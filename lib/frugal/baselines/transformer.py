@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy, gelu, rms_norm, scaled_dot_produc
 
 from frugal.corpora import Document, Tokenizer, encode_in_a_row
 from frugal.device import choose_device
-from frugal.errors import InputError, check_whole
+from frugal.errors import InputError, check_whole, is_number
 from frugal.language_model import HiddenStateModel, pieces_in_windows, read_model, save_model
 from frugal.training import Epoch, EpochScore, Plan, Trial, fit, run_epochs, search, warm_up_and_decay
 
@@ -401,7 +401,8 @@ def affordable(size: str, tokenizer: Tokenizer, seconds: float, *, context: int 
         >>> affordable("2x32", CharTokenizer("ab"), 60.0, context=8, batch_size=2) > 100
         True
     """
-    if not 0 < seconds < math.inf:
+    check_whole(context=context, batch_size=batch_size)
+    if not (is_number(seconds) and 0 < seconds < math.inf):
         raise InputError(f"seconds={seconds}: must be positive")
     blocks, width = _shape(size)
     model = SmallTransformer(tokenizer, blocks=blocks, width=width, context=context)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from frugal.combine.mixture import TwoModels
-from frugal.errors import InputError
+from frugal.errors import InputError, is_number
 from frugal.language_model import LanguageModel
 
 # Part of the mediator's probability left to a token that the inversion rules out.
@@ -36,7 +36,7 @@ class Extrapolated(TwoModels):
     """
 
     def __init__(self, generator: LanguageModel, mediator: LanguageModel, *, lam: float = 2.0) -> None:
-        if not 0 <= lam <= 10:
+        if not (is_number(lam) and 0 <= lam <= 10):
             raise InputError(f"lam={lam}: must lie in 0 to 10; 0 is the generator, 1 the mediator, 2 about the data")
         super().__init__(generator, mediator)
         self.lam = lam

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from frugal.combine.pair import same_tokens
 from frugal.corpora import Document, encode_documents
-from frugal.errors import InputError
+from frugal.errors import InputError, is_number
 from frugal.files import appearing
 from frugal.language_model import LanguageModel, load_model, read_model, save_model
 
@@ -58,7 +58,7 @@ class Ensemble(LanguageModel):
     ) -> None:
         if not experts:
             raise InputError("experts={}: a mixture needs at least one model")
-        if not 0 <= memory <= 1:
+        if not (is_number(memory) and 0 <= memory <= 1):
             raise InputError(f"memory={memory}: must be from 0, fixed weights, to 1, nothing is forgotten")
         weights = dict.fromkeys(experts, 1.0) if prior is None else dict(prior)
         if weights.keys() != experts.keys() or not all(0 < weight < math.inf for weight in weights.values()):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from frugal.errors import InputError
+from frugal.errors import InputError, is_number
 from frugal.language_model import LanguageModel
 
 
@@ -45,7 +45,7 @@ class Guided(LanguageModel):
     def __init__(self, model: LanguageModel, guide: str, *, weight: float = 0.5) -> None:
         if not guide.strip():
             raise InputError(f"guide={guide!r}: must hold some text; leave the guide out to have none")
-        if not 0 <= weight <= 1:
+        if not (is_number(weight) and 0 <= weight <= 1):
             raise InputError(f"weight={weight}: must be from 0 to 1; typical values lie in 0.2 to 0.8")
         self.model, self.weight = model, weight
         self.tokenizer, self.vocabulary_size, self.device = model.tokenizer, model.vocabulary_size, model.device

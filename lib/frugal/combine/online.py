@@ -15,7 +15,7 @@ from torch import Tensor
 
 from frugal.combine.pair import same_tokens
 from frugal.corpora import Document, encode_documents
-from frugal.errors import InputError
+from frugal.errors import InputError, is_number
 from frugal.language_model import LOGITS_AT_ONCE, LanguageModel
 
 MOST_NODES = 4096  # with weights of their own; in a larger vocabulary those of one depth share them
@@ -64,7 +64,7 @@ class OnlineMixture(LanguageModel):
     def __init__(self, experts: Mapping[str, LanguageModel], *, rate: float = 0.005) -> None:
         if not experts:
             raise InputError("experts={}: a mixture needs at least one model")
-        if not 0 <= rate <= 1:
+        if not (is_number(rate) and 0 <= rate <= 1):
             raise InputError(f"rate={rate}: must lie in 0, fixed weights, to 1; typical values lie in 0.001 to 0.02")
         first, *others = experts.values()
         if any(not same_tokens(first, other) for other in others):

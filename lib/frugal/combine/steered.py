@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from frugal.corpora import encode_documents
-from frugal.errors import InputError
+from frugal.errors import InputError, is_number
 from frugal.language_model import HiddenStateModel
 
 
@@ -36,7 +36,7 @@ class Steered(HiddenStateModel):
     def __init__(self, model: HiddenStateModel, guide: str, *, weight: float = 0.2) -> None:
         if not guide.strip():
             raise InputError(f"guide={guide!r}: must hold some text; leave the guide out to have none")
-        if not 0 <= weight <= 1:
+        if not (is_number(weight) and 0 <= weight <= 1):
             raise InputError(f"weight={weight}: must be from 0 to 1; typical values lie in 0.1 to 0.4")
         self.model, self.weight = model, weight
         self.tokenizer, self.vocabulary_size, self.device = model.tokenizer, model.vocabulary_size, model.device

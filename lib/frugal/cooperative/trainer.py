@@ -22,7 +22,7 @@ from frugal.cooperative import world
 from frugal.cooperative.lstm import with_zeros
 from frugal.cooperative.samples import trained_part
 from frugal.cooperative.training import SequencePlan, SequenceTrainer, check_rate, settings_of
-from frugal.errors import InputError
+from frugal.errors import InputError, is_number
 from frugal.language_model import LanguageModel
 
 Beginnings = Literal["own", "mixed"]
@@ -92,7 +92,7 @@ class CooperativeTrainer(SequenceTrainer):
         data_entropy: float | None = None,
     ) -> None:
         plan = CooperativePlan() if plan is None else plan
-        if data_entropy is not None and not 0 <= data_entropy < math.inf:
+        if data_entropy is not None and not (is_number(data_entropy) and 0 <= data_entropy < math.inf):
             raise InputError(f"data_entropy={data_entropy}: must be nats per sequence, not negative; None if not known")
         super().__init__(generator, data, held_out, plan, folder)
         self.pair, self.mediator, self.data_entropy = Pair(generator, mediator), mediator, data_entropy

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from frugal.cooperative.samples import Samples, draw, trained_part
-from frugal.errors import InputError
-from frugal.language_model import HiddenStateModel, LanguageModel
+from frugal.errors import InputError, is_number
+from frugal.language_model import HiddenStateModel, LanguageModel, check_vocabulary
 from frugal.training import Epoch, EpochScore, Plan, run_epochs, take_steps, warm_up_and_decay
 
 BETAS = (0.9, 0.95)  # as in the code of the CoT paper
@@ -200,7 +200,7 @@ def settings_of(model: LanguageModel) -> tuple[Any, ...]:
 
 
 def check_rate(name: str, rate: float) -> None:
-    if not 0 < rate < 1:
+    if not (is_number(rate) and 0 < rate < 1):
         raise InputError(f"{name}={rate}: must lie between 0 and 1; typical values lie in 1e-3 to 2e-2")
 
 
@@ -214,8 +214,7 @@ def check_sequences(name: str, sequences: Tensor, model: LanguageModel) -> None:
         )
     if not (sequences[:, 0] == model.tokenizer.start_id).all():
         raise InputError(f"{name}: every sequence must begin with the start token, {model.tokenizer.start_id}")
-    if int(sequences.min()) < 0 or int(sequences.max()) >= model.vocabulary_size:
-        raise InputError(f"{name}: tokens must lie in 0 to {model.vocabulary_size - 1}; use the model's own tokeniser")
+    check_vocabulary(sequences, model.vocabulary_size)
     if model.context_length is not None and sequences.shape[1] - 1 > model.context_length:
         raise InputError(
             f"{name} of {sequences.shape[1] - 1} tokens: the model takes at most {model.context_length}; shorten them"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, softplus
 
-from frugal.errors import InputError, check_whole
+from frugal.errors import InputError, check_whole, is_number
 
 CANDIDATE_SCALE = 0.25  # of a candidate's part in the first layer; the context's is 1
 MEMORY = 0.9  # of the running means of the units' activities
@@ -46,7 +46,7 @@ class Goodness:
         if self.kind not in ("mean", "sum"):
             raise InputError(f"goodness kind={self.kind!r}: must be 'mean' or 'sum' (of squares)")
         for name in ("threshold", "sharpness"):
-            if not 0 < getattr(self, name) < math.inf:
+            if not (is_number(getattr(self, name)) and 0 < getattr(self, name) < math.inf):
                 raise InputError(f"goodness {name}={getattr(self, name)}: must be positive; typical values: 0.5 to 20")
 
     def logits(self, activities: Tensor) -> Tensor:
@@ -119,7 +119,7 @@ class ForwardForwardNet(nn.Module):
         check_whole(input_size=input_size)
         check_whole(2, classes=classes)
         check_whole(0, seed=seed)
-        if not 0 <= peer < math.inf:
+        if not (is_number(peer) and 0 <= peer < math.inf):
             raise InputError(f"peer={peer}: must not be negative; 0.03 is usual, 0 leaves peer normalisation out")
         self.goodness, self.peer = Goodness() if goodness is None else goodness, peer
         self.hidden = tuple(hidden)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from frugal.corpora import Window, encode_documents, strided_windows
 from frugal.device import DType
-from frugal.errors import InputError
+from frugal.errors import InputError, check_whole
 from frugal.foundation.model import Foundation
 from frugal.foundation.saving import save_on_foundation, saved_foundation
 from frugal.language_model import KeptStateModel, pieces_in_windows, read_model
@@ -58,6 +58,7 @@ class WindowedFoundation(KeptStateModel):
         self.prefix = encode_documents(tokenizer, [prefix])[0] if prefix else torch.empty(0, dtype=torch.int64)
         self.prefix = self.prefix.to(foundation.device)  # [P]
         room = foundation.context_length - len(self.prefix)
+        check_whole(context=context, stride=1 if stride is None else stride)
         if not 2 <= context <= room:
             beside = f" beside a prefix of {len(self.prefix)} tokens" if prefix else ""
             raise InputError(f"context={context}: must lie in 2 to {room}, the context of {foundation.name}{beside}")

@@ -109,6 +109,7 @@ class MemoryGPT(LanguageModel):
         self.tokenizer, self.device = foundation.tokenizer, foundation.device
         self.vocabulary_size = foundation.vocabulary_size
         self.context = foundation.context_length if context is None else context
+        check_whole(0, context=self.context, seed=seed)
         if not 4 <= self.context <= foundation.context_length:
             raise InputError(f"context={context}: must lie in 4 to {foundation.context_length}, the foundation's own")
         if not foundation.has_usual_form:

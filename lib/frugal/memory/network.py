@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, get_args
 import torch
 from torch import Tensor, nn
 
-from frugal.errors import InputError
+from frugal.errors import InputError, is_number
 from frugal.memory.datastore import Datastore
 from frugal.memory.entries import Entries
 from frugal.memory.reading import Reader, Reading
@@ -71,7 +71,7 @@ class MemoryNetwork(nn.Module):
         if read not in get_args(Read):
             raise InputError(f"read={read!r}: must be one of {', '.join(map(repr, get_args(Read)))}")
         count = len(_blocks(gpt))
-        if not -count <= layer < count:
+        if not (is_number(layer) and layer in range(-count, count)):
             raise InputError(f"layer={layer}: must lie in {-count} to {count - 1}, the model's {count} layers")
         if original and (read != "concat" or dim != width):
             raise InputError(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, normalize
 
-from frugal.errors import InputError
+from frugal.errors import InputError, is_number
 from frugal.memory.entries import Entries
 from frugal.memory.reading import Reading
 
@@ -47,7 +47,7 @@ class Writer(nn.Module):
         super().__init__()
         if write not in get_args(Write):
             raise InputError(f"write={write!r}: must be one of {', '.join(map(repr, get_args(Write)))}")
-        if not 0 < budget <= 1:
+        if not (is_number(budget) and 0 < budget <= 1):
             raise InputError(f"budget={budget}: must be above 0 and at most 1; it is the share of positions written")
         self.write, self.budget, self.deletes, self.seed, self.original = write, budget, deletes, seed, original
         self.storable_vector = nn.Linear(width, dim, bias=original)

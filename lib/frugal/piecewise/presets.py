@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from frugal.errors import InputError
+from frugal.errors import InputError, check_whole
 from frugal.piecewise.convolutional import ConvolutionShape, DualConvolutionShape
 from frugal.piecewise.mamba import MambaShape
 from frugal.piecewise.mlp import MLPShape
@@ -101,6 +101,7 @@ def preset_of_size(name: str, weights: int, characters: int, **changes: Any) -> 
             network = preset(name, width=width, **changes).build(characters)
         return sum(values.numel() for values in network.parameters())
 
+    check_whole(weights=weights, characters=characters)
     width = bisect_right(range(1, WIDEST + 1), weights, key=count)
     if not width:
         raise InputError(f"weights={weights}: too few for any {name} over {characters} characters; it has {count(1)}")

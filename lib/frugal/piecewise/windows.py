@@ -15,7 +15,7 @@ from torch import Tensor
 
 from frugal.corpora import Document, Tokenizer, encode_each, encode_in_a_row
 from frugal.corpora.disk import MOST_TOKENS, row_of_tokens
-from frugal.errors import InputError, check_whole
+from frugal.errors import InputError, check_whole, is_number
 from frugal.piecewise.networks import CharacterNetwork, positions_of_codes
 
 RUN, RUNS_AT_ONCE = 1 << 16, 64  # of a large text: examples in a row, and runs that are mixed
@@ -55,6 +55,7 @@ class Windows:
         cls, tokenizer: Tokenizer, documents: Iterable[Document | str], context_length: int, most: int | None = None
     ) -> Self:
         """Each character and the `context_length` characters before it; document starts stand before the first."""
+        check_whole(context_length=context_length)
         tokens, places = _padded(tokenizer, documents, before=context_length, after=0)
         return cls(tokens, places, range(-context_length, 0), [0], most)
 
@@ -63,6 +64,7 @@ class Windows:
         cls, tokenizer: Tokenizer, documents: Iterable[Document | str], context_length: int, most: int | None = None
     ) -> Self:
         """Each character and the `context_length` characters around it, one more on its left if that is odd."""
+        check_whole(context_length=context_length)
         left, right = (context_length + 1) // 2, context_length // 2
         tokens, places = _padded(tokenizer, documents, before=left, after=right)
         return cls(tokens, places, [*range(-left, 0), *range(1, right + 1)], [0], most)
@@ -80,6 +82,7 @@ class Windows:
 
         Runs cross from one document into the next, over the document start between them.
         """
+        check_whole(context_length=context_length, stride=stride)
         tokens = encode_in_a_row(tokenizer, documents)
         places = torch.arange(0, max(0, len(tokens) - context_length), stride)
         return cls(tokens, places, range(context_length), range(1, context_length + 1), most)
@@ -136,8 +139,8 @@ class Batches:
     characters: int = 128
 
     def __post_init__(self) -> None:
-        check_whole(size=self.size, repeats=self.repeats)
-        if not 0 <= self.random_fraction <= 1:
+        check_whole(size=self.size, repeats=self.repeats, characters=self.characters)
+        if not (is_number(self.random_fraction) and 0 <= self.random_fraction <= 1):
             raise InputError(f"random_fraction={self.random_fraction}: must be from 0 to 1; 0.1 is much")
 
     def __len__(self) -> int:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from frugal.errors import DivergedError, InputError
+from frugal.errors import DivergedError, InputError, is_number
 from frugal.readout.ridge import RidgeReadout
 from frugal.tensors import like_given, number_tensor
 
@@ -66,9 +66,9 @@ class OnlineReadout(RidgeReadout):
         tokens: bool = True,
     ) -> None:
         super().__init__(input_size, output_size, dtype=dtype, tokens=tokens)
-        if not 0 < alpha < math.inf:
+        if not (is_number(alpha) and 0 < alpha < math.inf):
             raise InputError(f"alpha={alpha}: must be positive; typical values lie in 1e-9 to 1")
-        if not 0 < forgetting <= 1:
+        if not (is_number(forgetting) and 0 < forgetting <= 1):
             raise InputError(f"forgetting={forgetting}: must lie in (0, 1]; 1 forgets nothing, 0.999 a thousand rows")
         self.forgetting = forgetting
         self.bias.zero_()

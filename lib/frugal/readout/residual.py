@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from frugal.baselines import Cache
 from frugal.corpora import Document
-from frugal.errors import InputError
+from frugal.errors import InputError, check_whole, is_number
 from frugal.evaluate import evaluate
 from frugal.foundation import Foundation, WindowedFoundation
 from frugal.language_model import HiddenStateModel, LanguageModel
@@ -61,10 +61,9 @@ class OnlineResidual(LanguageModel):
     def __init__(
         self, model: HiddenStateModel, *, rate: float = 0.3, chunk: int = 32, cache: Cache | None = None
     ) -> None:
-        if not 0 <= rate < math.inf:
+        if not (is_number(rate) and 0 <= rate < math.inf):
             raise InputError(f"rate={rate}: must not be negative; typical values lie in {RATES[1]} to {RATES[-1]}")
-        if chunk < 1:
-            raise InputError(f"chunk={chunk}: must be at least 1; typical values lie in 8 to 64")
+        check_whole(chunk=chunk)
         if model.context_length is not None:
             raise InputError(
                 f"the model takes {model.context_length} tokens at once: give one for streams of any length, such as "

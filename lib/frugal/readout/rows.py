@@ -19,6 +19,7 @@ BYTES_TO_KEEP = 2**30
 LANES = 4  # places of a stream that are read at once, which is several times as fast as one
 
 Piece = tuple[Tensor, Tensor]
+Trunk = tuple[Any, ...] | None
 
 
 class Rows(ABC):
@@ -31,7 +32,7 @@ class Rows(ABC):
 
     count: int
     width: int
-    trunk: tuple[Any, ...] | None = None
+    trunk: Trunk = None
 
     @property
     @abstractmethod
@@ -86,9 +87,7 @@ class KeptRows(Rows):
         InputError: there are none, or they are no inputs [n, D] with tokens [n].
     """
 
-    def __init__(
-        self, inputs: Tensor | np.ndarray, targets: Tensor | np.ndarray, trunk: tuple[Any, ...] | None = None
-    ) -> None:
+    def __init__(self, inputs: Tensor | np.ndarray, targets: Tensor | np.ndarray, trunk: Trunk = None) -> None:
         inputs, targets = number_tensor("inputs", inputs), number_tensor("targets", targets)
         if inputs.ndim != 2 or targets.shape != (len(inputs),):
             raise InputError(

@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from frugal.errors import InputError, check_whole
+from frugal.errors import InputError, check_whole, is_number
 from frugal.readout.base import Readout
 from frugal.readout.ridge import RidgeReadout
 from frugal.ridge.statistics import RidgeStatistics
@@ -134,7 +134,7 @@ def whitening_map(statistics: RidgeStatistics, input_size: int, shrinkage: float
             f"statistics of {len(statistics.inputs)} inputs: this readout takes {input_size}; "
             "`statistics.select(model.columns)` gives those of its own"
         )
-    if not 0 < shrinkage < math.inf:
+    if not (is_number(shrinkage) and 0 < shrinkage < math.inf):
         raise InputError(f"shrinkage={shrinkage}: must be positive; typical values lie in 1e-4 to 1")
     variance, basis = torch.linalg.eigh(statistics.covariance)
     if not variance.mean() > 0:

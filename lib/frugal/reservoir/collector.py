@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from frugal.errors import DivergedError, InputError, UnavailableError, check_whole
+from frugal.errors import DivergedError, InputError, UnavailableError, check_whole, is_number
 from frugal.files import appearing, load_tensors, save_tensors
 from frugal.tensors import like_given, number_tensor
 
@@ -54,6 +54,7 @@ class StateCollector(nn.Module, ABC):
 
     def start(self, batch_size: int = 1) -> Tensor:
         """The state [B, S] of `batch_size` streams before their first input: zeros."""
+        check_whole(0, batch_size=batch_size)
         return torch.zeros(batch_size, self.state_size, dtype=self.like.dtype, device=self.like.device)
 
     @overload
@@ -116,7 +117,7 @@ class StateCollector(nn.Module, ABC):
 
     def _run_batch(self, inputs: Tensor, state: Tensor | None, washout: int, noise: float) -> tuple[Tensor, Tensor]:
         state = self._checked(inputs, state)
-        if not 0 <= noise < math.inf:
+        if not (is_number(noise) and 0 <= noise < math.inf):
             raise InputError(f"noise={noise}: must not be negative; typical values lie in 1e-5 to 1e-2")
         check_whole(0, washout=washout)
         if washout > inputs.shape[1]:

@@ -53,6 +53,7 @@ def forgetting(reservoir: StateCollector, inputs: Tensor | np.ndarray, *, trials
     True
     """
     check_whole(trials=trials)
+    check_whole(0, seed=seed)
     inputs = one_stream(inputs).double()
     if not len(inputs):
         raise InputError("inputs of no steps: forgetting is seen from step to step; give a stream of some hundred")

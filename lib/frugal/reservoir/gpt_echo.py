@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frugal.errors import InputError, check_whole
+from frugal.errors import InputError, check_number, check_whole
 from frugal.reservoir.deep import DeepReservoir
 from frugal.reservoir.reservoir import Reservoir
 from frugal.reservoir.spectrum import scale_to
@@ -37,6 +37,7 @@ def gpt_echo(
     """
     check_whole(input_size=input_size, size=size, layers=layers)
     check_whole(0, seed=seed)
+    check_number(spectral_radius=spectral_radius, connectivity=connectivity)
     rng = np.random.default_rng(seed)
     widths = [input_size] + [size] * (layers - 1)
     stack = [_layer(width, size, spectral_radius, leak, connectivity, rng) for width in widths]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from frugal.device import choose_device
-from frugal.errors import InputError, UnavailableError, check_whole
+from frugal.errors import InputError, UnavailableError, check_number, check_whole, is_number
 from frugal.reservoir.collector import StateCollector
 from frugal.reservoir.recurrence import ACTIVATIONS, Activation, Dense, Gather, Hadamard, Recurrence, Shifts
 from frugal.reservoir.topologies import TOPOLOGIES, Plan
@@ -97,12 +97,11 @@ class Reservoir(StateCollector):
             raise InputError(f"dtype={dtype}: must be a floating-point type, such as torch.float32")
         if topology not in TOPOLOGIES:
             raise InputError(f"topology={topology!r}: unknown; choose one of {', '.join(TOPOLOGIES)}")
-        for name, value in (("connectivity", connectivity), ("spectral_radius", spectral_radius)):
-            numbers(name, value)
-        if not 0 < connectivity <= 1:
+        if not (is_number(connectivity) and 0 < connectivity <= 1):
             raise InputError(f"connectivity={connectivity}: must lie in (0, 1]; typical values are 0.01 to 0.2")
-        if not 0 < spectral_radius < np.inf:
+        if not (is_number(spectral_radius) and 0 < spectral_radius < np.inf):
             raise InputError(f"spectral_radius={spectral_radius}: must be positive; typical values lie in 0.1 to 1.5")
+        check_number(bias_scale=bias_scale)
         input_scales = numbers("input_scale", input_scale)
         if input_scales.shape not in ((), (input_size,)):
             raise InputError(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frugal.errors import InputError, check_whole
+from frugal.errors import InputError, check_number, check_whole
 from frugal.reservoir.collector import StateCollector
 from frugal.reservoir.feedback import closed_loop
 from frugal.reservoir.reservoir import Reservoir
@@ -95,6 +95,7 @@ def lorenz(steps: int, seed: int = 0, dt: float = 0.02) -> Tensor:
     """
     check_whole(steps=steps)
     check_whole(0, seed=seed)
+    check_number(dt=dt)
     dropped = 1000
     state = np.array([1.0, 1.0, 1.0]) + 0.1 * np.random.default_rng(seed).standard_normal(3)
     path = np.empty((dropped + steps, 3))
@@ -141,6 +142,7 @@ def score_mackey_glass(reservoir: Reservoir, *, ridge: float, fit: int = 2000, s
     >>> score_mackey_glass(Reservoir(1, 50, spectral_radius=1.0, bias_scale=0.2), ridge=1e-9).one_step < 0.01
     True
     """
+    check_number(ridge=ridge)
     reservoir = double(reservoir, input_size=1)
     washout, starts, apart, ahead = 1000, 100, 100, 84
     series = mackey_glass(washout + fit + 1, seed).unsqueeze(1)  # [T, 1]
@@ -169,6 +171,7 @@ def score_narma10(reservoir: Reservoir, *, ridge: float, seed: int = 0) -> float
     >>> score_narma10(Reservoir(1, 50, spectral_radius=0.7, input_scale=0.05, bias_scale=0.2), ridge=1e-12) < 0.5
     True
     """
+    check_number(ridge=ridge)
     reservoir = double(reservoir, input_size=1)
     inputs, targets = narma10(8200, seed)
     states, _ = reservoir.run(inputs[None, :, None])
@@ -192,6 +195,7 @@ def score_lorenz(reservoir: Reservoir, *, ridge: float, seed: int = 0) -> Tensor
     >>> score_lorenz(Reservoir(3, 50, spectral_radius=0.6, input_scale=0.2, bias_scale=0.5), ridge=1e-9).shape
     torch.Size([20])
     """
+    check_number(ridge=ridge)
     reservoir = double(reservoir, input_size=3)
     washout, fit, starts, apart, given, ahead, dt = 200, 5000, 20, 500, 200, 1000, 0.02
     fitted = washout + fit

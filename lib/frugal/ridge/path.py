@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from frugal.errors import InputError
+from frugal.errors import InputError, check_number
 from frugal.ridge.statistics import OUTPUTS_AT_ONCE, RidgeStatistics, add_gram
 
 EPS = torch.finfo(torch.float64).eps
@@ -120,6 +120,7 @@ class RidgePath:
 
     def _penalty(self, alpha: float) -> Tensor:
         """What `alpha` adds to each eigenvalue."""
+        check_number(alpha=alpha)
         return alpha * self.eigenvalues.mean()
 
     def _inverse(self, alpha: float) -> Tensor:

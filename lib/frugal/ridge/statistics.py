@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frugal.errors import InputError, UnavailableError
+from frugal.errors import InputError, UnavailableError, check_whole
 from frugal.files import appearing, load_tensors, save_tensors
 from frugal.tensors import number_tensor
 
@@ -65,10 +65,8 @@ class RidgeStatistics:
     @classmethod
     def empty(cls, input_size: int, output_size: int, device: str | torch.device = "cpu") -> Self:
         """No rows yet; `output_size` is the vocabulary's size, the number of values to predict, or 0: no targets."""
-        if input_size < 1 or output_size < 0:
-            raise InputError(
-                f"input_size={input_size}, output_size={output_size}: must be positive, the latter 0 without targets"
-            )
+        check_whole(input_size=input_size)
+        check_whole(0, output_size=output_size)
         return cls(
             *(torch.zeros(shape, dtype=torch.float64, device=device) for shape in _shapes(input_size, output_size))
         )

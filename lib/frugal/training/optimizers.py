@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim import Adam, AdamW, Optimizer
 
-from frugal.errors import InputError
+from frugal.errors import InputError, is_number
 
 OptimizerName = Literal["adam", "adamw", "lion", "sparse_lion", "adahessian"]
 
@@ -95,7 +95,7 @@ def make_optimizer(
 
 
 def _check_rates(learning_rate: float, weight_decay: float) -> None:
-    if not 0 < learning_rate < math.inf:
+    if not (is_number(learning_rate) and 0 < learning_rate < math.inf):
         raise InputError(f"lr={learning_rate}: must be positive; typical values lie in 1e-5 to 1e-1")
-    if not 0 <= weight_decay < math.inf:
+    if not (is_number(weight_decay) and 0 <= weight_decay < math.inf):
         raise InputError(f"weight_decay={weight_decay}: must not be negative; typical values lie in 0 to 0.1")

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from frugal.device import choose_device
-from frugal.errors import InputError, UnavailableError, check_whole
+from frugal.errors import InputError, UnavailableError, check_whole, is_number
 from frugal.memory.store import earlier, stored
 from frugal.memory.store.arrays import (
     Array,
@@ -443,14 +443,14 @@ class AssociativeMemory:
 
     def age(self, decay: float = 0.999) -> None:
         """Shrink every vector by the factor `decay`."""
-        if not 0 < decay <= 1:
+        if not (is_number(decay) and 0 < decay <= 1):
             raise InputError(f"decay={decay}: must lie in (0, 1]; 0.999 shrinks by a thousandth")
         with self._lock:
             self._commit(self.clock, age=self._table.age + float(np.log2(decay)))
 
     def forget(self, fraction: float = 0.001) -> np.ndarray:
         """Remove a random `fraction` of the entries, rounded down; their ids."""
-        if not 0 <= fraction <= 1:
+        if not (is_number(fraction) and 0 <= fraction <= 1):
             raise InputError(f"fraction={fraction}: must lie in 0 to 1")
         with self._lock:
             gone = np.sort(self._random().choice(self.ids(), int(fraction * len(self)), replace=False))
@@ -466,7 +466,7 @@ class AssociativeMemory:
             >>> memory.collect_garbage()
             array([1])
         """
-        if not threshold >= 0:
+        if not (is_number(threshold) and threshold >= 0):
             raise InputError(f"threshold={threshold}: must not be negative")
         with self._lock:
             small = np.linalg.norm(self._table.current(slice(None)), axis=1) < threshold

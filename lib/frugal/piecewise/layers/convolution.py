@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from frugal.errors import InputError, check_whole
+from frugal.errors import InputError, check_whole, is_number
 from frugal.piecewise.layers.basis import Basis, PiecewiseBasis
 from frugal.piecewise.layers.fully_connected import Form, Initialize, check_form, initial_weight, numbers_or_codes
 from frugal.piecewise.layers.kernels import choose_kernel, in_chunks, neuron_sums, product_of_edges
@@ -58,11 +58,11 @@ class BasisConvolution(nn.Module):
         initialize: Initialize = "uniform",
     ) -> None:
         super().__init__()
-        if dimensions not in (1, 2):
+        if not (is_number(dimensions) and dimensions in (1, 2)):
             raise InputError(f"dimensions={dimensions}: convolutions run over 1 or 2 axes")
         if basis.dimensions != 1:
             raise InputError(f"basis={basis}: a convolution's edges take one number each; use a one-coordinate basis")
-        check_form(form)
+        check_form(form, alpha)
         if form == "product" and transposed:
             raise InputError("form='product' with transposed=True: a spread input has no patch to multiply over")
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from frugal.errors import InputError, check_whole
+from frugal.errors import InputError, check_number, check_whole
 from frugal.piecewise.layers.basis import Basis, FourierBasis, LocalBasis, PiecewiseBasis, TensorProductBasis
 from frugal.piecewise.layers.kernels import (
     Kernel,
@@ -52,7 +52,7 @@ class BasisLayer(nn.Module):
     ) -> None:
         super().__init__()
         check_whole(in_features=in_features, out_features=out_features)
-        check_form(form)
+        check_form(form, alpha)
         check_kernel(kernel, basis, form)
         self.in_features, self.out_features = in_features, out_features
         self.basis, self.form, self.alpha, self.kernel = basis, form, alpha, kernel
@@ -148,6 +148,7 @@ class Polynomial(PiecewisePolynomial):
         initialize: Initialize = "uniform",
         kernel: Kernel = "auto",
     ) -> None:
+        check_whole(nodes=nodes)
         super().__init__(
             in_features,
             out_features,
@@ -233,6 +234,7 @@ class Product(nn.Module):
         super().__init__()
         check_whole(in_features=in_features, out_features=out_features)
         linear = nn.Linear(in_features, out_features)  # for its initial values
+        check_number(alpha=alpha)
         self.weight, self.bias, self.alpha = linear.weight, linear.bias, alpha
 
     def forward(self, x: Tensor) -> Tensor:
@@ -308,7 +310,8 @@ def numbers_of_features(x: Tensor | np.ndarray, weight: Tensor) -> Tensor:
     return given.to(weight.dtype)
 
 
-def check_form(form: str) -> None:
+def check_form(form: str, alpha: float) -> None:
+    check_number(alpha=alpha)
     if form not in get_args(Form):
         raise InputError(f"form={form!r}: must be 'sum' or 'product'")
 

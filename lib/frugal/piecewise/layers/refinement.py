@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from frugal.errors import InputError
+from frugal.errors import InputError, is_number
 from frugal.piecewise.layers.basis import PiecewiseBasis, TensorProductBasis
 from frugal.piecewise.layers.convolution import BasisConvolution
 from frugal.piecewise.layers.fully_connected import BasisLayer
@@ -70,7 +70,7 @@ def smoothed(layer: Layer, factor: float) -> Layer:
     basis = _piecewise(layer)
     if basis.continuous:
         raise InputError("a continuous layer has no knots to smooth; give a layer with continuous=False")
-    if not 0 <= factor <= 1:
+    if not (is_number(factor) and 0 <= factor <= 1):
         raise InputError(f"factor={factor}: must lie between 0, no change, and 1, continuous")
     matrix = torch.eye(basis.values_per_edge, dtype=torch.float64)
     for right in range(basis.nodes, basis.values_per_edge, basis.nodes):

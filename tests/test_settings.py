@@ -1,0 +1,157 @@
+"""Every number that a public constructor or function takes as a setting: what is no such number is refused at once."""
+
+import inspect
+import math
+import re
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from frugal import baselines, combine, cooperative, forward_forward, memory, piecewise, readout, reservoir, training
+from frugal.errors import InputError
+from frugal.forward_forward import ImagePlan
+from frugal.generate import Sampling
+from frugal.memory.store import AssociativeMemory
+from frugal.piecewise.convolutional import ConvolutionShape, DualConvolutionShape
+from frugal.piecewise.mamba import MambaShape
+from frugal.piecewise.mlp import MLPShape
+from frugal.piecewise.transformer import TransformerShape
+from frugal.reservoir import diagnostics, tasks
+from frugal.ridge import LinearMap, RidgePath, RidgeStatistics
+from models import characters, lstm, random_gpt2
+
+NUMBER = re.compile(r"(?:int|float)( \| None)?")  # of one setting, which may be left out by None
+
+
+@cache
+def takers() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
+    """What takes numbers as settings, each with what else it needs."""
+    rows = torch.rand(8, 2, generator=torch.Generator().manual_seed(0))
+    weights, labels = [torch.nn.Parameter(torch.zeros(2))], torch.tensor([0, 1] * 4)
+    net, gpt, tokenizer, model = torch.nn.Linear(2, 2), random_gpt2(), characters(), lstm()
+    echo, narrow = reservoir.Reservoir(2, 5, fan_in=2), reservoir.Reservoir(1, 5, fan_in=2)
+    world = cooperative.Oracle(vocabulary=3, length=4, hidden=4)
+    both: dict[str, Any] = {"generator": world.learner(4), "mediator": world.learner(4, seed=1)}
+    statistics = RidgeStatistics.collect([(rows, rows)], output_size=2)
+    sequences = world.sequences(6)
+    store = AssociativeMemory(2, 4)
+    automaton = piecewise.Automaton(piecewise.preset("small", context_length=4), tokenizer)
+    layer = piecewise.PiecewisePolynomial(1, 1, nodes=2, segments=2, continuous=False)
+    basis = piecewise.PiecewiseBasis(nodes=2)
+    plans = (
+        *(training.Plan, readout.ReadoutPlan, piecewise.PiecewisePlan, ImagePlan, memory.MemoryPlan),
+        *(cooperative.CooperativePlan, cooperative.SequencePlan, baselines.TransformerPlan, Sampling),
+        *(forward_forward.Goodness, ConvolutionShape, DualConvolutionShape, MambaShape, MLPShape, TransformerShape),
+    )
+    found: list[tuple[Callable[..., Any], dict[str, Any]]] = [
+        *((plan, {}) for plan in plans),
+        (reservoir.Reservoir, {"input_size": 2, "size": 20}),
+        (reservoir.gpt_echo, {"input_size": 2, "size": 5}),
+        (reservoir.run_parallel, {"reservoir": echo, "inputs": rows}),
+        (echo.run, {"inputs": rows[None]}),
+        (echo.start, {"batch_size": 2}),
+        (tasks.mackey_glass, {"steps": 5}),
+        (tasks.narma10, {"steps": 20}),
+        (tasks.lorenz, {"steps": 5}),
+        (tasks.score_narma10, {"reservoir": narrow, "ridge": 1e-6}),
+        (diagnostics.forgetting, {"reservoir": echo, "inputs": rows}),
+        (LinearMap.fit, {"inputs": rows, "targets": rows, "ridge": 1.0}),
+        (RidgePath(statistics).condition, {"alpha": 1.0}),
+        (RidgePath(statistics).solve, {"alpha": 1.0, "dtype": torch.float32}),
+        (RidgeStatistics.empty, {"input_size": 2, "output_size": 2}),
+        (readout.RidgeReadout, {"input_size": 2, "output_size": 2}),
+        (readout.SoftmaxReadout, {"input_size": 2, "output_size": 2}),
+        (readout.SoftmaxReadout(2, 2).whiten, {"statistics": statistics}),
+        (readout.OnlineReadout, {"input_size": 2, "output_size": 2}),
+        (readout.OnlineResidual, {"model": model}),
+        (readout.EchoEncoder, {"foundation": gpt, "reservoir": None, "context": 8}),
+        (readout.KeptRows(rows, labels).shuffle_columns, {"columns": slice(1)}),
+        (training.Lion, {"params": weights}),
+        (training.SparseLion, {"params": weights}),
+        (training.make_optimizer, {"name": "adam", "parameters": weights, "learning_rate": 0.1}),
+        (training.seed_everything, {"seed": 0}),
+        (training.search, {"objective": lambda setting: 0.0, "space": {"x": [1]}}),
+        (
+            training.fit,
+            {
+                "model": net,
+                "loss": lambda net, batch: net(batch).sum(),
+                "batches": [rows],
+                "optimizer": training.Lion(net.parameters()),
+                "steps": 1,
+            },
+        ),
+        (piecewise.BasisConvolution, {"in_channels": 1, "out_channels": 1, "kernel_size": 2, "basis": basis}),
+        (piecewise.BasisLayer, {"in_features": 1, "out_features": 1, "basis": basis}),
+        (piecewise.Batches, {"windows": piecewise.Windows(labels, labels[:2], [0], [1]), "size": 2}),
+        (piecewise.FixedRotation, {"inputs": 2}),
+        (piecewise.Fourier, {"in_features": 1, "out_features": 1, "terms": 3}),
+        (piecewise.PiecewisePolynomial, {"in_features": 1, "out_features": 1, "nodes": 2, "segments": 2}),
+        (piecewise.Polynomial, {"in_features": 1, "out_features": 1, "nodes": 2}),
+        (piecewise.PolynomialND, {"in_features": 2, "out_features": 1, "nodes": 2, "dimensions": 2}),
+        (piecewise.Product, {"in_features": 1, "out_features": 1}),
+        (piecewise.TensorProductBasis, {"axis": basis, "dimensions": 2}),
+        (piecewise.Windows.sequence, {"tokenizer": tokenizer, "documents": ["a mat"], "context_length": 2}),
+        (piecewise.Windows.flat, {"tokenizer": tokenizer, "documents": ["a mat"], "context_length": 2}),
+        (automaton.run, {"text": "a mat on", "rounds": 1}),
+        (piecewise.smoothed, {"layer": layer, "factor": 0.5}),
+        (piecewise.refined, {"layer": layer}),
+        (piecewise.preset_of_size, {"name": "small", "weights": 9999, "characters": 20}),
+        (forward_forward.ForwardForwardNet, {"input_size": 2, "hidden": (4,), "classes": 2}),
+        (forward_forward.ForwardForwardReadout, {"input_size": 2, "output_size": 2}),
+        (forward_forward.ForwardForwardClassifier, {"pixels": 2}),
+        (forward_forward.BackpropClassifier, {"pixels": 2}),
+        (forward_forward.RecurrentForwardForward, {"pixels": 2}),
+        (forward_forward.UnsupervisedForwardForward, {"shape": (2, 2)}),
+        (forward_forward.FoundationNegatives, {"foundation": gpt}),
+        (forward_forward.SelfGenerated, {"model": model}),
+        (forward_forward.SequenceExperiment, {"train": "a mat on a mat " * 9, "test": "a mat on a mat " * 9}),
+        (forward_forward.stratified_split, {"labels": labels, "test_size": 2, "seed": 0}),
+        (cooperative.LSTMLanguageModel, {"tokenizer": tokenizer}),
+        (cooperative.Oracle, {}),
+        (world.sequences, {"count": 2}),
+        (cooperative.CooperativeTrainer, {**both, "data": sequences, "held_out": sequences}),
+        (cooperative.draw, {"model": model, "count": 2, "length": 2}),
+        (cooperative.gradient_noise, {**both, "data": sequences}),
+        (cooperative.text_windows, {"tokenizer": tokenizer, "documents": ["a mat"], "length": 2}),
+        (AssociativeMemory, {"dim": 2, "capacity": 4}),
+        (store.age, {"decay": 0.5}),
+        (store.collect_garbage, {"threshold": 0.5}),
+        (store.forget, {"fraction": 0.5}),
+        (store.search, {"queries": np.zeros((1, 2), np.float32), "k": 1}),
+        (memory.Datastore.empty, {"dim": 2, "capacity": 4}),
+        (memory.MemoryGPT, {"foundation": gpt}),
+        (combine.Ensemble, {"experts": {"one": model}}),
+        (combine.OnlineMixture, {"experts": {"one": model}}),
+        (combine.Extrapolated, both),
+        (combine.Guided, {"model": model, "guide": "a mat"}),
+        (combine.Steered, {"model": model, "guide": "a mat"}),
+        (combine.Tempered, {"model": model, "temperature": 1.0}),
+        (baselines.NGram, {"order": 2, "tokenizer": tokenizer}),
+        (baselines.BoostedTrees, {"context_length": 2, "tokenizer": tokenizer}),
+        (baselines.BoostedTrees(2, tokenizer).fit, {"documents": ["a mat"]}),
+        (baselines.Cache, {"model": model}),
+        (baselines.ContextMixing, {"orders": 2, "tokenizer": tokenizer}),
+        (baselines.SmallTransformer, {"tokenizer": tokenizer}),
+        (baselines.affordable, {"size": "2x32", "tokenizer": tokenizer, "seconds": 1.0}),
+    ]
+    return {getattr(taker, "__qualname__", str(taker)): (taker, given) for taker, given in found}
+
+
+def number_settings() -> Iterator[Any]:
+    for name, (taker, _) in takers().items():
+        for setting in inspect.signature(taker, eval_str=True).parameters.values():
+            if found := NUMBER.fullmatch(inspect.formatannotation(setting.annotation)):
+                for wrong in ("a", math.nan, [0.5, 0.5], True, *(() if found[1] else (None,))):
+                    yield pytest.param(name, setting.name, wrong, id=f"{name}-{setting.name}-{wrong}")
+
+
+@pytest.mark.parametrize(("name", "setting", "wrong"), number_settings())
+def test_what_is_no_number_is_refused_in_one_sentence(name: str, setting: str, wrong: Any) -> None:
+    taker, given = takers()[name]
+    with pytest.raises(InputError, match=f"{setting}|lr="):
+        taker(**{**given, setting: wrong})
