@@ -146,12 +146,12 @@ def number_settings() -> Iterator[Any]:
     for name, (taker, _) in takers().items():
         for setting in inspect.signature(taker, eval_str=True).parameters.values():
             if found := NUMBER.fullmatch(inspect.formatannotation(setting.annotation)):
-                for wrong in ("a", math.nan, [0.5, 0.5], True, *(() if found[1] else (None,))):
-                    yield pytest.param(name, setting.name, wrong, id=f"{name}-{setting.name}-{wrong}")
+                yield pytest.param(name, setting.name, found[1] is not None, id=f"{name}-{setting.name}")
 
 
-@pytest.mark.parametrize(("name", "setting", "wrong"), number_settings())
-def test_what_is_no_number_is_refused_in_one_sentence(name: str, setting: str, wrong: Any) -> None:
+@pytest.mark.parametrize(("name", "setting", "may_be_none"), number_settings())
+def test_what_is_no_number_is_refused_in_one_sentence(name: str, setting: str, may_be_none: bool) -> None:
     taker, given = takers()[name]
-    with pytest.raises(InputError, match=f"{setting}|lr="):
-        taker(**{**given, setting: wrong})
+    for wrong in ("a", math.nan, [0.5, 0.5], True, *(() if may_be_none else (None,))):
+        with pytest.raises(InputError, match=f"{setting}|lr="):
+            taker(**{**given, setting: wrong})
