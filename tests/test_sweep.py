@@ -20,7 +20,7 @@ from frugal.errors import InputError, UnavailableError
 from frugal.lab.pages.records import bundle
 from frugal.lab.run.execution import RunResult, run_notebook
 from frugal.lab.run.progress import FOLDER_VARIABLE, STOP, RunStopped, read_progress, report_progress
-from frugal.lab.sweep import Site, Sweep, any_complete, read_site, read_sweep, run_sweep
+from frugal.lab.sweep import Site, Sweep, best_point, read_site, read_sweep, run_sweep
 from frugal.lab.sweep.driver import Driver
 from frugal.lab.sweep.pool import LOCAL, Pool, Submit, worker_pool
 from frugal.lab.sweep.runs import give_up, make_point
@@ -323,7 +323,7 @@ def test_a_run_that_recorded_no_objective_is_a_failure_that_names_what_it_did_re
 ) -> None:
     finished(a_sweep(tmp_path, GRID.replace("record: loss", "record: gain")), tmp_path, Worker())
     assert {row["state"] for row in table(tmp_path)} == {"fail"}
-    assert not any_complete(tmp_path)
+    assert best_point(tmp_path) is None
     assert capsys.readouterr().err.count("x=0.0, n=1 failed: the run recorded no gain; it recorded loss") == 1
 
 
@@ -337,7 +337,9 @@ def test_an_objective_that_is_no_finite_number_fails_its_point_and_no_other(tmp_
     failed = [row for row in table(tmp_path) if row["state"] == "fail"]
     assert [row["values"]["x"] for row in failed] == [1.0, 1.0]
     assert all("no finite number" in row["reason"] and row["value"] is None for row in failed)
-    assert any_complete(tmp_path)
+    best = best_point(tmp_path)
+    assert best is not None
+    assert best["value"] == min(row["value"] for row in table(tmp_path) if row["state"] == "complete")
 
 
 def test_what_driver_and_workers_send_each_other_is_encrypted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -178,7 +178,7 @@ def sweep(definition: Path, site: Path | None, workers: int | None, reports: Pat
     if site is not None and workers is not None:
         raise click.UsageError("--workers is part of a site file: leave it out with --site")
     with ends_at_once():
-        from frugal.lab.sweep import Site, any_complete, read_site, read_sweep, run_sweep, write_sweep_report
+        from frugal.lab.sweep import Site, best_point, read_site, read_sweep, run_sweep, write_sweep_report
 
         asked = read_sweep(definition, find_notebook)
         place = Site(workers=workers) if site is None else read_site(site)
@@ -188,9 +188,12 @@ def sweep(definition: Path, site: Path | None, workers: int | None, reports: Pat
         click.echo(f"{asked.name}: {write_sweep_report(folder)}")
     finally:
         rebuild_index(reports)
-    if not any_complete(folder):
+    best = best_point(folder)
+    if best is None:
         click.echo(f"{asked.name}: no point succeeded; the report says why each failed", err=True)
         raise SystemExit(1)
+    values = ", ".join(f"{name}={value}" for name, value in best["values"].items())
+    click.echo(f"{asked.name}: best {best['value']:.4g} at {values}")
 
 
 @main.command(cls=WithSampling)

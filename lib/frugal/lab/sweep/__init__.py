@@ -4,8 +4,8 @@ Enters: what needs a pool of workers, such as `shards`, which adds up ridge stat
 """
 
 from frugal.lab.sweep.definition import Sweep, read_sweep
-from frugal.lab.sweep.driver import any_complete, run_sweep
+from frugal.lab.sweep.driver import best_point, run_sweep
 from frugal.lab.sweep.pool import Site, read_site
 from frugal.lab.sweep.report import write_sweep_report
 
-__all__ = ["Site", "Sweep", "any_complete", "read_site", "read_sweep", "run_sweep", "write_sweep_report"]
+__all__ = ["Site", "Sweep", "best_point", "read_site", "read_sweep", "run_sweep", "write_sweep_report"]

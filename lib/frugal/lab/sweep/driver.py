@@ -262,7 +262,9 @@ def outcome(sweep: Sweep, point: Point) -> Outcome:
         return Outcome(TrialState.FAIL, reason=str(error))
 
 
-def any_complete(folder: Path) -> bool:
-    """Whether any point of the sweep in this folder has a value."""
-    points = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))["points"]
-    return any(point["state"] == "complete" for point in points)
+def best_point(folder: Path) -> dict[str, Any] | None:
+    """The best finished point of the sweep in this folder, with its `value` and `values`; None where none has one."""
+    about = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
+    sign = 1 if about["direction"] == "minimise" else -1
+    done = [point for point in about["points"] if point["state"] == "complete"]
+    return min(done, key=lambda point: sign * point["value"], default=None)
