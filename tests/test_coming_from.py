@@ -96,7 +96,9 @@ def test_what_a_command_asks_for_is_trained_at_a_small_size(
 
     monkeypatch.setattr("frugal.lab.run.execution.carry_out", keep_plan)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("frugal.families.family.check_foundation", lambda name: None)  # of the hub, without a network
     texts_named = [name for option, name in pairwise(words) if option in ("--train", "--valid", "--test")]
+    texts_named += [word.partition("=")[2] for word in words if word.startswith("negative_text=")]
     for number, name in enumerate(texts_named):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text("".join(f"line {n} of text {number}.\n" for n in range(20)), encoding="utf-8")

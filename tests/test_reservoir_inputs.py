@@ -262,8 +262,8 @@ def test_overlapping_runs_leave_the_number_of_threads_as_it_was() -> None:
         (lambda: Reservoir(1, 16, seed=-1), "seed=-1"),
         (lambda: Reservoir(1, 16, seed=1.5), "seed=1.5"),  # type: ignore[arg-type]
         (lambda: Reservoir(1, 16, spectral_radius=float("inf")), "spectral_radius=inf"),
-        (lambda: Reservoir(1, 16, spectral_radius="0.9"), "spectral_radius='0.9': must be numbers"),  # type: ignore[arg-type]
-        (lambda: Reservoir(1, 16, connectivity=None), "connectivity=None: must be numbers"),  # type: ignore[arg-type]
+        (lambda: Reservoir(1, 16, spectral_radius="0.9"), "spectral_radius='0.9': must be a positive number"),  # type: ignore[arg-type]
+        (lambda: Reservoir(1, 16, connectivity=None), "connectivity=None: must be a number in"),  # type: ignore[arg-type]
         (lambda: Reservoir(1, 16, input_scale="a"), "input_scale='a': must be numbers"),  # type: ignore[arg-type]
         (lambda: Reservoir(1, 16, leak=[0.5, [0.1]]), "leak=.*: must be numbers"),  # type: ignore[list-item]
         (lambda: Reservoir(1, 16, device="gpu"), "device='gpu': must be one of"),

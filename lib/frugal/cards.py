@@ -103,6 +103,10 @@ def kept_about(name: str) -> Kept:
     Raises:
         InputError: no model of that name is kept.
         UnavailableError: the card is damaged.
+
+    >>> kept_about("poems")
+    Traceback (most recent call last):
+    frugal.errors.InputError: 'poems': no model of that name is kept; there are: none yet
     """
     if not is_kept(name):
         known = ", ".join(each.name for each in kept_models()) or "none yet"

@@ -66,7 +66,9 @@ def load_foundation(
 def check_foundation(name: str | Path) -> None:
     """Raise what `load_foundation` would, as far as it is known before anything is fetched or read.
 
-    >>> check_foundation("tiny-gpt2")
+    >>> check_foundation("no such.gguf")
+    Traceback (most recent call last):
+    frugal.errors.InputError: model 'no such.gguf': there is no such file; check the path
     """
     if str(name) not in PACKAGED and _place_here(str(name)) is None:
         _check_hub(str(name))

@@ -98,9 +98,13 @@ class Reservoir(StateCollector):
         if topology not in TOPOLOGIES:
             raise InputError(f"topology={topology!r}: unknown; choose one of {', '.join(TOPOLOGIES)}")
         if not (is_number(connectivity) and 0 < connectivity <= 1):
-            raise InputError(f"connectivity={connectivity}: must lie in (0, 1]; typical values are 0.01 to 0.2")
+            raise InputError(
+                f"connectivity={connectivity!r}: must be a number in (0, 1]; typical values are 0.01 to 0.2"
+            )
         if not (is_number(spectral_radius) and 0 < spectral_radius < np.inf):
-            raise InputError(f"spectral_radius={spectral_radius}: must be positive; typical values lie in 0.1 to 1.5")
+            raise InputError(
+                f"spectral_radius={spectral_radius!r}: must be a positive number; typical values lie in 0.1 to 1.5"
+            )
         check_number(bias_scale=bias_scale)
         input_scales = numbers("input_scale", input_scale)
         if input_scales.shape not in ((), (input_size,)):
