@@ -269,7 +269,7 @@ def test_reservoirpy_gives_the_same_states() -> None:
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"spectral_radius": -0.3}, "spectral_radius=-0.3: must be positive"),
+        ({"spectral_radius": -0.3}, "spectral_radius=-0.3: must be a positive number"),
         ({"spectral_radius": float("nan")}, "spectral_radius=nan"),
         ({"leak": 0.0}, r"leak=0: must lie in \(0, 1\]"),
         ({"leak": torch.linspace(0.5, 2, 16)}, r"leak=1\.1: must lie in \(0, 1\]"),
