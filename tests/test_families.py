@@ -14,6 +14,7 @@ from frugal.errors import InputError
 from frugal.evaluate import evaluate
 from frugal.families import (
     FAMILIES,
+    Texts,
     asked,
     asked_on,
     keep_model,
@@ -22,6 +23,7 @@ from frugal.families import (
     read_texts,
     whole_text,
 )
+from frugal.families.counted import sources
 from frugal.families.family import Trained
 from frugal.generate import Sampling, generate
 from frugal.lab.live import cli
@@ -271,6 +273,31 @@ def test_an_interrupted_training_says_what_is_kept_of_it(
     assert "error" not in said
 
 
+@pytest.mark.parametrize("most", [2, 4, 20])
+def test_every_document_is_learnt_by_one_expert_whatever_their_titles(most: int) -> None:
+    documents = [Document("notes", f"text {n}") for n in range(18)]
+    found = sources(documents, most)
+    assert [document for group in found.values() for document in group] == documents
+    assert len(found) <= most
+
+
+def test_short_texts_that_are_other_texts_are_not_said_to_be_the_same(recwarn: pytest.WarningsRecorder) -> None:
+    parts = [(Document(text, text),) for text in ("a longer text to learn from", "a log", "the hat")]
+    Texts(*parts, characters=27)
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match="100% of the test text stands in the training text"):
+        Texts((Document("a", "a log and a hat"),), (Document("b", "mats"),), (Document("c", "a log"),), characters=15)
+
+
+def test_another_foundation_is_refused_where_a_training_goes_on(data: Path, gpt_folder: str) -> None:
+    keep_model(
+        NGram(2, CharTokenizer("ab")).fit(["abab"]),
+        Kept(name="mine", family="echo", text="text.txt", settings={"foundation": gpt_folder}),
+    )
+    said = frugal("train", "echo", "--train", data / "text.txt", "--save", "mine", "--resume", "foundation=smollm2")
+    assert "the kept model has" in said.stderr
+
+
 def test_two_files_are_each_used_whole(data: Path) -> None:
     texts = read_texts(str(data / "text.txt"), str(data / "more.txt"))
     assert "".join(document.text for document in texts.train) == (data / "text.txt").read_text(encoding="utf-8")
@@ -414,6 +441,7 @@ def test_the_commands_score_sample_and_list_a_kept_model(data: Path) -> None:
             ("train", "echo", "method=forward-forward", "negatives=text", "negative_text=none.txt"),
             "'none.txt': is no known text and no file",
         ),
+        (("train", "reservoir", "epochs=1", "epochs=2"), "epochs is given twice"),
         (("train", "ngram", "--resume", "--save", "none"), "no model of that name is kept"),
         (("score", "none-such-model-here", "{}/text.txt"), "none-such-model-here"),
     ],

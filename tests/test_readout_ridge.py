@@ -377,6 +377,9 @@ def test_calibration_gives_probabilities_that_beat_the_frequencies() -> None:
     for rows in ([], [(torch.full((1, 5), torch.nan), tokens[:1])]):
         with pytest.raises(InputError, match="needs at least one, and no NaN"):
             readout.calibrate(rows)
+    for wrong in (torch.full((5,), -100), torch.full((5,), 9999), torch.rand(5), torch.zeros(3, dtype=torch.int64)):
+        with pytest.raises(InputError, match="token"):
+            readout.calibrate([(inputs[:5], wrong)])
     assert (readout.floor.item(), readout.power.item()) == before
 
 

@@ -262,6 +262,9 @@ def test_overlapping_runs_leave_the_number_of_threads_as_it_was() -> None:
         (lambda: Reservoir(1, 16, seed=-1), "seed=-1"),
         (lambda: Reservoir(1, 16, seed=1.5), "seed=1.5"),  # type: ignore[arg-type]
         (lambda: Reservoir(1, 16, spectral_radius=float("inf")), "spectral_radius=inf"),
+        (lambda: Reservoir(1, 16, dtype="float64"), "dtype='float64': must be a floating-point type"),  # type: ignore[arg-type]
+        (lambda: Reservoir(1, 16, topology=["ring"]), "topology=.*: unknown"),  # type: ignore[arg-type]
+        (lambda: DeepReservoir(Reservoir(2, 13)), "layers: must be a list"),  # type: ignore[arg-type]
         (lambda: Reservoir(1, 16, spectral_radius="0.9"), "spectral_radius='0.9': must be a positive number"),  # type: ignore[arg-type]
         (lambda: Reservoir(1, 16, connectivity=None), "connectivity=None: must be a number in"),  # type: ignore[arg-type]
         (lambda: Reservoir(1, 16, input_scale="a"), "input_scale='a': must be numbers"),  # type: ignore[arg-type]

@@ -61,7 +61,7 @@ class Kept:
         sizes = [self.settings.get(name) for name in ("reservoir_size", "memory_size", "width", "experts", "order")]
         return {
             "model": self.name,
-            "data set": PurePath(self.text).name or self.text,
+            "data set": ", ".join(PurePath(text).name or text for text in self.text.split(", ")),
             "family": self.family,
             "foundation": self.foundation or None,
             "size": next((size for size in sizes if size is not None), None),

@@ -56,12 +56,16 @@ class Ensemble(LanguageModel):
     def __init__(
         self, experts: Mapping[str, LanguageModel], prior: Mapping[str, float] | None = None, *, memory: float = 0.9
     ) -> None:
-        if not experts:
-            raise InputError("experts={}: a mixture needs at least one model")
+        if not (isinstance(experts, Mapping) and experts):
+            raise InputError(f"experts={experts!r}: a mixture needs at least one model, by name")
+        if wrong := [name for name, expert in experts.items() if not isinstance(expert, LanguageModel)]:
+            raise InputError(f"experts: {', '.join(map(str, wrong))} must be language models")
         if not (is_number(memory) and 0 <= memory <= 1):
             raise InputError(f"memory={memory}: must be from 0, fixed weights, to 1, nothing is forgotten")
         weights = dict.fromkeys(experts, 1.0) if prior is None else dict(prior)
-        if weights.keys() != experts.keys() or not all(0 < weight < math.inf for weight in weights.values()):
+        if weights.keys() != experts.keys() or not all(
+            is_number(weight) and 0 < weight < math.inf for weight in weights.values()
+        ):
             raise InputError(f"prior={weights}: needs a positive weight for each of {', '.join(experts)}")
         first, *others = experts.values()
         if any(not same_tokens(first, other) for other in others):

@@ -166,10 +166,9 @@ def sources(documents: Sequence[Document], most: int) -> dict[str, list[Document
         length = max(1, -(-len(document.text) // most))
         cuts = [document.text[at : at + length] for at in range(0, len(document.text), length)]
         return {f"{document.title}, part {n}": [Document(document.title, cut)] for n, cut in enumerate(cuts, 1)}
-    if len(documents) <= most:
-        titles = [document.title for document in documents]
-        names = [title if titles.count(title) == 1 else f"{title} ({n})" for n, title in enumerate(titles, 1)]
-        return {name: [document] for name, document in zip(names, documents, strict=True)}
     share = -(-len(documents) // most)
     groups = [list(documents[at : at + share]) for at in range(0, len(documents), share)]
-    return {f"{group[0].title} and {len(group) - 1} more": group for group in groups}
+    names = [group[0].title + (f" and {len(group) - 1} more" if len(group) > 1 else "") for group in groups]
+    # Files of many folders may have one name.
+    names = [name if names.count(name) == 1 else f"{name} ({n})" for n, name in enumerate(names, 1)]
+    return dict(zip(names, groups, strict=True))

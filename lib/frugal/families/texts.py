@@ -147,12 +147,12 @@ def whole_text(name: str, *, seed: int = 0) -> tuple[Document, ...]:
 def _share_in(documents: Sequence[Document], others: Sequence[Document]) -> float:
     """Share of the documents' pieces, taken at even distances, that stand word for word in the others."""
     text = "".join(document.text for document in documents)
-    begins = range(0, len(text) - PIECE, max(PIECE, len(text) // PIECES))
+    begins = range(0, max(len(text) - PIECE, min(1, len(text))), max(PIECE, len(text) // PIECES))
     pieces = missing = [text[begin : begin + PIECE] for begin in begins]
     for other in others:
         whole = other.text
         missing = [piece for piece in missing if piece not in whole]
-    return 1 - len(missing) / max(1, len(pieces))
+    return 1 - len(missing) / len(pieces) if pieces else 0.0
 
 
 def _length(document: Document) -> int:

@@ -18,6 +18,7 @@ from frugal.training import check_fields
 PROMPT_TAIL = 16
 MOST_TOKENS_OF_A_CHARACTER = 4  # one a byte
 SEEDS = 2**32
+MOST_PENALTY = 1e6  # beyond it, products with logits are no numbers
 COLDEST = 1e-6  # temperatures below it take the likeliest token, as 0 does: logits divided by them leave float32
 
 
@@ -63,9 +64,10 @@ class Sampling:
             raise InputError(f"top_k={self.top_k}: must be at least 1; leave it out to sample among all tokens")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise InputError(f"top_p={self.top_p}: must be above 0 and at most 1; typical values lie in 0.8 to 0.95")
-        if not self.repetition_penalty > 0:
+        if not 0 < self.repetition_penalty <= MOST_PENALTY:
             raise InputError(
-                f"repetition_penalty={self.repetition_penalty}: must be positive; 1 is none, 1.2 is strong"
+                f"repetition_penalty={self.repetition_penalty}: must be positive, and {MOST_PENALTY:g} at most; 1 is "
+                "none, 1.2 is strong"
             )
         if self.seed is not None and not 0 <= self.seed < SEEDS:
             raise InputError(f"seed={self.seed}: must lie in 0 to {SEEDS - 1}")

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
 from frugal.errors import InputError
-from frugal.language_model import LOGITS_AT_ONCE
+from frugal.language_model import LOGITS_AT_ONCE, whole_tokens
 from frugal.readout.base import Readout
 from frugal.ridge.path import RidgePath
 from frugal.ridge.statistics import RidgeStatistics
@@ -148,14 +148,18 @@ class RidgeReadout(Readout):
         A few thousand rows are enough: only two numbers are fitted.
 
         Raises:
-            InputError: no rows, inputs that are not finite, or a readout of values; the calibration stays as it was.
+            InputError: no rows, inputs that are not finite, targets that are no tokens, or a readout of values; the
+                calibration stays as it was.
         """
         if not self.tokens:
             raise InputError("calibrate: this readout was fitted to values, which are no probabilities of tokens")
         nats = torch.zeros(len(FLOORS), len(POWERS), dtype=torch.float64)
         rows_seen, at_once = 0, max(1, LOGITS_AT_ONCE // self.output_size)
         for inputs, targets in rows:
-            inputs, targets = self.given_rows(inputs).to(self.weight.device), number_tensor("targets", targets).long()
+            inputs, targets = self.given_rows(inputs).to(self.weight.device), number_tensor("targets", targets)
+            targets = whole_tokens(targets, "n", "calibrate", self.output_size)
+            if inputs.shape[:-1] != targets.shape:
+                raise InputError(f"targets of shape {list(targets.shape)}: must be a token for each row of the inputs")
             for x, y in zip(inputs.split(at_once), targets.to(inputs.device).split(at_once), strict=True):
                 values = self.values(x)
                 for i, j in product(range(len(FLOORS)), range(len(POWERS))):

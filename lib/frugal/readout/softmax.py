@@ -58,6 +58,8 @@ class SoftmaxReadout(Readout):
         """
         super().__init__(input_size, output_size)
         check_whole(rank=1 if rank is None else rank)
+        if not isinstance(hidden, Sequence) or isinstance(hidden, str):
+            raise InputError(f"hidden={hidden!r}: must be a list of the layers' sizes, such as (128,)")
         for size in hidden:
             check_whole(hidden=size)
         check_whole(0, seed=seed)

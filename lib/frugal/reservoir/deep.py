@@ -34,8 +34,8 @@ class DeepReservoir(StateCollector):
 
     def __init__(self, layers: Sequence[Reservoir], *, read_out: str = "all") -> None:
         super().__init__()
-        if not layers:
-            raise InputError("layers is empty: give at least one reservoir")
+        if not (isinstance(layers, Sequence) and layers and all(isinstance(layer, Reservoir) for layer in layers)):
+            raise InputError("layers: must be a list of at least one reservoir")
         for below, above in itertools.pairwise(layers):
             if above.input_size != below.size:
                 raise InputError(

@@ -93,9 +93,9 @@ class Reservoir(StateCollector):
         super().__init__()
         check_whole(input_size=input_size, size=size, fan_in=fan_in)
         check_whole(0, seed=seed)
-        if not dtype.is_floating_point:
-            raise InputError(f"dtype={dtype}: must be a floating-point type, such as torch.float32")
-        if topology not in TOPOLOGIES:
+        if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise InputError(f"dtype={dtype!r}: must be a floating-point type, such as torch.float32")
+        if not (isinstance(topology, str) and topology in TOPOLOGIES):
             raise InputError(f"topology={topology!r}: unknown; choose one of {', '.join(TOPOLOGIES)}")
         if not (is_number(connectivity) and 0 < connectivity <= 1):
             raise InputError(

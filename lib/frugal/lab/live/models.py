@@ -96,9 +96,12 @@ def train(
     given |= {name: value for name, value in named.items() if value is not None}
     parameters = {parameter.name for parameter in plan_run(NOTEBOOK).parameters}
     own = ("method", "characters", "epochs", "learning_rate")
-    rest = []
+    rest, named_already = [], set[str]()
     for setting in settings:
         name, equals, value = (part.strip() for part in setting.partition("="))
+        if name in named_already:
+            raise InputError(f"{name} is given twice: give it once")
+        named_already.add(name)
         if name in own and value == "None":  # of the notebook, None says that the family decides
             rest.append(setting)
         elif equals and name in parameters - {"settings", *given}:
@@ -109,7 +112,7 @@ def train(
     # What is wrong is refused before anything starts.
     name = name_for(plan.given.get("save", ""), family, resume=resume)
     of_notebook = {setting: plan.given[setting] for setting in own if plan.given.get(setting) is not None}
-    if hasattr(FAMILIES[family], "foundation") and not resume:
+    if hasattr(FAMILIES[family], "foundation") and not (resume and "foundation" not in plan.given):
         of_notebook["foundation"] = plan.values["foundation"]
     chosen, _ = asked(family, of_notebook | read_settings(rest), kept_about(name).settings if resume else None)
     chosen.check()

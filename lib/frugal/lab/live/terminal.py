@@ -159,7 +159,7 @@ def changed(sampling: Sampling, name: str, value: str) -> Sampling:
     if name not in KINDS:
         raise InputError(f"{name}: is no setting; there are {', '.join(KINDS)}")
     if value == "none":
-        return dataclasses.replace(sampling, **{name: getattr(Sampling(), name)})
+        return dataclasses.replace(sampling, **{name: getattr(CHAT_SAMPLING, name)})
     kind, many = KINDS[name]
     try:
         read = kind(value)

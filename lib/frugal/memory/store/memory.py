@@ -193,6 +193,8 @@ class AssociativeMemory:
             UnavailableError: too little is whole, or another memory is attached to this folder.
         """
         folder = Path(folder).resolve()
+        if not folder.is_dir():
+            raise InputError(f"{folder}: there is no such folder; give one that a memory was saved to")
         with tempfile.TemporaryDirectory(dir=folder, prefix=".repaired.") as temporary:
             found = stored.read(folder)
             if found.damage:
