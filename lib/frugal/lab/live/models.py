@@ -112,7 +112,7 @@ def train(
     # What is wrong is refused before anything starts.
     name = name_for(plan.given.get("save", ""), family, resume=resume)
     of_notebook = {setting: plan.given[setting] for setting in own if plan.given.get(setting) is not None}
-    if hasattr(FAMILIES[family], "foundation") and not (resume and "foundation" not in plan.given):
+    if hasattr(FAMILIES[family], "foundation") and ("foundation" in given or not resume):
         of_notebook["foundation"] = plan.values["foundation"]
     chosen, _ = asked(family, of_notebook | read_settings(rest), kept_about(name).settings if resume else None)
     chosen.check()
