@@ -125,7 +125,7 @@ def byte_pairs() -> BytePairTokenizer:
     return BytePairTokenizer.train(TEXTS, 270)
 
 
-def random_gpt2(seed: int = 0) -> Foundation:
+def random_gpt2(seed: int = 0, **sizes: int) -> Foundation:
     """An untrained GPT-2 over byte pairs, 24 wide."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -133,11 +133,8 @@ def random_gpt2(seed: int = 0) -> Foundation:
     tokenizer = byte_pairs()
     config = GPT2Config(
         vocab_size=tokenizer.vocabulary_size + 3,  # a head wider than the vocabulary, as some models have
-        n_positions=16,
-        n_embd=24,
-        n_layer=2,
-        n_head=2,
         initializer_range=0.3,
+        **{"n_positions": 16, "n_embd": 24, "n_layer": 2, "n_head": 2, **sizes},
     )
     return Foundation(GPT2LMHeadModel(config).to(DEVICE), tokenizer, name="random GPT-2")
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,27 @@ import pytest
 import torch
 from torch import Tensor
 
-from frugal.baselines import NGram
+from frugal.baselines import NGram, SmallTransformer
 from frugal.combine import Tempered
 from frugal.cooperative import LSTMLanguageModel
+from frugal.corpora import CharTokenizer
 from frugal.errors import FrugalError, InputError
 from frugal.evaluate import evaluate
+from frugal.foundation import WindowedFoundation
 from frugal.language_model import HiddenStateModel, LanguageModel, TargetScores, class_named, gather_targets, load_model
 from frugal.memory import MemoryGPT
 from frugal.readout import ReservoirLanguageModel
-from models import EVERY_MODEL, ROUNDING, TEXTS, characters, lstm, piecewise, reservoir_model, set_everywhere
+from models import (
+    EVERY_MODEL,
+    ROUNDING,
+    TEXTS,
+    characters,
+    lstm,
+    piecewise,
+    random_gpt2,
+    reservoir_model,
+    set_everywhere,
+)
 
 
 @pytest.fixture(params=EVERY_MODEL, scope="module")
@@ -201,6 +214,30 @@ def test_a_state_of_a_model_of_another_size_is_refused(model: LanguageModel, oth
         model.step(torch.tensor([0, 1]), other.start(2))
     with pytest.raises(InputError, match="state: must be one of this"):
         model.advance(torch.tensor([[0, 1]]), state=other.start(1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [
+        (lambda alphabet: NGram(3, CharTokenizer(alphabet)).fit([alphabet]), ("abc", "abcdefg")),
+        (lambda width: SmallTransformer(characters(), width=width, context=8), (16, 32)),
+        (lambda width: SmallTransformer(characters(), width=width, context=8), (64, 32)),
+        (lambda blocks: SmallTransformer(characters(), blocks=blocks, width=16, context=8), (1, 2)),
+        (lambda blocks: SmallTransformer(characters(), blocks=blocks, width=16, context=8), (2, 1)),
+        (lambda layers: random_gpt2(n_layer=layers), (1, 2)),
+        (lambda layers: random_gpt2(n_layer=layers), (2, 1)),
+        (lambda heads: random_gpt2(n_head=heads), (2, 3)),
+        (lambda width: WindowedFoundation(random_gpt2(n_embd=width), context=8), (24, 16)),
+    ],
+)
+def test_a_state_with_tokens_read_by_a_model_of_another_size_is_refused(
+    kind: Callable[[Any], LanguageModel], sizes: tuple[Any, Any]
+) -> None:
+    model, other = map(kind, sizes)
+    last = other.vocabulary_size - 2
+    _, state = other.feed(torch.full((2, 4), last), other.start(2))
+    with pytest.raises(InputError, match="state: must be one of this"):
+        model.step(torch.tensor([0, 1]), state)
 
 
 def test_scoring_in_small_pieces_changes_nothing(

@@ -19,7 +19,6 @@ from itertools import groupby, repeat, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -36,7 +35,8 @@ from frugal.files import appearing, load_tensors, put_back, save_tensors
 LOGITS_AT_ONCE = 2**25
 GIVE_ROWS = ("log_probabilities", "step", "feed", "advance")  # methods that give numbers for the whole vocabulary
 GO_ON = ("step", "feed", "advance", "hidden_step", "hidden_advance")  # methods that take a state
-StateForm = tuple[type, list[tuple[bool | None, tuple[int, ...]] | None]]
+Form = tuple[bool, tuple[int, ...]]  # of one tensor: whether its numbers have a point, and its sizes
+StateForm = tuple[type, list[Form | None]]
 FEW_TOKENS = 16  # up to which Python finds the smallest and the largest faster than torch
 
 
@@ -77,15 +77,20 @@ def whole_tokens(tokens: Tensor, axes: Sequence[str], taker: str, vocabulary_siz
 
 def check_vocabulary(tokens: Tensor, vocabulary_size: int) -> None:
     """Raise InputError unless all tokens [..] are of a vocabulary; from a GPU two numbers are fetched, in one call."""
-    count = tokens.numel()
-    if count == 1:  # nearly free, for the steps of a single stream
-        low = high = tokens.item()
-    else:
-        found = tokens.flatten().tolist() if count <= FEW_TOKENS else torch.stack(tokens.aminmax()).tolist()
-        low, high = min(found, default=0), max(found, default=0)
+    low, high = _bounds(tokens)
     if low < 0 or high >= vocabulary_size:
         wrong = low if low < 0 else high
         raise InputError(f"token {wrong}: must lie in 0 to {vocabulary_size - 1}; use this model's own tokeniser")
+
+
+def _bounds(tokens: Tensor) -> tuple[int, int]:
+    """The smallest and the largest token [..]; 0 and 0 of none."""
+    count = tokens.numel()
+    if count == 1:  # nearly free, for the steps of a single stream
+        token = int(tokens.item())
+        return token, token
+    found = tokens.flatten().tolist() if count <= FEW_TOKENS else torch.stack(tokens.aminmax()).tolist()
+    return min(found, default=0), max(found, default=0)
 
 
 def checked(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -127,7 +132,8 @@ def check_state(model: "LanguageModel", streams: int, state: Any) -> None:
         model._state_form = _state_form(model.start(1))
     kind, forms = model._state_form
     parts = _parts(state) if type(state) is kind or isinstance(state, kind) else ()
-    if len(parts) != len(forms) or not all(map(_has_form, parts, forms, repeat(streams))):
+    expected = forms, repeat(streams), repeat(model.vocabulary_size)
+    if len(parts) != len(forms) or not all(map(_has_form, parts, *expected)) or not model._goes_on_from(state):
         name = type(model).__name__
         raise InputError(f"state: must be one of this {name} for {streams} streams; begin with `start({streams})`")
 
@@ -139,9 +145,7 @@ def _state_form(first: Any) -> StateForm:
     """
     fields = {} if isinstance(first, Tensor) else getattr(type(first), "__annotations__", {})
     return type(first), [
-        (getattr(part.dtype, "is_floating_point", None), tuple(part.shape[1:]))
-        if isinstance(part, Tensor | np.ndarray) and kind is not Any
-        else None
+        (part.is_floating_point(), tuple(part.shape[1:])) if isinstance(part, Tensor) and kind is not Any else None
         for part, kind in zip_longest(_parts(first), fields.values())
     ]
 
@@ -155,17 +159,21 @@ def _parts(state: Any) -> Sequence[Any]:
     return state if isinstance(state, tuple) else [*vars(state).values()] if is_dataclass(state) else ()
 
 
-def _has_form(part: Any, form: tuple[bool | None, tuple[int, ...]] | None, streams: int) -> bool:
-    """Whether a tensor is of so many streams and of the sizes that are not 0 at first."""
+def _has_form(part: Any, form: Form | None, streams: int, vocabulary_size: int) -> bool:
+    """Whether a tensor is of so many streams and of the sizes that are not 0 at first; whole numbers are tokens."""
     if form is None:
         return True
     is_float, sizes = form
-    shape: Sequence[int] = getattr(part, "shape", ())
-    if shape != (streams, *sizes):
-        grown = len(shape) == len(sizes) + 1 and shape[0] == streams
-        if not grown or any(size and given != size for given, size in zip(shape[1:], sizes, strict=True)):
+    if not isinstance(part, Tensor) or part.is_floating_point() is not is_float:
+        return False
+    if part.shape != (streams, *sizes):
+        grown = part.ndim == len(sizes) + 1 and len(part) == streams
+        if not grown or any(size and given != size for given, size in zip(part.shape[1:], sizes, strict=True)):
             return False
-    return getattr(part.dtype, "is_floating_point", None) == is_float
+    if part.dtype is not torch.int64:
+        return True
+    low, high = _bounds(part)
+    return low >= 0 and high < vocabulary_size
 
 
 def checked_start(start: Callable[..., Any]) -> Callable[..., Any]:
@@ -247,6 +255,10 @@ class LanguageModel(ABC):
 
         The state passed in stays valid: a stream can be continued from it in two ways.
         """
+
+    def _goes_on_from(self, state: Any) -> bool:
+        """Whether a state is this model's, as far as the sizes that it had before the first token do not tell."""
+        return True
 
     def save(self, folder: Path | str) -> None:
         """Write the model to a folder: weights, configuration, tokeniser, card.

@@ -57,7 +57,7 @@ class MixingState:
     """Of each stream: what has been learned so far, and the last tokens. Nobody changes either."""
 
     tables: tuple[Tables, ...]
-    history: NDArray[np.int64]  # [B, HISTORY]
+    history: Tensor  # [B, HISTORY]
 
 
 class ContextMixing(LanguageModel):
@@ -125,15 +125,15 @@ class ContextMixing(LanguageModel):
         return self.advance(tokens, self.start(len(tokens)))[0]
 
     def start(self, batch_size: int) -> MixingState:
-        return MixingState((self.tables,) * batch_size, self._beginning(batch_size))
+        return MixingState((self.tables,) * batch_size, torch.from_numpy(self._beginning(batch_size)))
 
     def step(self, tokens: Tensor, state: MixingState) -> tuple[Tensor, MixingState]:
         rows, state = self.advance(tokens.unsqueeze(1), state)
         return rows[:, 0], state
 
     def advance(self, tokens: Tensor, state: MixingState) -> tuple[Tensor, MixingState]:
-        history, after, rows = state.history.copy(), [], []
-        for stream, before, past in zip(tokens.numpy(), state.tables, history, strict=True):
+        history, after, rows = state.history.clone(), [], []
+        for stream, before, past in zip(tokens.numpy(), state.tables, history.numpy(), strict=True):
             tables = before.copy() if self.learns else before
             rows.append(self._read(stream, tables, past, learn=self.learns, wanted=True))
             after.append(tables)

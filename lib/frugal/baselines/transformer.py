@@ -158,6 +158,12 @@ class SmallTransformer(nn.Module, HiddenStateModel):
     def start(self, batch_size: int) -> TransformerState:
         return TransformerState(torch.empty(batch_size, 0, dtype=torch.int64, device=self.device), ())
 
+    def _goes_on_from(self, state: TransformerState) -> bool:
+        heads = len(self.scale) // self.head_width
+        shape = len(state.tokens), heads, state.tokens.shape[1], self.head_width
+        blocks = len(self.blocks) if state.tokens.shape[1] else 0
+        return len(state.past) == blocks and all(part.shape == shape for pair in state.past for part in pair)
+
     def hidden_step(self, tokens: Tensor, state: TransformerState) -> tuple[Tensor, TransformerState]:
         seen, past = state
         if seen.shape[1] == self.context:

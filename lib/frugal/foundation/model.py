@@ -4,7 +4,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -42,6 +42,7 @@ class FoundationState:
 
     tokens: Tensor  # [B, n], n <= context_length
     cache: Any  # keys and values, recurrent states; None before the first token, and where the model keeps nothing
+    architecture: str  # of the model
 
 
 class Foundation(HiddenStateModel):
@@ -131,7 +132,10 @@ class Foundation(HiddenStateModel):
 
     def start(self, batch_size: int) -> FoundationState:
         tokens = torch.empty(batch_size, 0, dtype=torch.int64, device=self.device)
-        return FoundationState(tokens, None)
+        return FoundationState(tokens, None, self.architecture)
+
+    def _goes_on_from(self, state: FoundationState) -> bool:
+        return state.architecture == self.architecture
 
     def hidden_step(self, tokens: Tensor, state: FoundationState) -> tuple[Tensor, FoundationState]:
         return self._take(tokens.unsqueeze(1), state)
@@ -215,10 +219,15 @@ class Foundation(HiddenStateModel):
         """Tells apart models that give different hidden states: as `fingerprint`, of the weights computed with."""
         return self._digest(None)
 
-    def _digest(self, dtype: torch.dtype | None, *, head: bool = False) -> str:
+    @cached_property
+    def architecture(self) -> str:
+        """The model's settings, as JSON; other models of the same architecture go on from its states as well."""
         settings = self.model.config.to_dict()
         settings = {name: value for name, value in settings.items() if name not in INCIDENTAL_SETTINGS}
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+        return json.dumps(settings, sort_keys=True, default=str)
+
+    def _digest(self, dtype: torch.dtype | None, *, head: bool = False) -> str:
+        digest = hashlib.sha256(self.architecture.encode())
         weights, last = self.model.base_model.state_dict(), self.model.get_output_embeddings()
         if head and last is not None and not torch.equal(last.weight, self.model.get_input_embeddings().weight):
             weights |= {f"head.{name}": weight for name, weight in last.state_dict().items()}
@@ -265,10 +274,10 @@ class Foundation(HiddenStateModel):
             half = self.context_length // 2
             tokens = seen = seen[:, -(half + surplus % (self.context_length + 1 - half)) :]
         if self.reads_on == "nothing":
-            return self.hidden(seen)[:, -1], FoundationState(seen, None)
+            return self.hidden(seen)[:, -1], replace(state, tokens=seen)
         assert self.cache_name is not None
         output = self.transformer(tokens, use_cache=True, **{self.cache_name: cache})
-        return output.last_hidden_state[:, -1], FoundationState(seen, getattr(output, self.cache_name))
+        return output.last_hidden_state[:, -1], replace(state, tokens=seen, cache=getattr(output, self.cache_name))
 
     def _hidden_rows(self, tokens: Tensor) -> np.ndarray:
         return self.hidden(tokens.to(self.device)).float().cpu().numpy()
