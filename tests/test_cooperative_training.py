@@ -226,7 +226,9 @@ def test_what_cannot_be_trained_on_or_together_is_refused() -> None:
         (DATA[0], "expected sequences \\[n, 1 \\+ T\\]"),
         (DATA[:, 1:], "must begin with the start token, 4"),
         (DATA + torch.tensor([0] + [9] * 6), "must lie in 0 to 5"),
-        (DATA.double(), "tokens must be whole numbers"),
+        (DATA.double(), "data of type torch.float64: must be a tensor of whole numbers"),
+        (DATA.numpy(), "data of type int64: must be a tensor of whole numbers"),
+        (DATA.tolist(), "data of type list: must be a tensor of whole numbers"),
         (DATA[:, :-1], "data of 5 tokens, held_out of 6: must be of one length"),
     ):
         with pytest.raises(InputError, match=message):

@@ -327,7 +327,7 @@ def test_real_mnist_files_are_read() -> None:
     [
         (lambda: Goodness("length"), "must be 'mean' or 'sum'"),  # type: ignore[arg-type]
         (lambda: Goodness(threshold=0), "threshold=0: must be positive"),
-        (lambda: ForwardForwardNet(4, (), 3), "at least one layer"),
+        (lambda: ForwardForwardNet(4, (), 3), "must be a list of at least 1 numbers"),
         (lambda: ForwardForwardNet(4, (5,), 1), "classes=1"),
         (lambda: ForwardForwardNet(4, (5,), 3, peer=-1), "peer=-1: must not be negative"),
         (lambda: ForwardForwardClassifier(4, negatives="soft"), "must be 'uniform' or 'hard'"),  # type: ignore[arg-type]

@@ -93,6 +93,17 @@ def test_values_come_back_as_values_and_are_not_mixed_with_tokens() -> None:
         OnlineReadout(3, 2).partial_fit(x, torch.ones(50, dtype=torch.int64)).partial_fit(x, y)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_moved_to_another_precision_it_still_learns_in_double(dtype: torch.dtype) -> None:
+    x, y = rows(200, 3, 2)
+    expected = OnlineReadout(3, 2).partial_fit(x, y)
+    moved = OnlineReadout(3, 2).to(dtype)
+    moved = moved.partial_fit(x[:100], y[:100]).to(torch.float64).partial_fit(x[100:], y[100:])
+    assert moved.root.dtype == torch.float64
+    torch.testing.assert_close(moved.weight, expected.weight, rtol=0.02, atol=0.02)
+    assert moved.to(dtype).predict(x.numpy()).shape == (200, 2)
+
+
 def test_forgetting_that_leaves_no_weights_is_said_and_learns_nothing() -> None:
     """Where nothing excites an input, what is known of it is divided by the forgetting at every row, without end."""
     x, y = torch.zeros(400, 2), torch.ones(400, 1)

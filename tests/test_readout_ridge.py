@@ -1,4 +1,6 @@
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -472,8 +474,31 @@ def test_tokens_are_told_from_values(n: int, outputs: int, seed: int) -> None:
     bits = torch.cat([torch.zeros(1, outputs), torch.eye(2, outputs).sum(0, keepdim=True)])  # as many ones as rows
     assert not statistics_of(torch.randn(2, 3), bits, outputs).of_tokens
     assert not statistics_of(x, torch.ones(n, 1), 1).of_tokens
-    assert not statistics_of(x, tokens, outputs).merge(statistics_of(torch.randn(2, 3), bits, outputs)).of_tokens
     assert not RidgeStatistics.empty(3, outputs).of_tokens
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 6), st.integers(0, 1000))
+def test_values_are_not_added_to_tokens_nor_tokens_to_values(n: int, m: int, outputs: int, seed: int) -> None:
+    random = torch.Generator().manual_seed(seed)
+    x, more = torch.randn(n, 3, generator=random), torch.randn(m, 3, generator=random)
+    tokens = torch.randint(outputs, (n,), generator=random)
+    values = torch.randn(m, outputs, generator=random)
+    of_tokens, of_values = statistics_of(x, tokens, outputs), statistics_of(more, values, outputs)
+    refused: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
+        (of_tokens.add, (more, values)),
+        (of_values.add, (x, tokens)),
+        (of_tokens.merge, (of_values,)),
+        (of_values.merge, (of_tokens,)),
+    ]
+    for take, rows in refused:
+        with pytest.raises(InputError, match=r"tokens.*values|values.*tokens"):
+            take(*rows)
+    assert_same(of_tokens, statistics_of(x, tokens, outputs))
+    assert_same(of_values, statistics_of(more, values, outputs))
+    first = statistics_of(more[:1], torch.eye(outputs)[:1], outputs)  # these values might be tokens' unit vectors
+    first.add(more[:1], values[:1])
+    assert_same(first, statistics_of(more[[0, 0]], torch.stack([torch.eye(outputs)[0], values[0]]), outputs))
 
 
 def test_what_cannot_be_fitted_is_refused() -> None:
@@ -489,6 +514,9 @@ def test_what_cannot_be_fitted_is_refused() -> None:
     for no_number in ("small", [None], 1j):
         with pytest.raises(InputError, match=r"alphas.* must (hold numbers|be real)"):
             RidgeReadout.fit(statistics_of(*some_tokens(), 9), alphas=no_number)  # type: ignore[arg-type]
+    for dtype in ("half", torch.float64, None, ["float32"]):
+        with pytest.raises(InputError, match=r"dtype=.*: must be 'float32' or 'float64'"):
+            RidgeReadout.fit(statistics_of(*some_tokens(), 9), dtype=dtype)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="without targets"):
         RidgeReadout.fit(RidgeStatistics.of_inputs([some_tokens()[0]]))
     with pytest.raises(InputError, match="of as many inputs and outputs"):

@@ -4,6 +4,7 @@ import copy
 import pickle
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from threading import Barrier, Thread
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from frugal.errors import DivergedError, InputError
 from frugal.reservoir import DeepReservoir, Reservoir, diagnostics, tasks
+from frugal.reservoir.collector import StateCollector
 from frugal.reservoir.gpt_echo import gpt_echo
 from frugal.reservoir.reservoir import ONE_THREAD
 from frugal.reservoir.spectrum import spectral_radius
@@ -115,6 +117,36 @@ def test_a_sparse_matrix_of_scipy_is_the_dense_one() -> None:
         assert torch.equal(reservoir.W, dense.W)
         for lanes in (1, 3):
             torch.testing.assert_close(reservoir.run(noise(lanes, 6, 2))[0], dense.run(noise(lanes, 6, 2))[0])
+
+
+@pytest.mark.parametrize("layout", ["to_sparse", "to_sparse_csr", "to_sparse_csc"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_a_sparse_tensor_is_the_dense_one(layout: str, dtype: torch.dtype) -> None:
+    W = (0.2 * noise(40, 40) * (torch.rand(40, 40) < 0.2)).to(dtype)
+    W_in, bias = noise(40, 2).to(dtype), noise(40).to(dtype)
+    dense = Reservoir.from_matrices(W, W_in, bias)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse .* tensor support is in beta state")
+        reservoir = Reservoir.from_matrices(getattr(W, layout)(), getattr(W_in, layout)(), bias.to_sparse())
+    assert torch.equal(reservoir.W, dense.W)
+    assert torch.equal(reservoir.run(noise(1, 6, 2))[0], dense.run(noise(1, 6, 2))[0])
+
+
+def test_arrays_into_a_reservoir_of_bfloat16_give_arrays_of_float32() -> None:
+    reservoir = Reservoir(2, 20, dtype=torch.bfloat16)
+    expected, _ = reservoir.run(noise(1, 6, 2))
+    for states in (reservoir.run(noise(1, 6, 2).numpy())[0], reservoir.run([noise(6, 2).numpy()])[0][0][None]):
+        assert states.dtype == np.float32
+        assert np.array_equal(states, expected.float().numpy())
+
+
+def test_a_reservoir_is_loaded_as_what_it_was_saved_as(tmp_path: Path) -> None:
+    one = Reservoir(2, 20)
+    one.save(tmp_path / "one")
+    DeepReservoir([one]).save(tmp_path / "stack")
+    for kind, folder in ((DeepReservoir, "one"), (Reservoir, "stack"), (StateCollector, "one")):
+        with pytest.raises(InputError, match=f"{folder} holds no {kind.__name__}: load it as the"):
+            kind.load(tmp_path / folder)  # type: ignore[type-abstract]
 
 
 @settings(max_examples=10, deadline=None)
@@ -274,6 +306,9 @@ def test_overlapping_runs_leave_the_number_of_threads_as_it_was() -> None:
         (lambda: Reservoir(3, 16, input_scale=[1.0, 2.0]), "one for each of 3 inputs"),
         (lambda: Reservoir(2, 16, input_scale=[1.0, -2.0]), "input_scale=-2.0"),
         (lambda: Reservoir(2, 16, bias_scale=float("inf")), "bias_scale=inf"),
+        (lambda: Reservoir.from_matrices(np.eye(2, dtype=int), torch.ones(2, 1)), "W of torch.int64: must be one of float64"),
+        (lambda: Reservoir.from_matrices(coo_array(np.eye(2) > 0), torch.ones(2, 1)), "W of bool: must be one of"),
+        (lambda: Reservoir.from_matrices(coo_array(np.eye(2) * 1j), torch.ones(2, 1)), "W of complex128: must be"),
         (lambda: Reservoir.from_matrices(torch.full((2, 2), torch.nan), torch.ones(2, 1)), "W: must hold"),
         (lambda: Reservoir.from_matrices(torch.eye(2), torch.full((2, 1), torch.inf)), "W_in: must hold"),
         (lambda: Reservoir(1, 16).run([torch.ones(3)]), r"a series of shape \[3\]"),

@@ -20,11 +20,14 @@ from frugal.piecewise.convolutional import ConvolutionShape, DualConvolutionShap
 from frugal.piecewise.mamba import MambaShape
 from frugal.piecewise.mlp import MLPShape
 from frugal.piecewise.transformer import TransformerShape
+from frugal.readout import probes
 from frugal.reservoir import diagnostics, tasks
 from frugal.ridge import LinearMap, RidgePath, RidgeStatistics
 from models import characters, lstm, random_gpt2
 
 NUMBER = re.compile(r"(?:int|float)( \| None)?")  # of one setting, which may be left out by None
+LIST = r"collections.abc.Sequence\[(?:int|float)\]|tuple\[(?:int|float), (?:int|float|\.\.\.)\]"
+NUMBERS = re.compile(rf"(float \| )?(?:int \| )?(?:{LIST})( \| .*)?")  # of a list, or of one number for all
 
 
 @cache
@@ -128,6 +131,7 @@ def takers() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
         (combine.Ensemble, {"experts": {"one": model}}),
         (combine.OnlineMixture, {"experts": {"one": model}}),
         (combine.Extrapolated, both),
+        (combine.Inverted, both),
         (combine.Guided, {"model": model, "guide": "a mat"}),
         (combine.Steered, {"model": model, "guide": "a mat"}),
         (combine.Tempered, {"model": model, "temperature": 1.0}),
@@ -135,6 +139,14 @@ def takers() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
         (baselines.BoostedTrees, {"context_length": 2, "tokenizer": tokenizer}),
         (baselines.BoostedTrees(2, tokenizer).fit, {"documents": ["a mat"]}),
         (baselines.Cache, {"model": model}),
+        (baselines.Cache.tuned, {"model": model, "documents": ["a mat"]}),
+        (readout.OnlineResidual.tuned, {"model": model, "documents": ["a mat"]}),
+        (
+            baselines.SmallTransformer.tuned,
+            {"tokenizer": tokenizer, "documents": ["a mat"], "valid": ["a mat"], "examples": {"2x32": 8}},
+        ),
+        (memory.Interpolation.constant, {"weights": [0.1], "thetas": [10.0], "counts": [8]}),
+        (probes.copied_share, {"states": [rows] * 5, "tokens": [labels] * 5, "delays": [0]}),
         (baselines.ContextMixing, {"orders": 2, "tokenizer": tokenizer}),
         (baselines.SmallTransformer, {"tokenizer": tokenizer}),
         (baselines.affordable, {"size": "2x32", "tokenizer": tokenizer, "seconds": 1.0}),
@@ -149,9 +161,25 @@ def number_settings() -> Iterator[Any]:
                 yield pytest.param(name, setting.name, found[1] is not None, id=f"{name}-{setting.name}")
 
 
-@pytest.mark.parametrize(("name", "setting", "may_be_none"), number_settings())
+@pytest.mark.parametrize(("name", "setting", "may_be_none"), [*number_settings()])
 def test_what_is_no_number_is_refused_in_one_sentence(name: str, setting: str, may_be_none: bool) -> None:
     taker, given = takers()[name]
     for wrong in ("a", math.nan, [0.5, 0.5], True, *(() if may_be_none else (None,))):
         with pytest.raises(InputError, match=f"{setting}|lr="):
+            taker(**{**given, setting: wrong})
+
+
+def list_settings() -> Iterator[Any]:
+    for name, (taker, _) in takers().items():
+        for setting in inspect.signature(taker, eval_str=True).parameters.values():
+            if found := NUMBERS.fullmatch(inspect.formatannotation(setting.annotation)):
+                yield pytest.param(name, setting.name, found[1] is not None, id=f"{name}-{setting.name}")
+
+
+@pytest.mark.parametrize(("name", "setting", "may_be_one"), [*list_settings()])
+def test_what_is_no_list_of_numbers_is_refused_in_one_sentence(name: str, setting: str, may_be_one: bool) -> None:
+    taker, given = takers()[name]
+    wrong_lists = (["a", "b"], [math.nan, math.nan], [None, None], [[1], [1]], [True, True])
+    for wrong in (*wrong_lists, "ab", None, {"a": 1}, *(() if may_be_one else (0.5,))):
+        with pytest.raises(InputError, match=setting):
             taker(**{**given, setting: wrong})

@@ -177,6 +177,9 @@ def test_what_are_no_real_numbers_are_refused_in_one_sentence(name: str) -> None
     for given in (torch.from_numpy(x).to(torch.complex64), x.astype(complex)):
         with pytest.raises(InputError, match="must be real"):
             taker.takes(given)
+    if name != "Reservoir.from_matrices":  # whose weights may be sparse
+        with pytest.raises(InputError, match="sparse"):
+            taker.takes(torch.from_numpy(x).to_sparse())
     for given in (x.astype(object), x.astype(str), "words", x.astype("M8[s]")):
         with pytest.raises(InputError, match=r"must (hold|be) numbers"):
             taker.takes(given)

@@ -100,6 +100,22 @@ def test_bytes_stand_for_an_alphabet_of_many_letters() -> None:
     assert len(letters_or_bytes([many[:170]]).encode("猫 or cat")) == len("猫 or cat")
 
 
+@ALL
+def test_what_are_no_tokens_of_a_tokeniser_are_not_decoded(tokenizer: Tokenizer) -> None:
+    assert tokenizer.decode(torch.tensor([])) == ""
+    for tokens in ([0, 1], torch.tensor([0.5]), torch.tensor([True]), torch.tensor(0), torch.tensor([[0]]), "a"):
+        with pytest.raises(InputError, match=r"tokens of .*: `decode` takes a tensor \[T\] of whole numbers"):
+            tokenizer.decode(tokens)  # type: ignore[arg-type]
+    for wrong in (-1, 2**40):
+        with pytest.raises(InputError, match=f"token {wrong}: must lie in 0 to"):
+            tokenizer.decode(torch.tensor([0, wrong]))
+
+
+def test_characters_beyond_the_alphabet_are_not_decoded() -> None:
+    with pytest.raises(InputError, match="token 130: must lie in 0 to 129"):
+        ASCII.decode(torch.tensor([130]))
+
+
 def test_too_small_a_vocabulary_is_refused() -> None:
     with pytest.raises(InputError, match="vocabulary_size=100"):
         BytePairTokenizer.train([TEXT], 100)

@@ -3,6 +3,7 @@
 Each carries one sentence for the user: what was wrong with which value, what was expected, what to do.
 """
 
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -54,3 +55,17 @@ def check_number(**values: Any) -> None:
     for name, value in values.items():
         if not is_number(value):
             raise InputError(f"{name}={value!r}: must be a number")
+
+
+def check_list(check: Callable[..., None], least: int = 1, /, **lists: Any) -> None:
+    """Raise InputError unless each of these is a list or tuple of at least so many values that all pass a check.
+
+    >>> check_list(check_whole, delays=5)
+    Traceback (most recent call last):
+    frugal.errors.InputError: delays=5: must be a list of at least 1 numbers
+    """
+    for name, values in lists.items():
+        if isinstance(values, str) or not isinstance(values, Sequence) or len(values) < least:
+            raise InputError(f"{name}={values!r}: must be a list of at least {least} numbers")
+        for value in values:
+            check(**{name: value})

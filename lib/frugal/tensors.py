@@ -21,6 +21,8 @@ def number_tensor(name: str, given: Any) -> Tensor:
     """
     if isinstance(given, Tensor):
         _check_real(name, given.is_complex(), given.dtype)
+        if given.layout is not torch.strided:
+            raise InputError(f"{name}: a sparse tensor must become dense first; give its `to_dense()`")
         return given
     try:
         array = np.asarray(given)
@@ -37,8 +39,10 @@ def number_tensor(name: str, given: Any) -> Tensor:
 
 
 def like_given(values: Tensor, given: Any) -> Any:
-    """A result in the kind in which the numbers came: an array for an array."""
-    return values.numpy() if isinstance(given, np.ndarray) else values
+    """A result in the kind in which the numbers came: an array for an array, of float32 in place of bfloat16."""
+    if not isinstance(given, np.ndarray):
+        return values
+    return (values.float() if values.dtype == torch.bfloat16 else values).detach().cpu().numpy()
 
 
 def _check_real(name: str, is_complex: bool, dtype: Any) -> None:

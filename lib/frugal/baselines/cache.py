@@ -19,7 +19,7 @@ from torch.nn.functional import normalize, pad
 from tqdm.auto import tqdm
 
 from frugal.corpora import Document, encode_documents
-from frugal.errors import InputError, is_number
+from frugal.errors import InputError, check_list, check_number, is_number
 from frugal.language_model import LOGITS_AT_ONCE, HiddenStateModel, LanguageModel, TargetScores, gather_targets
 
 # Inverse temperatures that are tried; 0 counts words, whatever the state.
@@ -271,6 +271,7 @@ class Cache(LooksBack):
         Raises:
             InputError: the documents are empty.
         """
+        check_list(check_number, thetas=thetas)
         cache = cls(model, key=key)
         own, found, of_cache = [], [], []
         for tokens, hidden in cache.read(documents):

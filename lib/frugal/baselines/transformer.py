@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy, gelu, rms_norm, scaled_dot_produc
 
 from frugal.corpora import Document, Tokenizer, encode_in_a_row
 from frugal.device import choose_device
-from frugal.errors import InputError, check_whole, is_number
+from frugal.errors import InputError, check_list, check_number, check_whole, is_number
 from frugal.language_model import HiddenStateModel, pieces_in_windows, read_model, save_model
 from frugal.training import Epoch, EpochScore, Plan, Trial, fit, run_epochs, search, warm_up_and_decay
 
@@ -293,6 +293,7 @@ class SmallTransformer(nn.Module, HiddenStateModel):
                 best = nats, model
             return nats
 
+        check_list(check_number, rates=rates)
         for size in examples:
             _shape(size)
         trials = search(attempt, {"size": list(examples), "learning_rate": list(rates)}, seed=given.seed)

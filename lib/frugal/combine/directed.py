@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from frugal.combine.mixture import TwoModels
-from frugal.errors import InputError, is_number
+from frugal.errors import InputError, check_list, check_number, is_number
 from frugal.language_model import LanguageModel
 
 # Part of the mediator's probability left to a token that the inversion rules out.
@@ -71,6 +71,7 @@ class Inverted(TwoModels):
     def __init__(
         self, generator: LanguageModel, mediator: LanguageModel, *, bounds: tuple[float, float] = (0.1, 0.9)
     ) -> None:
+        check_list(check_number, bounds=bounds)
         if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1] <= 1:
             raise InputError(f"bounds={bounds}: must be two numbers in (0, 1], the lower one first, such as (0.1, 0.9)")
         super().__init__(generator, mediator)

@@ -206,8 +206,9 @@ def check_rate(name: str, rate: float) -> None:
 
 def check_sequences(name: str, sequences: Tensor, model: LanguageModel) -> None:
     """Raise InputError unless these are sequences [n, 1 + T] of the model's tokens after its start token."""
-    if sequences.is_floating_point() or sequences.dtype == torch.bool:
-        raise InputError(f"{name} of type {sequences.dtype}: tokens must be whole numbers")
+    if not isinstance(sequences, Tensor) or sequences.is_floating_point() or sequences.dtype == torch.bool:
+        kind = sequences.dtype if hasattr(sequences, "dtype") else type(sequences).__name__
+        raise InputError(f"{name} of type {kind}: must be a tensor of whole numbers")
     if sequences.ndim != 2 or not len(sequences) or sequences.shape[1] < 2:
         raise InputError(
             f"{name} of shape {list(sequences.shape)}: expected sequences [n, 1 + T] of at least one token"

@@ -101,7 +101,7 @@ class CharTokenizer(Tokenizer):
         return torch.from_numpy(tokens.astype(np.int64))
 
     def decode(self, tokens: Tensor) -> str:
-        return "".join(self._pieces[token] for token in tokens.tolist())
+        return "".join(self._pieces[token] for token in token_list(tokens, self.vocabulary_size))
 
     def save(self, folder: Path) -> None:
         text = json.dumps({"alphabet": self.alphabet})
@@ -163,7 +163,7 @@ class BytePairTokenizer(Tokenizer):
         return torch.tensor(self.tokenizer.encode(text, add_special_tokens=False).ids, dtype=torch.int64)
 
     def decode(self, tokens: Tensor) -> str:
-        return self.tokenizer.decode(tokens.tolist(), skip_special_tokens=True)
+        return self.tokenizer.decode(token_list(tokens), skip_special_tokens=True)
 
     def save(self, folder: Path) -> None:
         settings = {
@@ -179,6 +179,22 @@ class BytePairTokenizer(Tokenizer):
         """Read what `save` wrote."""
         settings = json.loads((folder / cls.SETTINGS).read_text(encoding="utf-8"))
         return cls(tokenizers.Tokenizer.from_file(str(folder / cls.FILE)), settings["bos_token"])
+
+
+def token_list(tokens: Tensor, vocabulary_size: int = 2**32) -> list[int]:
+    """Tokens [T] as a list; raises InputError where they are no tensor of such tokens.
+
+    A model may be wider than its byte pairs: what has no text is left out, but must be a number that could have one.
+    """
+    whole = isinstance(tokens, Tensor) and not tokens.is_floating_point() and tokens.dtype != torch.bool
+    if not isinstance(tokens, Tensor) or tokens.ndim != 1 or not (whole or not len(tokens)):
+        kind = f"{tokens.dtype} {list(tokens.shape)}" if isinstance(tokens, Tensor) else type(tokens).__name__
+        raise InputError(f"tokens of {kind}: `decode` takes a tensor [T] of whole numbers")
+    found = tokens.tolist()
+    wrong = [token for token in found if not 0 <= token < vocabulary_size]
+    if wrong:
+        raise InputError(f"token {wrong[0]}: must lie in 0 to {vocabulary_size - 1}; use this model's own tokeniser")
+    return found
 
 
 def letters_or_bytes(texts: Iterable[str], most: int = 300) -> Tokenizer:

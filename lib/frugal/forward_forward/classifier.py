@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from frugal.device import choose_device
-from frugal.errors import InputError, check_whole
+from frugal.errors import InputError, check_list, check_whole
 from frugal.forward_forward.images import mask_hybrids
 from frugal.forward_forward.net import ForwardForwardNet, Goodness, uniform_wrong, wrong_candidates
 from frugal.forward_forward.optimizer import net_optimizer
@@ -266,7 +266,7 @@ class UnsupervisedForwardForward(ImageClassifier):
         blurs: int = 2,
         plan: ImagePlan | None = None,
     ) -> None:
-        check_whole(height=shape[0], width=shape[1])
+        check_list(check_whole, 2, shape=shape)
         check_whole(0, blurs=blurs)
         pixels = shape[0] * shape[1]
         super().__init__(pixels, classes, plan)

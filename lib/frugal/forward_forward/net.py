@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, softplus
 
-from frugal.errors import InputError, check_whole, is_number
+from frugal.errors import InputError, check_list, check_whole, is_number
 
 CANDIDATE_SCALE = 0.25  # of a candidate's part in the first layer; the context's is 1
 MEMORY = 0.9  # of the running means of the units' activities
@@ -115,7 +115,7 @@ class ForwardForwardNet(nn.Module):
             seed: of the weights.
         """
         super().__init__()
-        check_layers(hidden)
+        check_list(check_whole, hidden=hidden)
         check_whole(input_size=input_size)
         check_whole(2, classes=classes)
         check_whole(0, seed=seed)
@@ -264,14 +264,6 @@ class ForwardForwardNet(nn.Module):
         logits = self.goodness.logits(activities)
         logits[:n] *= -1
         return softplus(logits).sum() / max(1, 2 * n)
-
-
-def check_layers(hidden: Sequence[int]) -> None:
-    """Raise InputError unless these are the widths of at least one layer."""
-    if not hidden:
-        raise InputError(f"hidden={hidden}: needs the width of at least one layer; typical: 100 to 2000")
-    for width in hidden:
-        check_whole(hidden=width)
 
 
 def scaled(vectors: Tensor) -> Tensor:

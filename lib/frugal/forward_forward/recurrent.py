@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, one_hot, softplus
 from torch.optim import Optimizer
 
+from frugal.errors import check_list, check_whole
 from frugal.forward_forward.classifier import ImageClassifier, ImagePlan
-from frugal.forward_forward.net import Goodness, check_layers, scaled, uniform_wrong
+from frugal.forward_forward.net import Goodness, scaled, uniform_wrong
 from frugal.forward_forward.optimizer import adamw
 
 ITERATIONS = 8
@@ -54,7 +55,7 @@ class RecurrentForwardForward(ImageClassifier):
         plan: ImagePlan | None = None,
     ) -> None:
         super().__init__(pixels, classes, plan)
-        check_layers(hidden)
+        check_list(check_whole, hidden=hidden)
         self.goodness, self.hidden = Goodness() if goodness is None else goodness, tuple(hidden)
         random = torch.Generator().manual_seed(self.plan.seed)
         widths = [pixels, *hidden, classes]

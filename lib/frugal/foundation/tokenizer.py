@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from frugal.corpora import Tokenizer, Turn
+from frugal.corpora.tokenizers import token_list
 from frugal.errors import InputError
 
 if TYPE_CHECKING:
@@ -74,9 +75,8 @@ class PretrainedTokenizer(Tokenizer):
         return torch.tensor(tokens, dtype=torch.int64)
 
     def decode(self, tokens: Tensor) -> str:
-        return str(
-            self.pretrained.decode(tokens.tolist(), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        )
+        ids = token_list(tokens)
+        return str(self.pretrained.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def chat_prompt(self, turns: Iterable[Turn]) -> Tensor:
         """Tokens [T] of a conversation in the model's chat template, ready for the assistant's answer.

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from frugal.baselines.cache import THETAS, Neighbours, best_setting, mixture_weights
-from frugal.errors import InputError
+from frugal.errors import InputError, check_list, check_number, check_whole
 
 COUNTS = (1, 8, 32, 128, 512)
 GATE_STEPS = 60
@@ -61,6 +61,10 @@ class Interpolation:
         Raises:
             InputError: a weight below 0, or nothing left.
         """
+        check_list(check_number, weights=weights, thetas=thetas)
+        check_list(check_whole, counts=counts)
+        if not len(weights) == len(thetas) == len(counts):
+            raise InputError(f"{len(weights)} weights, {len(thetas)} thetas, {len(counts)} counts: one for each source")
         if not (all(weight >= 0 for weight in weights) and sum(weights) < 1):
             raise InputError(f"weights={tuple(weights)}: must not be negative, and less than 1 together")
         shares = torch.tensor([1 - sum(weights), *weights], dtype=torch.float64)

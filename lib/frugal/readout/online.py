@@ -1,6 +1,7 @@
 """The online readout: the ridge readout's linear map, learnt row by row by recursive least squares."""
 
 import math
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
@@ -133,6 +134,13 @@ class OnlineReadout(RidgeReadout):
         if tokens:
             self.counts += (weights.unsqueeze(1) * y).sum(0)
             self.frequency.copy_((self.counts + 0.5) / (self.counts + 0.5).sum())
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """As of any module, but the root stays in float64 when the weights are moved to another type."""
+        root = self.root
+        super()._apply(fn, recurse)
+        self.root = root.to(self.weight.device)
         return self
 
     def predict(self, inputs: Tensor | np.ndarray) -> Any:

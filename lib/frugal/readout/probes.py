@@ -7,6 +7,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from frugal.corpora import Document, Tokenizer, encode_documents, words_and_space
-from frugal.errors import InputError
+from frugal.errors import InputError, check_list, check_whole
 from frugal.readout.ridge import RidgeReadout
 from frugal.ridge.statistics import RidgeStatistics
 from frugal.tensors import number_tensor
@@ -150,8 +151,8 @@ def copied_share(
         >>> found[0], found[1] < 0.5  # such states hold the token just read and nothing before it
         (1.0, True)
     """
-    if not delays or min(delays) < 0:
-        raise InputError(f"delays={delays}: must be whole numbers of tokens from 0 on, at least one of them")
+    check_list(partial(check_whole, 0), delays=delays)
+    check_whole(classes=classes)
     if len(states) < 4:
         raise InputError(f"{len(states)} documents: needs at least 4, to fit, to choose and to score")
     states = [number_tensor("states", rows) for rows in states]

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from frugal.baselines import Cache
 from frugal.corpora import Document
-from frugal.errors import InputError, check_whole, is_number
+from frugal.errors import InputError, check_list, check_number, check_whole, is_number
 from frugal.evaluate import evaluate
 from frugal.foundation import Foundation, WindowedFoundation
 from frugal.language_model import HiddenStateModel, LanguageModel
@@ -103,10 +103,9 @@ class OnlineResidual(LanguageModel):
         cache: Cache | None = None,
     ) -> Self:
         """The rate under which validation documents, read as one stream, are predicted best; each reads them once."""
+        check_list(check_number, rates=rates)
         texts = list(documents)
         tried = [cls(model, rate=rate, chunk=chunk, cache=cache) for rate in rates]
-        if not tried:
-            raise InputError("rates: there are none; give at least one")
         return min(tried, key=lambda each: evaluate(each, texts, carry=True).nats)
 
     def log_probabilities(self, tokens: Tensor) -> Tensor:

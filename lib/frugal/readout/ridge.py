@@ -64,11 +64,8 @@ class RidgeReadout(Readout):
     def __init__(self, input_size: int, output_size: int, *, dtype: str = "float32", tokens: bool = True) -> None:
         """A readout that is not fitted yet: all tokens are equally likely. `fit` makes fitted ones."""
         super().__init__(input_size, output_size)
-        self.tokens = tokens
-        if dtype not in DTYPES:
-            raise InputError(f"dtype={dtype!r}: must be 'float32' or 'float64'")
-        self.dtype = dtype
-        number = DTYPES[dtype]
+        self.tokens, self.dtype = tokens, dtype
+        number = number_type(dtype)
         self.register_buffer("weight", torch.zeros(output_size, input_size, dtype=number))
         self.register_buffer("mean", torch.zeros(input_size, dtype=number))
         self.register_buffer("bias", torch.full((output_size,), 1 / output_size, dtype=number))
@@ -93,8 +90,9 @@ class RidgeReadout(Readout):
         in `dtype`.
 
         Raises:
-            InputError: too few rows, inputs that do not vary, or a penalty that is not positive.
+            InputError: too few rows, inputs that do not vary, a penalty that is not positive, or another `dtype`.
         """
+        number = number_type(dtype)
         penalties = number_tensor("alphas", alphas).double().flatten().tolist()
         if not penalties or not all(0 < alpha < np.inf for alpha in penalties):
             raise InputError(
@@ -114,7 +112,7 @@ class RidgeReadout(Readout):
                 "bears twice the digits",
                 stacklevel=2,
             )
-        weight, mean = path.solve(alpha, DTYPES[dtype]), path.input_mean.to(DTYPES[dtype])
+        weight, mean = path.solve(alpha, number), path.input_mean.to(number)
         bias = path.target_mean.to(weight) - weight @ (path.input_mean - mean).to(weight)  # the mean has been rounded
         counts = statistics.target_sums.clamp_min(0)
         parts = {
@@ -188,3 +186,10 @@ class RidgeReadout(Readout):
 
     def _logits(self, values: Tensor, floor: Tensor | float, power: Tensor | float) -> Tensor:
         return power * torch.maximum(values, floor * self.frequency).log()
+
+
+def number_type(dtype: str) -> torch.dtype:
+    """The type of weights by its name; raises InputError for another than "float32" or "float64"."""
+    if not (isinstance(dtype, str) and dtype in DTYPES):
+        raise InputError(f"dtype={dtype!r}: must be 'float32' or 'float64'")
+    return DTYPES[dtype]

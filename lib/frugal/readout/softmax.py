@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from frugal.errors import InputError, check_whole, is_number
+from frugal.errors import InputError, check_list, check_whole, is_number
 from frugal.readout.base import Readout
 from frugal.readout.ridge import RidgeReadout
 from frugal.ridge.statistics import RidgeStatistics
@@ -58,10 +58,7 @@ class SoftmaxReadout(Readout):
         """
         super().__init__(input_size, output_size)
         check_whole(rank=1 if rank is None else rank)
-        if not isinstance(hidden, Sequence) or isinstance(hidden, str):
-            raise InputError(f"hidden={hidden!r}: must be a list of the layers' sizes, such as (128,)")
-        for size in hidden:
-            check_whole(hidden=size)
+        check_list(check_whole, 0, hidden=hidden)
         check_whole(0, seed=seed)
         self.hidden, self.rank, self.tied, self.seed = tuple(hidden), rank, tied, seed
         self.register_buffer("mean", torch.zeros(input_size))

@@ -25,6 +25,7 @@ class StateCollector(nn.Module, ABC):
         state_size: width S of the state that is carried; wider than N where not all of it is read out.
     """
 
+    KEY = ""  # of a saved configuration, by which its kind is known
     input_size: int
     size: int
     state_size: int
@@ -111,9 +112,8 @@ class StateCollector(nn.Module, ABC):
             states, lasts[chosen] = self._run_batch(batch, starts[chosen], washout, noise)
             for i, rows in zip(chosen, states, strict=True):
                 found[i] = rows
-        if series and all(isinstance(one, np.ndarray) for one in inputs):
-            return [rows.numpy() for rows in found], lasts.numpy()
-        return found, lasts
+        kind = inputs[0] if all(isinstance(one, np.ndarray) for one in inputs) and series else None
+        return [like_given(rows, kind) for rows in found], like_given(lasts, kind)
 
     def _run_batch(self, inputs: Tensor, state: Tensor | None, washout: int, noise: float) -> tuple[Tensor, Tensor]:
         state = self._checked(inputs, state)
@@ -186,13 +186,16 @@ class StateCollector(nn.Module, ABC):
         """Read a reservoir that `save` wrote.
 
         Raises:
+            InputError: the folder holds another kind of reservoir.
             UnavailableError: a file is missing or damaged.
         """
         try:
             config = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
-            return cls.from_saved(config, load_tensors(Path(folder, "model.safetensors")))
+            if cls.KEY in config:
+                return cls.from_saved(config, load_tensors(Path(folder, "model.safetensors")))
         except Exception as error:
             raise UnavailableError(f"{folder} cannot be read as a saved reservoir ({error}): save it again") from error
+        raise InputError(f"{folder} holds no {cls.__name__}: load it as the Reservoir or DeepReservoir that it was")
 
     def _given_state(self, state: Any) -> Tensor | None:
         return None if state is None else number_tensor("state", state)

@@ -32,6 +32,8 @@ class DeepReservoir(StateCollector):
         torch.Size([1, 5, 50])
     """
 
+    KEY = "layers"
+
     def __init__(self, layers: Sequence[Reservoir], *, read_out: str = "all") -> None:
         super().__init__()
         if not (isinstance(layers, Sequence) and layers and all(isinstance(layer, Reservoir) for layer in layers)):

@@ -24,6 +24,7 @@ STEPS_AT_ONCE = 256
 WORTH_A_THREAD = 2**20
 # Given weights with no more entries than this share are kept as sparse ones.
 SPARSE_ENOUGH = 0.25
+FLOATS = ("float64", "float32", "float16", "bfloat16")
 RECURRENCES = {kind.__name__: kind for kind in (Dense, Gather, Shifts, Hadamard)}
 
 
@@ -68,6 +69,7 @@ class Reservoir(StateCollector):
         >>> later, _ = reservoir.run(torch.rand(2, 10, 3), state)  # they go on
     """
 
+    KEY = "recurrence"
     W_in: Tensor
     bias: Tensor
     leak: Tensor
@@ -135,8 +137,8 @@ class Reservoir(StateCollector):
     ) -> Self:
         """A reservoir of given weights W [N, N], W_in [N, d], bias [N], in the dtype and on the device of W.
 
-        They are tensors, arrays of NumPy, lists or sparse arrays of SciPy, and are copied. A sparse W never becomes
-        dense; of a dense one zeros cost nothing where at least three quarters of its entries are zero.
+        They are tensors, arrays of NumPy or lists, or sparse ones of torch or SciPy, and are copied. A sparse W never
+        becomes dense; of a dense one zeros cost nothing where at least three quarters of its entries are zero.
 
         Raises:
             InputError: shapes that do not fit, NaN or infinity, or a value outside its range.
@@ -148,11 +150,14 @@ class Reservoir(StateCollector):
             [[[1.0], [2.0]]]
         """
         W, W_in = (given if hasattr(given, "ndim") else numbers("W, W_in", given) for given in (W, W_in))
+        W = W if is_sparse(W) else given_tensor(W)
         if W.ndim != 2 or W.shape[0] != W.shape[1] or not W.shape[0]:
             raise InputError(f"W of shape {list(W.shape)}: must be a square matrix [N, N]")
         size = W.shape[0]
         if W_in.ndim != 2 or W_in.shape[0] != size:
             raise InputError(f"W_in of shape {list(W_in.shape)}: expected [{size}, d], one row for each unit of W")
+        if str(W.dtype).removeprefix("torch.") not in FLOATS:
+            raise InputError(f"W of {W.dtype}: must be one of {', '.join(FLOATS)}, which the states are then, too")
         recurrence = given_recurrence(W)
         weights = recurrence.weights
         W_in = given_tensor(W_in).to(weights)
@@ -160,8 +165,8 @@ class Reservoir(StateCollector):
         if bias.shape != (size,):
             raise InputError(f"bias of shape {list(bias.shape)}: expected [{size}], one number for each unit of W")
         for name, part in (("W", weights), ("W_in", W_in), ("bias", bias)):
-            if not part.is_floating_point() or not torch.isfinite(part).all():
-                raise InputError(f"{name}: must hold numbers with a point, and no NaN or infinity")
+            if not torch.isfinite(part).all():
+                raise InputError(f"{name}: must hold no NaN or infinity")
         reservoir = cls.__new__(cls)
         nn.Module.__init__(reservoir)
         reservoir._assemble(recurrence, W_in, bias, leak, activation)
@@ -283,18 +288,29 @@ def numbers(name: str, given: Any) -> np.ndarray:
 
 
 def given_tensor(values: Any) -> Tensor:
-    """A copy of a tensor, an array of NumPy or a sparse one of SciPy as a dense tensor."""
+    """A copy of a tensor, an array of NumPy or a sparse one of either kind as a dense tensor."""
     values = values.toarray() if hasattr(values, "toarray") else values
+    values = values.to_dense() if isinstance(values, Tensor) else values
     return number_tensor("W, W_in, bias", values).detach().clone()
 
 
+def is_sparse(matrix: Any) -> bool:
+    """Whether a matrix is a sparse one of SciPy or torch."""
+    return hasattr(matrix, "tocsr") or (isinstance(matrix, Tensor) and matrix.layout is not torch.strided)
+
+
 def given_recurrence(W: Any) -> Dense | Gather:
-    """Given weights [N, N] in the form that makes them cheapest, copied."""
+    """Weights [N, N] in the form that makes them cheapest; a sparse one is copied."""
+    if isinstance(W, Tensor) and is_sparse(W):
+        from scipy.sparse import csr_array  # takes a while to import
+
+        rows = W.detach().cpu().double().to_sparse_csr()
+        matrix = csr_array((rows.values(), rows.col_indices(), rows.crow_indices()), tuple(rows.shape))
+        return Gather.of_sparse(matrix).to(W.device, W.dtype)
     if hasattr(W, "tocsr"):
         return Gather.of_sparse(W)
-    matrix = given_tensor(W)
-    sparse = (matrix != 0).float().mean() <= SPARSE_ENOUGH
-    return Gather.of(matrix) if sparse else Dense(matrix.contiguous())
+    few = (W != 0).float().mean() <= SPARSE_ENOUGH
+    return Gather.of(W) if few else Dense(W.contiguous())
 
 
 class OneThread:

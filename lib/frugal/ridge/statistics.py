@@ -115,6 +115,9 @@ class RidgeStatistics:
         if values:
             y = y - target_origin
             _check_size(y, "targets", "leave out rows without a target")
+        if (self.others > 0 and not values) or (others and self.given_as_tokens):
+            given, before = ("values", "tokens") if values else ("tokens", "values")
+            raise InputError(f"targets: are {given}, and those before were {before}; collect each kind alone")
         if origin is not self.origin or not torch.equal(target_origin, self.target_origin):
             self._move(origin, target_origin)
         self._add(x, y)
@@ -144,6 +147,11 @@ class RidgeStatistics:
         return possible and torch.allclose(sums, ones, rtol=1e-9) and bool((self.target_sums > -1e-6).all())
 
     @property
+    def given_as_tokens(self) -> bool:
+        """Whether the targets came as tokens: values have means, about which their sums are, or are no unit vectors."""
+        return not self.target_origin.any() and self.of_tokens
+
+    @property
     def covariance(self) -> Tensor:
         """Of the inputs, [D, D], over n; exactly 0 for columns that vary by rounding alone."""
         mean = self.mean
@@ -162,6 +170,8 @@ class RidgeStatistics:
                 f"shards with {tuple(self.cross.shape)} and {tuple(other.cross.shape)} outputs and inputs: "
                 "must be of the same model"
             )
+        if (self.given_as_tokens and other.others > 0) or (other.given_as_tokens and self.others > 0):
+            raise InputError("shards of tokens and of values: their targets have nothing in common; keep them apart")
         count = self.count + other.count
         share = other.count / count.clamp_min(1)
         origin = self.mean + share * (other.mean - self.mean)

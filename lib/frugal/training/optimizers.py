@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim import Adam, AdamW, Optimizer
 
-from frugal.errors import InputError, is_number
+from frugal.errors import InputError, check_list, check_number, is_number
 
 OptimizerName = Literal["adam", "adamw", "lion", "sparse_lion", "adahessian"]
 
@@ -31,7 +31,8 @@ class Lion(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         _check_rates(lr, weight_decay)
-        if not all(0 <= beta < 1 for beta in betas):
+        check_list(check_number, 2, betas=betas)
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
             raise InputError(f"betas={betas}: both must be at least 0 and below 1; (0.9, 0.99) is usual")
         super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
 
