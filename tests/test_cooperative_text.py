@@ -14,7 +14,7 @@ from frugal.cooperative import (
     CooperativeTrainer,
     Oracle,
     gradient_noise,
-    judged,
+    text_quality,
     text_windows,
 )
 from frugal.errors import InputError
@@ -84,15 +84,15 @@ def test_tempering_sharpens_and_blunts() -> None:
 
 def test_repetition_costs_diversity_and_the_judge_knows_nothing_of_it() -> None:
     judge = Uniform(characters())
-    varied, dull = judged(["abcdef", "ghijkl"], judge), judged(["ababab", "ababab"], judge, piece=2)
+    varied, dull = text_quality(["abcdef", "ghijkl"], judge), text_quality(["ababab", "ababab"], judge, piece=2)
     assert (varied.distinct, dull.distinct) == (1.0, 0.2)
-    known = judged(["the cat", "the dog", ""], judge)
+    known = text_quality(["the cat", "the dog", ""], judge)
     assert known.bits_per_byte == pytest.approx(math.log2(judge.vocabulary_size))
     with pytest.raises(InputError, match="none has 4 characters"):
-        judged(["abc"], judge)
+        text_quality(["abc"], judge)
     for piece in (0, -1, 2.0):
         with pytest.raises(InputError, match=f"piece={piece}: must be a whole number of at least 1"):
-            judged(["abcdef"], judge, piece=piece)  # type: ignore[arg-type]
+            text_quality(["abcdef"], judge, piece=piece)  # type: ignore[arg-type]
 
 
 def test_whitening_gives_the_readout_states_of_unit_variance() -> None:

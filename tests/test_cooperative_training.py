@@ -209,7 +209,7 @@ def test_models_that_training_changes_are_no_frozen_trunk_wherever_they_are_put_
         ({"learning_rate": 0.0}, "learning_rate=0.0: must be positive"),
         ({"learning_rate": 1.5}, "learning_rate=1.5: must lie between 0 and 1"),
         ({"mediator_rate": math.nan}, "mediator_rate=nan: must be finite"),
-        ({"beginnings": "all"}, "beginnings='all': must be one of 'own', 'mixed'"),
+        ({"prefixes": "all"}, "prefixes='all': must be one of 'own', 'mixed'"),
         ({"steps": 9.5}, "steps=9.5: must be a whole number"),
         ({"prefix_term": "yes"}, "prefix_term='yes': must be True or False"),
         ({"prefix_term": True, "batch_size": 3}, "batch_size=3: must be at least 4"),

@@ -282,7 +282,7 @@ def test_with_the_prefix_term_the_gradient_is_that_of_the_divergence_and_without
 def test_the_trainers_losses_are_on_average_the_exact_ones() -> None:
     generator, mediator = random_model(1), random_model(2)
     tokens = world.every_sequence(V, T)
-    plan = CooperativePlan(batch_size=4000, beginnings="own", prefix_term=True)
+    plan = CooperativePlan(batch_size=4000, prefixes="own", prefix_term=True)
     trainer = CooperativeTrainer(generator, mediator, tokens, tokens, plan)  # data: all sequences, uniformly
     losses = trainer.step(0.0)
     log_g, log_m = (world.log_probabilities(model, tokens) for model in (generator, mediator))
@@ -301,7 +301,7 @@ def test_estimates_of_few_samples_are_on_average_the_gradient(kind: str, samples
     """Every possible batch of samples, each with its probability, on sequences of two symbols."""
     generator, mediator = random_model(1, vocabulary=2), random_model(2, vocabulary=2)
     tokens = world.every_sequence(2, 2)
-    plan = CooperativePlan(batch_size=2 * samples, beginnings="own", prefix_term=kind == "prefix term")
+    plan = CooperativePlan(batch_size=2 * samples, prefixes="own", prefix_term=kind == "prefix term")
     cls = ReinforceTrainer if kind == "REINFORCE" else CooperativeTrainer
     trainer = cls(generator, mediator, tokens, tokens, plan)
     log_g, log_m = (world.log_probabilities(model, tokens) for model in (generator, mediator))
@@ -325,8 +325,8 @@ def test_one_sample_is_no_baseline_for_itself() -> None:
         gradient_noise(*models, tokens, samples=1)
 
 
-@pytest.mark.parametrize("beginnings", ["own", "mixed"])
-def test_cooperation_brings_the_generator_to_the_data_from_nothing(beginnings: str) -> None:
+@pytest.mark.parametrize("prefixes", ["own", "mixed"])
+def test_cooperation_brings_the_generator_to_the_data_from_nothing(prefixes: str) -> None:
     data = random_model(0)
     tokens = world.every_sequence(V, T)
     log_p = world.log_probabilities(data, tokens)
@@ -337,7 +337,7 @@ def test_cooperation_brings_the_generator_to_the_data_from_nothing(beginnings: s
         return world.jensen_shannon(log_p, world.log_probabilities(generator, tokens)).item()
 
     before = distance()
-    plan = CooperativePlan(steps=100, batch_size=64, beginnings=beginnings, learning_rate=0.03, mediator_rate=0.05)
+    plan = CooperativePlan(steps=100, batch_size=64, prefixes=prefixes, learning_rate=0.03, mediator_rate=0.05)
     log = CooperativeTrainer(
         generator, mediator, drawn[:3500], drawn[3500:], plan, data_entropy=world.entropy(log_p).item()
     ).train()

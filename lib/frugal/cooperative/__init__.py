@@ -4,10 +4,10 @@ What trains a generator of sequences enters here, the methods it is compared wit
 the result can be computed exactly.
 """
 
-from frugal.cooperative.judged import Judged, judged
+from frugal.cooperative.baselines import LikelihoodTrainer, ReinforceTrainer, ScheduledSamplingTrainer
 from frugal.cooperative.lstm import LSTMLanguageModel
 from frugal.cooperative.oracle import Oracle, OracleScores
-from frugal.cooperative.rivals import LikelihoodTrainer, ReinforceTrainer, ScheduledSamplingTrainer
+from frugal.cooperative.quality import TextQuality, text_quality
 from frugal.cooperative.samples import Samples, draw
 from frugal.cooperative.texts import text_windows
 from frugal.cooperative.trainer import CooperativePlan, CooperativeTrainer
@@ -18,7 +18,6 @@ __all__ = [
     "CooperativePlan",
     "CooperativeTrainer",
     "GradientNoise",
-    "Judged",
     "LSTMLanguageModel",
     "LikelihoodTrainer",
     "Oracle",
@@ -28,8 +27,9 @@ __all__ = [
     "ScheduledSamplingTrainer",
     "SequencePlan",
     "SequenceScore",
+    "TextQuality",
     "draw",
     "gradient_noise",
-    "judged",
+    "text_quality",
     "text_windows",
 ]

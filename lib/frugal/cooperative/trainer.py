@@ -1,7 +1,7 @@
 """Cooperative training: a generator follows a mediator, which learns from data and generator alike.
 
     mediator   min  J_m = -(E_{s~P} log M(s) + E_{s~G} log M(s)) / 2          likelihood, half data, half samples
-    generator  min  sum_t KL(G(. | s_<t) || M(. | s_<t))   over beginnings s_<t, summed exactly over the vocabulary
+    generator  min  sum_t KL(G(. | s_<t) || M(. | s_<t))   over prefixes s_<t, summed exactly over the vocabulary
 
 Both descend: there is no adversary, no reward and no pre-training. At the mediator's optimum, M = (P + G) / 2, half the
 gradient of KL(G || M) at fixed M is that of JSD(P || G), since there M's own dependence on G contributes nothing.
@@ -25,7 +25,7 @@ from frugal.cooperative.training import SequencePlan, SequenceTrainer, check_rat
 from frugal.errors import InputError, is_number
 from frugal.language_model import LanguageModel
 
-Beginnings = Literal["own", "mixed"]
+Prefixes = Literal["own", "mixed"]
 # The mediator's verdict on whether a sequence is data is kept this far from certainty when a divergence is estimated.
 DOUBT = 0.01
 
@@ -37,19 +37,19 @@ class CooperativePlan(SequencePlan):
     Attributes:
         batch_size: sequences per step, half of them data and half fresh samples. The mediator learns from all.
         mediator_rate: highest learning rate of the mediator's Adam, which should learn faster than the generator.
-        beginnings: where the generator follows the mediator: on its "own" samples, as in the paper, or on the "mixed"
+        prefixes: where the generator follows the mediator: on its "own" samples, as in the paper, or on the "mixed"
             batch. There the two agree at the same optimum; but once whole sequences can be told apart, M is G on the
-            generator's own beginnings and has nothing to teach there, while on the data's it is P.
+            generator's own prefixes and has nothing to teach there, while on the data's it is P.
         prefix_term: add the part of the gradient that the paper drops: the choice of a token also decides which
-            beginnings come later, and so what is to be paid there. Estimated by REINFORCE, hence noisy; it takes at
+            prefixes come later, and so what is to be paid there. Estimated by REINFORCE, hence noisy; it takes at
             least two samples a step, and so a batch of 4.
 
-    >>> CooperativePlan(steps=100, epochs=4, prefix_term=True).beginnings
+    >>> CooperativePlan(steps=100, epochs=4, prefix_term=True).prefixes
     'mixed'
     """
 
     mediator_rate: float = 1e-2
-    beginnings: Beginnings = "mixed"
+    prefixes: Prefixes = "mixed"
     prefix_term: bool = False
 
     def __post_init__(self) -> None:
@@ -121,7 +121,7 @@ class CooperativeTrainer(SequenceTrainer):
         if self.pair.shared and samples.hidden is not None:  # known for the samples
             hidden = torch.cat([samples.hidden, self.pair.hidden(data[:, :-1])])
         log_m = self.pair.log_probabilities(self.mediator, tokens[:, :-1], hidden)
-        followed = slice(half if self.plan.beginnings == "own" else None)
+        followed = slice(half if self.plan.prefixes == "own" else None)
         hidden = hidden if hidden is None else hidden[followed]
         log_g = self.pair.log_probabilities(self.generator, tokens[followed, :-1], hidden)
         return {
@@ -130,13 +130,13 @@ class CooperativeTrainer(SequenceTrainer):
         }
 
     def generator_loss(self, log_g: Tensor, log_m: Tensor, tokens: Tensor) -> Tensor:
-        """Mean over beginnings of KL(G || M), from log-probabilities [B, T, V] on tokens [B, 1 + T]."""
+        """Mean over prefixes of KL(G || M), from log-probabilities [B, T, V] on tokens [B, 1 + T]."""
         divergences = world.weighted(log_g, log_g - log_m).sum(-1)  # [B, T]
         loss = divergences.mean()
         return loss + self.prefix_loss(log_g, divergences, tokens) if self.plan.prefix_term else loss
 
     def prefix_loss(self, log_g: Tensor, divergences: Tensor, tokens: Tensor) -> Tensor:
-        """A loss whose gradient is that through the choice of beginnings, of which only samples have one."""
+        """A loss whose gradient is that through the choice of prefixes, of which only samples have one."""
         own = self.plan.batch_size // 2
         paid = divergences[:own].detach()
         still_to_pay = paid.flip(1).cumsum(1).flip(1) - paid  # [own, T]: after token t has been chosen

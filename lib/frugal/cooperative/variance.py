@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from frugal.cooperative.rivals import ReinforceTrainer
+from frugal.cooperative.baselines import ReinforceTrainer
 from frugal.cooperative.trainer import CooperativePlan, CooperativeTrainer
 from frugal.errors import check_whole
 from frugal.language_model import LanguageModel
@@ -59,7 +59,7 @@ def gradient_noise(
         True
     """
     check_whole(2, samples=samples, batches=batches)
-    plan = CooperativePlan(batch_size=2 * samples, beginnings="own", seed=seed)
+    plan = CooperativePlan(batch_size=2 * samples, prefixes="own", seed=seed)
 
     def trainer(kind: Callable[..., AnyTrainer], plan: CooperativePlan) -> AnyTrainer:
         return kind(generator, mediator, data, data, plan)

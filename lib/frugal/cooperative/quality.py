@@ -8,14 +8,14 @@ from frugal.evaluate import evaluate
 from frugal.language_model import LanguageModel
 
 
-class Judged(NamedTuple):
+class TextQuality(NamedTuple):
     """Of some texts: bits per byte under a judge (less is better), share of distinct pieces (more is more diverse)."""
 
     bits_per_byte: float
     distinct: float
 
 
-def judged(texts: Sequence[str], judge: LanguageModel, piece: int = 4) -> Judged:
+def text_quality(texts: Sequence[str], judge: LanguageModel, piece: int = 4) -> TextQuality:
     """Judge texts by a language model that none of their writers has seen, and by how little they repeat.
 
     Args:
@@ -29,11 +29,11 @@ def judged(texts: Sequence[str], judge: LanguageModel, piece: int = 4) -> Judged
         >>> from frugal.baselines import NGram
         >>> from frugal.corpora import CharTokenizer
         >>> judge = NGram(3, CharTokenizer.ascii()).fit(["the cat sat on the mat"])
-        >>> judged(["ab" * 4], judge).distinct  # two distinct pieces of five
+        >>> text_quality(["ab" * 4], judge).distinct  # two distinct pieces of five
         0.4
     """
     check_whole(piece=piece)
     pieces = [text[at : at + piece] for text in texts for at in range(len(text) - piece + 1)]
     if not pieces:
         raise InputError(f"texts: none has {piece} characters; let the model write more")
-    return Judged(evaluate(judge, [text for text in texts if text]).bits_per_byte, len(set(pieces)) / len(pieces))
+    return TextQuality(evaluate(judge, [text for text in texts if text]).bits_per_byte, len(set(pieces)) / len(pieces))
