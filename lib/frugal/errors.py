@@ -3,6 +3,7 @@
 Each carries one sentence for the user: what was wrong with which value, what was expected, what to do.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -55,6 +56,25 @@ def check_number(**values: Any) -> None:
     for name, value in values.items():
         if not is_number(value):
             raise InputError(f"{name}={value!r}: must be a number")
+
+
+def check_positive(hint: str, /, **values: Any) -> None:
+    """Raise InputError unless each of these is a number above zero, and finite; the hint says what is usual.
+
+    >>> check_positive("0.7 to 1.5 is usual", temperature=0)
+    Traceback (most recent call last):
+    frugal.errors.InputError: temperature=0: must be positive; 0.7 to 1.5 is usual
+    """
+    for name, value in values.items():
+        if not (is_number(value) and 0 < value < math.inf):
+            raise InputError(f"{name}={value!r}: must be positive; {hint}")
+
+
+def check_not_negative(hint: str, /, **values: Any) -> None:
+    """Raise InputError unless each of these is a number of at least zero, and finite; the hint says what is usual."""
+    for name, value in values.items():
+        if not (is_number(value) and 0 <= value < math.inf):
+            raise InputError(f"{name}={value!r}: must not be negative; {hint}")
 
 
 def check_list(check: Callable[..., None], least: int = 1, /, **lists: Any) -> None:

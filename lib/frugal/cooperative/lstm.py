@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from frugal.corpora import Tokenizer
 from frugal.device import choose_device
-from frugal.errors import InputError, check_whole, is_number
+from frugal.errors import check_positive, check_whole
 from frugal.language_model import HiddenStateModel, read_model, save_model
 
 # A logit so low that its probability is zero at any temperature, and yet finite, so that zero times it is zero and not
@@ -51,8 +51,7 @@ class LSTMLanguageModel(nn.Module, HiddenStateModel):
         super().__init__()
         check_whole(hidden=hidden)
         check_whole(0, seed=seed)
-        if not (is_number(scale) and 0 < scale < math.inf):
-            raise InputError(f"scale={scale}: must be positive; typical values lie in 0.05 to 1")
+        check_positive("typical values lie in 0.05 to 1", scale=scale)
         self.tokenizer, self.vocabulary_size = tokenizer, tokenizer.vocabulary_size
         self.settings = {"hidden": hidden, "scale": scale, "special": special, "seed": seed}
         self.embedding = nn.Embedding(self.vocabulary_size, hidden)

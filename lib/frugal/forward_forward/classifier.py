@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from frugal.device import choose_device
-from frugal.errors import InputError, check_list, check_whole
+from frugal.errors import InputError, check_list, check_not_negative, check_whole
 from frugal.forward_forward.images import mask_hybrids
 from frugal.forward_forward.net import ForwardForwardNet, Goodness, uniform_wrong, wrong_candidates
 from frugal.forward_forward.optimizer import net_optimizer
@@ -41,8 +41,7 @@ class ImagePlan(Plan):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.noise >= 0:
-            raise InputError(f"noise={self.noise}: must not be negative; typical values: 0 to 0.3")
+        check_not_negative("typical values: 0 to 0.3", noise=self.noise)
 
 
 @dataclass(frozen=True, kw_only=True)

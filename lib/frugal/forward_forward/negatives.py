@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from frugal.errors import InputError, check_whole, is_number
+from frugal.errors import InputError, check_positive, check_whole
 from frugal.forward_forward.net import uniform_wrong, wrong_candidates
 from frugal.foundation import Foundation
 from frugal.generate.sampling import Sampling, chooser
@@ -95,8 +95,7 @@ class FoundationNegatives(Negatives):
     """
 
     def __init__(self, foundation: Foundation, temperature: float = 1.0) -> None:
-        if not (is_number(temperature) and 0 < temperature < math.inf):
-            raise InputError(f"temperature={temperature}: must be positive; typical values lie in 0.7 to 1.5")
+        check_positive("typical values lie in 0.7 to 1.5", temperature=temperature)
         self.foundation, self.temperature = foundation, temperature
         self.identity = foundation, temperature
 
@@ -201,8 +200,7 @@ class SelfGenerated(Negatives):
         temperature: float = 1.0,
     ) -> None:
         check_whole(every=every, streams=streams, length=length)
-        if not (is_number(temperature) and 0 < temperature < math.inf):
-            raise InputError(f"temperature={temperature}: must be positive; typical values lie in 0.7 to 1.5")
+        check_positive("typical values lie in 0.7 to 1.5", temperature=temperature)
         self.model, self.every, self.streams, self.length = model, every, streams, length
         self.temperature, self.steps = temperature, 0
         self.rows: Rows | None = None

@@ -4,7 +4,6 @@ Nothing here uses automatic differentiation. The gradient of a layer's loss in t
 and there is no graph along which anything could reach another layer.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, softplus
 
-from frugal.errors import InputError, check_list, check_whole, is_number
+from frugal.errors import InputError, check_list, check_not_negative, check_positive, check_whole
 
 CANDIDATE_SCALE = 0.25  # of a candidate's part in the first layer; the context's is 1
 MEMORY = 0.9  # of the running means of the units' activities
@@ -45,9 +44,7 @@ class Goodness:
     def __post_init__(self) -> None:
         if self.kind not in ("mean", "sum"):
             raise InputError(f"goodness kind={self.kind!r}: must be 'mean' or 'sum' (of squares)")
-        for name in ("threshold", "sharpness"):
-            if not (is_number(getattr(self, name)) and 0 < getattr(self, name) < math.inf):
-                raise InputError(f"goodness {name}={getattr(self, name)}: must be positive; typical values: 0.5 to 20")
+        check_positive("0.5 to 20 is usual", threshold=self.threshold, sharpness=self.sharpness)
 
     def logits(self, activities: Tensor) -> Tensor:
         """Logits [..] of p(real) for activities [.., N]."""
@@ -119,8 +116,7 @@ class ForwardForwardNet(nn.Module):
         check_whole(input_size=input_size)
         check_whole(2, classes=classes)
         check_whole(0, seed=seed)
-        if not (is_number(peer) and 0 <= peer < math.inf):
-            raise InputError(f"peer={peer}: must not be negative; 0.03 is usual, 0 leaves peer normalisation out")
+        check_not_negative("0.03 is usual, 0 leaves peer normalisation out", peer=peer)
         self.goodness, self.peer = Goodness() if goodness is None else goodness, peer
         self.hidden = tuple(hidden)
         self.read = slice(0 if read_first or len(hidden) == 1 else 1, None)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
 from frugal.device import choose_device
-from frugal.errors import InputError, check_list, check_whole, is_number
+from frugal.errors import InputError, check_list, check_positive, check_whole
 from frugal.forward_forward.net import ForwardForwardNet, Goodness, wrong_candidates
 from frugal.forward_forward.optimizer import net_optimizer
 from frugal.training import take_steps, warm_up_and_decay
@@ -90,8 +90,7 @@ class SequenceExperiment:
         check_whole(epochs=epochs, batch_size=batch_size, sleep_every=sleep_every)
         check_whole(0, seed=seed)
         check_list(check_whole, hidden=hidden)
-        if not (is_number(learning_rate) and 0 < learning_rate < math.inf):
-            raise InputError(f"learning_rate={learning_rate}: must be positive; typical values: 1e-4 to 1e-2")
+        check_positive("typical values: 1e-4 to 1e-2", learning_rate=learning_rate)
         self.alphabet, self.device = alphabet, choose_device(device)
         self.windows, self.following, self.test_windows, self.test_following = (
             part.to(self.device)

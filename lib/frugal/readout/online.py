@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from frugal.errors import DivergedError, InputError, is_number
+from frugal.errors import DivergedError, InputError, check_positive, is_number
 from frugal.readout.ridge import RidgeReadout
 from frugal.tensors import like_given, number_tensor
 
@@ -67,8 +67,7 @@ class OnlineReadout(RidgeReadout):
         tokens: bool = True,
     ) -> None:
         super().__init__(input_size, output_size, dtype=dtype, tokens=tokens)
-        if not (is_number(alpha) and 0 < alpha < math.inf):
-            raise InputError(f"alpha={alpha}: must be positive; typical values lie in 1e-9 to 1")
+        check_positive("typical values lie in 1e-9 to 1", alpha=alpha)
         if not (is_number(forgetting) and 0 < forgetting <= 1):
             raise InputError(f"forgetting={forgetting}: must lie in (0, 1]; 1 forgets nothing, 0.999 a thousand rows")
         self.forgetting = forgetting

@@ -1,6 +1,5 @@
 """A correction of a frozen model's hidden states that is learned from the text while it is read."""
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Self
 
@@ -10,7 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from frugal.baselines import Cache
 from frugal.corpora import Document
-from frugal.errors import InputError, check_list, check_number, check_whole, is_number
+from frugal.errors import InputError, check_list, check_not_negative, check_number, check_whole
 from frugal.evaluate import evaluate
 from frugal.foundation import Foundation, WindowedFoundation
 from frugal.language_model import HiddenStateModel, LanguageModel
@@ -61,8 +60,7 @@ class OnlineResidual(LanguageModel):
     def __init__(
         self, model: HiddenStateModel, *, rate: float = 0.3, chunk: int = 32, cache: Cache | None = None
     ) -> None:
-        if not (is_number(rate) and 0 <= rate < math.inf):
-            raise InputError(f"rate={rate}: must not be negative; typical values lie in {RATES[1]} to {RATES[-1]}")
+        check_not_negative(f"typical values lie in {RATES[1]} to {RATES[-1]}", rate=rate)
         check_whole(chunk=chunk)
         if model.context_length is not None:
             raise InputError(

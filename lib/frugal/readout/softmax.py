@@ -1,6 +1,5 @@
 """The softmax readout: a small net on whitened states, trained by gradient."""
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Self
@@ -8,7 +7,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from frugal.errors import InputError, check_list, check_whole, is_number
+from frugal.errors import InputError, check_list, check_positive, check_whole
 from frugal.readout.base import Readout
 from frugal.readout.ridge import RidgeReadout
 from frugal.ridge.statistics import RidgeStatistics
@@ -133,8 +132,7 @@ def whitening_map(statistics: RidgeStatistics, input_size: int, shrinkage: float
             f"statistics of {len(statistics.inputs)} inputs: this readout takes {input_size}; "
             "`statistics.select(model.columns)` gives those of its own"
         )
-    if not (is_number(shrinkage) and 0 < shrinkage < math.inf):
-        raise InputError(f"shrinkage={shrinkage}: must be positive; typical values lie in 1e-4 to 1")
+    check_positive("typical values lie in 1e-4 to 1", shrinkage=shrinkage)
     variance, basis = torch.linalg.eigh(statistics.covariance)
     if not variance.mean() > 0:
         raise InputError("the inputs do not vary, so that they cannot be whitened: give longer or more texts")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import LBFGS, AdamW, Optimizer
 
-from frugal.errors import DivergedError, InputError
+from frugal.errors import DivergedError, InputError, check_not_negative
 from frugal.language_model import LOGITS_AT_ONCE
 from frugal.readout.echo import EchoLanguageModel
 from frugal.readout.reservoir_model import ReservoirLanguageModel
@@ -43,8 +43,7 @@ class ReadoutPlan(Plan):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.weight_decay >= 0:
-            raise InputError(f"weight_decay={self.weight_decay}: must not be negative; typical values: 0 to 0.1")
+        check_not_negative("typical values: 0 to 0.1", weight_decay=self.weight_decay)
 
 
 def train_readout(

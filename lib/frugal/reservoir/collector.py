@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from frugal.errors import DivergedError, InputError, UnavailableError, check_whole, is_number
+from frugal.errors import DivergedError, InputError, UnavailableError, check_not_negative, check_whole
 from frugal.files import appearing, load_tensors, save_tensors
 from frugal.tensors import like_given, number_tensor
 
@@ -117,8 +117,7 @@ class StateCollector(nn.Module, ABC):
 
     def _run_batch(self, inputs: Tensor, state: Tensor | None, washout: int, noise: float) -> tuple[Tensor, Tensor]:
         state = self._checked(inputs, state)
-        if not (is_number(noise) and 0 <= noise < math.inf):
-            raise InputError(f"noise={noise}: must not be negative; typical values lie in 1e-5 to 1e-2")
+        check_not_negative("typical values lie in 1e-5 to 1e-2", noise=noise)
         check_whole(0, washout=washout)
         if washout > inputs.shape[1]:
             raise InputError(f"washout={washout}: must be 0 to the series' length, here {inputs.shape[1]} steps")

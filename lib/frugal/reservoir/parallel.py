@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frugal.errors import InputError, check_whole, is_number
+from frugal.errors import check_positive, check_whole
 from frugal.reservoir.collector import StateCollector, empty, one_stream
 from frugal.tensors import number_tensor
 
@@ -87,8 +87,7 @@ def run_parallel(
         (4, torch.Size([4000, 50]), True)
     """
     inputs = one_stream(inputs)
-    if not (is_number(tolerance) and tolerance > 0):
-        raise InputError(f"tolerance={tolerance}: must be positive; typical values lie in 1e-6 to 1e-3")
+    check_positive("typical values lie in 1e-6 to 1e-3", tolerance=tolerance)
     check_whole(lanes=1 if lanes is None else lanes)
     state = reservoir.start() if state is None else number_tensor("state", state)
     wanted = lanes_worthwhile(reservoir) if lanes is None else lanes

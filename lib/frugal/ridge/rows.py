@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frugal.errors import InputError, is_number
+from frugal.errors import InputError, check_not_negative
 from frugal.tensors import like_given, number_tensor
 
 
@@ -60,8 +60,7 @@ class LinearMap:
             raise InputError(
                 f"inputs {tuple(inputs.shape)} and targets {tuple(targets.shape)}: must be [n, D] and [n, K], n > 0"
             )
-        if not (is_number(ridge) and ridge >= 0):
-            raise InputError(f"ridge={ridge}: must not be negative; typical values lie in 1e-14 to 1")
+        check_not_negative("typical values lie in 1e-14 to 1", ridge=ridge)
         inputs, targets = inputs.detach().double(), targets.detach().double()
         for name, values in (("inputs", inputs), ("targets", targets)):
             if not torch.isfinite(values).all():

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from tqdm.auto import tqdm
 
 from frugal.device import choose_device
-from frugal.errors import DivergedError, InputError, check_whole, is_number
+from frugal.errors import DivergedError, InputError, check_positive, check_whole
 
 # The cycle it warns of is cut: gradients are dropped before every step and after the last.
 warnings.filterwarnings("ignore", message=r"Using backward\(\) with create_graph=True")
@@ -169,10 +169,10 @@ def take_steps(
     if steps is None and seconds is None:
         raise InputError("steps=None, seconds=None: training needs a budget; give one of them")
     check_whole(accumulate=accumulate, **({} if steps is None else {"steps": steps}))
-    if seconds is not None and not (is_number(seconds) and seconds > 0):
-        raise InputError(f"seconds={seconds!r}: must be positive; None sets no limit")
-    if clip is not None and not (is_number(clip) and clip > 0):
-        raise InputError(f"clip={clip!r}: must be positive; None leaves the gradient as it is")
+    if seconds is not None:
+        check_positive("None sets no limit", seconds=seconds)
+    if clip is not None:
+        check_positive("None leaves the gradient as it is", clip=clip)
     if iter(batches) is batches:
         raise InputError("batches: can be gone through only once; give a DataLoader or a list")
     if next(iter(batches), None) is None:

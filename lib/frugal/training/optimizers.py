@@ -1,6 +1,5 @@
 """Optimisers by name: Lion, and sparse Lion, which leaves alone what a batch does not touch."""
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, get_args
 
@@ -8,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim import Adam, AdamW, Optimizer
 
-from frugal.errors import InputError, check_list, check_number, is_number
+from frugal.errors import InputError, check_list, check_not_negative, check_number, check_positive
 
 OptimizerName = Literal["adam", "adamw", "lion", "sparse_lion", "adahessian"]
 
@@ -96,7 +95,5 @@ def make_optimizer(
 
 
 def _check_rates(learning_rate: float, weight_decay: float) -> None:
-    if not (is_number(learning_rate) and 0 < learning_rate < math.inf):
-        raise InputError(f"lr={learning_rate}: must be positive; typical values lie in 1e-5 to 1e-1")
-    if not (is_number(weight_decay) and 0 <= weight_decay < math.inf):
-        raise InputError(f"weight_decay={weight_decay}: must not be negative; typical values lie in 0 to 0.1")
+    check_positive("typical values lie in 1e-5 to 1e-1", lr=learning_rate)
+    check_not_negative("typical values lie in 0 to 0.1", weight_decay=weight_decay)

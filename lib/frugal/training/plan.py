@@ -9,7 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from frugal.errors import InputError
+from frugal.errors import InputError, check_positive
 
 # By the type that a field is said to have: what is taken for it, and what it is called.
 FIELDS: dict[Any, tuple[Any, str]] = {
@@ -54,10 +54,9 @@ class Plan:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name}={value}: must be at least 1")
-        if not self.learning_rate > 0:
-            raise InputError(f"learning_rate={self.learning_rate}: must be positive; typical values: 1e-4 to 1e-2")
-        if self.seconds is not None and not self.seconds > 0:
-            raise InputError(f"seconds={self.seconds}: must be positive; None sets no limit")
+        check_positive("typical values: 1e-4 to 1e-2", learning_rate=self.learning_rate)
+        if self.seconds is not None:
+            check_positive("None sets no limit", seconds=self.seconds)
         if not 0 <= self.seed < 2**32:
             raise InputError(f"seed={self.seed}: must lie in 0 to {2**32 - 1}")
 
