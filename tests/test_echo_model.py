@@ -22,7 +22,7 @@ from frugal.readout import (
 )
 from frugal.reservoir import DeepReservoir, Reservoir
 from frugal.ridge import RidgeStatistics
-from models import TEXTS, echo_model, random_gpt2
+from models import TEXTS, echo_model, random_gpt2, set_everywhere
 
 V, D, N = 273, 24, 20  # of echo_model: vocabulary, feature, echo
 
@@ -140,7 +140,7 @@ def test_a_long_document_is_scored_in_pieces(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("frugal.foundation.windowed.TOKENS_AT_ONCE", 24)
     torch.testing.assert_close(model.target_log_probabilities(tokens), expected, rtol=0, atol=1e-4)
     assert largest <= 24
-    monkeypatch.setattr("frugal.language_model.LOGITS_AT_ONCE", 4 * V)
+    set_everywhere(monkeypatch, "LOGITS_AT_ONCE", 4 * V)
     largest = 0
     torch.testing.assert_close(model.target_log_probabilities(tokens), expected, rtol=0, atol=1e-4)
     assert largest <= 4

@@ -1,0 +1,40 @@
+"""How well tokens were predicted, out of log-probabilities of the whole vocabulary."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# Nobody holds [tokens, V] for a whole text: logits are made and used in pieces of about this many numbers.
+LOGITS_AT_ONCE = 2**25
+
+
+class TargetScores(NamedTuple):
+    """How well each token was predicted from those before it; row t is about token t + 1.
+
+    Example:
+        >>> from frugal.baselines import NGram
+        >>> from frugal.corpora import CharTokenizer
+        >>> model = NGram(2, CharTokenizer("ab")).fit(["abababab"])
+        >>> scores = model.target_scores(torch.tensor([[2, 0, 1, 1]]))  # the start, then "abb"
+        >>> scores.ranks
+        tensor([[0, 0, 1]])
+    """
+
+    log_probabilities: Tensor  # [B, T-1], natural logarithm
+    ranks: Tensor  # [B, T-1], how many tokens were ranked before it; 0 is a top-1 hit
+    likeliest: Tensor  # [B, T-1], the token that was ranked first
+
+    def cpu(self) -> "TargetScores":
+        """The same in main memory."""
+        return TargetScores(*(column.cpu() for column in self))
+
+
+def gather_targets(log_probabilities: Tensor, targets: Tensor) -> TargetScores:
+    """Pick the targets' log-probabilities and ranks out of [.., V] for targets [..], and the likeliest tokens."""
+    targets = targets.unsqueeze(-1)
+    chosen = log_probabilities.gather(-1, targets)  # [.., 1]
+    # Of equally likely tokens the first goes first, as in argmax: a model that knows nothing must not look all-knowing.
+    token = torch.arange(log_probabilities.shape[-1], device=targets.device)
+    ahead = (log_probabilities > chosen) | ((log_probabilities == chosen) & (token < targets))
+    return TargetScores(chosen.squeeze(-1), ahead.sum(-1), log_probabilities.argmax(-1))
