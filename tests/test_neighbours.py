@@ -1,5 +1,6 @@
 """Nearest-neighbour prediction: exact, causal, tuned where it claims to be, and worth nothing when shuffled."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -242,6 +243,42 @@ def test_weights_lie_between_0_and_1_also_where_the_model_is_never_right(adaptiv
     weights = Interpolation.fit([retrieved], adaptive=adaptive).weights(retrieved.entropy, retrieved.sources)
     assert bool(((weights >= 0) & (weights <= 1)).all())
     torch.testing.assert_close(weights.sum(1), torch.ones(60))
+
+
+def test_what_a_very_sure_model_rules_out_keeps_its_logarithm_in_a_mixture() -> None:
+    """exp(-200) is no number of float32: its logarithm is not that of zero."""
+    model = Recurrent(characters())
+    model.output *= 60
+    tokens = encode_documents(model.tokenizer, ["the cat sat on the mat and the cat"])[0][None]
+    own = model.log_probabilities(tokens)
+    assert own.min() < -150
+    mixture = Interpolation.constant((0.2, 0.3), (5.0, 5.0), (8, 8))
+    for mixed in (Cache(model, weight=0.25, theta=5.0), NearestNeighbourLM(model, mixture=mixture)):
+        found = mixed.log_probabilities(tokens)
+        assert bool((found > own + math.log(0.49)).all())  # what the others leave to it
+        torch.testing.assert_close(found.exp().sum(-1), torch.ones(tokens.shape))
+    retrieved = made_retrieval(known=0.0)._replace(own=torch.full((60,), -200.0))
+    told = Interpolation.constant([0.2], [5.0], [4]).log_probabilities(retrieved)
+    assert bool((told >= -200 + math.log(0.79)).all())
+
+
+def test_a_feature_beyond_those_of_the_fitted_text_counts_as_the_farthest_of_them() -> None:
+    retrieved = made_retrieval()
+    entropy = 5.0 + 1e-4 * (retrieved.sources[0].similarity[:, 0] > 0.5)  # tells where the neighbours are right
+    fitted = Interpolation.fit([retrieved._replace(entropy=entropy)])
+    highest, lowest = (fitted.weights(torch.full((60,), float(end)), retrieved.sources) for end in entropy.aminmax())
+    for far, border in ((4.0, highest), (6.0, lowest)):
+        torch.testing.assert_close(fitted.weights(torch.full((60,), far), retrieved.sources), border)
+
+
+def test_an_adaptive_mixture_comes_back_with_its_limits(tmp_path: Path) -> None:
+    model = neighbour_model()
+    model.mixture = Interpolation.fit(model.retrieve(TEXTS))
+    model.save(tmp_path / "lm")
+    loaded = NearestNeighbourLM.load(tmp_path / "lm")
+    tokens = encode_documents(model.tokenizer, ["an unseen text of other words"])[0][None]
+    assert torch.equal(loaded.log_probabilities(tokens), model.log_probabilities(tokens))
+    assert torch.equal(loaded.mixture.limits, model.mixture.limits)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("weights", [(-0.1, 0.2), (0.7, 0.6), (1.0, 0.0), (float("nan"), 0.1)])

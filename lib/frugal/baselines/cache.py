@@ -20,7 +20,14 @@ from tqdm.auto import tqdm
 
 from frugal.corpora import Document, encode_documents
 from frugal.errors import InputError, check_list, check_number, is_number
-from frugal.language_model import LOGITS_AT_ONCE, HiddenStateModel, LanguageModel, TargetScores, gather_targets
+from frugal.language_model import (
+    LOGITS_AT_ONCE,
+    HiddenStateModel,
+    LanguageModel,
+    TargetScores,
+    gather_targets,
+    log_mixed,
+)
 
 # Inverse temperatures that are tried; 0 counts words, whatever the state.
 THETAS = (0.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
@@ -301,4 +308,5 @@ class Cache(LooksBack):
             return log_model
         past = earlier_in_document(keys, following, begin, begin + len(log_model))
         weight = self.weight * past.found.unsqueeze(1)
-        return ((1 - weight) * log_model.exp()).scatter_add_(1, past.tokens, weight * past.weights(self.theta)).log()
+        mixed = ((1 - weight) * log_model.exp()).scatter_add_(1, past.tokens, weight * past.weights(self.theta))
+        return log_mixed(mixed, 1 - weight, log_model)

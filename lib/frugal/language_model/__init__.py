@@ -14,7 +14,7 @@ from frugal.language_model.saving import (
     read_model,
     save_model,
 )
-from frugal.language_model.scores import LOGITS_AT_ONCE, TargetScores, gather_targets
+from frugal.language_model.scores import LOGITS_AT_ONCE, TargetScores, gather_targets, log_mixed
 from frugal.language_model.windows import pieces_in_windows
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "class_named",
     "gather_targets",
     "load_model",
+    "log_mixed",
     "pieces_in_windows",
     "read_model",
     "save_model",

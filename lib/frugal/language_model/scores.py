@@ -38,3 +38,16 @@ def gather_targets(log_probabilities: Tensor, targets: Tensor) -> TargetScores:
     token = torch.arange(log_probabilities.shape[-1], device=targets.device)
     ahead = (log_probabilities > chosen) | ((log_probabilities == chosen) & (token < targets))
     return TargetScores(chosen.squeeze(-1), ahead.sum(-1), log_probabilities.argmax(-1))
+
+
+def log_mixed(mixed: Tensor, share: Tensor, log_model: Tensor) -> Tensor:
+    """The logarithm of share * exp(log_model) + more, where `mixed` [..] is that sum, as float32 has it.
+
+    Where a model is so sure that exp(log_model) is no number of float32 any more, its logarithm is known all the same.
+
+    >>> log_model = torch.tensor([0.0, -200.0])
+    >>> log_mixed(0.5 * log_model.exp(), torch.tensor(0.5), log_model)
+    tensor([  -0.6931, -200.6931])
+    """
+    smallest = torch.finfo(mixed.dtype).tiny
+    return mixed.clamp_min(smallest).log().where(mixed >= smallest, share.clamp_min(smallest).log() + log_model)

@@ -13,7 +13,7 @@ from frugal.corpora import Document, encode_documents
 from frugal.device import DType
 from frugal.errors import InputError
 from frugal.files import appearing
-from frugal.language_model import LOGITS_AT_ONCE, HiddenStateModel, load_model, read_model, save_model
+from frugal.language_model import LOGITS_AT_ONCE, HiddenStateModel, load_model, log_mixed, read_model, save_model
 from frugal.memory.datastore import Datastore, tokens_to_remember
 from frugal.memory.mixture import Interpolation, Retrieved
 
@@ -134,7 +134,7 @@ class NearestNeighbourLM(LooksBack):
         settings = zip(sources, self.mixture.thetas, self.mixture.counts, strict=True)
         for j, (source, theta, k) in enumerate(settings, 1):
             mixed.scatter_add_(1, source.tokens[:, :k], weights[:, j : j + 1] * source.weights(theta, k))
-        return mixed.log()
+        return log_mixed(mixed, weights[:, :1], log_model)
 
     def save(self, folder: Path | str, notes: str = "") -> None:
         """Write the model, its mixture and its memory to a folder; `notes` go on its card.
@@ -145,7 +145,8 @@ class NearestNeighbourLM(LooksBack):
         config = {"thetas": self.mixture.thetas, "counts": self.mixture.counts}
         card = f"# Nearest-neighbour language model\n\nA memory of {len(self.memory)} entries.\n\n{notes}"
         with appearing(folder) as temporary:
-            save_model(temporary, self, {"gate": self.mixture.gate}, config, card)
+            limits = {} if self.mixture.limits is None else {"limits": self.mixture.limits}
+            save_model(temporary, self, {"gate": self.mixture.gate, **limits}, config, card)
             self.model.save(temporary / "model")
             self.memory.save(temporary)
 
@@ -155,7 +156,8 @@ class NearestNeighbourLM(LooksBack):
     ) -> Self:
         """Read what `save` wrote; the model inside can be given where it is loaded already."""
         weights, config, _ = read_model(folder, cls)
-        mixture = Interpolation(tuple(config["thetas"]), tuple(config["counts"]), weights["gate"])
+        settings = tuple(config["thetas"]), tuple(config["counts"])
+        mixture = Interpolation(*settings, weights["gate"], weights.get("limits"))
         inside: Any = load_model(Path(folder, "model"), device=device, dtype=dtype) if model is None else model
         return cls(inside, Datastore.load(folder), mixture)
 

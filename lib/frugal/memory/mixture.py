@@ -17,6 +17,7 @@ from torch.nn.functional import pad
 
 from frugal.baselines.cache import THETAS, Neighbours, best_setting, mixture_weights
 from frugal.errors import InputError, check_list, check_number, check_whole
+from frugal.language_model import log_mixed
 
 COUNTS = (1, 8, 32, 128, 512)
 GATE_STEPS = 60
@@ -38,7 +39,8 @@ class Interpolation:
 
     `gate` [sources, features] are the logits of the sources' weights against the model's, which is 0; the features
     are 1, the model's entropy and the similarity of each source's nearest entry. All but the first column are zero
-    where the weights do not adapt. A source without entries leaves its weight to the others.
+    where the weights do not adapt. Features beyond `limits` [2, features], the lowest and highest of the text that the
+    gate was fitted to, count as these. A source without entries leaves its weight to the others.
 
     Examples:
         >>> mixture = Interpolation.constant(weights=(0.2, 0.3), thetas=(20, 40), counts=(512, 8))
@@ -53,6 +55,7 @@ class Interpolation:
     thetas: tuple[float, ...]
     counts: tuple[int, ...]
     gate: Tensor
+    limits: Tensor | None = None
 
     @classmethod
     def constant(cls, weights: Sequence[float], thetas: Sequence[float], counts: Sequence[int]) -> "Interpolation":
@@ -79,14 +82,17 @@ class Interpolation:
 
     def weights(self, entropy: Tensor, sources: Sequence[Neighbours]) -> Tensor:
         """Shares [T, 1 + sources] of the model and of each source."""
-        logits = gate_features(entropy, sources) @ self.gate.to(entropy.device).T  # [T, sources]
+        features = gate_features(entropy, sources)
+        if self.limits is not None:
+            features = features.clamp(*self.limits.to(features))
+        logits = features @ self.gate.to(features).T  # [T, sources]
         logits = logits.masked_fill(~torch.stack([source.found for source in sources], 1), -torch.inf)
         return pad(logits, (1, 0)).softmax(1)
 
     def log_probabilities(self, retrieved: Retrieved) -> Tensor:
         """Of each token of the document, [T]."""
-        given = self._probabilities(retrieved)
-        return (self.weights(retrieved.entropy, retrieved.sources) * given).sum(1).log()
+        given, weights = self._probabilities(retrieved), self.weights(retrieved.entropy, retrieved.sources)
+        return log_mixed((weights * given).sum(1), weights[:, 0], retrieved.own)
 
     def _probabilities(self, retrieved: Retrieved) -> Tensor:
         """Of each token by the model and by each source, [T, 1 + sources]."""
@@ -118,7 +124,7 @@ class Interpolation:
         if not adaptive:
             return mixture
         features = torch.cat([gate_features(each.entropy, each.sources) for each in retrieved]).cpu()
-        return cls(thetas, counts, _adapt(mixture, features, given, found))
+        return cls(thetas, counts, _adapt(mixture, features, given, found), torch.stack(features.aminmax(dim=0)))
 
 
 def gate_features(entropy: Tensor, sources: Sequence[Neighbours]) -> Tensor:

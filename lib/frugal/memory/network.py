@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from frugal.errors import InputError, is_number
+from frugal.language_model import log_mixed
 from frugal.memory.datastore import Datastore
 from frugal.memory.entries import Entries
 from frugal.memory.reading import Reader, Reading
@@ -204,9 +205,10 @@ class MemoryNetwork(nn.Module):
         if not 0 <= self.gate.item() <= 1:  # a step of training led out of where probabilities are
             with torch.no_grad():
                 self.gate.clamp_(0, 1)
-        own = (1 - self.gate + self.gate * reading.weights[..., :1]) * logits.softmax(-1)
-        mixed = own.scatter_add(2, reading.tokens.clamp_min(0), self.gate * reading.weights[..., 1:])
-        return mixed.clamp_min(torch.finfo(mixed.dtype).tiny).log()
+        log_own, share = logits.log_softmax(-1), 1 - self.gate + self.gate * reading.weights[..., :1]
+        found = self.gate * reading.weights[..., 1:]
+        mixed = (share * log_own.exp()).scatter_add(2, reading.tokens.clamp_min(0), found)
+        return log_mixed(mixed, share, log_own)
 
 
 def _blocks(gpt: "PreTrainedModel") -> nn.ModuleList:
