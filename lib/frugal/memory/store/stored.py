@@ -15,9 +15,9 @@ from safetensors import SafetensorError, safe_open
 
 from frugal.errors import UnavailableError
 from frugal.memory.store.change import Text
-from frugal.memory.store.checks import check_settings
 from frugal.memory.store.database import FORMAT, INDEX, NAME, checksum_of, one_sentence
 from frugal.memory.store.rows import ROWS_AT_ONCE, Kind, entry_columns, whole_text
+from frugal.memory.store.settings import Settings
 
 
 @dataclass
@@ -90,7 +90,7 @@ def _settings(connection: sqlite3.Connection, path: Path) -> tuple[dict[str, Any
     settings = {name: json.loads(value) for name, value in connection.execute("SELECT * FROM settings")}
     if settings["format"] != FORMAT:
         raise UnavailableError(f"{path} has format {settings['format']}; this version reads {FORMAT}: update it")
-    check_settings(**settings["config"], device="cpu")
+    Settings(**settings["config"])  # refuses what no memory can be made with
     values = settings["values"]
     return settings["config"], None if values is None else Kind(np.dtype(values[0]).str, tuple(values[1]))
 

@@ -97,8 +97,7 @@ class Table:
     def adopt(self, rows: Columns) -> None:
         """Fill an empty table with arrays that nobody else holds; copying them would take as long as reading them."""
         self._columns.pop("values", None)
-        for name, values in self._complete(rows).items():
-            values = values if len(values) == len(rows["ids"]) else np.repeat(values, len(rows["ids"]))
+        for name, values in self._with_keys(rows).items():
             dtype = self._columns[name].dtype if name in self._columns else values.dtype
             self._columns[name] = np.require(values, dtype, ["C_CONTIGUOUS", "WRITEABLE"])
         self._know(rows["ids"])
