@@ -3,6 +3,7 @@
 import contextlib
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -248,11 +249,7 @@ class AssociativeMemory:
             InputError: an id that no entry has.
         """
         with self._lock:
-            wanted = integers_of(ids, "ids")
-            slots = self._slots(wanted[wanted != NONE])
-            vectors = np.zeros((*wanted.shape, self.dim), np.float32)
-            vectors[wanted != NONE] = self._table.current(slots)
-            return like(ids)(vectors)
+            return self._of_entries(ids, self._table.current)
 
     def __getitem__(self, entry: int) -> Any:
         return self.get([entry])[0]
@@ -489,16 +486,20 @@ class AssociativeMemory:
             written.keep_index(arrays)
 
     def _column(self, name: str, ids: Integers) -> Any:
-        """A column's rows [.., *payload] of entries [..]; zeros where an id is -1."""
         with self._lock:
-            wanted = integers_of(ids, "ids")
             column = self._table.get(name)
             if column is None:
                 raise InputError("this memory holds no values: give them to `add`")
-            there = wanted != NONE
-            rows = np.zeros(wanted.shape + column.shape[1:], column.dtype)
-            rows[there] = column[self._slots(wanted[there])]
-            return like(ids)(rows)
+            return self._of_entries(ids, column.__getitem__)
+
+    def _of_entries(self, ids: Integers, rows: Callable[[np.ndarray], np.ndarray]) -> Any:
+        """Rows [.., *payload] of entries [..], of those that the table has in some slots; zeros where an id is -1."""
+        wanted = integers_of(ids, "ids")
+        there = wanted != NONE
+        found = rows(self._slots(wanted[there]))
+        filled = np.zeros(wanted.shape + found.shape[1:], found.dtype)
+        filled[there] = found
+        return like(ids)(filled)
 
     def _slots(self, ids: np.ndarray) -> np.ndarray:
         """Where entries are in the table.

@@ -111,8 +111,8 @@ def _entries(
     connection: sqlite3.Connection, dim: int, clock: int, kind: Kind | None
 ) -> tuple[dict[str, np.ndarray], list[int]]:
     """All whole entries as columns, in ascending order of ids, and the ids of damaged ones."""
-    pieces: list[dict[str, np.ndarray]] = []
-    bad: list[int] = []
+    nothing, bad = entry_columns([], dim, kind)
+    pieces = [nothing]
     at = -1
     while at < clock:
         try:
@@ -128,10 +128,8 @@ def _entries(
             at = rows[-1][0]
         piece, damaged = entry_columns(rows, dim, kind)
         bad += damaged
-        if piece:
-            pieces.append(piece)
-    names = pieces[0] if pieces else entry_columns([], dim, kind)[0]
-    columns = {name: np.concatenate([piece[name] for piece in pieces]) if pieces else names[name] for name in names}
+        pieces.append(piece)
+    columns = {name: np.concatenate([piece[name] for piece in pieces]) for name in nothing}
     ids = columns["ids"]
     columns |= {"hits": np.zeros(len(ids), np.int64), "used": ids.copy(), "strength": np.ones(len(ids), np.float32)}
     with contextlib.suppress(sqlite3.DatabaseError, ValueError, TypeError):  # damaged uses are taken for none
