@@ -50,12 +50,8 @@ class TwoModels(LanguageModel):
         return RatioState(self.pair.start(batch_size), torch.zeros(batch_size, device=self.device), None)
 
     def step(self, tokens: Tensor, state: RatioState) -> tuple[Tensor, RatioState]:
-        log_ratio = state.log_ratio
-        if state.last is not None:
-            log_ratio = log_ratio + gain(*state.last, tokens)
-        first, second, inner = self.pair.step(tokens, state.pair)
-        told = log_ratio.nan_to_num(0, math.inf, -math.inf)
-        return self.combine(first, second, told), RatioState(inner, log_ratio, (first, second))
+        rows, state = self.advance(tokens.unsqueeze(1), state)
+        return rows[:, 0], state
 
     def advance(self, tokens: Tensor, state: RatioState) -> tuple[Tensor, RatioState]:
         first, second, inner = self.pair.advance(tokens, state.pair)
