@@ -8,13 +8,12 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor
 
+from frugal.baselines.cache import mixture_weights
 from frugal.combine.experts import Experts
 from frugal.corpora import Document, encode_documents
 from frugal.errors import InputError, is_number
 from frugal.files import appearing
 from frugal.language_model import LanguageModel, load_model, read_model, save_model
-
-EM_ROUNDS = 100
 
 
 class EnsembleState(NamedTuple):
@@ -93,18 +92,13 @@ class Ensemble(Experts):
         if isinstance(documents, str):
             raise InputError("documents is a text: give a list of documents, such as [text]")
         encoded = encode_documents(self.tokenizer, documents)
-        said = torch.cat(
-            [
-                torch.empty(0, len(self.experts)),
-                *(self._said(t[None].to(self.device))[0].cpu() for t in encoded if len(t) > 1),
-            ]
-        )
-        if not len(said):
+        pieces = [self._said(tokens[None].to(self.device))[0].cpu() for tokens in encoded if len(tokens) > 1]
+        if not pieces:
             raise InputError("documents: hold no token to learn a prior from; give texts that are not empty")
-        weights = torch.full((len(self.experts),), 1 / len(self.experts), dtype=torch.float64)
-        for _ in range(EM_ROUNDS):
-            weights = (weights.log() + said.double()).softmax(-1).mean(0).clamp(min=1e-6)
-        prior = dict(zip(self.experts, weights.tolist(), strict=True))
+        said = torch.cat(pieces)
+        given = (said - said.amax(1, keepdim=True)).double().exp()  # a row's scale says nothing about the weights
+        weights = mixture_weights(given, torch.ones(len(given), len(self.experts) - 1, dtype=torch.bool))
+        prior = dict(zip(self.experts, weights.clamp_min(1e-6).tolist(), strict=True))
         return type(self)(self.experts, prior, memory=self.memory)
 
     def save(self, folder: Path | str, notes: str = "") -> None:
