@@ -165,8 +165,3 @@ def chain_of_layers(
             modules.append(normalisation(normalise, inputs))
         modules.append(layer_of_kind(kind, inputs, outputs, nodes, segments, initialize))
     return nn.Sequential(*modules)
-
-
-def positions_of_codes(codes: Tensor, characters: int, dtype: torch.dtype) -> Tensor:
-    """Return where codes lie in [-1, 1] when each of them gets an equal part: (c - 63.5) / 64 for 128 characters."""
-    return ((codes.to(dtype) + 0.5) / characters - 0.5) * 2
