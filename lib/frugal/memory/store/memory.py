@@ -502,11 +502,7 @@ class AssociativeMemory:
         return like(ids)(filled)
 
     def _slots(self, ids: np.ndarray) -> np.ndarray:
-        """Where entries are in the table.
-
-        Raises:
-            InputError: an id that no entry has.
-        """
+        """Where entries are in the table; raises InputError for an id that no entry has."""
         slots = self._table.slots(ids)
         if (slots < 0).any():
             raise InputError(f"id {ids[slots < 0][0]}: no entry has it; it was removed, replaced or never given")
@@ -569,11 +565,7 @@ def _kind_of(values: np.ndarray | None) -> str:
 
 
 def _whole(folder: Path) -> stored.Stored:
-    """What a folder holds, of this version or an earlier one.
-
-    Raises:
-        UnavailableError: there is no memory, or something in it is damaged; it says what.
-    """
+    """What a folder holds, of this version or an earlier one; raises UnavailableError that says what is damaged."""
     if earlier.exists(folder) and not stored.exists(folder):
         return earlier.read(folder)
     found = stored.read(folder)
