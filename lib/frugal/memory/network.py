@@ -45,7 +45,6 @@ class MemoryNetwork(nn.Module):
     Args:
         gpt: a Hugging Face causal model; it is trained where its parameters require a gradient.
         reader, writer: for hidden states of its width; `original` is the reader's.
-        read: see above.
         layer: number of the block after which "attention" reads; negative counts from the last.
     """
 

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -128,8 +128,6 @@ def layer_of_kind(
     linear_extrapolation: bool = False,
 ) -> nn.Module:
     """Return a fully connected layer by the name of its kind; `segments` counts only where edges have some."""
-    if kind not in get_args(LayerKind):
-        raise InputError(f"kind={kind!r}: must be one of {', '.join(get_args(LayerKind))}")
     if kind == "product":
         if initialize != "uniform":
             raise InputError(f"initialize={initialize!r}: is for values at nodes; kind='product' takes 'uniform'")

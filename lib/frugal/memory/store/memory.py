@@ -121,7 +121,7 @@ class AssociativeMemory:
                 self._database.checkpoint()
                 self._keep_index(self._database)
                 return
-            with Database(folder) as written:
+            with contextlib.closing(Database(folder)) as written:
                 self._write_all(written)
 
     @classmethod
