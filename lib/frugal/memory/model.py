@@ -187,15 +187,13 @@ class MemoryGPT(LanguageModel):
         output = self.network(tokens.unsqueeze(1), visible, self.memory, cache=cache)
         deleted = self.network.writer.deleted_columns(output.hidden, output.reading, state.deleted.shape[1])
         logits = output.logits[:, 0]
-        return logits, StreamState(
-            state.begin,
-            torch.cat([state.tokens, tokens.unsqueeze(1)], 1),
-            cache,
-            state.entries,
-            state.deleted | deleted,
-            torch.cat([state.hidden, output.hidden], 1),
-            surprise,
-            logits,
+        return logits, state._replace(
+            tokens=torch.cat([state.tokens, tokens.unsqueeze(1)], 1),
+            cache=cache,
+            deleted=state.deleted | deleted,
+            hidden=torch.cat([state.hidden, output.hidden], 1),
+            surprise=surprise,
+            logits=logits,
         )
 
     def work(self, inputs: Tensor, memory_input: Tensor | None = None) -> Tensor:

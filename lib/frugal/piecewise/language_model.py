@@ -19,6 +19,7 @@ from frugal.piecewise.presets import shape_of
 
 # What kinds of layer may become one another: all but this of their names must be the same.
 BASES = re.compile("discontinuous|continuous|polynomial")
+ANOTHER = "makes another network; only the order, the segments and the continuity of edges change"
 
 
 class PiecewiseLM(LanguageModel):
@@ -95,10 +96,7 @@ class PiecewiseLM(LanguageModel):
         """
         other = [name for name, value in changes.items() if not self._refines(name, value)]
         if other:
-            raise InputError(
-                f"{other[0]}={changes[other[0]]!r}: makes another network; only the order, the segments and the "
-                "continuity of edges change"
-            )
+            raise InputError(f"{other[0]}={changes[other[0]]!r}: {ANOTHER}")
         try:
             finer = type(self)(replace(self.shape, **changes), self.tokenizer)
             finer.network.to(next(self.parameters()))  # its device and number format
@@ -107,9 +105,7 @@ class PiecewiseLM(LanguageModel):
                 new.requires_grad_(old.requires_grad)
             finer.network.train(self.network.training)
         except (AttributeError, RuntimeError, TypeError) as error:
-            raise InputError(
-                f"{changes}: makes another network; only the order, the segments and the continuity of edges change"
-            ) from error
+            raise InputError(f"{changes}: {ANOTHER}") from error
         return finer
 
     def _refines(self, name: str, value: Any) -> bool:
