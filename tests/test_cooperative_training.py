@@ -279,9 +279,9 @@ def test_sampling_with_a_shared_pair_updates_the_state_once(monkeypatch: pytest.
     updates = []
     step = generator.reservoir.run
     monkeypatch.setattr(generator.reservoir, "run", lambda *given: updates.append(1) or step(*given))
-    log_g, log_m, _ = pair.step(tokens, pair.start(2))
+    log_g, log_m, _ = pair.advance(tokens[:, None], pair.start(2))
     assert len(updates) == 1
-    torch.testing.assert_close((log_g, log_m), tuple(expected), rtol=0, atol=1e-5)
+    torch.testing.assert_close((log_g[:, 0], log_m[:, 0]), tuple(expected), rtol=0, atol=1e-5)
 
 
 def test_two_readouts_on_one_reservoir_are_trained_as_if_they_were_apart_and_saved(tmp_path: Path) -> None:

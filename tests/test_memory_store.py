@@ -16,7 +16,7 @@ import frugal.memory.store.index
 import frugal.memory.store.search
 from frugal.errors import InputError
 from frugal.memory import AssociativeMemory
-from frugal.memory.store.checks import check_settings
+from frugal.memory.store.settings import Settings
 
 DIM = 4
 KINDS = ("exact", "flat", "ivf", "compressed", "graph", "auto")
@@ -462,4 +462,4 @@ def test_settings_that_make_no_sense_are_refused(arguments: dict[str, Any], mess
 def test_an_index_of_faiss_is_refused_elsewhere_than_on_the_processor() -> None:
     config = AssociativeMemory(4, 10, index="ivf").config
     with pytest.raises(InputError, match="only exact search runs there"):
-        check_settings(**config, device="cuda")
+        Settings(**config, device="cuda")

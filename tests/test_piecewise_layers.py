@@ -137,7 +137,7 @@ def test_the_basis_sums_to_one_everywhere(basis: PiecewiseBasis, x: float) -> No
 def test_a_weight_is_the_edges_value_at_its_node(basis: PiecewiseBasis) -> None:
     inward = 1e-9 * (basis.length / basis.segments)
     positions = basis.node_positions
-    middles = basis.code_positions(basis.segments).repeat_interleave(basis.nodes)
+    middles = basis.of_codes(torch.arange(basis.segments)).repeat_interleave(basis.nodes)
     if not basis.continuous:  # a knot has a node on either side: step a little towards the own segment's middle
         positions = positions + inward * (middles - positions).sign()
     inside = PiecewiseBasis(basis.nodes, basis.segments, basis.continuous, basis.length)

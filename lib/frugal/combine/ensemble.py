@@ -8,13 +8,12 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from frugal.combine.pair import same_tokens
+from frugal.baselines.cache import mixture_weights
+from frugal.combine.experts import Experts
 from frugal.corpora import Document, encode_documents
 from frugal.errors import InputError, is_number
 from frugal.files import appearing
 from frugal.language_model import LanguageModel, load_model, read_model, save_model
-
-EM_ROUNDS = 100
 
 
 class EnsembleState(NamedTuple):
@@ -25,7 +24,7 @@ class EnsembleState(NamedTuple):
     expected: Tensor | None
 
 
-class Ensemble(LanguageModel):
+class Ensemble(Experts):
     """The mixture of its experts' predictions, p(x) = sum_k w_k p_k(x).
 
     The weights of a stream are w_k ~ prior_k exp(e_k), where the evidence for an expert is what it said of the tokens
@@ -56,10 +55,7 @@ class Ensemble(LanguageModel):
     def __init__(
         self, experts: Mapping[str, LanguageModel], prior: Mapping[str, float] | None = None, *, memory: float = 0.9
     ) -> None:
-        if not (isinstance(experts, Mapping) and experts):
-            raise InputError(f"experts={experts!r}: a mixture needs at least one model, by name")
-        if wrong := [name for name, expert in experts.items() if not isinstance(expert, LanguageModel)]:
-            raise InputError(f"experts: {', '.join(map(str, wrong))} must be language models")
+        super().__init__(experts)
         if not (is_number(memory) and 0 <= memory <= 1):
             raise InputError(f"memory={memory}: must be from 0, fixed weights, to 1, nothing is forgotten")
         weights = dict.fromkeys(experts, 1.0) if prior is None else dict(prior)
@@ -67,15 +63,9 @@ class Ensemble(LanguageModel):
             is_number(weight) and 0 < weight < math.inf for weight in weights.values()
         ):
             raise InputError(f"prior={weights}: needs a positive weight for each of {', '.join(experts)}")
-        first, *others = experts.values()
-        if any(not same_tokens(first, other) for other in others):
-            raise InputError("experts: do not have the same tokens on one device; give all of them one tokeniser")
         total = sum(weights.values())
-        self.experts = dict(experts)
         self.prior = {name: weights[name] / total for name in experts}
         self.memory = memory
-        self.tokenizer, self.vocabulary_size, self.device = first.tokenizer, first.vocabulary_size, first.device
-        self.context_length = min((e.context_length for e in experts.values() if e.context_length), default=None)
 
     def with_expert(self, name: str, expert: LanguageModel) -> Self:
         """A mixture with one more expert, whose weight is that of an average one.
@@ -83,17 +73,12 @@ class Ensemble(LanguageModel):
         Raises:
             InputError: there is one of that name, or it has other tokens.
         """
-        if name in self.experts:
-            raise InputError(f"expert={name!r}: is there already; take another name, or `without_expert` first")
-        return type(self)(
-            {**self.experts, name: expert}, {**self.prior, name: 1 / len(self.experts)}, memory=self.memory
-        )
+        prior = {**self.prior, name: 1 / len(self.experts)}
+        return type(self)(self.experts_with(name, expert), prior, memory=self.memory)
 
     def without_expert(self, name: str) -> Self:
         """A mixture without that expert; the others keep their proportions."""
-        if name not in self.experts:
-            raise InputError(f"expert={name!r}: is not among {', '.join(self.experts)}")
-        kept = {other: expert for other, expert in self.experts.items() if other != name}
+        kept = self.experts_without(name)
         return type(self)(kept, {other: self.prior[other] for other in kept}, memory=self.memory)
 
     def with_learned_prior(self, documents: Iterable[Document | str]) -> Self:
@@ -107,18 +92,13 @@ class Ensemble(LanguageModel):
         if isinstance(documents, str):
             raise InputError("documents is a text: give a list of documents, such as [text]")
         encoded = encode_documents(self.tokenizer, documents)
-        said = torch.cat(
-            [
-                torch.empty(0, len(self.experts)),
-                *(self._said(t[None].to(self.device))[0].cpu() for t in encoded if len(t) > 1),
-            ]
-        )
-        if not len(said):
+        pieces = [self._said(tokens[None].to(self.device))[0].cpu() for tokens in encoded if len(tokens) > 1]
+        if not pieces:
             raise InputError("documents: hold no token to learn a prior from; give texts that are not empty")
-        weights = torch.full((len(self.experts),), 1 / len(self.experts), dtype=torch.float64)
-        for _ in range(EM_ROUNDS):
-            weights = (weights.log() + said.double()).softmax(-1).mean(0).clamp(min=1e-6)
-        prior = dict(zip(self.experts, weights.tolist(), strict=True))
+        said = torch.cat(pieces)
+        given = (said - said.amax(1, keepdim=True)).double().exp()  # a row's scale says nothing about the weights
+        weights = mixture_weights(given, torch.ones(len(given), len(self.experts) - 1, dtype=torch.bool))
+        prior = dict(zip(self.experts, weights.clamp_min(1e-6).tolist(), strict=True))
         return type(self)(self.experts, prior, memory=self.memory)
 
     def save(self, folder: Path | str, notes: str = "") -> None:
@@ -150,26 +130,12 @@ class Ensemble(LanguageModel):
         return self._mixed(expected, tokens, self._no_evidence(len(tokens)), None)[0]
 
     def start(self, batch_size: int) -> EnsembleState:
-        states = [expert.start(batch_size) for expert in self.experts.values()]
-        return EnsembleState(states, self._no_evidence(batch_size), None)
-
-    def step(self, tokens: Tensor, state: EnsembleState) -> tuple[Tensor, EnsembleState]:
-        evidence = state.evidence
-        if state.expected is not None:
-            said = state.expected.gather(2, tokens[:, None, None].expand(-1, evidence.shape[1], 1)).squeeze(2)
-            evidence = self.memory * evidence + said
-        pairs = zip(self.experts.values(), state.experts, strict=True)
-        logits, states = zip(*(expert.step(tokens, before) for expert, before in pairs), strict=True)
-        expected = torch.stack([row.log_softmax(-1) for row in logits], dim=1)
-        weights = self._posterior(evidence)
-        return torch.logsumexp(expected + weights.unsqueeze(2), dim=1), EnsembleState([*states], evidence, expected)
+        return EnsembleState(self.experts_start(batch_size), self._no_evidence(batch_size), None)
 
     def advance(self, tokens: Tensor, state: EnsembleState) -> tuple[Tensor, EnsembleState]:
-        pairs = zip(self.experts.values(), state.experts, strict=True)
-        rows, states = zip(*(expert.advance(tokens, before) for expert, before in pairs), strict=True)
-        expected = torch.stack(rows, dim=2)
+        expected, states = self.experts_advance(tokens, state.experts)
         mixed, evidence = self._mixed(expected, tokens, state.evidence, state.expected)
-        return mixed, EnsembleState([*states], evidence[:, -1], expected[:, -1])
+        return mixed, EnsembleState(states, evidence[:, -1], expected[:, -1])
 
     def _mixed(self, expected: Tensor, tokens: Tensor, evidence: Tensor, last: Tensor | None) -> tuple[Tensor, Tensor]:
         """Log-probabilities [B, T, V] after tokens [B, T], and the evidence [B, T, K] by then.

@@ -2,8 +2,7 @@
 
     log p(w | tokens) = (1 - weight) * log p(w | tokens) + weight * log p(w | guide, tokens) - log Z
 
-A guided model is a language model like any other, so whatever takes one can be guided; other ways to steer, such as
-through an echo's state, can wrap a model in the same way.
+Whatever takes a language model takes a guided one.
 """
 
 from typing import Any, NamedTuple

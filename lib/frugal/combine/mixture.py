@@ -50,12 +50,8 @@ class TwoModels(LanguageModel):
         return RatioState(self.pair.start(batch_size), torch.zeros(batch_size, device=self.device), None)
 
     def step(self, tokens: Tensor, state: RatioState) -> tuple[Tensor, RatioState]:
-        log_ratio = state.log_ratio
-        if state.last is not None:
-            log_ratio = log_ratio + gain(*state.last, tokens)
-        first, second, inner = self.pair.step(tokens, state.pair)
-        told = log_ratio.nan_to_num(0, math.inf, -math.inf)
-        return self.combine(first, second, told), RatioState(inner, log_ratio, (first, second))
+        rows, state = self.advance(tokens.unsqueeze(1), state)
+        return rows[:, 0], state
 
     def advance(self, tokens: Tensor, state: RatioState) -> tuple[Tensor, RatioState]:
         first, second, inner = self.pair.advance(tokens, state.pair)
@@ -79,19 +75,13 @@ class TwoModels(LanguageModel):
         before = [rows[:, :-1] for rows in (first, second)]
         if last is not None:
             before = [torch.cat([row.unsqueeze(1), rows], 1) for row, rows in zip(last, before, strict=True)]
-        gains = gain(before[0], before[1], tokens[:, tokens.shape[1] - before[0].shape[1] :])
+        read = tokens[:, tokens.shape[1] - before[0].shape[1] :, None]
+        by_first, by_second = (rows.gather(2, read).squeeze(2) for rows in before)
+        # A token that neither ever writes tells nothing. So do one that only the first writes and one that only the
+        # second writes together: infinity less infinity is made zero where the ratio is used.
+        gains = (by_first - by_second).masked_fill((by_first == -math.inf) & (by_second == -math.inf), 0)
         log_ratios = torch.cat([log_ratio.unsqueeze(1), gains], 1).cumsum(1)[:, -tokens.shape[1] :]
         return self.combine(first, second, log_ratios.nan_to_num(0, math.inf, -math.inf)), log_ratios
-
-
-def gain(log_first: Tensor, log_second: Tensor, tokens: Tensor) -> Tensor:
-    """How much likelier the first finds each of tokens [..], by log-probabilities [.., V].
-
-    A token that neither ever writes tells nothing; what only the first writes and then what only the second writes
-    (infinity less infinity) tells nothing either, and is made zero by those who add gains up.
-    """
-    first, second = (row.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) for row in (log_first, log_second))
-    return (first - second).masked_fill((first == -math.inf) & (second == -math.inf), 0)
 
 
 class Mixture(TwoModels):

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from frugal.combine.pair import same_tokens
+from frugal.combine.experts import Experts
 from frugal.corpora import Document, encode_documents
 from frugal.errors import InputError, is_number
 from frugal.language_model import LOGITS_AT_ONCE, LanguageModel
@@ -24,14 +24,14 @@ MOST_NODES = 4096  # with weights of their own; in a larger vocabulary those of 
 class OnlineState(NamedTuple):
     """Of each stream: the experts' states, the weights, and what the experts expect next. Nobody changes any of it."""
 
-    experts: tuple[Any, ...]
+    experts: list[Any]
     by_node: NDArray[np.float32]  # [B, nodes, K]
     by_token: NDArray[np.float32]  # [B, V, K]
     expected: NDArray[np.float32] | None  # [B, 1, K, V], logarithms; None at the start
     last: NDArray[np.int64]  # [B]
 
 
-class OnlineMixture(LanguageModel):
+class OnlineMixture(Experts):
     """Any models that share a tokeniser, mixed in the logistic domain; the mixture learns from each token it reads.
 
     At a node of the tree with weights w (those of the node and of the last token together), and the experts'
@@ -62,16 +62,10 @@ class OnlineMixture(LanguageModel):
     """
 
     def __init__(self, experts: Mapping[str, LanguageModel], *, rate: float = 0.005) -> None:
-        if not experts:
-            raise InputError("experts={}: a mixture needs at least one model")
+        super().__init__(experts)
         if not (is_number(rate) and 0 <= rate <= 1):
             raise InputError(f"rate={rate}: must lie in 0, fixed weights, to 1; typical values lie in 0.001 to 0.02")
-        first, *others = experts.values()
-        if any(not same_tokens(first, other) for other in others):
-            raise InputError("experts: do not have the same tokens on one device; give all of them one tokeniser")
-        self.experts, self.rate = dict(experts), rate
-        self.tokenizer, self.vocabulary_size, self.device = first.tokenizer, first.vocabulary_size, first.device
-        self.context_length = min((e.context_length for e in experts.values() if e.context_length), default=None)
+        self.rate = rate
         depth = (self.vocabulary_size - 1).bit_length()
         nodes = 1 << depth if 1 << depth <= MOST_NODES else depth
         self.by_node = np.full((nodes, len(experts)), 1 / len(experts), np.float32)
@@ -90,7 +84,7 @@ class OnlineMixture(LanguageModel):
         at_once = max(1, LOGITS_AT_ONCE // (self.vocabulary_size * len(self.experts)))
         with torch.inference_mode():
             for tokens in encoded:
-                state = state._replace(experts=self.start(1).experts, expected=None)
+                state = state._replace(experts=self.experts_start(1), expected=None)
                 for piece in tokens.to(self.device).split(at_once):
                     _, state = self.advance(piece.unsqueeze(0), state)
         self.by_node, self.by_token = state.by_node[0], state.by_token[0]
@@ -102,9 +96,7 @@ class OnlineMixture(LanguageModel):
         Raises:
             InputError: there is one of that name, or it has other tokens.
         """
-        if name in self.experts:
-            raise InputError(f"expert={name!r}: is there already; take another name, or `without_expert` first")
-        mixture = type(self)({**self.experts, name: expert}, rate=self.rate)
+        mixture = type(self)(self.experts_with(name, expert), rate=self.rate)
         mixture.by_node = np.pad(self.by_node, ((0, 0), (0, 1)))
         mixture.by_token = np.pad(self.by_token, ((0, 0), (0, 1)))
         return mixture
@@ -115,10 +107,8 @@ class OnlineMixture(LanguageModel):
         Raises:
             InputError: there is none of that name, or no other.
         """
-        if name not in self.experts:
-            raise InputError(f"expert={name!r}: is not among {', '.join(self.experts)}")
+        mixture = type(self)(self.experts_without(name), rate=self.rate)
         place = list(self.experts).index(name)
-        mixture = type(self)({other: e for other, e in self.experts.items() if other != name}, rate=self.rate)
         for weights in ("by_node", "by_token"):
             before = getattr(self, weights)
             rest = np.delete(before, place, axis=1)
@@ -130,21 +120,16 @@ class OnlineMixture(LanguageModel):
 
     def start(self, batch_size: int) -> OnlineState:
         return OnlineState(
-            tuple(expert.start(batch_size) for expert in self.experts.values()),
+            self.experts_start(batch_size),
             np.repeat(self.by_node[None], batch_size, 0),
             np.repeat(self.by_token[None], batch_size, 0),
             None,
             np.full(batch_size, self.tokenizer.start_id),
         )
 
-    def step(self, tokens: Tensor, state: OnlineState) -> tuple[Tensor, OnlineState]:
-        rows, state = self.advance(tokens.unsqueeze(1), state)
-        return rows[:, 0], state
-
     def advance(self, tokens: Tensor, state: OnlineState) -> tuple[Tensor, OnlineState]:
-        pairs = zip(self.experts.values(), state.experts, strict=True)
-        rows, experts = zip(*(expert.advance(tokens, before) for expert, before in pairs), strict=True)
-        said = torch.stack(rows, 2).detach().float().cpu().numpy()  # [B, T, K, V]
+        rows, experts = self.experts_advance(tokens, state.experts)
+        said = rows.detach().float().cpu().numpy()  # [B, T, K, V]
         read = tokens.cpu().numpy()
         by_node, by_token, mixed = state.by_node.copy(), state.by_token.copy(), []
         for b in range(len(read)):

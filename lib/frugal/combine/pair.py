@@ -32,7 +32,8 @@ class Pair:
                 "device: build both with one tokeniser on one device"
             )
         self.generator, self.mediator = generator, mediator
-        self.shared = share_hidden_states(generator, mediator)
+        trunks = [model.trunk if isinstance(model, HiddenStateModel) else None for model in (generator, mediator)]
+        self.shared = trunks[0] is not None and trunks[0] == trunks[1]
 
     def hidden(self, tokens: Tensor) -> Tensor:
         """Shared hidden states [B, T, d] of tokens [B, T]."""
@@ -52,29 +53,13 @@ class Pair:
     def scores(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities [B, T, V] by both."""
         hidden = self.hidden(tokens) if self.shared else None
-        return self.log_probabilities(self.generator, tokens, hidden), self.log_probabilities(
-            self.mediator, tokens, hidden
-        )
+        first, second = (self.log_probabilities(each, tokens, hidden) for each in (self.generator, self.mediator))
+        return first, second
 
     def start(self, batch_size: int) -> Any:
         if self.shared:
             return self.generator.start(batch_size)
         return self.generator.start(batch_size), self.mediator.start(batch_size)
-
-    def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Tensor, Any]:
-        """Take one token per stream, [B]: log-probabilities [B, V] of the next by both, and the new state."""
-        if not self.shared:
-            generator, mediator = state
-            log_g, generator = self.generator.step(tokens, generator)
-            log_m, mediator = self.mediator.step(tokens, mediator)
-            return log_g.log_softmax(-1), log_m.log_softmax(-1), (generator, mediator)
-        assert isinstance(self.generator, HiddenStateModel)
-        hidden, state = self.generator.hidden_step(tokens, state)
-        return (
-            self.log_probabilities(self.generator, tokens, hidden),
-            self.log_probabilities(self.mediator, tokens, hidden),
-            state,
-        )
 
     def advance(self, tokens: Tensor, state: Any) -> tuple[Tensor, Tensor, Any]:
         """Take tokens [B, T] of each stream: log-probabilities [B, T, V] after each by both, and the new state."""
@@ -100,10 +85,3 @@ def tokenizer_files(tokenizer: Tokenizer) -> dict[str, bytes]:
     with TemporaryDirectory() as folder:
         tokenizer.save(Path(folder))
         return {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.is_file()}
-
-
-def share_hidden_states(first: LanguageModel, second: LanguageModel) -> bool:
-    """Whether two models have the same frozen trunk."""
-    if not (isinstance(first, HiddenStateModel) and isinstance(second, HiddenStateModel)):
-        return False
-    return first.trunk is not None and first.trunk == second.trunk

@@ -2,7 +2,7 @@
 
     h' = (1 - weight) h + weight mean(h(guide))
 
-Where `frugal.generate.Guided` lets a model read the guide before it writes, this shifts what its head sees: it
+Where `frugal.combine.Guided` lets a model read the guide before it writes, this shifts what its head sees: it
 costs nothing per token and keeps no more of the guide than what its states have in common: style and vocabulary.
 """
 

@@ -19,8 +19,6 @@ from frugal.memory.mixture import Interpolation, Retrieved
 from frugal.memory.model import MemoryGPT
 from frugal.memory.store import AssociativeMemory
 
-Change = Callable[[Entries], Entries]
-
 
 class Found(NamedTuple):
     """What weighed most where a token was predicted: what was read before it, and what was found."""
@@ -239,8 +237,19 @@ def ablations(
     tokens = encode_documents(model.tokenizer, [foreign])[0][None, : 20 * model.context].to(model.device)
     with torch.inference_mode():
         *_, last = model.steps(tokens)
-    written = last.entries._replace(positions=torch.full_like(last.entries.positions, -1))
-    changes = {"off": emptied, "zero": zeroed, "shuffled": shuffling(seed), "another document's": of_another(written)}
+
+    def of_another(entries: Entries) -> Entries:
+        """What the other document wrote, for every stream that has written something itself."""
+        if not entries.tokens.shape[1]:
+            return entries
+        return Entries(*(column.expand(len(entries.tokens), *column.shape[1:]) for column in last.entries))
+
+    changes: dict[str, Callable[[Entries], Entries]] = {
+        "off": emptied,
+        "zero": lambda entries: entries._replace(vectors=torch.zeros_like(entries.vectors)),
+        "shuffled": lambda entries: entries.shuffled(seed),
+        "another document's": of_another,
+    }
     scores = {name: evaluate(model.altered(change), documents) for name, change in changes.items()}
     writer = model.network.writer
     usual = writer.write
@@ -254,7 +263,7 @@ def ablations(
 
 
 def emptied(entries: Entries) -> Entries:
-    """No memory at all; for `MemoryGPT.altered`, as the next three.
+    """No memory at all; for `MemoryGPT.altered`.
 
     Example:
         >>> entries = Entries(torch.ones(1, 2, 3), torch.tensor([[7, 8]]), torch.zeros(1, 2), torch.tensor([[0, 1]]))
@@ -262,25 +271,3 @@ def emptied(entries: Entries) -> Entries:
         tensor([[-inf, -inf]])
     """
     return entries.without(torch.ones_like(entries.tokens, dtype=torch.bool))
-
-
-def zeroed(entries: Entries) -> Entries:
-    """Vectors that are all zero."""
-    return entries._replace(vectors=torch.zeros_like(entries.vectors))
-
-
-def shuffling(seed: int) -> Change:
-    """The entries' tokens in another order."""
-    return lambda entries: entries.shuffled(seed)
-
-
-def of_another(foreign: Entries) -> Change:
-    """What another stream wrote [1, m], for every stream that has written something itself."""
-
-    def change(entries: Entries) -> Entries:
-        if not entries.tokens.shape[1]:
-            return entries
-        batch = len(entries.tokens)
-        return Entries(*(column.expand(batch, *column.shape[1:]) for column in foreign))
-
-    return change

@@ -1,6 +1,5 @@
 """A memory of texts: what the context was at a token is the key, the token that followed is the value."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -141,8 +140,13 @@ class Datastore:
 
     def search(self, queries: Tensor, k: int) -> Neighbours:
         """The k nearest entries of each query [T, D]; fewer columns where the memory holds fewer entries."""
-        k = min(k, max(1, len(self)))
-        found = [self._search(piece, k) for piece in queries.split(max(1, NUMBERS_AT_ONCE // (k * self.store.dim)))]
+        if not len(self):
+            nothing = torch.full((len(queries), 1), -1, device=queries.device)
+            return Neighbours(nothing, torch.full_like(nothing, -torch.inf, dtype=torch.float32), nothing + 1)
+        k, found = min(k, len(self)), []
+        for piece in queries.detach().float().cpu().split(max(1, NUMBERS_AT_ONCE // (k * self.store.dim))):
+            ids, distances = self.store.search(piece, k, count_hits=False)
+            found.append((ids, 1 - distances, self.store.values(ids)))
         return Neighbours(*(torch.cat(column).to(queries.device) for column in zip(*found, strict=True)))
 
     def place(self, entry: int) -> Place:
@@ -162,14 +166,6 @@ class Datastore:
     def load(cls, folder: Path | str) -> Self:
         """Read back what `save` wrote."""
         return cls(AssociativeMemory.load(Path(folder, "memory")))
-
-    def _search(self, queries: Tensor, k: int) -> Iterator[Tensor]:
-        queries = queries.detach().float().cpu()
-        if not len(self):
-            nothing = torch.full((len(queries), 1), -1)
-            return iter((nothing, torch.full((len(queries), 1), -torch.inf), nothing.clamp_min(0)))
-        ids, distances = self.store.search(queries, k, count_hits=False)
-        return iter((ids, 1 - distances, self.store.values(ids)))
 
 
 def tokens_to_remember(tokenizer: Tokenizer, text: Document | str) -> Tensor:

@@ -17,7 +17,8 @@ from frugal.language_model import LanguageModel, TargetScores, gather_targets, r
 from frugal.memory.datastore import Datastore, tokens_to_remember
 from frugal.memory.entries import Entries
 from frugal.memory.network import MemoryNetwork, Read, WindowOutput
-from frugal.memory.writing import Write
+from frugal.memory.reading import Reader
+from frugal.memory.writing import Write, Writer
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
@@ -46,6 +47,10 @@ class Step(NamedTuple):
     begin: int
     output: WindowOutput
     entries: Entries
+
+    def targets(self, tokens: Tensor) -> Tensor:
+        """The tokens [B, n] that follow its rows, of the streams' tokens [B, T]."""
+        return tokens[:, self.begin + 1 : self.begin + 1 + self.output.logits.shape[1]]
 
 
 class MemoryGPT(LanguageModel):
@@ -105,6 +110,7 @@ class MemoryGPT(LanguageModel):
         seed: int = 0,
         **index: Any,
     ) -> None:
+        given = {name: value for name, value in locals().items() if name not in ("self", "foundation", "index")}
         self.foundation = foundation
         self.tokenizer, self.device = foundation.tokenizer, foundation.device
         self.vocabulary_size = foundation.vocabulary_size
@@ -119,36 +125,14 @@ class MemoryGPT(LanguageModel):
             )
         dim = foundation.hidden_size if memory_dim is None else memory_dim
         check_whole(memory_size=memory_size, num_search_results=num_search_results, memory_dim=dim)
-        self.settings: dict[str, Any] = {
-            "read": read,
-            "write": write,
-            "context": self.context,
-            "memory_size": memory_size,
-            "memory_dim": dim,
-            "num_search_results": num_search_results,
-            "layer": layer,
-            "budget": budget,
-            "deletes": deletes,
-            "original": original,
-            "train_base": train_base,
-            "seed": seed,
-            **index,
-        }
+        self.settings: dict[str, Any] = given | {"context": self.context, "memory_dim": dim} | index
         gpt = copy.deepcopy(foundation.model).float().requires_grad_(True) if train_base else foundation.model
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.network = MemoryNetwork(
-                gpt,
-                read=read,
-                dim=dim,
-                k=num_search_results,
-                layer=layer,
-                original=original,
-                write=write,
-                budget=budget,
-                deletes=deletes,
-                seed=seed,
-            ).to(self.device)
+            width = foundation.hidden_size
+            reader = Reader(width, dim, num_search_results, original)
+            writer = Writer(width, dim, write=write, budget=budget, deletes=deletes, seed=seed, original=original)
+            self.network = MemoryNetwork(gpt, reader, writer, read=read, layer=layer).to(self.device)
         self.network.eval()
         self.stride = self.context + 1 - self.context // 2
         self.memory_size, self.dim = memory_size, dim
@@ -178,10 +162,10 @@ class MemoryGPT(LanguageModel):
 
     def _target_scores(self, tokens: Tensor) -> TargetScores:
         """As the protocol's, in the memory that one window takes."""
-        pieces = []
-        for step in self.steps(tokens[:, :-1]):
-            targets = tokens[:, step.begin + 1 : step.begin + 1 + step.output.logits.shape[1]]
-            pieces.append(gather_targets(step.output.logits.log_softmax(-1), targets))
+        pieces = [
+            gather_targets(step.output.logits.log_softmax(-1), step.targets(tokens))
+            for step in self.steps(tokens[:, :-1])
+        ]
         return TargetScores(*(torch.cat(column, 1) for column in zip(*pieces, strict=True)))
 
     def start(self, batch_size: int) -> StreamState:
@@ -203,15 +187,13 @@ class MemoryGPT(LanguageModel):
         output = self.network(tokens.unsqueeze(1), visible, self.memory, cache=cache)
         deleted = self.network.writer.deleted_columns(output.hidden, output.reading, state.deleted.shape[1])
         logits = output.logits[:, 0]
-        return logits, StreamState(
-            state.begin,
-            torch.cat([state.tokens, tokens.unsqueeze(1)], 1),
-            cache,
-            state.entries,
-            state.deleted | deleted,
-            torch.cat([state.hidden, output.hidden], 1),
-            surprise,
-            logits,
+        return logits, state._replace(
+            tokens=torch.cat([state.tokens, tokens.unsqueeze(1)], 1),
+            cache=cache,
+            deleted=state.deleted | deleted,
+            hidden=torch.cat([state.hidden, output.hidden], 1),
+            surprise=surprise,
+            logits=logits,
         )
 
     def work(self, inputs: Tensor, memory_input: Tensor | None = None) -> Tensor:
@@ -293,10 +275,9 @@ class MemoryGPT(LanguageModel):
 
     def _written(self, step: Step, tokens: Tensor) -> Entries:
         """What the rows of a step are written as."""
-        begin, output, _ = step
-        following = tokens[:, begin + 1 : begin + 1 + output.logits.shape[1]]
+        output, following = step.output, step.targets(tokens)
         surprise = -self.network.target_log_probabilities(output.logits.detach(), following)
-        return self.network.writer(output.hidden, following, surprise, begin)
+        return self.network.writer(output.hidden, following, surprise, step.begin)
 
     def _moved_on(self, state: StreamState, tokens: Tensor, surprise: Tensor) -> StreamState:
         """The state of streams whose windows are full, before their next tokens [B] are read."""

@@ -12,7 +12,7 @@ from frugal.language_model import log_mixed
 from frugal.memory.datastore import Datastore
 from frugal.memory.entries import Entries
 from frugal.memory.reading import Reader, Reading
-from frugal.memory.writing import Write, Writer
+from frugal.memory.writing import Writer
 
 if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedModel
@@ -45,30 +45,14 @@ class MemoryNetwork(nn.Module):
 
     Args:
         gpt: a Hugging Face causal model; it is trained where its parameters require a gradient.
-        read: see above.
-        dim: width D of the entries' vectors.
-        k: entries read at each position.
+        reader, writer: for hidden states of its width; `original` is the reader's.
         layer: number of the block after which "attention" reads; negative counts from the last.
-        original: see above.
-        writer: settings of the Writer.
     """
 
-    def __init__(
-        self,
-        gpt: "PreTrainedModel",
-        *,
-        read: Read,
-        dim: int,
-        k: int,
-        layer: int,
-        original: bool,
-        write: Write,
-        budget: float,
-        deletes: bool,
-        seed: int,
-    ) -> None:
+    def __init__(self, gpt: "PreTrainedModel", reader: Reader, writer: Writer, *, read: Read, layer: int) -> None:
         super().__init__()
-        width: int = gpt.config.hidden_size
+        dim, width = reader.query.weight.shape
+        original = reader.original
         if read not in get_args(Read):
             raise InputError(f"read={read!r}: must be one of {', '.join(map(repr, get_args(Read)))}")
         count = len(_blocks(gpt))
@@ -80,14 +64,12 @@ class MemoryNetwork(nn.Module):
                 f"embeddings; give read='concat', memory_dim={width}"
             )
         self.gpt, self.read, self.original = gpt, read, original
-        self.layer = layer
-        self.reader = Reader(width, dim, k, original)
-        self.writer = Writer(width, dim, write=write, budget=budget, deletes=deletes, seed=seed, original=original)
+        self.layer, self.reader, self.writer = layer, reader, writer
         self.gate = nn.Parameter(torch.tensor(1.0))
         if not original and read != "knn":
             self.value = nn.Linear(width + dim, width)
         if read == "concat":
-            self.fc = nn.Linear(width * (1 + k), width)
+            self.fc = nn.Linear(width * (1 + reader.k), width)
         last = None if original or read == "knn" else self.fc if read == "concat" else self.value
         if last is not None:
             nn.init.zeros_(last.weight)

@@ -183,7 +183,7 @@ def measure(model: MemoryGPT, documents: Sequence[Document | str]) -> MemoryScor
     for tokens in encode_documents(model.tokenizer, documents):
         tokens = tokens.unsqueeze(0).to(model.device)
         for step in model.steps(tokens[:, :-1]):
-            targets = _targets(step, tokens)
+            targets = step.targets(tokens)
             logits = step.output.logits[0]
             nats -= model.network.target_log_probabilities(step.output.logits, targets).sum().item()
             right += (logits.argmax(-1) == targets[0]).sum().item()
@@ -215,7 +215,7 @@ def _train_epoch(model: MemoryGPT, streams: Streams, plan: MemoryPlan, optimizer
         tokens = torch.cat([inputs, targets[:, -1:]], 1)
         total = torch.zeros((), device=tokens.device)
         for step in model.steps(inputs, carried.pop() if carried else None):
-            of_step = _targets(step, tokens)
+            of_step = step.targets(tokens)
             total = total + memory_loss(model, step, of_step, plan) * of_step.shape[1] / inputs.shape[1]
         if plan.scope == "stream":
             carried.append(_carried(model.after(step, tokens), inputs.shape[1], plan, generator))
@@ -234,11 +234,6 @@ def _train_epoch(model: MemoryGPT, streams: Streams, plan: MemoryPlan, optimizer
         leave=False,
     )
     return sum(losses) / len(losses)
-
-
-def _targets(step: Step, tokens: Tensor) -> Tensor:
-    """The tokens [B, n] that follow a step's rows."""
-    return tokens[:, step.begin + 1 : step.begin + 1 + step.output.logits.shape[1]]
 
 
 def _carried(entries: Entries, length: int, plan: MemoryPlan, generator: torch.Generator) -> Entries:

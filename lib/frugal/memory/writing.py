@@ -31,7 +31,6 @@ class Writer(nn.Module):
 
     Args:
         width, dim: of the hidden states and of the entries' vectors.
-        write: see above.
         budget: share of positions written.
         deletes: whether the delete decision is obeyed.
         seed: of "random".

@@ -5,28 +5,21 @@
 
 from frugal.piecewise.automaton import Automaton
 from frugal.piecewise.language_model import PiecewiseLM
-from frugal.piecewise.layers import (
-    Basis,
-    BasisConvolution,
+from frugal.piecewise.layers.basis import Basis, FourierBasis, PiecewiseBasis, TensorProductBasis
+from frugal.piecewise.layers.convolution import BasisConvolution
+from frugal.piecewise.layers.exchange import from_high_order_layers, to_high_order_layers
+from frugal.piecewise.layers.fully_connected import (
     BasisLayer,
     FixedRotation,
     Fourier,
-    FourierBasis,
-    MaxAbs,
-    MaxCenter,
-    PiecewiseBasis,
     PiecewisePolynomial,
     Polynomial,
     PolynomialND,
     Product,
     Switch,
-    TensorProductBasis,
-    from_high_order_layers,
-    normalisation,
-    refined,
-    smoothed,
-    to_high_order_layers,
 )
+from frugal.piecewise.layers.normalisation import MaxAbs, MaxCenter, normalisation
+from frugal.piecewise.layers.refinement import refined, smoothed
 from frugal.piecewise.networks import CharacterNetwork, Shape
 from frugal.piecewise.presets import PRESETS, preset, preset_of_size, read_settings
 from frugal.piecewise.search import SPACE, START, shape_at, trial_nats

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from frugal.errors import InputError
-from frugal.piecewise.layers.basis import PiecewiseBasis
+from frugal.piecewise.layers.basis import PiecewiseBasis, middles
 from frugal.piecewise.layers.convolution import BasisConvolution
 from frugal.piecewise.layers.fully_connected import Initialize, PiecewisePolynomial
 from frugal.piecewise.layers.normalisation import Normalisation, normalisation
-from frugal.piecewise.networks import Shape, WindowNetwork, chain_of_layers, positions_of_codes
+from frugal.piecewise.networks import Shape, WindowNetwork, chain_of_layers
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class FocusedConvolution(WindowNetwork):
         self.readout = nn.Linear(inputs, characters)
 
     def forward(self, codes: Tensor) -> Tensor:
-        level = positions_of_codes(codes, self.characters, self.readout.weight.dtype).unsqueeze(1)  # [B, 1, T]
+        level = middles(codes, self.characters, self.readout.weight.dtype).unsqueeze(1)  # [B, 1, T]
         levels = [level]
         for convolution, normalise in zip(self.convolutions, self.normalisations, strict=True):
             level = normalise(convolution(level).movedim(1, -1)).movedim(-1, 1)

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from frugal.corpora import Tokenizer
 from frugal.device import choose_device
 from frugal.errors import InputError
-from frugal.language_model import LanguageModel, TargetScores, gather_targets, read_model, save_model
+from frugal.language_model import LanguageModel, TargetScores, read_model, save_model
 from frugal.piecewise.layers.refinement import refined_weights
 from frugal.piecewise.networks import CODES_AT_ONCE, Shape
 from frugal.piecewise.presets import shape_of
 
 # What kinds of layer may become one another: all but this of their names must be the same.
 BASES = re.compile("discontinuous|continuous|polynomial")
+ANOTHER = "makes another network; only the order, the segments and the continuity of edges change"
 
 
 class PiecewiseLM(LanguageModel):
@@ -59,7 +60,7 @@ class PiecewiseLM(LanguageModel):
         return sum(weight.numel() for weight in self.parameters())
 
     def log_probabilities(self, tokens: Tensor) -> Tensor:
-        return torch.cat([logits for logits, _ in self._pieces(tokens)], dim=1)
+        return self.advance(tokens, self.start(len(tokens)))[0]
 
     def start(self, batch_size: int) -> Any:
         return self.network.start(batch_size, self.tokenizer.start_id)
@@ -81,12 +82,8 @@ class PiecewiseLM(LanguageModel):
         return torch.cat(rows, 1), state
 
     def _target_scores(self, tokens: Tensor) -> TargetScores:
-        """As the protocol's, in bounded memory for rows of any length: the state goes from piece to piece."""
-        pieces = [
-            gather_targets(log_probabilities, tokens[:, begin + 1 : begin + 1 + log_probabilities.shape[1]])
-            for log_probabilities, begin in self._pieces(tokens[:, :-1])
-        ]
-        return TargetScores(*(torch.cat(column, dim=1) for column in zip(*pieces, strict=True)))
+        """As the protocol's, in bounded memory for rows of any length."""
+        return self._long_scores(tokens[:, :-1], tokens[:, 1:], self._length(len(tokens)))
 
     def refined(self, **changes: Any) -> Self:
         """Return an hp-refined copy, of another order or with other segments: `changes` are those fields of the shape.
@@ -99,10 +96,7 @@ class PiecewiseLM(LanguageModel):
         """
         other = [name for name, value in changes.items() if not self._refines(name, value)]
         if other:
-            raise InputError(
-                f"{other[0]}={changes[other[0]]!r}: makes another network; only the order, the segments and the "
-                "continuity of edges change"
-            )
+            raise InputError(f"{other[0]}={changes[other[0]]!r}: {ANOTHER}")
         try:
             finer = type(self)(replace(self.shape, **changes), self.tokenizer)
             finer.network.to(next(self.parameters()))  # its device and number format
@@ -111,9 +105,7 @@ class PiecewiseLM(LanguageModel):
                 new.requires_grad_(old.requires_grad)
             finer.network.train(self.network.training)
         except (AttributeError, RuntimeError, TypeError) as error:
-            raise InputError(
-                f"{changes}: makes another network; only the order, the segments and the continuity of edges change"
-            ) from error
+            raise InputError(f"{changes}: {ANOTHER}") from error
         return finer
 
     def _refines(self, name: str, value: Any) -> bool:
@@ -135,14 +127,6 @@ class PiecewiseLM(LanguageModel):
         model.network.load_state_dict(weights, assign=True)  # in the number format in which they were saved
         model.network.to(choose_device(device))
         return model
-
-    def _pieces(self, tokens: Tensor) -> Iterator[tuple[Tensor, int]]:
-        """Log-probabilities after the tokens [B, T], a piece of T at a time, and where each piece begins."""
-        state, begin = self.start(len(tokens)), 0
-        for part in tokens.split(self._length(len(tokens)), dim=1):
-            logits, state = self.network.advance(part, state)
-            yield logits.log_softmax(-1), begin
-            begin += part.shape[1]
 
     def _length(self, batch_size: int) -> int:
         return max(1, CODES_AT_ONCE // (batch_size * self.network.context_length))

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -128,8 +128,6 @@ def layer_of_kind(
     linear_extrapolation: bool = False,
 ) -> nn.Module:
     """Return a fully connected layer by the name of its kind; `segments` counts only where edges have some."""
-    if kind not in get_args(LayerKind):
-        raise InputError(f"kind={kind!r}: must be one of {', '.join(get_args(LayerKind))}")
     if kind == "product":
         if initialize != "uniform":
             raise InputError(f"initialize={initialize!r}: is for values at nodes; kind='product' takes 'uniform'")
@@ -165,8 +163,3 @@ def chain_of_layers(
             modules.append(normalisation(normalise, inputs))
         modules.append(layer_of_kind(kind, inputs, outputs, nodes, segments, initialize))
     return nn.Sequential(*modules)
-
-
-def positions_of_codes(codes: Tensor, characters: int, dtype: torch.dtype) -> Tensor:
-    """Return where codes lie in [-1, 1] when each of them gets an equal part: (c - 63.5) / 64 for 128 characters."""
-    return ((codes.to(dtype) + 0.5) / characters - 0.5) * 2

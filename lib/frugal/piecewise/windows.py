@@ -16,7 +16,8 @@ from torch import Tensor
 from frugal.corpora import Document, Tokenizer, encode_each, encode_in_a_row
 from frugal.corpora.disk import MOST_TOKENS, row_of_tokens
 from frugal.errors import InputError, check_whole, is_number
-from frugal.piecewise.networks import CharacterNetwork, positions_of_codes
+from frugal.piecewise.layers.basis import middles
+from frugal.piecewise.networks import CharacterNetwork
 
 RUN, RUNS_AT_ONCE = 1 << 16, 64  # of a large text: examples in a row, and runs that are mixed
 
@@ -181,7 +182,7 @@ def as_numbers(inputs: Tensor, characters: int = 128, axis: Literal["none", "cha
     >>> as_numbers(torch.tensor([[0, 127]]))
     tensor([[-0.9922,  0.9922]])
     """
-    numbers = positions_of_codes(inputs, characters, torch.float32)
+    numbers = middles(inputs, characters, torch.float32)
     if axis == "none":
         return numbers
     return numbers.unsqueeze(1 if axis == "channel" else 2)

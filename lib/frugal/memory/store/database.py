@@ -19,7 +19,7 @@ import sqlite3
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import filelock
 import numpy as np
@@ -83,12 +83,6 @@ class Database:
                 raise
         self._owner = os.getpid()
         self._let_go = weakref.finalize(self, _let_go, self._connection, lock, self._owner)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def commit(self, change: Change, config: dict[str, Any] | None = None) -> None:
         """Write a change down in one transaction. With a memory's `config`, the change is all there is to it: a whole
@@ -168,7 +162,7 @@ class Database:
 
 def put_in_place(repaired: Path, folder: Path) -> None:
     """Move a repaired file to where the damaged one is, which is then `damaged.sqlite`."""
-    with one_sentence(folder / NAME), Database(folder):
+    with one_sentence(folder / NAME), contextlib.closing(Database(folder)):
         for suffix in ("-wal", "-shm"):
             with contextlib.suppress(FileNotFoundError):
                 Path(f"{folder / NAME}{suffix}").replace(f"{folder / 'damaged.sqlite'}{suffix}")

@@ -8,7 +8,6 @@ journal-N       records: a head (magic, lengths, number, checksum of what follow
 A memory of texts had them beside this folder, in `texts.safetensors`, and values (token, text, place).
 """
 
-import hashlib
 import json
 import struct
 import warnings
@@ -22,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from frugal.errors import UnavailableError
+from frugal.files import checksum
 from frugal.memory.store.change import Text
 from frugal.memory.store.stored import Stored
 
@@ -41,9 +41,9 @@ def read(folder: Path) -> Stored:
         UnavailableError: something in it is damaged or missing.
     """
     try:
-        generation, checksum = (folder / "CURRENT").read_text(encoding="ascii").split()
+        generation, manifest_checksum = (folder / "CURRENT").read_text(encoding="ascii").split()
         snapshot = folder / f"snapshot-{int(generation):06}"
-        _check(snapshot / "manifest.json", checksum)
+        _check(snapshot / "manifest.json", manifest_checksum)
         manifest = json.loads((snapshot / "manifest.json").read_text(encoding="utf-8"))
         _check(snapshot / "entries.safetensors", manifest["sha256"])
         columns, clock = load_file(snapshot / "entries.safetensors"), manifest["clock"]
@@ -83,24 +83,23 @@ def _read_from(texts: dict[int, Text], columns: dict[str, np.ndarray], folder: P
     return {name: column[known] for name, column in columns.items()}
 
 
-def _check(path: Path, checksum: str) -> None:
-    with path.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != checksum:
-            raise ValueError(f"{path.name} has another checksum")
+def _check(path: Path, expected: str) -> None:
+    if checksum(path) != expected:
+        raise ValueError(f"{path.name} has another checksum")
 
 
 def _records(path: Path) -> Iterator[tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]]:
     data, at, number = path.read_bytes(), 0, 0
     while at + HEAD_SIZE <= len(data):
         head = data[at : at + HEAD.size]
-        magic, described, length, its_number, checksum = HEAD.unpack(head)
+        magic, described, length, its_number, of_body = HEAD.unpack(head)
         sound = xxhash.xxh3_64_intdigest(head) == int.from_bytes(data[at + HEAD.size : at + HEAD_SIZE], "little")
         body = data[at + HEAD_SIZE : at + HEAD_SIZE + described + length]
         if not sound or magic != b"FMJ1" or its_number != number:
             raise ValueError(f"{path.name}, byte {at}")
         if len(body) < described + length:
             return
-        if xxhash.xxh3_64_intdigest(body) != checksum:
+        if xxhash.xxh3_64_intdigest(body) != of_body:
             raise ValueError(f"{path.name}, byte {at}")
         description, offset = json.loads(body[:described]), described
         groups: dict[str, dict[str, np.ndarray]] = {}

@@ -7,11 +7,12 @@ removals that fail do so silently, by a count; a graph cannot remove; duplicates
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import sqrt
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
+
+from frugal.memory.store.settings import Settings
 
 POINTS_PER_CLUSTER = 39  # FAISS's k-means wants as many
 SAMPLE_PER_CLUSTER = 64  # more make training slower, and recall hardly better
@@ -21,40 +22,8 @@ LARGEST_DEAD_SHARE = 0.25
 RETRAIN_AFTER = 3  # times as many entries were added as the clusters were trained on
 
 
-@dataclass(frozen=True)
-class IndexSettings:
-    """`num_clusters` None: 4 sqrt(n), or as many as n entries can train."""
-
-    num_clusters: int | None
-    m: int
-    ef_construction: int
-    ef_search: int
-    nprobe: int
-
-    def clusters(self, size: int) -> int:
-        usual = max(1, min(int(4 * sqrt(size)), size // POINTS_PER_CLUSTER))
-        return usual if self.num_clusters is None else self.num_clusters
-
-
 class IndexMismatchError(Exception):
     """An index does not hold what it was given."""
-
-
-class Index(Protocol):
-    """`search` gives ids and FAISS's distances [Q, k], -1 where it finds fewer; `stale`: it should be built again.
-
-    Distances are `exact` where an index holds the keys themselves.
-    """
-
-    exact: bool
-
-    def __len__(self) -> int: ...
-    @property
-    def stale(self) -> bool: ...
-    def add(self, ids: np.ndarray, keys: np.ndarray) -> None: ...
-    def remove(self, ids: np.ndarray) -> None: ...
-    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]: ...
-    def arrays(self) -> dict[str, np.ndarray]: ...
 
 
 class InvertedLists:
@@ -64,47 +33,34 @@ class InvertedLists:
     quantization for nearest neighbor search", 2011.
     """
 
-    def __init__(self, index: Any, *, compressed: bool, trained_on: int, added: int = 0) -> None:
+    def __init__(self, index: Any, settings: Settings, trained_on: int, added: int = 0) -> None:
         """Around an index of FAISS that was trained on some entries, and has got more since."""
         self._index = index
-        self.exact = not compressed
+        self.exact = settings.index != "compressed"
         self._trained_on, self._added = trained_on, added
 
     @classmethod
-    def built(
-        cls,
-        ids: np.ndarray,
-        keys: np.ndarray,
-        metric: str,
-        settings: IndexSettings,
-        seed: int,
-        *,
-        compressed: bool,
-    ) -> Self:
+    def built(cls, ids: np.ndarray, keys: np.ndarray, settings: Settings) -> Self:
         faiss = _faiss()
-        dim, clusters = keys.shape[1], settings.clusters(len(keys))
-        quantizer = faiss.IndexFlat(dim, _faiss_metric(metric))
-        if compressed:
-            index: Any = faiss.IndexIVFPQ(
-                quantizer, dim, clusters, settings.m, CODES.bit_length() - 1, _faiss_metric(metric)
-            )
-            index.pq.cp.seed = seed
+        dim, metric, clusters = keys.shape[1], _faiss_metric(settings.metric), _clusters(settings, len(keys))
+        quantizer = faiss.IndexFlat(dim, metric)
+        if settings.index == "compressed":
+            index: Any = faiss.IndexIVFPQ(quantizer, dim, clusters, settings.m, CODES.bit_length() - 1, metric)
+            index.pq.cp.seed = settings.seed
         else:
-            index = faiss.IndexIVFFlat(quantizer, dim, clusters, _faiss_metric(metric))
-        index.cp.seed, index.cp.max_points_per_centroid = seed, SAMPLE_PER_CLUSTER
+            index = faiss.IndexIVFFlat(quantizer, dim, clusters, metric)
+        index.cp.seed, index.cp.max_points_per_centroid = settings.seed, SAMPLE_PER_CLUSTER
         index.train(keys)
         index.set_direct_map_type(faiss.DirectMap.Hashtable)
         index.add_with_ids(keys, ids)
-        lists = cls(index, compressed=compressed, trained_on=len(keys))
+        lists = cls(index, settings, trained_on=len(keys))
         lists.nprobe = settings.nprobe
         return lists
 
     @classmethod
-    def restored(cls, arrays: Mapping[str, np.ndarray], *, compressed: bool) -> Self:
+    def restored(cls, arrays: Mapping[str, np.ndarray], settings: Settings) -> Self:
         """From what `arrays` gave."""
-        trained_on, added = arrays["counts"].tolist()
-        index = _faiss().deserialize_index(arrays["faiss"])
-        return cls(index, compressed=compressed, trained_on=trained_on, added=added)
+        return cls(_faiss().deserialize_index(arrays["faiss"]), settings, *arrays["counts"].tolist())
 
     def arrays(self) -> dict[str, np.ndarray]:
         counts = np.array([self._trained_on, self._added])
@@ -158,15 +114,15 @@ class Graph:
         self._node = dict(zip(ids[nodes].tolist(), nodes.tolist(), strict=True))
 
     @classmethod
-    def built(cls, ids: np.ndarray, keys: np.ndarray, metric: str, settings: IndexSettings) -> Self:
-        index = _faiss().IndexHNSWFlat(keys.shape[1], LINKS, _faiss_metric(metric))
+    def built(cls, ids: np.ndarray, keys: np.ndarray, settings: Settings) -> Self:
+        index = _faiss().IndexHNSWFlat(keys.shape[1], LINKS, _faiss_metric(settings.metric))
         index.hnsw.efConstruction = settings.ef_construction
         graph = cls(index, ids[:0], np.empty(0, bool), settings.ef_search)
         graph.add(ids, keys)
         return graph
 
     @classmethod
-    def restored(cls, arrays: Mapping[str, np.ndarray], settings: IndexSettings) -> Self:
+    def restored(cls, arrays: Mapping[str, np.ndarray], settings: Settings) -> Self:
         """From what `arrays` gave."""
         index = _faiss().deserialize_index(arrays["faiss"])
         return cls(index, arrays["ids"], arrays["alive"], settings.ef_search)
@@ -204,27 +160,34 @@ class Graph:
         return np.where(nodes < 0, -1, self._ids[nodes]), distances
 
 
-def smallest_size(kind: str, settings: IndexSettings) -> int:
+# Of either, `search` gives ids and FAISS's distances [Q, k], -1 where it finds fewer. Distances are `exact` where it
+# holds the keys themselves. A `stale` one should be built again.
+Index = InvertedLists | Graph
+
+
+def smallest_size(settings: Settings) -> int:
     """Entries from which on the index can be built; exact search serves before."""
     clusters = 1 if settings.num_clusters is None else settings.num_clusters
-    if kind == "compressed":
+    if settings.index == "compressed":
         return POINTS_PER_CLUSTER * max(clusters, CODES)
-    return POINTS_PER_CLUSTER * clusters if kind == "ivf" else 1
+    return POINTS_PER_CLUSTER * clusters if settings.index == "ivf" else 1
 
 
-def build(
-    kind: str, ids: np.ndarray, keys: np.ndarray, metric: str, settings: IndexSettings, seed: int
-) -> InvertedLists | Graph:
-    if kind == "graph":
-        return Graph.built(ids, keys, metric, settings)
-    return InvertedLists.built(ids, keys, metric, settings, seed, compressed=kind == "compressed")
+def build(ids: np.ndarray, keys: np.ndarray, settings: Settings) -> Index:
+    kind = Graph if settings.index == "graph" else InvertedLists
+    return kind.built(ids, keys, settings)
 
 
-def restored(kind: str, arrays: Mapping[str, np.ndarray], settings: IndexSettings) -> InvertedLists | Graph:
+def restored(arrays: Mapping[str, np.ndarray], settings: Settings) -> Index:
     """An index as it was when it gave its arrays."""
-    if kind == "graph":
-        return Graph.restored(arrays, settings)
-    return InvertedLists.restored(arrays, compressed=kind == "compressed")
+    kind = Graph if settings.index == "graph" else InvertedLists
+    return kind.restored(arrays, settings)
+
+
+def _clusters(settings: Settings, size: int) -> int:
+    """By default 4 sqrt(n), or as many as n entries can train."""
+    usual = max(1, min(int(4 * sqrt(size)), size // POINTS_PER_CLUSTER))
+    return usual if settings.num_clusters is None else settings.num_clusters
 
 
 def _faiss() -> Any:

@@ -3,6 +3,7 @@
 import contextlib
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,23 +12,14 @@ import numpy as np
 from frugal.device import choose_device
 from frugal.errors import InputError, UnavailableError, check_whole, is_number
 from frugal.memory.store import earlier, stored
-from frugal.memory.store.arrays import (
-    Array,
-    Integers,
-    integers_of,
-    like,
-    one_for_each,
-    payload_of,
-    vectors_of,
-)
+from frugal.memory.store.arrays import Array, Integers, integers_of, like, one_for_each, payload_of, vectors_of
 from frugal.memory.store.change import Change, Text, no_ids
-from frugal.memory.store.checks import check_settings
 from frugal.memory.store.database import NAME, Database, put_in_place
 from frugal.memory.store.eviction import POLICIES, found_again
 from frugal.memory.store.exact import NONE
-from frugal.memory.store.index import IndexSettings
 from frugal.memory.store.interrupts import uninterrupted
 from frugal.memory.store.search import Searcher, subset
+from frugal.memory.store.settings import Settings
 from frugal.memory.store.table import Columns, Table
 
 RECALL_SAMPLES = 256
@@ -68,6 +60,11 @@ class AssociativeMemory:
         seed: of everything random: forgetting, clustering.
         device: where "exact" and "auto" compute: "cpu", "cuda", "mps" or "auto".
 
+    Attributes:
+        config: what the memory was made with, but for the device.
+        clock: writes so far: the id, and the position unless another is given, of the next entry.
+        next_text: the number that the next text gets.
+
     Raises:
         InputError: a value outside its range.
         UnavailableError: there is no such device.
@@ -100,16 +97,14 @@ class AssociativeMemory:
         seed: int = 0,
         device: str = "cpu",
     ) -> None:
-        config = {name: value for name, value in locals().items() if name not in ("self", "device")}
-        device = choose_device(device).type
-        check_settings(**config, device=device)
+        given = {name: value for name, value in locals().items() if name != "self"}
+        settings = Settings(**given | {"device": choose_device(device).type})
         self.dim, self.capacity, self.metric, self.eviction, self.seed = dim, capacity, metric, eviction, seed
+        self.config = settings.config
+        self.clock = self.next_text = 0
         self._lock = threading.RLock()
-        self.config = config  # what the memory was made with, but for the device
         self._table = Table(dim, capacity, metric)
-        settings = IndexSettings(num_clusters, m, ef_construction, ef_search, nprobe)
-        self._searcher = Searcher(self._table, index, metric, settings, seed, device)
-        self._clock = self._next_text = 0
+        self._searcher = Searcher(self._table, settings)
         self._texts: dict[int, Text] = {}
         self._database: Database | None = None
         self._unwritten_uses: set[int] = set()
@@ -126,7 +121,7 @@ class AssociativeMemory:
                 self._database.checkpoint()
                 self._keep_index(self._database)
                 return
-            with Database(folder) as written:
+            with contextlib.closing(Database(folder)) as written:
                 self._write_all(written)
 
     @classmethod
@@ -230,20 +225,10 @@ class AssociativeMemory:
         return self._table.size
 
     @property
-    def clock(self) -> int:
-        """Writes so far: the id, and the position unless another is given, of the next entry."""
-        return self._clock
-
-    @property
     def index_in_use(self) -> str:
         """What the next search uses, in words."""
         with self._lock:
             return self._searcher.in_use
-
-    @property
-    def next_text(self) -> int:
-        """The number that the next text gets."""
-        return self._next_text
 
     @property
     def texts(self) -> dict[int, Text]:
@@ -264,11 +249,7 @@ class AssociativeMemory:
             InputError: an id that no entry has.
         """
         with self._lock:
-            wanted = integers_of(ids, "ids")
-            slots = self._slots(wanted[wanted != NONE])
-            vectors = np.zeros((*wanted.shape, self.dim), np.float32)
-            vectors[wanted != NONE] = self._table.current(slots)
-            return like(ids)(vectors)
+            return self._of_entries(ids, self._table.current)
 
     def __getitem__(self, entry: int) -> Any:
         return self.get([entry])[0]
@@ -325,7 +306,7 @@ class AssociativeMemory:
             self._check_values(columns.get("values"))
             self._check_directions(rows)
             ids = np.arange(self.clock, self.clock + count)
-            number = NONE if text is None else self._next_text
+            number = NONE if text is None else self.next_text
             rest = {"ids": ids, "texts": np.full(count, number), "born": np.full(count, self._table.age)}
             columns = {"positions": ids} | columns | rest
             if count > self.capacity:  # only the last are kept
@@ -440,8 +421,8 @@ class AssociativeMemory:
                 raise InputError("an empty memory has no recall: add vectors first")
             if queries is None:
                 drawn = self._random().choice(len(self), min(len(self), RECALL_SAMPLES), replace=False)
-                return self._searcher.recall(k, slots=drawn)
-            return self._searcher.recall(k, queries=vectors_of(queries, self.dim, "queries"))
+                return self._searcher.recall(self._table.keys[drawn], k, self._table["ids"][drawn])
+            return self._searcher.recall(vectors_of(queries, self.dim, "queries"), k)
 
     def age(self, decay: float = 0.999) -> None:
         """Shrink every vector by the factor `decay`."""
@@ -484,7 +465,7 @@ class AssociativeMemory:
     @classmethod
     def _restored(cls, found: stored.Stored, device: str) -> Self:
         memory = cls(**found.config, device=device)
-        memory._clock, memory._next_text = found.clock, found.next_text
+        memory.clock, memory.next_text = found.clock, found.next_text
         memory._table.adopt(found.columns)
         memory._table.grow_to_age(found.age)
         memory._texts = found.texts
@@ -496,7 +477,7 @@ class AssociativeMemory:
         columns = {name: column[order] for name, column in self._table.rows().items()}
         used = self._uses((self._table["hits"] > 0) | (self._table["used"] != self._table["ids"]))
         age, texts = self._table.age, self._texts
-        written.commit(Change(self.clock, self._next_text, age, used, added=columns, new_texts=texts), self.config)
+        written.commit(Change(self.clock, self.next_text, age, used, added=columns, new_texts=texts), self.config)
         self._keep_index(written)
 
     def _keep_index(self, written: Database) -> None:
@@ -505,23 +486,23 @@ class AssociativeMemory:
             written.keep_index(arrays)
 
     def _column(self, name: str, ids: Integers) -> Any:
-        """A column's rows [.., *payload] of entries [..]; zeros where an id is -1."""
         with self._lock:
-            wanted = integers_of(ids, "ids")
             column = self._table.get(name)
             if column is None:
                 raise InputError("this memory holds no values: give them to `add`")
-            there = wanted != NONE
-            rows = np.zeros(wanted.shape + column.shape[1:], column.dtype)
-            rows[there] = column[self._slots(wanted[there])]
-            return like(ids)(rows)
+            return self._of_entries(ids, column.__getitem__)
+
+    def _of_entries(self, ids: Integers, rows: Callable[[np.ndarray], np.ndarray]) -> Any:
+        """Rows [.., *payload] of entries [..], of those that the table has in some slots; zeros where an id is -1."""
+        wanted = integers_of(ids, "ids")
+        there = wanted != NONE
+        found = rows(self._slots(wanted[there]))
+        filled = np.zeros(wanted.shape + found.shape[1:], found.dtype)
+        filled[there] = found
+        return like(ids)(filled)
 
     def _slots(self, ids: np.ndarray) -> np.ndarray:
-        """Where entries are in the table.
-
-        Raises:
-            InputError: an id that no entry has.
-        """
+        """Where entries are in the table; raises InputError for an id that no entry has."""
         slots = self._table.slots(ids)
         if (slots < 0).any():
             raise InputError(f"id {ids[slots < 0][0]}: no entry has it; it was removed, replaced or never given")
@@ -529,7 +510,7 @@ class AssociativeMemory:
 
     def _commit(self, clock: int, **what: Any) -> None:
         """Write an operation down and make it: both or neither, whatever interrupts."""
-        what = {"next_text": self._next_text, "age": self._table.age} | what
+        what = {"next_text": self.next_text, "age": self._table.age} | what
         if self._unwritten_uses:
             what["used"] = self._uses(np.isin(self._table["ids"], list(self._unwritten_uses)))
         change = Change(clock, **what)
@@ -538,7 +519,7 @@ class AssociativeMemory:
             if self._database is not None:
                 self._database.commit(change)
             change.apply(self._table)
-            self._clock, self._next_text = change.clock, change.next_text
+            self.clock, self.next_text = change.clock, change.next_text
             self._texts |= change.new_texts
             for number in change.removed_texts:
                 del self._texts[number]
@@ -584,11 +565,7 @@ def _kind_of(values: np.ndarray | None) -> str:
 
 
 def _whole(folder: Path) -> stored.Stored:
-    """What a folder holds, of this version or an earlier one.
-
-    Raises:
-        UnavailableError: there is no memory, or something in it is damaged; it says what.
-    """
+    """What a folder holds, of this version or an earlier one; raises UnavailableError that says what is damaged."""
     if earlier.exists(folder) and not stored.exists(folder):
         return earlier.read(folder)
     found = stored.read(folder)

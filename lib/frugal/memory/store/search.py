@@ -11,19 +11,10 @@ from frugal.errors import InputError
 from frugal.memory.store.arrays import Integers, integers_of, one_for_each, plain, unit
 from frugal.memory.store.change import Change, no_ids
 from frugal.memory.store.exact import NONE, Searched, crowded, exact_search, ranked
-from frugal.memory.store.index import (
-    Graph,
-    Index,
-    IndexMismatchError,
-    IndexSettings,
-    InvertedLists,
-    build,
-    restored,
-    smallest_size,
-)
+from frugal.memory.store.index import Index, IndexMismatchError, InvertedLists, build, restored, smallest_size
+from frugal.memory.store.settings import Settings
 from frugal.memory.store.table import Columns, Table
 
-KINDS = ("auto", "exact", "flat", "ivf", "compressed", "graph")
 # Namespaces up to this size are searched exactly: that is quicker than filtering what an index finds.
 SMALL_NAMESPACE = 20_000
 # "auto" thinks of an approximate index from this size on, and wants this recall of the 10 nearest.
@@ -32,7 +23,6 @@ AUTO_RECALL = 0.95
 AUTO_SAMPLES = 128
 # Smaller cosine distances are computed from differences: 1 - u v is off by up to 4e-7.
 NEAR = 2**-5
-ALL = slice(None)
 
 
 class Searcher:
@@ -42,12 +32,12 @@ class Searcher:
     whatever interrupts its building or a change of it, no search sees it half done.
     """
 
-    def __init__(self, table: Table, kind: str, metric: str, settings: IndexSettings, seed: int, device: str) -> None:
-        self._table, self._kind, self._metric = table, kind, metric
-        self._settings, self._seed, self._device = settings, seed, device
+    def __init__(self, table: Table, settings: Settings) -> None:
+        self._table, self._settings = table, settings
+        self._kind, self._metric, self._device = settings.index, settings.metric, settings.device
         self._index: Index | None = None
         self._version = -1  # of the table that the index is in step with
-        self._try_from = AUTO_FROM if kind == "auto" else smallest_size(kind, settings)
+        self._try_from = AUTO_FROM if settings.index == "auto" else smallest_size(settings)
         self._stated = ""
 
     @property
@@ -71,7 +61,7 @@ class Searcher:
 
     def restore(self, arrays: Columns) -> None:
         """Take the index of the same entries from what `index_arrays` gave."""
-        index = restored(self._kind, arrays, self._settings) if arrays else None
+        index = restored(arrays, self._settings) if arrays else None
         if index is not None and len(index) == self._table.size:
             self._index, self._version = index, self._table.version
 
@@ -113,13 +103,14 @@ class Searcher:
             slots[mine], distances[mine] = self._in_group(queries[mine], k, self._rows_of(group, among), limit)
         return slots, distances
 
-    def recall(self, k: int, queries: np.ndarray | None = None, slots: np.ndarray | None = None) -> float:
-        """The share of the k nearest rows that a search finds, of queries or of rows, which do not find themselves."""
+    def recall(self, queries: np.ndarray, k: int, itself: np.ndarray | None = None) -> float:
+        """The share of the k nearest rows that a search finds; entries with the ids `itself` do not find themselves."""
         self._prepare()
-        if queries is None:
-            assert slots is not None
-            return self._recall(self._table.keys[slots], k, itself=self._table["ids"][slots])
-        return self._recall(self._as_keys(queries), k)
+        queries, k = self._as_keys(queries), min(k + (itself is not None), self._table.size)
+        found, exact = self._in_group(queries, k, None, None), self._exactly(queries, k, None, None)
+        if itself is not None and k > 1:
+            found, exact = (self._others(*each, itself) for each in (found, exact))
+        return _share(found[1], exact[1])
 
     def _as_keys(self, queries: np.ndarray) -> np.ndarray:
         return unit(queries) if self._metric == "cosine" else queries
@@ -196,41 +187,30 @@ class Searcher:
         if self._index is not None or self._kind in ("exact", "flat") or self._table.size < self._try_from:
             return
         version = self._table.version
-        index = self._chosen() if self._kind == "auto" else self._built(self._kind, self._settings)
+        ids, keys = self._table["ids"], self._table.keys
+        index = self._chosen(ids, keys) if self._kind == "auto" else build(ids, keys, self._settings)
         self._index, self._version = index, version
 
-    def _built(self, kind: str, settings: IndexSettings, rows: np.ndarray | slice = ALL) -> InvertedLists | Graph:
-        ids, keys = self._table["ids"][rows], self._table.keys[rows]
-        return build(kind, ids, keys, self._metric, settings, self._seed)
-
-    def _chosen(self) -> Index | None:
+    def _chosen(self, ids: np.ndarray, keys: np.ndarray) -> Index | None:
         """Lists, if visiting few of them reaches the wanted recall; else none until the size has doubled.
 
         The recall is that of entries that the lists are not built from, nor hold yet.
         """
         if self._device == "cpu":
-            drawn = np.zeros(self._table.size, bool)
-            drawn[np.random.default_rng(self._seed).choice(self._table.size, AUTO_SAMPLES, replace=False)] = True
-            lists = self._built("ivf", replace(self._settings, nprobe=1), ~drawn)
-            assert isinstance(lists, InvertedLists)
-            queries, k = self._table.keys[drawn], min(10, self._table.size - AUTO_SAMPLES)
+            drawn, rng = np.zeros(len(ids), bool), np.random.default_rng(self._settings.seed)
+            drawn[rng.choice(len(ids), AUTO_SAMPLES, replace=False)] = True
+            lists = InvertedLists.built(ids[~drawn], keys[~drawn], replace(self._settings, nprobe=1))
+            queries, k = keys[drawn], min(10, len(ids) - AUTO_SAMPLES)
             exact = self._exactly(queries, k, np.flatnonzero(~drawn), None)[1]
             while lists.nprobe <= lists.num_clusters // 8:
                 recall = _share(self._by_index(lists, queries, k, None, None)[1], exact)
                 if recall >= AUTO_RECALL:
                     self._stated = f", recall {recall:.2f} for vectors it was not built from"
-                    lists.add(self._table["ids"][drawn], queries)
+                    lists.add(ids[drawn], queries)
                     return lists
                 lists.nprobe *= 2
-        self._try_from = 2 * self._table.size
+        self._try_from = 2 * len(ids)
         return None
-
-    def _recall(self, queries: np.ndarray, k: int, itself: np.ndarray | None = None) -> float:
-        k = min(k + (itself is not None), self._table.size)
-        found, exact = self._in_group(queries, k, None, None), self._exactly(queries, k, None, None)
-        if itself is not None and k > 1:
-            found, exact = (self._others(*each, itself) for each in (found, exact))
-        return _share(found[1], exact[1])
 
     def _others(self, slots: np.ndarray, distances: np.ndarray, itself: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Without the query's own entry, or else without the last, [Q, k - 1]."""

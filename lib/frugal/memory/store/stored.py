@@ -15,9 +15,9 @@ from safetensors import SafetensorError, safe_open
 
 from frugal.errors import UnavailableError
 from frugal.memory.store.change import Text
-from frugal.memory.store.checks import check_settings
 from frugal.memory.store.database import FORMAT, INDEX, NAME, checksum_of, one_sentence
 from frugal.memory.store.rows import ROWS_AT_ONCE, Kind, entry_columns, whole_text
+from frugal.memory.store.settings import Settings
 
 
 @dataclass
@@ -90,7 +90,7 @@ def _settings(connection: sqlite3.Connection, path: Path) -> tuple[dict[str, Any
     settings = {name: json.loads(value) for name, value in connection.execute("SELECT * FROM settings")}
     if settings["format"] != FORMAT:
         raise UnavailableError(f"{path} has format {settings['format']}; this version reads {FORMAT}: update it")
-    check_settings(**settings["config"], device="cpu")
+    Settings(**settings["config"])  # refuses what no memory can be made with
     values = settings["values"]
     return settings["config"], None if values is None else Kind(np.dtype(values[0]).str, tuple(values[1]))
 
@@ -111,8 +111,8 @@ def _entries(
     connection: sqlite3.Connection, dim: int, clock: int, kind: Kind | None
 ) -> tuple[dict[str, np.ndarray], list[int]]:
     """All whole entries as columns, in ascending order of ids, and the ids of damaged ones."""
-    pieces: list[dict[str, np.ndarray]] = []
-    bad: list[int] = []
+    nothing, bad = entry_columns([], dim, kind)
+    pieces = [nothing]
     at = -1
     while at < clock:
         try:
@@ -128,10 +128,8 @@ def _entries(
             at = rows[-1][0]
         piece, damaged = entry_columns(rows, dim, kind)
         bad += damaged
-        if piece:
-            pieces.append(piece)
-    names = pieces[0] if pieces else entry_columns([], dim, kind)[0]
-    columns = {name: np.concatenate([piece[name] for piece in pieces]) if pieces else names[name] for name in names}
+        pieces.append(piece)
+    columns = {name: np.concatenate([piece[name] for piece in pieces]) for name in nothing}
     ids = columns["ids"]
     columns |= {"hits": np.zeros(len(ids), np.int64), "used": ids.copy(), "strength": np.ones(len(ids), np.float32)}
     with contextlib.suppress(sqlite3.DatabaseError, ValueError, TypeError):  # damaged uses are taken for none

@@ -87,7 +87,8 @@ class Table:
         count = len(rows["ids"])
         if self.size == 0:
             self._columns.pop("values", None)
-        for name, values in self._complete(rows).items():
+        unused = {"hits": np.zeros(1), "used": rows["ids"], "strength": np.ones(1)}
+        for name, values in self._with_keys(unused | dict(rows)).items():
             if name not in self._columns:
                 self._columns[name] = np.empty((0, *values.shape[1:]), values.dtype)
             self._columns[name] = _with_room(self._columns[name], self.size, self.size + count, self._first_room)
@@ -97,8 +98,7 @@ class Table:
     def adopt(self, rows: Columns) -> None:
         """Fill an empty table with arrays that nobody else holds; copying them would take as long as reading them."""
         self._columns.pop("values", None)
-        for name, values in self._complete(rows).items():
-            values = values if len(values) == len(rows["ids"]) else np.repeat(values, len(rows["ids"]))
+        for name, values in self._with_keys(rows).items():
             dtype = self._columns[name].dtype if name in self._columns else values.dtype
             self._columns[name] = np.require(values, dtype, ["C_CONTIGUOUS", "WRITEABLE"])
         self._know(rows["ids"])
@@ -112,11 +112,6 @@ class Table:
         for name, values in self._with_keys(rows).items():
             if name != "ids":
                 self._columns[name][slots] = values
-
-    def _complete(self, rows: Columns) -> Columns:
-        """New rows with all their columns; one number may stand for a column of equal ones."""
-        unused = {"hits": np.zeros(1), "used": rows["ids"].copy(), "strength": np.ones(1)}
-        return self._with_keys(unused | dict(rows))
 
     def _with_keys(self, rows: Columns) -> Columns:
         if "keys" not in self._columns or "vectors" not in rows:

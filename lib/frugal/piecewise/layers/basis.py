@@ -134,7 +134,7 @@ class PiecewiseBasis(LocalBasis):
             InputError: a code is none of them.
         """
         self.check_codes(codes)
-        return self.code_positions(self.segments).to(codes.device)[codes.long()]
+        return middles(codes, self.segments, torch.float64) * (self.length / 2)
 
     def check_codes(self, codes: Tensor) -> None:
         """Raise InputError where codes are not 0 ... segments - 1."""
@@ -143,10 +143,6 @@ class PiecewiseBasis(LocalBasis):
                 f"codes from {int(codes.min())} to {int(codes.max())}: must be 0 to {self.segments - 1}, "
                 "one for each segment"
             )
-
-    def code_positions(self, count: int) -> Tensor:
-        """Where `count` integer codes lie when each gets an equal part of the domain: the middles of the parts."""
-        return self.length * ((torch.arange(count, dtype=torch.float64) + 0.5) / count - 0.5)
 
     def active(self, x: Tensor) -> tuple[Tensor, Tensor]:
         segment, values = self._locate(x)
@@ -177,6 +173,11 @@ class PiecewiseBasis(LocalBasis):
         slopes = end_slopes(self.local_nodes)
         values = lagrange(t.clamp(-1, 1), self.local_nodes)
         return segment, [v + right * last - left * first for v, (first, last) in zip(values, slopes, strict=True)]
+
+
+def middles(codes: Tensor, count: int, dtype: torch.dtype) -> Tensor:
+    """Where `count` codes lie in [-1, 1] when each of them gets an equal part: (c - 63.5) / 64 for 128 characters."""
+    return ((codes.to(dtype) + 0.5) / count - 0.5) * 2
 
 
 def mirrored(x: Tensor, period: float) -> Tensor:

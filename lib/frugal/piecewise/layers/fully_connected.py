@@ -1,7 +1,7 @@
 """Fully connected layers: a basis on every edge, and a way to join the edges at a neuron."""
 
 import math
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -128,41 +128,17 @@ class PiecewisePolynomial(BasisLayer):
 class Polynomial(PiecewisePolynomial):
     """A layer whose every edge is one polynomial with `nodes` nodes on the whole domain: one segment.
 
+    `settings` are all others of a `PiecewisePolynomial`.
+
     >>> layer = Polynomial(1, 1, nodes=3)
     >>> layer.weight.data = torch.tensor([[[1.0], [0.0], [1.0]]])  # at -1, 0 and 1: the square
     >>> layer(torch.tensor([[0.5]])).item()
     0.25
     """
 
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        nodes: int,
-        *,
-        length: float = 2.0,
-        periodicity: float | None = None,
-        linear_extrapolation: bool = False,
-        form: Form = "sum",
-        alpha: float = 1.0,
-        initialize: Initialize = "uniform",
-        kernel: Kernel = "auto",
-    ) -> None:
+    def __init__(self, in_features: int, out_features: int, nodes: int, **settings: Any) -> None:
         check_whole(nodes=nodes)
-        super().__init__(
-            in_features,
-            out_features,
-            nodes,
-            1,
-            continuous=nodes > 1,
-            length=length,
-            periodicity=periodicity,
-            linear_extrapolation=linear_extrapolation,
-            form=form,
-            alpha=alpha,
-            initialize=initialize,
-            kernel=kernel,
-        )
+        super().__init__(in_features, out_features, nodes, 1, continuous=nodes > 1, **settings)
 
 
 class PolynomialND(BasisLayer):

@@ -203,11 +203,7 @@ class _GatherSum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         weight, values = ctx.saved_tensors
-        return (
-            _ScatterSum.apply(values, gradient, ctx.touched) if ctx.needs_input_grad[0] else None,
-            _SampledProduct.apply(weight, gradient, ctx.touched) if ctx.needs_input_grad[1] else None,
-            None,
-        )
+        return _gradients(ctx, (_ScatterSum, values, gradient), (_SampledProduct, weight, gradient))
 
 
 class _ScatterSum(torch.autograd.Function):
@@ -238,11 +234,7 @@ class _ScatterSum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         values, outputs = ctx.saved_tensors
-        return (
-            _SampledProduct.apply(gradient, outputs, ctx.touched) if ctx.needs_input_grad[0] else None,
-            _GatherSum.apply(gradient, values, ctx.touched) if ctx.needs_input_grad[1] else None,
-            None,
-        )
+        return _gradients(ctx, (_SampledProduct, gradient, outputs), (_GatherSum, gradient, values))
 
 
 class _SampledProduct(torch.autograd.Function):
@@ -270,13 +262,16 @@ class _SampledProduct(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         weight, outputs = ctx.saved_tensors
-        return (
-            _ScatterSum.apply(gradient, outputs, ctx.touched) if ctx.needs_input_grad[0] else None,
-            _GatherSum.apply(weight, gradient, ctx.touched) if ctx.needs_input_grad[1] else None,
-            None,
-        )
+        return _gradients(ctx, (_ScatterSum, gradient, outputs), (_GatherSum, weight, gradient))
 
 
 def _keep(ctx: Any, first: Tensor, second: Tensor, touched: Touched) -> None:
     ctx.save_for_backward(first, second)
     ctx.touched = touched
+
+
+def _gradients(ctx: Any, *sums: tuple[Any, Tensor, Tensor]) -> tuple[Tensor | None, Tensor | None, None]:
+    """Of both tensors that a sum was made of, each by a sum of its own where it is asked for."""
+    pairs = zip(sums, ctx.needs_input_grad, strict=False)
+    first, second = (kind.apply(a, b, ctx.touched) if needed else None for (kind, a, b), needed in pairs)
+    return first, second, None
