@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from frugal.corpora import Blocks, Document, encode_documents
-from frugal.errors import InputError, check_whole
+from frugal.errors import InputError, check_not_negative, check_whole
 from frugal.memory.entries import Entries
 from frugal.memory.model import MemoryGPT, Step
 from frugal.training import Epoch, EpochScore, Plan, fit, half_cosine, run_epochs
@@ -55,9 +55,8 @@ class MemoryPlan(Plan):
             raise InputError(f"scope={self.scope!r}: must be 'step' or 'stream'")
         if not 0 <= self.forgetfulness_factor < 1:
             raise InputError(f"forgetfulness_factor={self.forgetfulness_factor}: must be at least 0 and below 1")
-        for name in ("retrieval", "write_rate", "deletion"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"{name}={getattr(self, name)}: must not be negative; 0 leaves this term out")
+        terms = {"retrieval": self.retrieval, "write_rate": self.write_rate, "deletion": self.deletion}
+        check_not_negative("0 leaves this term out", **terms)
 
 
 @dataclass(frozen=True, kw_only=True)

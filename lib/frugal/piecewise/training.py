@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, hardshrink
 
-from frugal.errors import InputError, check_whole
+from frugal.errors import InputError, check_not_negative, check_positive, check_whole
 from frugal.piecewise.automaton import Automaton
 from frugal.piecewise.language_model import PiecewiseLM
 from frugal.piecewise.mamba import Mamba
@@ -71,10 +71,9 @@ class PiecewisePlan(Plan):
                 raise InputError(f"{name}={getattr(self, name)}: must be above 0 and at most 1")
         if not 0 <= self.random_fraction <= 1:
             raise InputError(f"random_fraction={self.random_fraction}: must be from 0 to 1; 0.1 is much")
-        if not 0 <= self.weight_decay < math.inf:
-            raise InputError(f"weight_decay={self.weight_decay}: must not be negative; typical values: 0 to 0.1")
-        if self.clip is not None and not self.clip > 0:
-            raise InputError(f"clip={self.clip}: must be positive; None leaves the gradient as it is")
+        check_not_negative("typical values: 0 to 0.1", weight_decay=self.weight_decay)
+        if self.clip is not None:
+            check_positive("None leaves the gradient as it is", clip=self.clip)
         if self.clip is not None and self.optimizer == "adahessian":
             raise InputError(f"clip={self.clip}: adahessian's curvature is not clipped along; give clip=None")
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from frugal.device import choose_device
-from frugal.errors import InputError, UnavailableError, check_whole, is_number
+from frugal.errors import InputError, UnavailableError, check_not_negative, check_whole, is_number
 from frugal.memory.store import earlier, stored
 from frugal.memory.store.arrays import Array, Integers, integers_of, like, one_for_each, payload_of, vectors_of
 from frugal.memory.store.change import Change, Text, no_ids
@@ -449,8 +449,7 @@ class AssociativeMemory:
             >>> memory.collect_garbage()
             array([1])
         """
-        if not (is_number(threshold) and threshold >= 0):
-            raise InputError(f"threshold={threshold}: must not be negative")
+        check_not_negative("0 removes nothing", threshold=threshold)
         with self._lock:
             small = np.linalg.norm(self._table.current(slice(None)), axis=1) < threshold
             gone = np.sort(self._table["ids"][small])

@@ -15,7 +15,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from frugal.errors import InputError, check_whole, is_number
+from frugal.errors import InputError, check_positive, check_whole
 
 
 class Basis(ABC):
@@ -96,10 +96,9 @@ class PiecewiseBasis(LocalBasis):
                 f"nodes={self.nodes}: a {'continuous' if self.continuous else 'discontinuous'} basis needs at least "
                 f"{fewest} per segment; use 2 for straight lines, continuous=False for steps"
             )
-        if not (is_number(self.length) and self.length > 0):
-            raise InputError(f"length={self.length}: must be positive; 2 makes the domain [-1, 1]")
-        if self.periodicity is not None and not (is_number(self.periodicity) and self.periodicity > 0):
-            raise InputError(f"periodicity={self.periodicity}: must be positive, or None; 2 mirrors into [-1, 1]")
+        check_positive("2 makes the domain [-1, 1]", length=self.length)
+        if self.periodicity is not None:
+            check_positive("2 mirrors into [-1, 1], None does not", periodicity=self.periodicity)
 
     @property
     def values_per_edge(self) -> int:
@@ -237,8 +236,7 @@ class FourierBasis(Basis):
 
     def __post_init__(self) -> None:
         check_whole(terms=self.terms)
-        if not (is_number(self.length) and self.length > 0):
-            raise InputError(f"length={self.length}: must be positive; 2 is the period of the domain [-1, 1]")
+        check_positive("2 is the period of the domain [-1, 1]", length=self.length)
 
     @property
     def values_per_edge(self) -> int:
