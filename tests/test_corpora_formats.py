@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from frugal.corpora import Document, load_corpus
 from frugal.corpora.reading.formats import CELLS, CONVERT, LINES, PARAGRAPHS, READERS, documents_in
 from frugal.corpora.reading.records import CONVERSATIONS, documents_of_records
-from frugal.errors import InputError
+from frugal.errors import InputError, UnavailableError
 
 LONG = "A sentence that is long enough to be a text."
 WORDS = "<w:p><w:r><w:t>{}</w:t></w:r></w:p>"
@@ -96,6 +96,12 @@ def test_a_parquet_file_is_a_table() -> None:
     pyarrow.parquet.write_table(arrow.table({"label": [1, 2], "body": [LONG, LONG + "!"]}), raw)
     with pytest.warns(match="column 'body' is taken"):
         assert texts(raw.getvalue(), "a.parquet") == [LONG, LONG + "!"]
+
+
+def test_a_parquet_file_needs_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("frugal.corpora.reading.formats.find_spec", lambda _: None)
+    with pytest.raises(UnavailableError, match=r"^a\.parquet: needs the package pyarrow"):
+        texts(b"PAR1", "a.parquet")
 
 
 # Rows

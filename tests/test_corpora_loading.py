@@ -391,6 +391,8 @@ def test_a_folder_without_texts_is_refused(tmp_path: Path) -> None:
             "the role 'A'; known are user",
         ),
         ("a.json", b'[{"text": ""}]', "holds no text"),
+        ("a.json", b'[{"message_id": null, "parent_id": null, "role": "user", "text": "t"}]', "message_id is null"),
+        ("a.json", b'[{"message_id": "m", "parent_id": [1], "role": "user", "text": "t"}]', "row 1 cannot be read"),
     ],
 )
 def test_an_unusable_file_gets_one_sentence(tmp_path: Path, name: str, raw: bytes, message: str) -> None:

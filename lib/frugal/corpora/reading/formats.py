@@ -76,6 +76,8 @@ def documents_in(raw: bytes, path: PurePath, origin: str) -> list[Document]:
         return documents_of(decode(raw, origin), path.stem)
     try:
         return read(raw, path, origin)
+    except UnavailableError:  # an OSError too
+        raise
     except DAMAGED as error:
         raise InputError(f"{origin}: is no {ending[1:].upper()} file, or a damaged one ({error})") from error
 

@@ -224,14 +224,16 @@ def _turns(said: Iterable[tuple[str, str]]) -> list[Turn]:
 
 def _grown_trees(messages: list[Record], origin: str) -> list[Record]:
     """Root messages with their `replies` below them, out of a flat list of messages."""
-    replies = defaultdict(list)
-    for message in messages:
-        replies[message.get("parent_id")].append(message)
-    nodes = list(_each(messages, lambda row: {**row, "replies": replies[row["message_id"]]}, origin))
-    grown = {node["message_id"]: node for node in nodes}
-    for node in nodes:
-        node["replies"] = [grown[reply["message_id"]] for reply in node["replies"]]
-    return [node for node in nodes if node.get("parent_id") is None]
+    replies: dict[Any, list[Record]] = defaultdict(list)
+
+    def grow(message: Record) -> None:
+        if message["message_id"] is None:
+            raise ValueError("its message_id is null")
+        replies[message.get("parent_id")].append({**message, "replies": replies[message["message_id"]]})
+
+    for _ in _each(messages, grow, origin):
+        pass
+    return replies[None]
 
 
 def _read_tree(root: Record) -> list[Turn]:
