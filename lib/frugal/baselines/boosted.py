@@ -85,7 +85,8 @@ class BoostedTrees(LanguageModel):
         encoded = encode_documents(self.tokenizer, documents)
         if not sum(len(tokens) - 1 for tokens in encoded):
             raise InputError("nothing to learn from: the training text is empty; give some text")
-        windows = torch.cat([self._windows(tokens[None, :-1])[0] for tokens in encoded])[:most].numpy()
+        read = (torch.cat([self.start(1)[0, 1:], tokens[:-1]]) for tokens in encoded if len(tokens) > 1)
+        windows = torch.cat([row.unfold(0, self.window_length, 1) for row in read])[:most].numpy()
         targets = torch.cat([tokens[1:] for tokens in encoded])[:most]
         self.classes, labels = targets.unique(return_inverse=True)
         settings = {
@@ -146,11 +147,6 @@ class BoostedTrees(LanguageModel):
         except (lightgbm.basic.LightGBMError, UnicodeDecodeError) as error:
             raise UnavailableError(f"{folder} holds no readable trees ({error}): save the model again") from error
         return model
-
-    def _windows(self, tokens: Tensor) -> Tensor:
-        """The window [B, T, window_length] that ends with each token; document starts stand before the first."""
-        padded = torch.nn.functional.pad(tokens, (self.window_length - 1, 0), value=self.tokenizer.start_id)
-        return padded.unfold(1, self.window_length, 1)
 
     def _log_probabilities(self, windows: NDArray[np.int64]) -> Tensor:
         found = torch.from_numpy(self._trained().predict(windows)[:, : len(self.classes)]).float()
