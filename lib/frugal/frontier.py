@@ -92,7 +92,7 @@ class Made(NamedTuple):
 
 def make_ngram(train: Documents, valid: Documents, budget: float, seed: int, device: str) -> Made:
     """Kneser-Ney over characters, of the order that validation chooses."""
-    tokenizer, tried = _characters(train), {}
+    tokenizer, tried = _tokenizer(train), {}
     for order in (5, 6, 8, 10):
         begun = time.process_time()
         model = NGram(order, tokenizer).fit(train)
@@ -107,7 +107,7 @@ def make_context_mixing(train: Documents, valid: Documents, budget: float, seed:
     """Orders 0 to 8 and words, over characters; frozen for the static score."""
     size = _length(train)
     slots = 1 << min(25, max(20, (16 * size).bit_length()))
-    tokenizer = _characters(train)
+    tokenizer = _tokenizer(train)
     ContextMixing(1, tokenizer, slots=4).fit(train[:1])  # its loops are compiled once on a machine
     begun = time.process_time()
     model = ContextMixing(9, tokenizer, slots=slots).fit(train)
@@ -209,20 +209,10 @@ def make_net(
     return Made(model, None, setting, model.parameter_count, time.process_time() - begun, 0.0)
 
 
-def make_piecewise(train: Documents, valid: Documents, budget: float, seed: int, device: str) -> Made:
-    """Piecewise edges; see `make_net`."""
-    return make_net("large_single_layer", train, valid, seed, device)
-
-
-def make_plain(train: Documents, valid: Documents, budget: float, seed: int, device: str) -> Made:
-    """An MLP on embedded characters; see `make_net`."""
-    return make_net("low_order_mlp", train, valid, seed, device)
-
-
-def _tokenizer(train: Documents, vocabulary: int | None) -> Tokenizer:
-    if vocabulary is None:
-        return _characters(train)
-    return BytePairTokenizer.train([document.text for document in train], vocabulary)
+def _tokenizer(train: Documents, vocabulary: int | None = None) -> Tokenizer:
+    """Of the text's characters, or of byte pairs where a vocabulary is given."""
+    texts = [document.text for document in train]
+    return CharTokenizer.learn(texts) if vocabulary is None else BytePairTokenizer.train(texts, vocabulary)
 
 
 def _epochs(length: int, examples: int = EXAMPLES) -> int:
@@ -240,10 +230,10 @@ def make_transformer(train: Documents, valid: Documents, budget: float, seed: in
 
     The budget in processor seconds is turned into a number of examples, so that a seed reproduces the training.
     """
-    trials, texts = [], [document.text for document in train]
+    trials = []
     for vocabulary, size, rate in candidates(budget):
         begun = time.process_time()
-        tokenizer = BytePairTokenizer.train(texts, vocabulary)
+        tokenizer = _tokenizer(train, vocabulary)
         blocks, width = SHAPES[size]
         model = SmallTransformer(tokenizer, blocks=blocks, width=width, context=CONTEXT, seed=seed, device=device)
         examples = max(1, round(budget * EXAMPLES_A_SECOND[size]))
@@ -267,8 +257,8 @@ RECIPES: dict[str, Callable[[Documents, Documents, float, int, str], Made]] = {
     "n-gram": make_ngram,
     "context mixing": make_context_mixing,
     "echo": make_echo,
-    "piecewise net": make_piecewise,
-    "plain net": make_plain,
+    "piecewise net": lambda train, valid, _, seed, device: make_net("large_single_layer", train, valid, seed, device),
+    "plain net": lambda train, valid, _, seed, device: make_net("low_order_mlp", train, valid, seed, device),
     "transformer": make_transformer,
 }
 COMPRESSORS = ("lzma", "PPMd", "ZPAQ")  # adapting only: a compressor learns from what it has just coded
@@ -439,10 +429,6 @@ def _compressed(method: str, train: Documents, held_out: Mapping[str, Documents]
 
 def _length(documents: Documents) -> int:
     return sum(len(document.text) for document in documents)
-
-
-def _characters(train: Documents) -> CharTokenizer:
-    return CharTokenizer.learn([document.text for document in train])
 
 
 def _by_document(scores: Scores) -> list[tuple[float, int]]:
