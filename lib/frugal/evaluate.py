@@ -29,9 +29,9 @@ from frugal.corpora import Document, Tokenizer, encode_documents, separate, text
 from frugal.errors import InputError
 from frugal.language_model import LOGITS_AT_ONCE, LanguageModel, TargetScores, gather_targets
 
+MOST_NATS = math.log(sys.float_info.max)  # that have a perplexity
 # A tokeniser that maps a rare character to "unknown", or a capital to a small letter, has not said which one it was.
 # Naming it costs the logarithm of the number of Unicode scalar values, so that ignorance never looks like compression.
-MOST_NATS = math.log(sys.float_info.max)  # that have a perplexity
 NATS_TO_NAME_A_CHARACTER = math.log(0x110000 - 0x800)
 MOST_CHANGED = 0.1  # of a text's characters; a tokeniser that changes more of it is for other text
 
@@ -221,7 +221,7 @@ def sum_scores(
     """
     documents = _as_documents(documents)
     encoded = encode_documents(tokenizer, documents)
-    known = [each if isinstance(each, Tensor) else each.cpu() for each in scores]
+    known = [each.cpu() for each in scores]
     expected = [len(tokens) - 1 for tokens in encoded]
     given = [len(each if isinstance(each, Tensor) else each.ranks) for each in known]
     if given != expected:

@@ -140,9 +140,9 @@ class SmallTransformer(nn.Module, HiddenStateModel):
         """Logits [B, n, V] of one window [B, n]."""
         return self.head(self.states(tokens))
 
-    def states(self, tokens: Tensor, past: Sequence[tuple[Tensor, Tensor]] = ()) -> Tensor:
-        """Hidden states [B, n, width] of the next n tokens of a window; no window is longer than the context."""
-        return self._read(tokens, past)[0]
+    def states(self, tokens: Tensor) -> Tensor:
+        """Hidden states [B, n, width] of one window [B, n], which is no longer than the context."""
+        return self._read(tokens, ())[0]
 
     def hidden(self, tokens: Tensor) -> Tensor:
         return torch.cat(list(self.hidden_pieces(tokens)), 1)

@@ -131,9 +131,8 @@ def _rows(value: dict[str, Any]) -> Any:
 def _read_table(raw: bytes, path: PurePath, origin: str) -> list[Document]:
     """A table with a line of headings, unless a cell of that line is as long as a text."""
     text = decode(raw, origin)
-    delimiter = _delimiter(text, path)
-    lines = _lines(text, delimiter, origin)
-    lines = [line for line in lines if any(cell.strip() for cell in line)]
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t|", key=text.partition("\n")[0].count)
+    lines = [line for line in _lines(text, delimiter, origin) if any(cell.strip() for cell in line)]
     names = [cell.strip() for cell in lines[0]]
     if max(map(len, names)) > LONGEST_HEADING or len(set(names)) < len(names):
         names = [f"column {number}" for number in range(1, len(names) + 1)]
@@ -164,13 +163,6 @@ def _lines(text: str, delimiter: str, origin: str) -> list[list[str]]:
         ) from error
     finally:
         csv.field_size_limit(before)
-
-
-def _delimiter(text: str, path: PurePath) -> str:
-    if path.suffix.lower() == ".tsv":
-        return "\t"
-    heading = text.partition("\n")[0]
-    return max(",;\t|", key=heading.count)
 
 
 def _read_parquet(raw: bytes, path: PurePath, origin: str) -> list[Document]:
