@@ -341,11 +341,7 @@ class _Lost(NamedTuple):
 
 
 def _lost(tokenizer: Tokenizer, documents: Sequence[Document], encoded: Sequence[Tensor]) -> list[_Lost]:
-    """What the tokens [1 + T] of each document lose.
-
-    Raises:
-        InputError: more than a tenth of all characters are lost, beside unknown tokens.
-    """
+    """What the tokens [1 + T] of each document lose; more than a tenth of all characters is refused or warned of."""
     found = []
     for document, tokens in zip(documents, encoded, strict=True):
         unknown = (tokens[1:] == (-1 if tokenizer.unknown_id is None else tokenizer.unknown_id)).cpu()
@@ -419,9 +415,6 @@ def _document_score(document: Document, lost: _Lost, found: TargetScores | Tenso
     """Sums over a document from the log-probability [T] of each token, and its rank where that is known.
 
     An unknown token pays for itself. What else is lost has no place of its own, and all tokens share its cost.
-
-    Raises:
-        InputError: a log-probability is NaN.
     """
     log_probabilities, ranks = (found, None) if isinstance(found, Tensor) else found[:2]
     names = lost.unknown.double() + lost.others / len(lost.unknown)

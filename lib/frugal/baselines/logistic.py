@@ -64,9 +64,7 @@ def mix_experts(
         mixed: log-probabilities [T, V], overwritten.
     """
     T, K, V = said.shape
-    depth = 0
-    while (1 << depth) < V:
-        depth += 1
+    depth = math.ceil(math.log2(V))
     leaves = 1 << depth
     mass = np.zeros((2 * leaves, K), np.float32)
     log_p = np.zeros(2 * leaves, np.float32)
@@ -212,9 +210,7 @@ def read_contexts(
         skipped: a token that is never learnt as a target, such as a document's start.
     """
     V = mixed.shape[1]
-    depth = 0
-    while (1 << depth) < V:
-        depth += 1
+    depth = math.ceil(math.log2(V))
     leaves = 1 << depth
     K = weights.shape[1]
     contexts = np.zeros(K, np.uint64)

@@ -36,15 +36,9 @@ def strided_windows(length: int, context: int, stride: int) -> list[Window]:
         raise InputError(f"context={context}: must be positive; typical values lie in 64 to 1024")
     if not 1 <= stride <= context:
         raise InputError(f"stride={stride}: must lie in 1 to context={context}; context / 2 is a usual choice")
-    windows: list[Window] = []
-    kept = 0
-    for begin in range(0, length, stride):
-        if kept == length:
-            break
-        end = min(begin + context, length)
-        windows.append(Window(begin, end, kept))
-        kept = end
-    return windows
+    begins = range(0, max(0, length - context) + stride, stride) if length else ()
+    # Behind the first, each keeps what the one before it did not reach.
+    return [Window(begin, min(begin + context, length), begin + context - stride if begin else 0) for begin in begins]
 
 
 class Blocks(ConcatDataset[Any]):

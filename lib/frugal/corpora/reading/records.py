@@ -238,16 +238,11 @@ def _grown_trees(messages: list[Record], origin: str) -> list[Record]:
 
 def _read_tree(root: Record) -> list[Turn]:
     """One dialogue a tree, so that no text stands in two: from the root along each message's best-ranked reply."""
-    path = list(_best_path(root))
+    path = [root]
+    while replies := [reply for reply in path[-1].get("replies") or () if not reply.get("deleted")]:
+        path.append(min(replies, key=_rank))
     roles = _roles(message["role"] for message in path)
     return _turns((roles[message["role"]], _text(message["text"])) for message in path)
-
-
-def _best_path(message: Record | None) -> Iterator[Record]:
-    while message is not None:
-        yield message
-        replies = [reply for reply in message.get("replies") or () if not reply.get("deleted")]
-        message = min(replies, key=_rank, default=None)
 
 
 def _rank(message: Record) -> float:
