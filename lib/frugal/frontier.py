@@ -176,18 +176,13 @@ def make_net(
     examples: int = EXAMPLES,
     learning_rate: float = 8e-3,
 ) -> Made:
-    """A net that sees so many characters or byte pairs, trained as the readout of an echo is.
+    """A net that sees so many characters or byte pairs, trained as the readout of an echo is; see `train_echo`.
 
     Args:
         name: of its preset.
-        train_text, valid: what it learns from, and what its epoch is chosen by.
-        seed: of weights and batches.
-        device: "cpu", "cuda", "mps" or "auto".
         weights: how many, about.
         context_length: tokens that it sees.
-        vocabulary: byte pairs that are learned from the training text; None for characters.
         examples: that it learns from at least, in whole epochs.
-        learning_rate: the highest; `benchmarks/echo_from_nothing.py` chose it on validation text.
     """
     begun = time.process_time()
     tokenizer = _tokenizer(train_text, vocabulary)
