@@ -137,7 +137,6 @@ def takers() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
         (baselines.Cache, {"model": model}),
         (baselines.ContextMixing, {"orders": 2, "tokenizer": tokenizer}),
         (baselines.SmallTransformer, {"tokenizer": tokenizer}),
-        (baselines.affordable, {"size": "2x32", "tokenizer": tokenizer, "seconds": 1.0}),
     ]
     return {getattr(taker, "__qualname__", str(taker)): (taker, given) for taker, given in found}
 

@@ -16,7 +16,6 @@ from typing import NamedTuple
 import numpy as np
 
 from frugal.baselines import ContextMixing, NGram, SmallTransformer, TransformerPlan, compressed_bits_per_byte
-from frugal.baselines.transformer import SHAPES
 from frugal.corpora import BytePairTokenizer, CharTokenizer, Document, Tokenizer
 from frugal.device import choose_device
 from frugal.errors import InputError, UnavailableError
@@ -215,7 +214,7 @@ def _epochs(length: int, examples: int = EXAMPLES) -> int:
     return min(MOST_EPOCHS, max(2, math.ceil(examples / length)))
 
 
-# Windows of 64 tokens that a size learns from in a processor second on the machine of the kept results.
+# Windows of 64 tokens that a size (blocks x width) learns from in a second on the machine of the kept results.
 EXAMPLES_A_SECOND = {"2x32": 1000, "2x64": 600, "4x64": 330, "4x128": 140}
 CONTEXT = 64
 
@@ -229,7 +228,7 @@ def make_transformer(train: Documents, valid: Documents, budget: float, seed: in
     for vocabulary, size, rate in candidates(budget):
         begun = time.process_time()
         tokenizer = _tokenizer(train, vocabulary)
-        blocks, width = SHAPES[size]
+        blocks, width = map(int, size.split("x"))
         model = SmallTransformer(tokenizer, blocks=blocks, width=width, context=CONTEXT, seed=seed, device=device)
         examples = max(1, round(budget * EXAMPLES_A_SECOND[size]))
         plan = TransformerPlan(examples=examples, epochs=4, learning_rate=rate, batch_size=16, seed=seed)
