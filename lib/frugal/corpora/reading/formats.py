@@ -23,7 +23,7 @@ from xml.etree import ElementTree
 
 from frugal.corpora.disk import LARGE, on_disk
 from frugal.corpora.documents import Document
-from frugal.corpora.reading.records import CONVERSATIONS, documents_of_records
+from frugal.corpora.reading.records import CONVERSATIONS, each_document
 from frugal.corpora.reading.text import clean, decode, documents_of
 from frugal.errors import InputError, UnavailableError
 
@@ -88,7 +88,7 @@ def _read_json(raw: bytes, path: PurePath, origin: str) -> list[Document]:
         records = _rows(records) if path.suffix.lower() == ".json" else [records]  # lines, of which there is one
     if not isinstance(records, list):
         raise InputError(f"{origin}: holds one {type(records).__name__}; expected a list of objects")
-    return documents_of_records(records, origin)
+    return list(each_document(records, origin))
 
 
 def _json(text: str, path: PurePath, origin: str) -> Any:
@@ -146,7 +146,8 @@ def _read_table(raw: bytes, path: PurePath, origin: str) -> list[Document]:
                 f"{origin}: row {number} has {len(line)} cells, of {len(names)} columns; put quotes around a text that "
                 f"holds {delimiter!r}"
             )
-    return documents_of_records([dict(zip(names, line, strict=False)) for line in lines], origin, guess=True)
+    rows = [dict(zip(names, line, strict=False)) for line in lines]
+    return list(each_document(rows, origin, guess=True))
 
 
 def _lines(text: str, delimiter: str, origin: str) -> list[list[str]]:
@@ -176,7 +177,7 @@ def _read_parquet(raw: bytes, path: PurePath, origin: str) -> list[Document]:
         rows = parquet.read_table(BufferReader(raw)).to_pylist()
     except (ArrowInvalid, OSError) as error:
         raise InputError(f"{origin}: is no PARQUET file, or a damaged one ({error})") from error
-    return documents_of_records(rows, origin, guess=True)
+    return list(each_document(rows, origin, guess=True))
 
 
 def _read_page(raw: bytes, path: PurePath, origin: str) -> list[Document]:

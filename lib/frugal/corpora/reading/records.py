@@ -33,17 +33,6 @@ ROLES = {
 SHORTEST_TEXT = 20  # characters on average; a column of shorter values holds names or labels
 
 
-def documents_of_records(records: Iterable[Record | None], origin: str, *, guess: bool = False) -> list[Document]:
-    """Documents of rows, each recognised by its keys; see `each_document`.
-
-    Example:
-        >>> rows = [{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]}]
-        >>> documents_of_records(rows, "a file")[0].turns
-        (Turn(speaker='user', text='Hi'), Turn(speaker='assistant', text='Hello!'))
-    """
-    return list(each_document(records, origin, guess=guess))
-
-
 def each_document(records: Iterable[Record | None], origin: str, *, guess: bool = False) -> Iterator[Document]:
     """Documents of rows, each recognised by its keys; the rows are gone through more than once, and never kept.
 
@@ -53,6 +42,11 @@ def each_document(records: Iterable[Record | None], origin: str, *, guess: bool 
 
     Raises:
         InputError: a row is of no known kind, or all hold nothing; `origin` names them in the message.
+
+    Example:
+        >>> rows = [{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]}]
+        >>> next(each_document(rows, "a file")).turns
+        (Turn(speaker='user', text='Hi'), Turn(speaker='assistant', text='Hello!'))
     """
     if guess and not any(map(_reader, _rows(records, origin))):
         records = _with_guessed_text(list(_rows(records, origin)), origin)
@@ -131,9 +125,9 @@ def _each(records: Iterable[Record], read: Any, origin: str) -> Iterator[Any]:
 def _documents(said: Iterator[Said], origin: str) -> Iterator[Document]:
     """Dialogues with at least two turns, and texts; but WikiText, whose rows are lines, is put together again."""
     first = list(islice(said, 4))
-    lines = [text if text.endswith("\n") else text + "\n" for text in first if isinstance(text, str)]
+    lines = [text.removesuffix("\n") + "\n" for text in first if isinstance(text, str)]
     if len(lines) == len(first) and WIKITEXT_TITLE.match("".join(lines)):
-        lines += [text if text.endswith("\n") else text + "\n" for text in map(str, said)]
+        lines += [text.removesuffix("\n") + "\n" for text in map(str, said)]
         yield from documents_of("".join(lines), origin)
         return
     left_out = []
