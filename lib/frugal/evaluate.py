@@ -277,10 +277,18 @@ def bootstrap_difference(
     else:
         nats = np.concatenate([np.subtract(a.blocks, b.blocks) for a, b in pairs])
         size = np.repeat([a.bytes / BLOCKS for a, _ in pairs], BLOCKS)
+    low, high = bootstrap_interval(nats, size, samples=samples, level=level, seed=seed)
+    return Difference(first.bits_per_byte - second.bits_per_byte, low, high, unit)
+
+
+def bootstrap_interval(
+    nats: np.ndarray, size: np.ndarray, *, samples: int, level: float = 0.95, seed: int = 0
+) -> tuple[float, float]:
+    """Where bits per byte lie in draws, with replacement, of units with so many nats [n] and bytes [n]."""
     drawn = np.random.default_rng(seed).integers(len(size), size=(samples, len(size)))
-    differences = nats[drawn].sum(1) / (math.log(2) * size[drawn].sum(1))
-    low, high = np.quantile(differences, [(1 - level) / 2, (1 + level) / 2])
-    return Difference(first.bits_per_byte - second.bits_per_byte, float(low), float(high), unit)
+    bits_per_byte = nats[drawn].sum(1) / (math.log(2) * size[drawn].sum(1))
+    low, high = np.quantile(bits_per_byte, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 def compare(scores: Mapping[str, Scores], first: str, second: str, *, seed: int = 0) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from frugal.baselines import ContextMixing, NGram, SmallTransformer, Transformer
 from frugal.corpora import BytePairTokenizer, CharTokenizer, Document, Tokenizer
 from frugal.device import choose_device
 from frugal.errors import InputError, UnavailableError
-from frugal.evaluate import Scores, evaluate
+from frugal.evaluate import Scores, bootstrap_interval, evaluate
 from frugal.language_model import LanguageModel
 from frugal.piecewise import PiecewiseLM, PiecewisePlan, Windows, preset_of_size, train
 from frugal.readout import ReadoutPlan, ReservoirLanguageModel, SoftmaxReadout, train_readout
@@ -73,9 +73,7 @@ class Point:
     def interval(self, text: str, protocol: str = "static", *, samples: int = 2000) -> tuple[float, float]:
         """Where the bits per byte lie in 95 of 100 draws of the documents, with replacement."""
         nats, size = np.array(self.documents[text][protocol]).T
-        drawn = np.random.default_rng(0).integers(len(size), size=(samples, len(size)))
-        low, high = np.quantile(nats[drawn].sum(1) / (math.log(2) * size[drawn].sum(1)), [0.025, 0.975])
-        return float(low), float(high)
+        return bootstrap_interval(nats, size, samples=samples)
 
 
 class Made(NamedTuple):
@@ -316,11 +314,8 @@ def read_points(file: Path | str) -> list[Point]:
     Raises:
         UnavailableError: the file is missing or damaged.
 
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     file = Path(folder, "points.json")
-    ...     characters = file.write_text(as_json([], {"machine": "mine"}))
-    ...     read_points(file)
+    >>> characters = Path("points.json").write_text(as_json([], {"machine": "mine"}))
+    >>> read_points("points.json")
     []
     """
     try:

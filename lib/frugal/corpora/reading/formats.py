@@ -343,8 +343,7 @@ def _whole(text: str, path: PurePath, origin: str) -> list[Document]:
     return [Document(path.stem, clean(text))]
 
 
-Reader = Callable[[bytes, PurePath, str], list[Document]]
-READERS: dict[str, Reader] = {
+READERS: dict[str, Callable[[bytes, PurePath, str], list[Document]]] = {
     **dict.fromkeys(JSON, _read_json),
     **dict.fromkeys((".csv", ".tsv"), _read_table),
     ".parquet": _read_parquet,
