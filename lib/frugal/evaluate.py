@@ -183,8 +183,7 @@ def evaluate(
         raise InputError(
             f"carry with context={context}, stride={stride}: a stream is not cut into windows; leave them out"
         )
-    context = _checked_context(model, context)
-    stride = _checked_stride(stride, context)
+    context, stride = _checked_windows(model, context, stride)
     started = time.process_time()
     encoded = encode_documents(model.tokenizer, documents)
     lost = _lost(model.tokenizer, documents, encoded)
@@ -386,18 +385,16 @@ def _changed(tokenizer: Tokenizer, text: str, tokens: Tensor) -> int:
     return max(1, changed)
 
 
-def _checked_context(model: LanguageModel, context: int | None) -> int | None:
+def _checked_windows(model: LanguageModel, context: int | None, stride: int | None) -> tuple[int | None, int | None]:
+    """Context and stride; by default the model's own limit, and windows without overlap."""
     limit = model.context_length
     if context is not None and (context < 1 or (limit is not None and context > limit)):
         most = f"at most {limit}, this model's limit" if limit else "at least 1"
         raise InputError(f"context={context}: must be {most}; leave it out for the longest possible")
-    return limit if context is None else context
-
-
-def _checked_stride(stride: int | None, context: int | None) -> int | None:
+    context = limit if context is None else context
     if stride is not None and (context is None or not 1 <= stride <= context):
         raise InputError(f"stride={stride}: must be from 1 to the context ({context}); leave it out for no overlap")
-    return context if stride is None else stride
+    return context, context if stride is None else stride
 
 
 def _summed(

@@ -108,11 +108,8 @@ class BoostedTrees(LanguageModel):
 
     def advance(self, tokens: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         read = torch.cat([state, tokens], 1)
-        windows = read[:, 1:].unfold(1, self.window_length, 1).flatten(0, 1).numpy()
-        parts = [
-            self._log_probabilities(windows[at : at + WINDOWS_AT_ONCE])
-            for at in range(0, len(windows), WINDOWS_AT_ONCE)
-        ]
+        windows = read[:, 1:].unfold(1, self.window_length, 1).flatten(0, 1)
+        parts = [self._log_probabilities(part.numpy()) for part in windows.split(WINDOWS_AT_ONCE)]
         return torch.cat(parts).view(*tokens.shape, -1), read[:, tokens.shape[1] :]
 
     def start(self, batch_size: int) -> Tensor:

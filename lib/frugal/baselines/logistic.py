@@ -95,8 +95,7 @@ def mix_experts(
                 p = squash(dot)
                 log_p[2 * node] = log_p[node] + math.log(1 - p)
                 log_p[2 * node + 1] = log_p[node] + math.log(p)
-        for v in range(V):
-            mixed[t, v] = log_p[leaves + v]
+        mixed[t] = log_p[leaves : leaves + V]
         if targets[t] < 0 or targets[t] == skipped:
             continue
         place = leaves + targets[t]
@@ -271,8 +270,7 @@ def read_contexts(
                 p = min(max((p + corrected) / 2, LEAST), 1 - LEAST)
                 log_p[2 * node] = log_p[node] + math.log(1 - p)
                 log_p[2 * node + 1] = log_p[node] + math.log(p)
-        for v in range(V):
-            mixed[t, v] = log_p[leaves + v]
+        mixed[t] = log_p[leaves : leaves + V]
 
 
 @compiled
