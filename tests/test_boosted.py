@@ -24,6 +24,12 @@ def test_they_learn(trees: BoostedTrees) -> None:
     assert evaluate(trees, TEXTS[0]).nats < 0.5 * evaluate(Uniform(characters()), TEXTS[0]).nats
 
 
+def test_an_empty_document_teaches_nothing(trees: BoostedTrees) -> None:
+    text = " ".join(TEXTS * 8)
+    same = BoostedTrees(3, characters()).fit(["", text], rounds=8, leaves=8, threads=1)
+    assert same.booster.model_to_string() == trees.booster.model_to_string()
+
+
 def test_their_probabilities_are_not_flattened_a_second_time(trees: BoostedTrees) -> None:
     """A sure prediction stays sure: what follows "th" here is always "e"."""
     tokens = trees.tokenizer.encode("the cat sat on th")[None]

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from frugal.corpora import Document, load_corpus
 from frugal.corpora.reading.formats import CELLS, CONVERT, LINES, PARAGRAPHS, READERS, documents_in
-from frugal.corpora.reading.records import CONVERSATIONS, documents_of_records
-from frugal.errors import InputError
+from frugal.corpora.reading.records import CONVERSATIONS, each_document
+from frugal.errors import InputError, UnavailableError
 
 LONG = "A sentence that is long enough to be a text."
 WORDS = "<w:p><w:r><w:t>{}</w:t></w:r></w:p>"
@@ -98,6 +98,12 @@ def test_a_parquet_file_is_a_table() -> None:
         assert texts(raw.getvalue(), "a.parquet") == [LONG, LONG + "!"]
 
 
+def test_a_parquet_file_needs_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("frugal.corpora.reading.formats.find_spec", lambda _: None)
+    with pytest.raises(UnavailableError, match=r"^a\.parquet: needs the package pyarrow"):
+        texts(b"PAR1", "a.parquet")
+
+
 # Rows
 
 
@@ -136,12 +142,12 @@ ASKED, SAID = {"role": "user", "content": "Who?"}, {"role": "assistant", "conten
     ],
 )
 def test_a_question_and_its_answer_are_known_by_many_names(row: dict[str, Any]) -> None:
-    assert documents_of_records([row], "a file")[0].turns == (("user", "Who?"), ("assistant", "Me."))
+    assert next(each_document([row], "a file")).turns == (("user", "Who?"), ("assistant", "Me."))
 
 
 @pytest.mark.parametrize("rest", [{"instruction": "Who?", "output": "Me."}, {"conversations": [ASKED, SAID]}])
 def test_what_a_column_has_the_system_say_goes_before_the_first_question(rest: dict[str, Any]) -> None:
-    (document,) = documents_of_records([{"system": "Be brief.", **rest}], "a file")
+    (document,) = each_document([{"system": "Be brief.", **rest}], "a file")
     assert document.turns == (("user", "Be brief.\n\nWho?"), ("assistant", "Me."))
 
 
@@ -149,7 +155,7 @@ def test_what_a_column_has_the_system_say_goes_before_the_first_question(rest: d
     "history", [[["Hi", "Ho"]], ["Hi", "Ho"], [{"role": "user", "content": "Hi"}, {"role": "bot", "content": "Ho"}]]
 )
 def test_earlier_questions_and_answers_of_a_pair_go_before_it(history: list[Any]) -> None:
-    (document,) = documents_of_records([{"instruction": "Who?", "output": "Me.", "history": history}], "a file")
+    (document,) = each_document([{"instruction": "Who?", "output": "Me.", "history": history}], "a file")
     assert [turn.text for turn in document.turns] == ["Hi", "Ho", "Who?", "Me."]
 
 
@@ -157,14 +163,14 @@ def test_earlier_questions_and_answers_of_a_pair_go_before_it(history: list[Any]
 @pytest.mark.parametrize("value", [LONG, None, 3])
 def test_only_a_list_is_a_conversation(name: str, value: Any) -> None:
     rows = [{name: value, "text": "one"}, *([{name: value, "summary": "two"}] if value == LONG else [])]
-    assert [document.text for document in documents_of_records(rows, "a file")] == ["one", LONG][: len(rows)]
+    assert [document.text for document in each_document(rows, "a file")] == ["one", LONG][: len(rows)]
     pair = {name: value, "prompt": "Who?", "response": "Me.", "history": "Earlier."}
-    assert documents_of_records([pair], "a file")[0].turns == (("user", "Earlier.\n\nWho?"), ("assistant", "Me."))
+    assert next(each_document([pair], "a file")).turns == (("user", "Earlier.\n\nWho?"), ("assistant", "Me."))
 
 
 def test_rows_of_several_kinds_are_each_read_as_what_they_are() -> None:
     rows: list[Any] = [{"text": "one"}, {"prompt": "Who?", "response": "Me."}, {"dialog": ["Hi", "Ho"]}]
-    assert [len(document.turns) for document in documents_of_records(rows, "a file")] == [0, 2, 2]
+    assert [len(document.turns) for document in each_document(rows, "a file")] == [0, 2, 2]
 
 
 # Pages, books, word processors, notebooks

@@ -21,7 +21,7 @@ from frugal.corpora import CatalogueEntry, Document, Turn, gutenberg, hub, load_
 from frugal.corpora.catalogue import read_entry
 from frugal.corpora.copies import near_copies
 from frugal.corpora.reading import read_folder
-from frugal.corpora.reading.records import documents_of_records
+from frugal.corpora.reading.records import each_document
 from frugal.errors import InputError, UnavailableError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -391,6 +391,8 @@ def test_a_folder_without_texts_is_refused(tmp_path: Path) -> None:
             "the role 'A'; known are user",
         ),
         ("a.json", b'[{"text": ""}]', "holds no text"),
+        ("a.json", b'[{"message_id": null, "parent_id": null, "role": "user", "text": "t"}]', "message_id is null"),
+        ("a.json", b'[{"message_id": "m", "parent_id": [1], "role": "user", "text": "t"}]', "row 1 cannot be read"),
     ],
 )
 def test_an_unusable_file_gets_one_sentence(tmp_path: Path, name: str, raw: bytes, message: str) -> None:
@@ -414,7 +416,7 @@ def test_prompts_and_responses_become_dialogues(tmp_path: Path) -> None:
 
 def test_an_instructions_input_belongs_to_the_prompt() -> None:
     record = {"instruction": "Add the numbers.", "input": "1 2", "output": "3"}
-    documents = documents_of_records([record, {**record, "output": 3.0}, {**record, "input": ""}], "a file")
+    documents = each_document([record, {**record, "output": 3.0}, {**record, "input": ""}], "a file")
     prompts = [document.turns[0].text for document in documents]
     assert prompts == ["Add the numbers.\n\n1 2"] * 2 + ["Add the numbers."]
 
@@ -445,7 +447,7 @@ TALK = [("user", "Hi there"), ("assistant", "Good day")]
          "completion", "answer", "context"],
 )  # fmt: skip
 def test_conversations_are_read_in_the_layouts_that_people_have(row: dict[str, Any], turns: list[Any]) -> None:
-    (document,) = documents_of_records([row], "a file")
+    (document,) = each_document([row], "a file")
     assert [tuple(turn) for turn in document.turns] == turns
 
 
@@ -456,11 +458,11 @@ def test_rows_without_text_are_left_out_and_counted(kind: str) -> None:
     ]
     rows[3] = dict.fromkeys(rows[3])
     with pytest.warns(UserWarning, match=r"a file: 1 rows without text are left out \(row 4\)"):
-        assert len(documents_of_records(rows, "a file")) == 8
+        assert len(list(each_document(rows, "a file"))) == 8
 
 
 def test_text_in_rows_is_cleaned_as_text_in_files_is() -> None:
-    (document,) = documents_of_records([{"text": "\ufeffone\r\ntwo \ud83d"}], "a file")
+    (document,) = each_document([{"text": "\ufeffone\r\ntwo \ud83d"}], "a file")
     assert document.text == "one\ntwo \N{REPLACEMENT CHARACTER}"
 
 

@@ -1,5 +1,6 @@
 """Texts that memory need not hold, the bounds made small: on disk they give what they give in memory."""
 
+import errno
 import json
 import random
 from collections.abc import Iterable
@@ -12,7 +13,7 @@ from frugal.baselines import NGram, SmallTransformer, TransformerPlan
 from frugal.corpora import CharTokenizer, Document, encode_in_a_row, load_corpus
 from frugal.corpora.disk import lie_on_disk
 from frugal.corpora.reading import read_file, read_folder
-from frugal.errors import InputError
+from frugal.errors import InputError, UnavailableError
 from frugal.families import read_texts
 from frugal.piecewise import Windows
 from frugal.piecewise.windows import Batches
@@ -152,6 +153,18 @@ def test_a_large_text_is_split_as_the_same_documents_in_memory(tmp_path: Path, m
         small = load_corpus(str(tmp_path / "folder"), seed=3)
     for part in ("train", "valid", "test"):
         assert copies_in(getattr(large, part)) == list(getattr(small, part))
+
+
+def test_a_text_that_the_disk_has_no_room_for_is_refused_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(**_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = written(tmp_path / "large.txt", prose(60))
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    with pytest.raises(UnavailableError, match=r"large text \(No space left on device\); make room"):
+        read_file(path)
 
 
 def test_many_tokens_lie_on_disk_and_are_the_same(tmp_path: Path) -> None:

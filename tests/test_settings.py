@@ -141,15 +141,10 @@ def takers() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
         (baselines.Cache, {"model": model}),
         (baselines.Cache.tuned, {"model": model, "documents": ["a mat"]}),
         (readout.OnlineResidual.tuned, {"model": model, "documents": ["a mat"]}),
-        (
-            baselines.SmallTransformer.tuned,
-            {"tokenizer": tokenizer, "documents": ["a mat"], "valid": ["a mat"], "examples": {"2x32": 8}},
-        ),
         (memory.Interpolation.constant, {"weights": [0.1], "thetas": [10.0], "counts": [8]}),
         (probes.copied_share, {"states": [rows] * 5, "tokens": [labels] * 5, "delays": [0]}),
         (baselines.ContextMixing, {"orders": 2, "tokenizer": tokenizer}),
         (baselines.SmallTransformer, {"tokenizer": tokenizer}),
-        (baselines.affordable, {"size": "2x32", "tokenizer": tokenizer, "seconds": 1.0}),
     ]
     return {getattr(taker, "__qualname__", str(taker)): (taker, given) for taker, given in found}
 

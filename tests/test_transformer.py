@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from frugal.baselines import NGram, SmallTransformer, TransformerPlan, affordable
+from frugal.baselines import NGram, SmallTransformer, TransformerPlan
 from frugal.baselines.transformer import RandomWindows, _rotation, _turned
 from frugal.corpora import BytePairTokenizer, CharTokenizer
 from frugal.errors import InputError
@@ -125,7 +125,6 @@ def test_training_leaves_torch_s_random_numbers_alone() -> None:
     expected = torch.rand(2)
     torch.manual_seed(3)
     small(seed=5).fit([TEXT], TransformerPlan(examples=8, epochs=1), progress=False)
-    affordable("2x32", CharTokenizer("ab"), 1.0, context=4, batch_size=1)
     assert torch.equal(torch.rand(2), expected)
 
 
@@ -151,18 +150,6 @@ def test_a_saved_transformer_comes_back(tmp_path: Path) -> None:
     assert "Untrained." in (tmp_path / "saved" / "card.md").read_text()
 
 
-def test_the_best_of_the_sizes_and_rates_is_given_with_all_trials() -> None:
-    plan = TransformerPlan(batch_size=8, epochs=1)
-    tokenizer = CharTokenizer.learn([TEXT])
-    model, trials = SmallTransformer.tuned(
-        tokenizer, [TEXT], [TEXT], {"2x32": 80, "2x64": 16}, rates=[1e-6, 1e-2], context=8, plan=plan
-    )
-    assert [trial.setting["learning_rate"] for trial in trials[-2:]] == [1e-6, 1e-6]
-    assert model._nats(torch.cat([torch.tensor([tokenizer.start_id]), tokenizer.encode(TEXT)])) == pytest.approx(
-        trials[0].value, abs=1e-5
-    )
-
-
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
@@ -184,7 +171,3 @@ def test_a_text_without_a_token_is_refused() -> None:
         small().fit([""], progress=False)
     with pytest.raises(InputError, match="nothing to validate on"):
         small().fit([TEXT], valid=[], progress=False)
-    with pytest.raises(InputError, match="size='9x9'"):
-        affordable("9x9", CharTokenizer("ab"), 1.0)
-    with pytest.raises(InputError, match="seconds=0"):
-        affordable("2x32", CharTokenizer("ab"), 0)

@@ -29,9 +29,9 @@ from frugal.corpora import Document, Tokenizer, encode_documents, separate, text
 from frugal.errors import InputError
 from frugal.language_model import LOGITS_AT_ONCE, LanguageModel, TargetScores, gather_targets
 
+MOST_NATS = math.log(sys.float_info.max)  # that have a perplexity
 # A tokeniser that maps a rare character to "unknown", or a capital to a small letter, has not said which one it was.
 # Naming it costs the logarithm of the number of Unicode scalar values, so that ignorance never looks like compression.
-MOST_NATS = math.log(sys.float_info.max)  # that have a perplexity
 NATS_TO_NAME_A_CHARACTER = math.log(0x110000 - 0x800)
 MOST_CHANGED = 0.1  # of a text's characters; a tokeniser that changes more of it is for other text
 
@@ -183,8 +183,7 @@ def evaluate(
         raise InputError(
             f"carry with context={context}, stride={stride}: a stream is not cut into windows; leave them out"
         )
-    context = _checked_context(model, context)
-    stride = _checked_stride(stride, context)
+    context, stride = _checked_windows(model, context, stride)
     started = time.process_time()
     encoded = encode_documents(model.tokenizer, documents)
     lost = _lost(model.tokenizer, documents, encoded)
@@ -221,7 +220,7 @@ def sum_scores(
     """
     documents = _as_documents(documents)
     encoded = encode_documents(tokenizer, documents)
-    known = [each if isinstance(each, Tensor) else each.cpu() for each in scores]
+    known = [each.cpu() for each in scores]
     expected = [len(tokens) - 1 for tokens in encoded]
     given = [len(each if isinstance(each, Tensor) else each.ranks) for each in known]
     if given != expected:
@@ -277,10 +276,18 @@ def bootstrap_difference(
     else:
         nats = np.concatenate([np.subtract(a.blocks, b.blocks) for a, b in pairs])
         size = np.repeat([a.bytes / BLOCKS for a, _ in pairs], BLOCKS)
+    low, high = bootstrap_interval(nats, size, samples=samples, level=level, seed=seed)
+    return Difference(first.bits_per_byte - second.bits_per_byte, low, high, unit)
+
+
+def bootstrap_interval(
+    nats: np.ndarray, size: np.ndarray, *, samples: int, level: float = 0.95, seed: int = 0
+) -> tuple[float, float]:
+    """Where bits per byte lie in draws, with replacement, of units with so many nats [n] and bytes [n]."""
     drawn = np.random.default_rng(seed).integers(len(size), size=(samples, len(size)))
-    differences = nats[drawn].sum(1) / (math.log(2) * size[drawn].sum(1))
-    low, high = np.quantile(differences, [(1 - level) / 2, (1 + level) / 2])
-    return Difference(first.bits_per_byte - second.bits_per_byte, float(low), float(high), unit)
+    bits_per_byte = nats[drawn].sum(1) / (math.log(2) * size[drawn].sum(1))
+    low, high = np.quantile(bits_per_byte, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 def compare(scores: Mapping[str, Scores], first: str, second: str, *, seed: int = 0) -> dict[str, Any]:
@@ -341,11 +348,7 @@ class _Lost(NamedTuple):
 
 
 def _lost(tokenizer: Tokenizer, documents: Sequence[Document], encoded: Sequence[Tensor]) -> list[_Lost]:
-    """What the tokens [1 + T] of each document lose.
-
-    Raises:
-        InputError: more than a tenth of all characters are lost, beside unknown tokens.
-    """
+    """What the tokens [1 + T] of each document lose; more than a tenth of all characters is refused or warned of."""
     found = []
     for document, tokens in zip(documents, encoded, strict=True):
         unknown = (tokens[1:] == (-1 if tokenizer.unknown_id is None else tokenizer.unknown_id)).cpu()
@@ -382,18 +385,16 @@ def _changed(tokenizer: Tokenizer, text: str, tokens: Tensor) -> int:
     return max(1, changed)
 
 
-def _checked_context(model: LanguageModel, context: int | None) -> int | None:
+def _checked_windows(model: LanguageModel, context: int | None, stride: int | None) -> tuple[int | None, int | None]:
+    """Context and stride; by default the model's own limit, and windows without overlap."""
     limit = model.context_length
     if context is not None and (context < 1 or (limit is not None and context > limit)):
         most = f"at most {limit}, this model's limit" if limit else "at least 1"
         raise InputError(f"context={context}: must be {most}; leave it out for the longest possible")
-    return limit if context is None else context
-
-
-def _checked_stride(stride: int | None, context: int | None) -> int | None:
+    context = limit if context is None else context
     if stride is not None and (context is None or not 1 <= stride <= context):
         raise InputError(f"stride={stride}: must be from 1 to the context ({context}); leave it out for no overlap")
-    return context if stride is None else stride
+    return context, context if stride is None else stride
 
 
 def _summed(
@@ -419,9 +420,6 @@ def _document_score(document: Document, lost: _Lost, found: TargetScores | Tenso
     """Sums over a document from the log-probability [T] of each token, and its rank where that is known.
 
     An unknown token pays for itself. What else is lost has no place of its own, and all tokens share its cost.
-
-    Raises:
-        InputError: a log-probability is NaN.
     """
     log_probabilities, ranks = (found, None) if isinstance(found, Tensor) else found[:2]
     names = lost.unknown.double() + lost.others / len(lost.unknown)

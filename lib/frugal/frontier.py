@@ -16,11 +16,10 @@ from typing import NamedTuple
 import numpy as np
 
 from frugal.baselines import ContextMixing, NGram, SmallTransformer, TransformerPlan, compressed_bits_per_byte
-from frugal.baselines.transformer import SHAPES
 from frugal.corpora import BytePairTokenizer, CharTokenizer, Document, Tokenizer
 from frugal.device import choose_device
 from frugal.errors import InputError, UnavailableError
-from frugal.evaluate import Scores, evaluate
+from frugal.evaluate import Scores, bootstrap_interval, evaluate
 from frugal.language_model import LanguageModel
 from frugal.piecewise import PiecewiseLM, PiecewisePlan, Windows, preset_of_size, train
 from frugal.readout import ReadoutPlan, ReservoirLanguageModel, SoftmaxReadout, train_readout
@@ -74,9 +73,7 @@ class Point:
     def interval(self, text: str, protocol: str = "static", *, samples: int = 2000) -> tuple[float, float]:
         """Where the bits per byte lie in 95 of 100 draws of the documents, with replacement."""
         nats, size = np.array(self.documents[text][protocol]).T
-        drawn = np.random.default_rng(0).integers(len(size), size=(samples, len(size)))
-        low, high = np.quantile(nats[drawn].sum(1) / (math.log(2) * size[drawn].sum(1)), [0.025, 0.975])
-        return float(low), float(high)
+        return bootstrap_interval(nats, size, samples=samples)
 
 
 class Made(NamedTuple):
@@ -92,7 +89,7 @@ class Made(NamedTuple):
 
 def make_ngram(train: Documents, valid: Documents, budget: float, seed: int, device: str) -> Made:
     """Kneser-Ney over characters, of the order that validation chooses."""
-    tokenizer, tried = _characters(train), {}
+    tokenizer, tried = _tokenizer(train), {}
     for order in (5, 6, 8, 10):
         begun = time.process_time()
         model = NGram(order, tokenizer).fit(train)
@@ -107,7 +104,7 @@ def make_context_mixing(train: Documents, valid: Documents, budget: float, seed:
     """Orders 0 to 8 and words, over characters; frozen for the static score."""
     size = _length(train)
     slots = 1 << min(25, max(20, (16 * size).bit_length()))
-    tokenizer = _characters(train)
+    tokenizer = _tokenizer(train)
     ContextMixing(1, tokenizer, slots=4).fit(train[:1])  # its loops are compiled once on a machine
     begun = time.process_time()
     model = ContextMixing(9, tokenizer, slots=slots).fit(train)
@@ -176,18 +173,13 @@ def make_net(
     examples: int = EXAMPLES,
     learning_rate: float = 8e-3,
 ) -> Made:
-    """A net that sees so many characters or byte pairs, trained as the readout of an echo is.
+    """A net that sees so many characters or byte pairs, trained as the readout of an echo is; see `train_echo`.
 
     Args:
         name: of its preset.
-        train_text, valid: what it learns from, and what its epoch is chosen by.
-        seed: of weights and batches.
-        device: "cpu", "cuda", "mps" or "auto".
         weights: how many, about.
         context_length: tokens that it sees.
-        vocabulary: byte pairs that are learned from the training text; None for characters.
         examples: that it learns from at least, in whole epochs.
-        learning_rate: the highest; `benchmarks/echo_from_nothing.py` chose it on validation text.
     """
     begun = time.process_time()
     tokenizer = _tokenizer(train_text, vocabulary)
@@ -209,20 +201,10 @@ def make_net(
     return Made(model, None, setting, model.parameter_count, time.process_time() - begun, 0.0)
 
 
-def make_piecewise(train: Documents, valid: Documents, budget: float, seed: int, device: str) -> Made:
-    """Piecewise edges; see `make_net`."""
-    return make_net("large_single_layer", train, valid, seed, device)
-
-
-def make_plain(train: Documents, valid: Documents, budget: float, seed: int, device: str) -> Made:
-    """An MLP on embedded characters; see `make_net`."""
-    return make_net("low_order_mlp", train, valid, seed, device)
-
-
-def _tokenizer(train: Documents, vocabulary: int | None) -> Tokenizer:
-    if vocabulary is None:
-        return _characters(train)
-    return BytePairTokenizer.train([document.text for document in train], vocabulary)
+def _tokenizer(train: Documents, vocabulary: int | None = None) -> Tokenizer:
+    """Of the text's characters, or of byte pairs where a vocabulary is given."""
+    texts = [document.text for document in train]
+    return CharTokenizer.learn(texts) if vocabulary is None else BytePairTokenizer.train(texts, vocabulary)
 
 
 def _epochs(length: int, examples: int = EXAMPLES) -> int:
@@ -230,7 +212,7 @@ def _epochs(length: int, examples: int = EXAMPLES) -> int:
     return min(MOST_EPOCHS, max(2, math.ceil(examples / length)))
 
 
-# Windows of 64 tokens that a size learns from in a processor second on the machine of the kept results.
+# Windows of 64 tokens that a size (blocks x width) learns from in a second on the machine of the kept results.
 EXAMPLES_A_SECOND = {"2x32": 1000, "2x64": 600, "4x64": 330, "4x128": 140}
 CONTEXT = 64
 
@@ -240,11 +222,11 @@ def make_transformer(train: Documents, valid: Documents, budget: float, seed: in
 
     The budget in processor seconds is turned into a number of examples, so that a seed reproduces the training.
     """
-    trials, texts = [], [document.text for document in train]
+    trials = []
     for vocabulary, size, rate in candidates(budget):
         begun = time.process_time()
-        tokenizer = BytePairTokenizer.train(texts, vocabulary)
-        blocks, width = SHAPES[size]
+        tokenizer = _tokenizer(train, vocabulary)
+        blocks, width = map(int, size.split("x"))
         model = SmallTransformer(tokenizer, blocks=blocks, width=width, context=CONTEXT, seed=seed, device=device)
         examples = max(1, round(budget * EXAMPLES_A_SECOND[size]))
         plan = TransformerPlan(examples=examples, epochs=4, learning_rate=rate, batch_size=16, seed=seed)
@@ -267,8 +249,8 @@ RECIPES: dict[str, Callable[[Documents, Documents, float, int, str], Made]] = {
     "n-gram": make_ngram,
     "context mixing": make_context_mixing,
     "echo": make_echo,
-    "piecewise net": make_piecewise,
-    "plain net": make_plain,
+    "piecewise net": lambda train, valid, _, seed, device: make_net("large_single_layer", train, valid, seed, device),
+    "plain net": lambda train, valid, _, seed, device: make_net("low_order_mlp", train, valid, seed, device),
     "transformer": make_transformer,
 }
 COMPRESSORS = ("lzma", "PPMd", "ZPAQ")  # adapting only: a compressor learns from what it has just coded
@@ -332,11 +314,8 @@ def read_points(file: Path | str) -> list[Point]:
     Raises:
         UnavailableError: the file is missing or damaged.
 
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     file = Path(folder, "points.json")
-    ...     characters = file.write_text(as_json([], {"machine": "mine"}))
-    ...     read_points(file)
+    >>> characters = Path("points.json").write_text(as_json([], {"machine": "mine"}))
+    >>> read_points("points.json")
     []
     """
     try:
@@ -439,10 +418,6 @@ def _compressed(method: str, train: Documents, held_out: Mapping[str, Documents]
 
 def _length(documents: Documents) -> int:
     return sum(len(document.text) for document in documents)
-
-
-def _characters(train: Documents) -> CharTokenizer:
-    return CharTokenizer.learn([document.text for document in train])
 
 
 def _by_document(scores: Scores) -> list[tuple[float, int]]:

@@ -8,7 +8,7 @@ from frugal.baselines.cache import Cache
 from frugal.baselines.compression import compressed_bits_per_byte
 from frugal.baselines.context_mixing import ContextMixing
 from frugal.baselines.ngram import NGram
-from frugal.baselines.transformer import SmallTransformer, TransformerPlan, affordable
+from frugal.baselines.transformer import SmallTransformer, TransformerPlan
 
 __all__ = [
     "BoostedTrees",
@@ -17,6 +17,5 @@ __all__ = [
     "NGram",
     "SmallTransformer",
     "TransformerPlan",
-    "affordable",
     "compressed_bits_per_byte",
 ]

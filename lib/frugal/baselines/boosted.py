@@ -1,6 +1,5 @@
 """The next character by boosted trees: LightGBM on the characters before it, each of them a category."""
 
-import math
 import subprocess
 import sys
 import warnings
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from frugal.corpora import Document, Tokenizer, encode_documents
-from frugal.errors import InputError, UnavailableError, check_whole, is_number
+from frugal.errors import InputError, UnavailableError, check_positive, check_whole
 from frugal.files import has_checksum
 from frugal.language_model import LanguageModel, check_on_cpu, read_model, save_model
 
@@ -78,14 +77,14 @@ class BoostedTrees(LanguageModel):
         check_whole(rounds=rounds, depth=depth, most=1 if most is None else most)
         check_whole(2, leaves=leaves)
         check_whole(0, threads=threads)
-        if not (is_number(learning_rate) and 0 < learning_rate < math.inf):
-            raise InputError(f"learning_rate={learning_rate}: must be positive; typical values lie in 0.01 to 0.3")
+        check_positive("typical values lie in 0.01 to 0.3", learning_rate=learning_rate)
         import lightgbm  # takes a second to import
 
         encoded = encode_documents(self.tokenizer, documents)
         if not sum(len(tokens) - 1 for tokens in encoded):
             raise InputError("nothing to learn from: the training text is empty; give some text")
-        windows = torch.cat([self._windows(tokens[None, :-1])[0] for tokens in encoded])[:most].numpy()
+        read = (torch.cat([self.start(1)[0, 1:], tokens[:-1]]) for tokens in encoded if len(tokens) > 1)
+        windows = torch.cat([row.unfold(0, self.window_length, 1) for row in read])[:most].numpy()
         targets = torch.cat([tokens[1:] for tokens in encoded])[:most]
         self.classes, labels = targets.unique(return_inverse=True)
         settings = {
@@ -107,11 +106,8 @@ class BoostedTrees(LanguageModel):
 
     def advance(self, tokens: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         read = torch.cat([state, tokens], 1)
-        windows = read[:, 1:].unfold(1, self.window_length, 1).flatten(0, 1).numpy()
-        parts = [
-            self._log_probabilities(windows[at : at + WINDOWS_AT_ONCE])
-            for at in range(0, len(windows), WINDOWS_AT_ONCE)
-        ]
+        windows = read[:, 1:].unfold(1, self.window_length, 1).flatten(0, 1)
+        parts = [self._log_probabilities(part.numpy()) for part in windows.split(WINDOWS_AT_ONCE)]
         return torch.cat(parts).view(*tokens.shape, -1), read[:, tokens.shape[1] :]
 
     def start(self, batch_size: int) -> Tensor:
@@ -146,11 +142,6 @@ class BoostedTrees(LanguageModel):
         except (lightgbm.basic.LightGBMError, UnicodeDecodeError) as error:
             raise UnavailableError(f"{folder} holds no readable trees ({error}): save the model again") from error
         return model
-
-    def _windows(self, tokens: Tensor) -> Tensor:
-        """The window [B, T, window_length] that ends with each token; document starts stand before the first."""
-        padded = torch.nn.functional.pad(tokens, (self.window_length - 1, 0), value=self.tokenizer.start_id)
-        return padded.unfold(1, self.window_length, 1)
 
     def _log_probabilities(self, windows: NDArray[np.int64]) -> Tensor:
         found = torch.from_numpy(self._trained().predict(windows)[:, : len(self.classes)]).float()

@@ -19,7 +19,7 @@ from torch.nn.functional import normalize, pad
 from tqdm.auto import tqdm
 
 from frugal.corpora import Document, encode_documents
-from frugal.errors import InputError, check_list, check_number, is_number
+from frugal.errors import InputError, check_list, check_not_negative, check_number, is_number
 from frugal.language_model import (
     LOGITS_AT_ONCE,
     HiddenStateModel,
@@ -107,17 +107,16 @@ def best_setting(own: Tensor, found: Tensor, candidates: Iterable[tuple[Setting,
         candidates: settings, each with the source's probability of each token, [T].
     """
     model, found = own.cpu().double().exp(), found.cpu()
-    best: tuple[float, Setting, float] | None = None
+    tried: list[tuple[float, Setting, float]] = []
     for setting, of_source in candidates:
         given = torch.stack([model, of_source.cpu().double()], 1)
         weight = mixture_weights(given, found.unsqueeze(1))[1] if found.any() else torch.zeros((), dtype=given.dtype)
         shares = weight * found
         likelihood = ((1 - shares) * given[:, 0] + shares * given[:, 1]).log().sum().item()
-        if best is None or likelihood > best[0]:
-            best = likelihood, setting, weight.item()
-    if best is None:
+        tried.append((likelihood, setting, weight.item()))
+    if not tried:
         raise InputError("nothing to choose from: give at least one setting")
-    return best[1:]
+    return max(tried, key=lambda each: each[0])[1:]
 
 
 class PastState(NamedTuple):
@@ -169,12 +168,7 @@ class LooksBack(LanguageModel):
 
     def log_probabilities(self, tokens: Tensor) -> Tensor:
         hidden = self.model.hidden(tokens)
-        return torch.stack(
-            [
-                self.mixed(states, keys, row[1:], 0)
-                for row, states, keys in zip(tokens, hidden, self.keys(hidden), strict=True)
-            ]
-        )
+        return self._mixed_rows(hidden, self.keys(hidden), tokens, 0)
 
     def _target_scores(self, tokens: Tensor) -> TargetScores:
         """As the protocol's, in bounded memory for rows of any length."""
@@ -207,10 +201,12 @@ class LooksBack(LanguageModel):
         begin, new = state.tokens.shape[1], self.keys(hidden)
         keys = torch.cat([state.keys, new], 1) if begin else new
         seen = torch.cat([state.tokens, tokens], 1)
-        rows = [
-            self.mixed(states, past, words[1:], begin) for states, past, words in zip(hidden, keys, seen, strict=True)
-        ]
-        return torch.stack(rows), PastState(inner, keys, seen)
+        return self._mixed_rows(hidden, keys, seen, begin), PastState(inner, keys, seen)
+
+    def _mixed_rows(self, hidden: Tensor, keys: Tensor, tokens: Tensor, begin: int) -> Tensor:
+        """As `mixed`, of each of several streams."""
+        streams = zip(hidden, keys, tokens, strict=True)
+        return torch.stack([self.mixed(states, past, row[1:], begin) for states, past, row in streams])
 
     def _stream_scores(self, hidden: Tensor, following: Tensor) -> TargetScores:
         """Scores of the tokens [T] that follow a stream's hidden states [T, d]."""
@@ -258,8 +254,7 @@ class Cache(LooksBack):
     ) -> None:
         if not (is_number(weight) and 0 <= weight <= 1):
             raise InputError(f"weight={weight}: must be from 0 to 1; typical values lie in 0.05 to 0.3")
-        if not (is_number(theta) and theta >= 0):
-            raise InputError(f"theta={theta}: must not be negative; typical values lie in 0 to 50")
+        check_not_negative("typical values lie in 0 to 50", theta=theta)
         super().__init__(model)
         self.weight, self.theta, self.key = weight, theta, key
 

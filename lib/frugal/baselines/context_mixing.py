@@ -19,7 +19,6 @@ from frugal.errors import InputError, check_whole
 from frugal.language_model import LanguageModel, check_on_cpu, read_model, save_model
 
 HISTORY = 32  # tokens that the longest context may hold
-MIXING_RATE, SLOWEST, CORRECTION_RATE = 0.003, 1 / 250, 0.02  # of the weights, of a count seen often, of the map
 FIRST_WEIGHT = 0.3  # of each context, before anything is learned
 ROWS = 2**16  # of the map of corrections; beyond, several pairs of token and node share one
 CELLS, STEEPEST, COUNTS = 24, 12.0, 8  # as the compiled loops have them
@@ -167,20 +166,17 @@ class ContextMixing(LanguageModel):
         from frugal.baselines.logistic import read_contexts
 
         rows = np.zeros((len(tokens) if wanted else 1, self.vocabulary_size), np.float32)
-        rates = np.array([MIXING_RATE, SLOWEST, CORRECTION_RATE])
         read_contexts(
             np.ascontiguousarray(tokens),
             learn,
             wanted,
             history,
             self.is_word,
-            self.orders,
             tables.chance,
             tables.seen,
             tables.keys,
             tables.weights,
             tables.refined,
-            rates,
             rows,
             self.tokenizer.start_id,
         )

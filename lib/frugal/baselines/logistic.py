@@ -22,7 +22,8 @@ compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
 STEEPEST = np.float32(12)  # largest |stretch|: a probability of 6e-6, below which no expert is believed
 LEAST = np.float32(1e-6)  # of a bit that is mixed
 PRIME = np.uint64(0x9E3779B97F4A7C15)
-COUNTS = 8  # buckets of how often a slot was seen
+# Of learning: of the weights, of a slot at least, of the corrections.
+MIXING_RATE, SLOWEST, CORRECTION_RATE = np.float32(0.003), np.float32(1 / 250), np.float32(0.02)
 
 
 @compiled
@@ -63,9 +64,7 @@ def mix_experts(
         mixed: log-probabilities [T, V], overwritten.
     """
     T, K, V = said.shape
-    depth = 0
-    while (1 << depth) < V:
-        depth += 1
+    depth = math.ceil(math.log2(V))
     leaves = 1 << depth
     mass = np.zeros((2 * leaves, K), np.float32)
     log_p = np.zeros(2 * leaves, np.float32)
@@ -96,8 +95,7 @@ def mix_experts(
                 p = squash(dot)
                 log_p[2 * node] = log_p[node] + math.log(1 - p)
                 log_p[2 * node + 1] = log_p[node] + math.log(p)
-        for v in range(V):
-            mixed[t, v] = log_p[leaves + v]
+        mixed[t] = log_p[leaves : leaves + V]
         if targets[t] < 0 or targets[t] == skipped:
             continue
         place = leaves + targets[t]
@@ -188,13 +186,11 @@ def read_contexts(
     wanted: bool,
     history: NDArray[np.int64],
     is_word: NDArray[np.bool_],
-    orders: int,
     chance: Floats,
     seen: NDArray[np.uint8],
     keys: NDArray[np.uint16],
     weights: Floats,
     refined: Floats,
-    rates: NDArray[np.float64],
     mixed: Floats,
     skipped: int,
 ) -> None:
@@ -206,19 +202,16 @@ def read_contexts(
         wanted: fill `mixed` [T, V] with the log-probabilities after each token.
         history: the tokens before, the latest last; changed in place.
         is_word: [V], which tokens go on a word.
-        orders: contexts of 0 to orders - 1 tokens; one more is that of words.
         chance, seen, keys: the hashed table [slots]: probability that a bit is 1, how often it came, whose slot it is.
-        weights: [selectors, orders + 1, COUNTS] of the inputs.
+        weights: of the inputs, [orders, orders + 1, buckets]: by the longest context that has seen a node, by context
+            (of 0 to orders - 1 tokens, and of words), and by how often its slot was seen.
         refined: [rows, 24] chances that correct a mixed one, by last token and node (an adaptive probability map).
-        rates: of the weights, of the slots at least, of the corrections.
         skipped: a token that is never learnt as a target, such as a document's start.
     """
     V = mixed.shape[1]
-    depth = 0
-    while (1 << depth) < V:
-        depth += 1
+    depth = math.ceil(math.log2(V))
     leaves = 1 << depth
-    K = orders + 1
+    K = weights.shape[1]
     contexts = np.zeros(K, np.uint64)
     places = np.zeros(K, np.int64)
     x = np.zeros(K, np.float32)
@@ -240,16 +233,16 @@ def read_contexts(
                 low, share = _cell(p)
                 cells = refined[(last * leaves + node) % len(refined)]
                 corrected = cells[low] * (1 - share) + cells[low + 1] * share
-                cells[low] += np.float32(rates[2]) * (1 - share) * (bit - corrected)
-                cells[low + 1] += np.float32(rates[2]) * share * (bit - corrected)
-                step = np.float32(rates[0]) * (bit - p)
+                cells[low] += CORRECTION_RATE * (1 - share) * (bit - corrected)
+                cells[low + 1] += CORRECTION_RATE * share * (bit - corrected)
+                step = MIXING_RATE * (bit - p)
                 for k in range(K):
                     weights[longest, k, buckets[k]] += step * x[k]
                     place = places[k]
                     if place < 0:
                         place = -1 - place
                         chance[place], seen[place], keys[place] = np.float32(0.5), 0, _key(_hash(contexts[k], node))
-                    rate = max(np.float32(1) / (seen[place] + np.float32(1.6)), np.float32(rates[1]))
+                    rate = max(np.float32(1) / (seen[place] + np.float32(1.6)), SLOWEST)
                     chance[place] += rate * (bit - chance[place])
                     if seen[place] < 255:
                         seen[place] += 1
@@ -277,8 +270,7 @@ def read_contexts(
                 p = min(max((p + corrected) / 2, LEAST), 1 - LEAST)
                 log_p[2 * node] = log_p[node] + math.log(1 - p)
                 log_p[2 * node + 1] = log_p[node] + math.log(p)
-        for v in range(V):
-            mixed[t, v] = log_p[leaves + v]
+        mixed[t] = log_p[leaves : leaves + V]
 
 
 @compiled

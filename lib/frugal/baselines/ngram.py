@@ -21,15 +21,7 @@ from torch import Tensor
 
 from frugal.corpora import Document, Tokenizer, encode_each
 from frugal.errors import InputError, check_whole
-from frugal.language_model import (
-    LOGITS_AT_ONCE,
-    LanguageModel,
-    TargetScores,
-    check_on_cpu,
-    gather_targets,
-    read_model,
-    save_model,
-)
+from frugal.language_model import LanguageModel, check_on_cpu, read_model, save_model
 
 Integers = NDArray[np.int64]
 ABSENT = -1  # node of a sequence that the training text does not hold
@@ -113,20 +105,6 @@ class NGram(LanguageModel):
         histories = read.unfold(1, self.order, 1)[..., 1:]  # [B, T, order - 1], the tokens before each target
         rows = self._log_probabilities(histories.flatten(0, 1))
         return rows.view(*tokens.shape, self.vocabulary_size), read[:, tokens.shape[1] :]
-
-    def _target_scores(self, tokens: Tensor) -> TargetScores:
-        """As the protocol's, in bounded memory for rows of any length: an n-gram needs only the last few tokens."""
-        length = max(1, LOGITS_AT_ONCE // (self.vocabulary_size * len(tokens)))
-        pieces = []
-        for begin in range(0, tokens.shape[1] - 1, length):
-            history = min(begin, max(0, begin - self.order + 2))
-            inputs = tokens[:, history : min(begin + length, tokens.shape[1] - 1)]
-            pieces.append(
-                gather_targets(
-                    self.log_probabilities(inputs)[:, begin - history :], tokens[:, begin + 1 : begin + length + 1]
-                )
-            )
-        return TargetScores(*(torch.cat(column, 1) for column in zip(*pieces, strict=True)))
 
     def save(self, folder: Path | str) -> None:
         self._check_fitted()

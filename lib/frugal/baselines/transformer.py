@@ -8,11 +8,10 @@ normalisation by the root mean square (Zhang and Sennrich, 2019).
 """
 
 import math
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -20,14 +19,11 @@ from torch.nn.functional import cross_entropy, gelu, rms_norm, scaled_dot_produc
 
 from frugal.corpora import Document, Tokenizer, encode_in_a_row
 from frugal.device import choose_device
-from frugal.errors import InputError, check_list, check_number, check_whole, is_number
+from frugal.errors import InputError, check_not_negative, check_whole
 from frugal.language_model import HiddenStateModel, pieces_in_windows, read_model, save_model
-from frugal.training import Epoch, EpochScore, Plan, Trial, fit, run_epochs, search, warm_up_and_decay
+from frugal.training import Epoch, EpochScore, Plan, fit, run_epochs, warm_up_and_decay
 
 TOKENS_AT_ONCE = 4096
-SHAPES = {"2x32": (2, 32), "2x64": (2, 64), "4x64": (4, 64), "4x128": (4, 128), "6x256": (6, 256)}
-RATES = (3e-3, 1e-2)
-TIMED_STEPS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +51,7 @@ class TransformerPlan(Plan):
         super().__post_init__()
         if self.examples < 1:
             raise InputError(f"examples={self.examples}: must be at least 1; 20,000 take a minute or so")
-        if not self.weight_decay >= 0:
-            raise InputError(f"weight_decay={self.weight_decay}: must not be negative; 0.1 is usual")
+        check_not_negative("0.1 is usual", weight_decay=self.weight_decay)
 
     @property
     def steps(self) -> int:
@@ -140,9 +135,9 @@ class SmallTransformer(nn.Module, HiddenStateModel):
         """Logits [B, n, V] of one window [B, n]."""
         return self.head(self.states(tokens))
 
-    def states(self, tokens: Tensor, past: Sequence[tuple[Tensor, Tensor]] = ()) -> Tensor:
-        """Hidden states [B, n, width] of the next n tokens of a window; no window is longer than the context."""
-        return self._read(tokens, past)[0]
+    def states(self, tokens: Tensor) -> Tensor:
+        """Hidden states [B, n, width] of one window [B, n], which is no longer than the context."""
+        return self._read(tokens, ())[0]
 
     def hidden(self, tokens: Tensor) -> Tensor:
         return torch.cat(list(self.hidden_pieces(tokens)), 1)
@@ -241,65 +236,6 @@ class SmallTransformer(nn.Module, HiddenStateModel):
             progress=progress,
         )
 
-    @classmethod
-    def tuned(
-        cls,
-        tokenizer: Tokenizer,
-        documents: Sequence[Document | str],
-        valid: Sequence[Document | str],
-        examples: Mapping[str, int],
-        *,
-        rates: Sequence[float] = RATES,
-        context: int = 128,
-        plan: TransformerPlan | None = None,
-        device: str = "cpu",
-    ) -> tuple[Self, list[Trial]]:
-        """The size and learning rate that predict validation text best, each trained for its whole budget.
-
-        Args:
-            tokenizer: of the text.
-            documents: to train on.
-            valid: to choose by.
-            examples: the budget of each size, by names of `SHAPES`; `affordable` says what a time pays for.
-            rates: learning rates that are tried with each.
-            context: tokens in a window.
-            plan: of each training, but for what is tried here.
-            device: "cpu", "cuda", "mps" or "auto".
-
-        Returns:
-            The best model, and all trials, best first, each with the processor seconds that it took.
-
-        Raises:
-            InputError: no sizes or rates, or a size of another name.
-
-        Example:
-            >>> from frugal.corpora import CharTokenizer
-            >>> text, plan = ["ab" * 200], TransformerPlan(batch_size=4, epochs=1)
-            >>> model, trials = SmallTransformer.tuned(
-            ...     CharTokenizer("ab"), text, text, {"2x32": 20}, rates=[1e-2], context=8, plan=plan)
-            >>> trials[0].setting
-            {'size': '2x32', 'learning_rate': 0.01}
-        """
-        given = TransformerPlan() if plan is None else plan
-        best: tuple[float, Self] | None = None
-
-        def attempt(setting: dict[str, Any]) -> float:
-            nonlocal best
-            blocks, width = _shape(setting["size"])
-            model = cls(tokenizer, blocks=blocks, width=width, context=context, seed=given.seed, device=device)
-            own = replace(given, examples=examples[setting["size"]], learning_rate=setting["learning_rate"])
-            nats = min(score.validation_nats for score in model.fit(documents, own, valid=valid, progress=False))
-            if best is None or nats < best[0]:
-                best = nats, model
-            return nats
-
-        check_list(check_number, rates=rates)
-        for size in examples:
-            _shape(size)
-        trials = search(attempt, {"size": list(examples), "learning_rate": list(rates)}, seed=given.seed)
-        assert best is not None
-        return best[1], trials
-
     def save(self, folder: Path | str, notes: str = "") -> None:
         """Write the model to a folder; `notes` go on its card: trained on what, with which scores."""
         card = f"# Small transformer\n\n{self.parameter_count:,} weights, {self.settings}.\n\n{notes}"
@@ -393,40 +329,6 @@ class RandomWindows:
             begins = torch.randint(len(self.tokens) - length, (self.size, 1))
             windows = self.tokens[begins + torch.arange(length + 1)].long()
             yield windows[:, :-1], windows[:, 1:]
-
-
-def affordable(size: str, tokenizer: Tokenizer, seconds: float, *, context: int = 128, batch_size: int = 32) -> int:
-    """How many examples a transformer of this size learns from in so many processor seconds, here and now.
-
-    Measured by a few steps. Note the number: with it a training can be repeated, while a clock gives another each time.
-
-    Raises:
-        InputError: a size of another name, or no time.
-
-    Example:
-        >>> from frugal.corpora import CharTokenizer
-        >>> affordable("2x32", CharTokenizer("ab"), 60.0, context=8, batch_size=2) > 100
-        True
-    """
-    check_whole(context=context, batch_size=batch_size)
-    if not (is_number(seconds) and 0 < seconds < math.inf):
-        raise InputError(f"seconds={seconds}: must be positive")
-    blocks, width = _shape(size)
-    model = SmallTransformer(tokenizer, blocks=blocks, width=width, context=context)
-    tokens = torch.arange(2 * context) % tokenizer.vocabulary_size
-    plan = TransformerPlan(examples=TIMED_STEPS * batch_size, epochs=1, batch_size=batch_size)
-    optimizer = model._optimizer(plan)
-    with torch.random.fork_rng():
-        for steps in (2, TIMED_STEPS):  # the first few are slower than the rest
-            began = time.process_time()
-            fit(model, _loss, RandomWindows(tokens, context, batch_size, steps), optimizer, steps=steps, title="")
-    return max(1, round(seconds * TIMED_STEPS * batch_size / (time.process_time() - began)))
-
-
-def _shape(size: str) -> tuple[int, int]:
-    if size not in SHAPES:
-        raise InputError(f"size={size!r}: must be one of {', '.join(SHAPES)}")
-    return SHAPES[size]
 
 
 def _joined(tokenizer: Tokenizer, documents: Iterable[Document | str], what_for: str) -> Tensor:

@@ -47,23 +47,17 @@ def near_copies(documents: Sequence[Document]) -> list[tuple[Document, ...]]:
         return [(document,) for document in documents]
     hashes = [_min_hash(document.text) for document in documents]
     index = RMinHashLSH(threshold=ALIKE, num_perm=HASHES, num_bands=BANDS)
-    first = list(range(len(documents)))  # of each document's group, found along these numbers
-
-    def root(number: int) -> int:
-        while first[number] != number:
-            number = first[number] = first[first[number]]
-        return number
-
+    groups = [[number] for number in range(len(documents))]  # of each document; those of one group share the list
     for number, each in enumerate(hashes):
         for other in index.query(each):
-            if root(other) != root(number) and each.jaccard(hashes[other]) >= ALIKE:
-                low, high = sorted((root(other), root(number)))
-                first[high] = low
+            if groups[other] is not groups[number] and each.jaccard(hashes[other]) >= ALIKE:
+                small, large = sorted((groups[other], groups[number]), key=len)
+                large += small
+                for member in small:
+                    groups[member] = large
         index.insert(number, each)
-    groups: dict[int, list[Document]] = {}
-    for number, document in enumerate(documents):
-        groups.setdefault(root(number), []).append(document)
-    return [tuple(group) for group in groups.values()]
+    different = {id(group): group for group in groups}
+    return [tuple(documents[number] for number in sorted(group)) for group in different.values()]
 
 
 def _min_hash(text: str) -> RMinHash:

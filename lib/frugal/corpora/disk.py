@@ -57,10 +57,7 @@ class _OnDisk(Document):
 def on_disk(documents: Iterable[Document], name: str, size: int) -> list[Document]:
     """The documents, laid on disk one by one; each is read from there whenever it is asked for something.
 
-    Args:
-        documents: of a large text.
-        name: of the text, for the bar that shows progress.
-        size: about how many bytes there will be.
+    `name` and `size`, about how many bytes there will be, are for the bar that shows progress.
 
     Raises:
         UnavailableError: the disk is full, or cannot be written to.

@@ -18,9 +18,8 @@ TONES = dict(zip(("light", "medium-light", "medium", "medium-dark", "dark"), ran
 
 def emoji_by_name() -> list[Document]:
     """A document for each of them, one line such as `emoji waving hand sign, dark=` and the symbol."""
-    return [_line(chr(bearer), tone, chr(modifier)) for bearer, (tone, modifier) in product(BEARERS, TONES.items())]
-
-
-def _line(bearer: str, tone: str, modifier: str) -> Document:
-    name = f"{unicodedata.name(bearer).lower()}, {tone}"
-    return Document(name, f"emoji {name}={bearer}{modifier}\n")
+    documents = []
+    for bearer, (tone, modifier) in product(BEARERS, TONES.items()):
+        name = f"{unicodedata.name(chr(bearer)).lower()}, {tone}"
+        documents.append(Document(name, f"emoji {name}={chr(bearer)}{chr(modifier)}\n"))
+    return documents

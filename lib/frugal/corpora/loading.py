@@ -122,8 +122,6 @@ def _exists(path: Path) -> bool:
         if error.errno in (errno.ENAMETOOLONG, errno.EINVAL):  # a text, perhaps, and no name
             return False
         raise InputError(f"{path}: cannot be looked at ({error.strerror}); check its permissions") from error
-    except ValueError:  # a character that no name can have
-        return False
 
 
 def _as_split(source: _Source, missing_is_told: bool) -> Corpus:

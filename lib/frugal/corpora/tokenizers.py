@@ -147,17 +147,11 @@ class BytePairTokenizer(Tokenizer):
         smallest = 257  # the bytes and the start token
         if vocabulary_size < smallest:
             raise InputError(f"vocabulary_size={vocabulary_size}: must be at least {smallest}; 2048 suits a small text")
-        tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
-        tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.decoder = tokenizers.decoders.ByteLevel()
-        trainer = tokenizers.trainers.BpeTrainer(
-            vocab_size=vocabulary_size,
-            special_tokens=[START_TOKEN],
-            initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
+        learner = tokenizers.ByteLevelBPETokenizer()
+        learner.train_from_iterator(
+            texts, vocabulary_size, min_frequency=0, show_progress=False, special_tokens=[START_TOKEN]
         )
-        tokenizer.train_from_iterator(texts, trainer)
-        return cls(tokenizer)
+        return cls(tokenizers.Tokenizer.from_str(learner.to_str()))
 
     def encode(self, text: str) -> Tensor:
         return torch.tensor(self.tokenizer.encode(text, add_special_tokens=False).ids, dtype=torch.int64)

@@ -1,11 +1,9 @@
 """Windows over token sequences: for scoring whole documents, and as training examples."""
 
-from bisect import bisect_right
-from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import ConcatDataset
 
 from frugal.errors import InputError
 
@@ -38,18 +36,12 @@ def strided_windows(length: int, context: int, stride: int) -> list[Window]:
         raise InputError(f"context={context}: must be positive; typical values lie in 64 to 1024")
     if not 1 <= stride <= context:
         raise InputError(f"stride={stride}: must lie in 1 to context={context}; context / 2 is a usual choice")
-    windows: list[Window] = []
-    kept = 0
-    for begin in range(0, length, stride):
-        if kept == length:
-            break
-        end = min(begin + context, length)
-        windows.append(Window(begin, end, kept))
-        kept = end
-    return windows
+    begins = range(0, max(0, length - context) + stride, stride) if length else ()
+    # Behind the first, each keeps what the one before it did not reach.
+    return [Window(begin, min(begin + context, length), begin + context - stride if begin else 0) for begin in begins]
 
 
-class Blocks(Dataset[tuple[Tensor, Tensor]]):
+class Blocks(ConcatDataset[Any]):
     """Training examples (inputs [length], targets [length]), targets being the inputs one token later.
 
     Blocks start every `stride` tokens (every `length` by default) and are views: nothing is copied, however much
@@ -70,26 +62,16 @@ class Blocks(Dataset[tuple[Tensor, Tensor]]):
         stride = length if stride is None else stride
         if length < 1 or stride < 1:
             raise InputError(f"length={length}, stride={stride}: must both be positive; stride = length tiles the text")
-        self.documents = [tokens] if isinstance(tokens, Tensor) else tokens
-        self.length = length
-        self.stride = stride
-        counts = [max(0, (len(document) - length - 1) // stride + 1) for document in self.documents]
-        self._ends = list(accumulate(counts))
-        if not sum(counts):
-            longest = max(map(len, self.documents), default=0)
+        documents = [tokens] if isinstance(tokens, Tensor) else tokens
+        blocks: list[Any] = [each.unfold(0, length + 1, stride) for each in documents if len(each) > length]
+        if not blocks:
+            longest = max(map(len, documents), default=0)
             raise InputError(
                 f"length={length}: a block takes {length + 1} tokens, but the longest document has {longest}; "
                 "give a longer text or a smaller length"
             )
-
-    def __len__(self) -> int:
-        return self._ends[-1]
+        super().__init__(blocks)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        if not 0 <= index < len(self):
-            raise IndexError(f"block {index} of {len(self)}")
-        document = bisect_right(self._ends, index)
-        before = self._ends[document - 1] if document else 0
-        begin = (index - before) * self.stride
-        piece = self.documents[document][begin : begin + self.length + 1]
-        return piece[:-1], piece[1:]
+        block = super().__getitem__(index)
+        return block[:-1], block[1:]

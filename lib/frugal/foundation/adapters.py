@@ -55,11 +55,11 @@ def add_adapter(model: "PreTrainedModel", folder: Path) -> None:
     except Exception as error:  # whatever stands in the file
         raise UnavailableError(f"{folder / WEIGHTS} cannot be read ({error}): get a complete copy") from error
     weights = {name.removeprefix("base_model.model."): weight for name, weight in weights.items()}
-    tied = _is_tied(model)
+    tied, layers = _is_tied(model), dict(model.named_modules())
     for name in [name for name in weights if name.endswith(".lora_A.weight")]:
         place = name.removesuffix(".lora_A.weight")
         down, up = weights.pop(name), weights.pop(f"{place}.lora_B.weight", None)  # A [r, in], B [out, r]
-        layer = _layer(model, place)
+        layer = layers.get(place)
         if layer is None or up is None or up.shape[1:] != down.shape[:1]:
             raise InputError(f"{folder} changes {place}, which the model does not have: it was made for another one")
         change = _scale(settings, place, len(down)) * up.float() @ down.float()
@@ -67,7 +67,7 @@ def add_adapter(model: "PreTrainedModel", folder: Path) -> None:
         _replace(layer, layer.weight.float() + (change if isinstance(layer, nn.Linear) else change.T), folder)
     for name, weight in weights.items():
         place = re.sub(r"\.(weight|bias)$", "", name)
-        layer = _layer(model, place)
+        layer = layers.get(place)
         if "lora_" in name or layer is None or not name.endswith(".weight"):
             raise InputError(f"{folder} holds {name}, which is no part of a plain LoRA: merge it with the peft library")
         _replace(layer, weight, folder)
@@ -86,10 +86,6 @@ def _settings(folder: Path) -> dict[str, Any]:
         return dict(settings)
     except Exception as error:  # whatever stands in the file
         raise UnavailableError(f"{folder / SETTINGS} cannot be read ({error}): get a complete copy") from error
-
-
-def _layer(model: "PreTrainedModel", place: str) -> Any:
-    return dict(model.named_modules()).get(place)
 
 
 def _scale(settings: dict[str, Any], place: str, rank: int) -> float:

@@ -14,7 +14,7 @@ from frugal.files import data_folder
 from frugal.foundation.adapters import adapted_model, is_adapter
 from frugal.foundation.lock import only_one_makes
 from frugal.foundation.model import Foundation
-from frugal.foundation.reading import check_model_folder
+from frugal.foundation.reading import check_model_folder, first_line
 
 PACKAGED = ("smollm2", "tiny-gpt2")
 OFFLINE_CHOICES = "without a network there are 'smollm2' (if the package registry answers), 'tiny-gpt2' and folders"
@@ -139,8 +139,9 @@ def _downloaded_folder(name: str) -> Path:
     except RepositoryNotFoundError as error:
         raise InputError(f"model {name!r}: the hub has none of that name, or it is not public; check it") from error
     except (HfHubHTTPError, OSError) as error:
-        reason = str(error).split("\n")[0]
-        raise UnavailableError(f"model {name!r} could not be downloaded ({reason}): run again to go on") from error
+        raise UnavailableError(
+            f"model {name!r} could not be downloaded ({first_line(error)}): run again to go on"
+        ) from error
 
 
 def hub_answers() -> bool:

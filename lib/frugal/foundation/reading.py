@@ -120,15 +120,13 @@ def _names_code(settings: Path) -> bool:
 
 def _check_weights(path: Path, info: dict[str, Any]) -> None:
     """Refuse weights that are missing or of other shapes than the configuration says; name those left over."""
-    if info["mismatched_keys"]:
-        raise UnavailableError(
-            f"{path} has weights of other shapes than its configuration says ({_some(info['mismatched_keys'])}): "
-            "get a complete copy"
-        )
-    if info["missing_keys"]:
-        raise UnavailableError(
-            f"{path} lacks weights of its architecture ({_some(info['missing_keys'])}): get a complete copy"
-        )
+    refused = {
+        "mismatched_keys": "has weights of other shapes than its configuration says",
+        "missing_keys": "lacks weights of its architecture",
+    }
+    for keys, fault in refused.items():
+        if info[keys]:
+            raise UnavailableError(f"{path} {fault} ({_some(info[keys])}): get a complete copy")
     if info["unexpected_keys"]:
         warnings.warn(
             f"{path} holds weights that its configuration has no place for ({_some(info['unexpected_keys'])}): "

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from frugal.corpora import Tokenizer, encode_documents
 from frugal.corpora.tokenizers import REPLACEMENT
-from frugal.errors import InputError
+from frugal.errors import InputError, check_not_negative
 from frugal.language_model import LanguageModel
 from frugal.training import check_fields
 
@@ -58,8 +58,7 @@ class Sampling:
         check_fields(self)
         if self.max_tokens < 1:
             raise InputError(f"max_tokens={self.max_tokens}: must be at least 1")
-        if not self.temperature >= 0:
-            raise InputError(f"temperature={self.temperature}: must not be negative; typical values lie in 0.6 to 1.2")
+        check_not_negative("typical values lie in 0.6 to 1.2", temperature=self.temperature)
         if self.top_k is not None and self.top_k < 1:
             raise InputError(f"top_k={self.top_k}: must be at least 1; leave it out to sample among all tokens")
         if self.top_p is not None and not 0 < self.top_p <= 1:

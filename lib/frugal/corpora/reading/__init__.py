@@ -5,11 +5,10 @@ What reads a format or a layout of rows enters here. It knows nothing of names o
 
 from frugal.corpora.reading.files import own_splits, read_file, read_folder, read_parts
 from frugal.corpora.reading.records import each_document
-from frugal.corpora.reading.text import decode, documents_of, strip_gutenberg
+from frugal.corpora.reading.text import decode, strip_gutenberg
 
 __all__ = [
     "decode",
-    "documents_of",
     "each_document",
     "own_splits",
     "read_file",

@@ -3,7 +3,8 @@
 import os
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 from stat import S_ISREG
 
@@ -19,7 +20,7 @@ from frugal.corpora.reading.formats import (
     read_archive,
 )
 from frugal.corpora.reading.large import read_large_rows, read_large_text
-from frugal.errors import InputError
+from frugal.errors import InputError, UnavailableError
 
 SPLITS = {
     "train": "train", "training": "train",
@@ -36,26 +37,23 @@ def read_file(path: Path) -> list[Document]:
         UnavailableError: it needs a package that is not installed.
     """
     ending = path.suffix.lower()
-    try:
+    with _opening(path):
         if path.stat().st_size > LARGE:
             if ending not in CONVERT and ending not in READERS:
                 return read_large_text(path)
             if ending in JSON and (documents := read_large_rows(path)) is not None:
                 return documents
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    return documents_in(_bytes(path), path, str(path))
+        return documents_in(path.read_bytes(), path, str(path))
 
 
-def _bytes(path: Path) -> bytes:
+@contextmanager
+def _opening(path: Path) -> Iterator[None]:
     try:
-        return path.read_bytes()
+        yield
+    except UnavailableError:  # an OSError too
+        raise
     except OSError as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: OSError) -> InputError:
-    return InputError(f"{path}: cannot be read ({error.strerror}); check its permissions")
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
 
 
 def read_parts(path: Path) -> dict[str, list[Document]]:
@@ -68,7 +66,8 @@ def read_parts(path: Path) -> dict[str, list[Document]]:
     if not path.is_file():
         files = read_folder(path)
     elif path.suffix.lower() == ".zip":
-        files = read_archive(_bytes(path), str(path))
+        with _opening(path):
+            files = read_archive(path.read_bytes(), str(path))
     else:
         return {"all": read_file(path)}
     return own_splits(files, str(path)) or {"all": [each for documents in files.values() for each in documents]}

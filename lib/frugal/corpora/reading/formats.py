@@ -23,7 +23,7 @@ from xml.etree import ElementTree
 
 from frugal.corpora.disk import LARGE, on_disk
 from frugal.corpora.documents import Document
-from frugal.corpora.reading.records import CONVERSATIONS, documents_of_records
+from frugal.corpora.reading.records import CONVERSATIONS, each_document
 from frugal.corpora.reading.text import clean, decode, documents_of
 from frugal.errors import InputError, UnavailableError
 
@@ -76,6 +76,8 @@ def documents_in(raw: bytes, path: PurePath, origin: str) -> list[Document]:
         return documents_of(decode(raw, origin), path.stem)
     try:
         return read(raw, path, origin)
+    except UnavailableError:  # an OSError too
+        raise
     except DAMAGED as error:
         raise InputError(f"{origin}: is no {ending[1:].upper()} file, or a damaged one ({error})") from error
 
@@ -86,7 +88,7 @@ def _read_json(raw: bytes, path: PurePath, origin: str) -> list[Document]:
         records = _rows(records) if path.suffix.lower() == ".json" else [records]  # lines, of which there is one
     if not isinstance(records, list):
         raise InputError(f"{origin}: holds one {type(records).__name__}; expected a list of objects")
-    return documents_of_records(records, origin)
+    return list(each_document(records, origin))
 
 
 def _json(text: str, path: PurePath, origin: str) -> Any:
@@ -129,9 +131,8 @@ def _rows(value: dict[str, Any]) -> Any:
 def _read_table(raw: bytes, path: PurePath, origin: str) -> list[Document]:
     """A table with a line of headings, unless a cell of that line is as long as a text."""
     text = decode(raw, origin)
-    delimiter = _delimiter(text, path)
-    lines = _lines(text, delimiter, origin)
-    lines = [line for line in lines if any(cell.strip() for cell in line)]
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t|", key=text.partition("\n")[0].count)
+    lines = [line for line in _lines(text, delimiter, origin) if any(cell.strip() for cell in line)]
     names = [cell.strip() for cell in lines[0]]
     if max(map(len, names)) > LONGEST_HEADING or len(set(names)) < len(names):
         names = [f"column {number}" for number in range(1, len(names) + 1)]
@@ -145,7 +146,8 @@ def _read_table(raw: bytes, path: PurePath, origin: str) -> list[Document]:
                 f"{origin}: row {number} has {len(line)} cells, of {len(names)} columns; put quotes around a text that "
                 f"holds {delimiter!r}"
             )
-    return documents_of_records([dict(zip(names, line, strict=False)) for line in lines], origin, guess=True)
+    rows = [dict(zip(names, line, strict=False)) for line in lines]
+    return list(each_document(rows, origin, guess=True))
 
 
 def _lines(text: str, delimiter: str, origin: str) -> list[list[str]]:
@@ -164,13 +166,6 @@ def _lines(text: str, delimiter: str, origin: str) -> list[list[str]]:
         csv.field_size_limit(before)
 
 
-def _delimiter(text: str, path: PurePath) -> str:
-    if path.suffix.lower() == ".tsv":
-        return "\t"
-    heading = text.partition("\n")[0]
-    return max(",;\t|", key=heading.count)
-
-
 def _read_parquet(raw: bytes, path: PurePath, origin: str) -> list[Document]:
     if find_spec("pyarrow") is None:
         raise UnavailableError(
@@ -182,7 +177,7 @@ def _read_parquet(raw: bytes, path: PurePath, origin: str) -> list[Document]:
         rows = parquet.read_table(BufferReader(raw)).to_pylist()
     except (ArrowInvalid, OSError) as error:
         raise InputError(f"{origin}: is no PARQUET file, or a damaged one ({error})") from error
-    return documents_of_records(rows, origin, guess=True)
+    return list(each_document(rows, origin, guess=True))
 
 
 def _read_page(raw: bytes, path: PurePath, origin: str) -> list[Document]:
@@ -348,8 +343,7 @@ def _whole(text: str, path: PurePath, origin: str) -> list[Document]:
     return [Document(path.stem, clean(text))]
 
 
-Reader = Callable[[bytes, PurePath, str], list[Document]]
-READERS: dict[str, Reader] = {
+READERS: dict[str, Callable[[bytes, PurePath, str], list[Document]]] = {
     **dict.fromkeys(JSON, _read_json),
     **dict.fromkeys((".csv", ".tsv"), _read_table),
     ".parquet": _read_parquet,

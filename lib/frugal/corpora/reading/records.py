@@ -33,17 +33,6 @@ ROLES = {
 SHORTEST_TEXT = 20  # characters on average; a column of shorter values holds names or labels
 
 
-def documents_of_records(records: Iterable[Record | None], origin: str, *, guess: bool = False) -> list[Document]:
-    """Documents of rows, each recognised by its keys; see `each_document`.
-
-    Example:
-        >>> rows = [{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]}]
-        >>> documents_of_records(rows, "a file")[0].turns
-        (Turn(speaker='user', text='Hi'), Turn(speaker='assistant', text='Hello!'))
-    """
-    return list(each_document(records, origin, guess=guess))
-
-
 def each_document(records: Iterable[Record | None], origin: str, *, guess: bool = False) -> Iterator[Document]:
     """Documents of rows, each recognised by its keys; the rows are gone through more than once, and never kept.
 
@@ -53,6 +42,11 @@ def each_document(records: Iterable[Record | None], origin: str, *, guess: bool 
 
     Raises:
         InputError: a row is of no known kind, or all hold nothing; `origin` names them in the message.
+
+    Example:
+        >>> rows = [{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]}]
+        >>> next(each_document(rows, "a file")).turns
+        (Turn(speaker='user', text='Hi'), Turn(speaker='assistant', text='Hello!'))
     """
     if guess and not any(map(_reader, _rows(records, origin))):
         records = _with_guessed_text(list(_rows(records, origin)), origin)
@@ -131,9 +125,9 @@ def _each(records: Iterable[Record], read: Any, origin: str) -> Iterator[Any]:
 def _documents(said: Iterator[Said], origin: str) -> Iterator[Document]:
     """Dialogues with at least two turns, and texts; but WikiText, whose rows are lines, is put together again."""
     first = list(islice(said, 4))
-    lines = [text if text.endswith("\n") else text + "\n" for text in first if isinstance(text, str)]
+    lines = [text.removesuffix("\n") + "\n" for text in first if isinstance(text, str)]
     if len(lines) == len(first) and WIKITEXT_TITLE.match("".join(lines)):
-        lines += [text if text.endswith("\n") else text + "\n" for text in map(str, said)]
+        lines += [text.removesuffix("\n") + "\n" for text in map(str, said)]
         yield from documents_of("".join(lines), origin)
         return
     left_out = []
@@ -224,28 +218,25 @@ def _turns(said: Iterable[tuple[str, str]]) -> list[Turn]:
 
 def _grown_trees(messages: list[Record], origin: str) -> list[Record]:
     """Root messages with their `replies` below them, out of a flat list of messages."""
-    replies = defaultdict(list)
-    for message in messages:
-        replies[message.get("parent_id")].append(message)
-    nodes = list(_each(messages, lambda row: {**row, "replies": replies[row["message_id"]]}, origin))
-    grown = {node["message_id"]: node for node in nodes}
-    for node in nodes:
-        node["replies"] = [grown[reply["message_id"]] for reply in node["replies"]]
-    return [node for node in nodes if node.get("parent_id") is None]
+    replies: dict[Any, list[Record]] = defaultdict(list)
+
+    def grow(message: Record) -> None:
+        if message["message_id"] is None:
+            raise ValueError("its message_id is null")
+        replies[message.get("parent_id")].append({**message, "replies": replies[message["message_id"]]})
+
+    for _ in _each(messages, grow, origin):
+        pass
+    return replies[None]
 
 
 def _read_tree(root: Record) -> list[Turn]:
     """One dialogue a tree, so that no text stands in two: from the root along each message's best-ranked reply."""
-    path = list(_best_path(root))
+    path = [root]
+    while replies := [reply for reply in path[-1].get("replies") or () if not reply.get("deleted")]:
+        path.append(min(replies, key=_rank))
     roles = _roles(message["role"] for message in path)
     return _turns((roles[message["role"]], _text(message["text"])) for message in path)
-
-
-def _best_path(message: Record | None) -> Iterator[Record]:
-    while message is not None:
-        yield message
-        replies = [reply for reply in message.get("replies") or () if not reply.get("deleted")]
-        message = min(replies, key=_rank, default=None)
 
 
 def _rank(message: Record) -> float:
