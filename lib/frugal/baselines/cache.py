@@ -19,7 +19,7 @@ from torch.nn.functional import normalize, pad
 from tqdm.auto import tqdm
 
 from frugal.corpora import Document, encode_documents
-from frugal.errors import InputError, check_list, check_not_negative, check_number, is_number
+from frugal.errors import InputError, check_list, is_number
 from frugal.language_model import (
     LOGITS_AT_ONCE,
     HiddenStateModel,
@@ -31,9 +31,17 @@ from frugal.language_model import (
 
 # Inverse temperatures that are tried; 0 counts words, whatever the state.
 THETAS = (0.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
+MOST_THETA = 1e6  # which tells apart all cosines that float32 does
 EM_STEPS, EM_TOLERANCE = 200, 1e-6
 
 Setting = TypeVar("Setting")
+
+
+def check_thetas(**thetas: float) -> None:
+    """Raise InputError unless each of these is an inverse temperature, of a size that leaves numbers of float32."""
+    for name, theta in thetas.items():
+        if not (is_number(theta) and 0 <= theta <= MOST_THETA):
+            raise InputError(f"{name}={theta!r}: must lie in 0 to {MOST_THETA:g}; typical values lie in 0 to 50")
 
 
 class Neighbours(NamedTuple):
@@ -254,7 +262,7 @@ class Cache(LooksBack):
     ) -> None:
         if not (is_number(weight) and 0 <= weight <= 1):
             raise InputError(f"weight={weight}: must be from 0 to 1; typical values lie in 0.05 to 0.3")
-        check_not_negative("typical values lie in 0 to 50", theta=theta)
+        check_thetas(theta=theta)
         super().__init__(model)
         self.weight, self.theta, self.key = weight, theta, key
 
@@ -273,7 +281,7 @@ class Cache(LooksBack):
         Raises:
             InputError: the documents are empty.
         """
-        check_list(check_number, thetas=thetas)
+        check_list(check_thetas, thetas=thetas)
         cache = cls(model, key=key)
         own, found, of_cache = [], [], []
         for tokens, hidden in cache.read(documents):

@@ -15,6 +15,8 @@ from frugal.errors import InputError, is_number
 from frugal.files import appearing
 from frugal.language_model import LanguageModel, load_model, read_model, save_model
 
+LEAST_SAID = -100.0  # log-probability of a token: one that an expert rules out does not silence it for good
+
 
 class EnsembleState(NamedTuple):
     """Of each stream: the experts' states, their evidence [B, K], and what they expect next, [B, K, V]."""
@@ -63,8 +65,9 @@ class Ensemble(Experts):
             is_number(weight) and 0 < weight < math.inf for weight in weights.values()
         ):
             raise InputError(f"prior={weights}: needs a positive weight for each of {', '.join(experts)}")
-        total = sum(weights.values())
-        self.prior = {name: weights[name] / total for name in experts}
+        largest = max(weights.values())
+        total = sum(weight / largest for weight in weights.values())
+        self.prior = {name: weights[name] / largest / total for name in experts}
         self.memory = memory
 
     def with_expert(self, name: str, expert: LanguageModel) -> Self:
@@ -95,7 +98,7 @@ class Ensemble(Experts):
         pieces = [self._said(tokens[None].to(self.device))[0].cpu() for tokens in encoded if len(tokens) > 1]
         if not pieces:
             raise InputError("documents: hold no token to learn a prior from; give texts that are not empty")
-        said = torch.cat(pieces)
+        said = torch.cat(pieces).clamp_min(LEAST_SAID)
         given = (said - said.amax(1, keepdim=True)).double().exp()  # a row's scale says nothing about the weights
         weights = mixture_weights(given, torch.ones(len(given), len(self.experts) - 1, dtype=torch.bool))
         prior = dict(zip(self.experts, weights.clamp_min(1e-6).tolist(), strict=True))
@@ -160,7 +163,7 @@ class Ensemble(Experts):
         """The evidence [B, n + 1, K] that was there first, [B, K], and after each of the tokens said, [B, n, K]."""
         evidence = [first]
         for row in said.unbind(1):
-            evidence.append(self.memory * evidence[-1] + row)
+            evidence.append(self.memory * evidence[-1] + row.clamp_min(LEAST_SAID))
         return torch.stack(evidence, 1)
 
     def _posterior(self, evidence: Tensor) -> Tensor:

@@ -42,8 +42,13 @@ class Steered(HiddenStateModel):
         self.tokenizer, self.vocabulary_size, self.device = model.tokenizer, model.vocabulary_size, model.device
         self.context_length = model.context_length
         [tokens] = encode_documents(self.tokenizer, [guide])
+        if model.context_length is not None and len(tokens) > model.context_length:
+            raise InputError(
+                f"the guide has {len(tokens) - 1} tokens: must have fewer than the model's context of "
+                f"{model.context_length}; shorten it"
+            )
         with torch.no_grad():
-            hidden = model.hidden(tokens[None, : model.context_length].to(self.device))
+            hidden = model.hidden(tokens[None].to(self.device))
         self.mean = hidden[0, 1:].mean(0)  # [d]; the state of the start token says nothing about the guide
 
     def hidden(self, tokens: Tensor) -> Tensor:

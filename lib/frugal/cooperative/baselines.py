@@ -8,6 +8,7 @@ from torch import Tensor
 from frugal.cooperative.samples import chosen
 from frugal.cooperative.trainer import CooperativeTrainer, check_two_samples, less_others
 from frugal.cooperative.training import SequenceTrainer
+from frugal.errors import InputError
 
 
 class LikelihoodTrainer(SequenceTrainer):
@@ -48,6 +49,9 @@ class ScheduledSamplingTrainer(SequenceTrainer):
 
     most = 0.5
 
+    def given(self) -> dict[str, Any]:
+        return {**super().given(), "most": self.most}
+
     def step(self, done: float) -> dict[str, Tensor]:
         tokens = self.batch(self.plan.batch_size)
         inputs = tokens[:, :-1].clone()
@@ -85,6 +89,11 @@ class ReinforceTrainer(CooperativeTrainer):
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         check_two_samples(self.plan.batch_size)
+        if self.plan.prefix_term:
+            raise InputError("prefix_term=True: rewards of whole samples hold all later costs already; leave it out")
+
+    def given(self) -> dict[str, Any]:
+        return {**super().given(), "pretraining": self.pretraining}
 
     def step(self, done: float) -> dict[str, Tensor]:
         losses = super().step(done)

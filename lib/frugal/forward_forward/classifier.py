@@ -1,5 +1,6 @@
 """Forward-forward classifiers of images: the label laid over the image, or no label and a linear read-out."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from frugal.tensors import number_tensor
 from frugal.training import Epoch, EpochScore, Plan, run_epochs, take_steps, warm_up_and_decay
 
 IMAGES_AT_ONCE = 512
+DARK = 17 / 255  # the highest pixel of scikit-learn's digits, and of black and white, given as bytes
 Images = Tensor | np.ndarray | Sequence[Any]
 
 
@@ -87,6 +89,12 @@ class ImageClassifier(ABC):
             InputError: images or labels of a wrong shape or kind, labels out of range, pixels that are not in 0 to 1.
         """
         images = self._images(images)
+        if len(images) and 0 < images.max() <= DARK:
+            warnings.warn(
+                f"images: their highest pixel is {images.max():.3f} of 1, less than the noise; bytes are divided by "
+                "255, so give pixels of another range as numbers in 0 to 1",
+                stacklevel=2,
+            )
         labels = self._labels(labels, len(images))
         if len(images) < self.fewest:
             raise InputError(f"{len(images)} images: a {type(self).__name__} learns from at least {self.fewest}")

@@ -37,6 +37,9 @@ class Negatives(ABC):
 
     identity: Any = ()
 
+    def check(self, model: EchoLanguageModel) -> None:  # noqa: B027  # most sources suit any model
+        """Raise InputError unless a training of this model can draw from them."""
+
     def begin_epoch(self, rows: Rows) -> None:  # noqa: B027  # most sources gather nothing
         """Forget what was drawn, so that a training that is gone on with draws as one that never stopped.
 
@@ -207,6 +210,10 @@ class SelfGenerated(Negatives):
         self.real: Pairs | None = None
         self.identity = every, streams, length, temperature
 
+    def check(self, model: EchoLanguageModel) -> None:
+        if model is not self.model:
+            raise InputError("SelfGenerated: writes with another model than the one that is trained; give it that one")
+
     def begin_epoch(self, rows: Rows) -> None:
         self.steps = 0
         if rows is not self.rows:
@@ -254,6 +261,10 @@ class MixedNegatives(Negatives):
         if not sources or not all(0 < share < math.inf for share, _ in sources):
             raise InputError("sources: must be (share, source) pairs with positive shares; leave out what is not used")
         self.sources = self.identity = list(sources)
+
+    def check(self, model: EchoLanguageModel) -> None:
+        for _, source in self.sources:
+            source.check(model)
 
     def begin_epoch(self, rows: Rows) -> None:
         for _, source in self.sources:

@@ -73,6 +73,9 @@ def train_forward_forward(
     if plan.optimizer != "adamw":
         raise InputError(f"optimizer={plan.optimizer!r}: every layer has its own loss, which takes 'adamw'")
     check_rows(model, rows, validation)
+    if not isinstance(negatives, Negatives):
+        raise InputError(f"negatives={negatives!r}: must be a source of them, such as UniformNegatives()")
+    negatives.check(model)
     optimizer = net_optimizer(readout.net, plan.learning_rate, head_rate=1.0, head_decay=plan.weight_decay)
 
     def train_epoch(epoch: Epoch) -> float:

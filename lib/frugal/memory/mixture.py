@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from frugal.baselines.cache import THETAS, Neighbours, best_setting, mixture_weights
+from frugal.baselines.cache import THETAS, Neighbours, best_setting, check_thetas, mixture_weights
 from frugal.errors import InputError, check_list, check_number, check_whole
 from frugal.language_model import log_mixed
 
@@ -64,7 +64,8 @@ class Interpolation:
         Raises:
             InputError: a weight below 0, or nothing left.
         """
-        check_list(check_number, weights=weights, thetas=thetas)
+        check_list(check_number, weights=weights)
+        check_list(check_thetas, thetas=thetas)
         check_list(check_whole, counts=counts)
         if not len(weights) == len(thetas) == len(counts):
             raise InputError(f"{len(weights)} weights, {len(thetas)} thetas, {len(counts)} counts: one for each source")
@@ -148,7 +149,7 @@ def _best_setting(retrieved: Sequence[Retrieved], j: int) -> tuple[float, int]:
 
 def _adapt(mixture: Interpolation, features: Tensor, given: Tensor, found: Tensor) -> Tensor:
     """The gate with weights that depend on the features; a source that was left out stays out."""
-    deviation, mean = torch.std_mean(features, 0)
+    deviation, mean = torch.std_mean(features, 0, correction=0)
     deviation[deviation < SAME] = torch.inf  # what is the same everywhere has nothing to say
     standard = (features - mean) / deviation
     standard[:, 0] = 1

@@ -143,7 +143,7 @@ def train(
         The scores after each epoch; with `valid`, that before training as well.
 
     Raises:
-        InputError: a loss that is not finite, or `folder` is that of another training.
+        InputError: examples of another form, a loss that is not finite, or `folder` is that of another training.
         UnavailableError: `folder` is damaged.
 
     Example:
@@ -156,6 +156,8 @@ def train(
         >>> memorised(model, windows).accuracy
         1.0
     """
+    for examples in (windows, *(() if valid is None else (valid,))):
+        _check_form(model, examples)
     plan, network = PiecewisePlan() if plan is None else plan, model.network
     batches = Batches(windows, plan.batch_size, plan.repeats, plan.random_fraction, int(windows.tokens.max()) + 1)
     optimizer = make_optimizer(plan.optimizer, network.parameters(), plan.learning_rate, plan.weight_decay)
@@ -205,6 +207,19 @@ def train(
     )
 
 
+def _check_form(model: PiecewiseLM | Automaton, windows: Windows) -> None:
+    """Raise InputError unless a model predicts the targets of such examples from their inputs."""
+    length, name = model.network.context_length, type(model).__name__
+    if isinstance(model, Automaton):
+        fit_it, made_by = windows.have_form(length, centred=True), f"Windows.centred(.., {length})"
+    elif model.network.predicts_all:
+        fit_it, made_by = windows.have_form(len(windows.inputs), flat=True), "Windows.for_network(..)"
+    else:
+        fit_it, made_by = windows.have_form(length), f"Windows.sequence(.., {length})"
+    if not fit_it:
+        raise InputError(f"windows: are of another form than this {name} learns from; make them by {made_by}")
+
+
 class Hits:
     """Counts, while a loss is computed, how many targets were thought the likeliest."""
 
@@ -245,6 +260,7 @@ def memorised(model: PiecewiseLM | Automaton, windows: Windows) -> Memorised:
         >>> 0 <= memorised(model, Windows.for_network(model.network, model.tokenizer, ["abab"])).accuracy <= 1
         True
     """
+    _check_form(model, windows)
     network = model.network
     hits, nats, device = Hits(), 0.0, network.device
     batch_size = max(1, CODES_AT_ONCE // network.context_length)

@@ -58,7 +58,7 @@ class Windows:
         """Each character and the `context_length` characters before it; document starts stand before the first."""
         check_whole(context_length=context_length)
         tokens, places = _padded(tokenizer, documents, before=context_length, after=0)
-        return cls(tokens, places, range(-context_length, 0), [0], most)
+        return cls(tokens, places, *distances(context_length), most)
 
     @classmethod
     def centred(
@@ -66,9 +66,9 @@ class Windows:
     ) -> Self:
         """Each character and the `context_length` characters around it, one more on its left if that is odd."""
         check_whole(context_length=context_length)
-        left, right = (context_length + 1) // 2, context_length // 2
-        tokens, places = _padded(tokenizer, documents, before=left, after=right)
-        return cls(tokens, places, [*range(-left, 0), *range(1, right + 1)], [0], most)
+        inputs, targets = distances(context_length, centred=True)
+        tokens, places = _padded(tokenizer, documents, before=-inputs[0], after=max(0, inputs[-1]))
+        return cls(tokens, places, inputs, targets, most)
 
     @classmethod
     def flat(
@@ -86,7 +86,7 @@ class Windows:
         check_whole(context_length=context_length, stride=stride)
         tokens = encode_in_a_row(tokenizer, documents)
         places = torch.arange(0, max(0, len(tokens) - context_length), stride)
-        return cls(tokens, places, range(context_length), range(1, context_length + 1), most)
+        return cls(tokens, places, *distances(context_length, flat=True), most)
 
     @classmethod
     def for_network(
@@ -102,6 +102,10 @@ class Windows:
             return cls.flat(tokenizer, documents, length, most, stride=max(1, length // 2))
         return cls.sequence(tokenizer, documents, length, most)
 
+    def have_form(self, context_length: int, *, centred: bool = False, flat: bool = False) -> bool:
+        """Whether these are windows of a length as `sequence` gives them, or `centred`, or `flat`."""
+        return distances(context_length, centred=centred, flat=flat) == (self.inputs.tolist(), self.targets.tolist())
+
     @property
     def identity(self) -> tuple[Tensor, ...]:
         """What a training on them follows from; see `frugal.training.checkpoint.fingerprint`."""
@@ -114,6 +118,18 @@ class Windows:
         """Inputs and targets of the chosen examples."""
         places = self.places[chosen].long().unsqueeze(-1)
         return self.tokens[places + self.inputs].long(), self.tokens[places + self.targets].long().squeeze(-1)
+
+
+def distances(length: int, *, centred: bool = False, flat: bool = False) -> tuple[list[int], list[int]]:
+    """Those of `length` inputs and of the targets from a place: before it, around it, or all from it on.
+
+    >>> distances(3), distances(3, centred=True), distances(3, flat=True)
+    (([-3, -2, -1], [0]), ([-2, -1, 1], [0]), ([0, 1, 2], [1, 2, 3]))
+    """
+    if flat:
+        return [*range(length)], [*range(1, length + 1)]
+    left = (length + 1) // 2 if centred else length
+    return [*range(-left, 0), *range(1, length - left + 1)], [0]
 
 
 @dataclass(frozen=True)
@@ -165,12 +181,10 @@ class Batches:
 
 
 def randomised(inputs: Tensor, fraction: float, characters: int) -> Tensor:
-    """Replace int(fraction * F) of each row's F codes, in random places, by random ones."""
-    count = int(fraction * inputs.shape[1])
-    if not count:
+    """Codes of which each is replaced by a random one with the probability `fraction`."""
+    if fraction == 0:
         return inputs
-    places = torch.rand(inputs.shape).argsort(dim=1)[:, :count]
-    return inputs.scatter(1, places, torch.randint(characters, places.shape))
+    return torch.where(torch.rand(inputs.shape) < fraction, torch.randint(characters, inputs.shape), inputs)
 
 
 def as_numbers(inputs: Tensor, characters: int = 128, axis: Literal["none", "channel", "character"] = "none") -> Tensor:

@@ -99,7 +99,8 @@ class SoftmaxReadout(Readout):
             raise InputError("start_from: the ridge readout was fitted to values, which are no probabilities of tokens")
         with torch.no_grad():
             last.weight.copy_(scale * torch.linalg.solve(self.whitening, ridge.weight.to(self.mean), left=False))
-            last.bias.copy_(ridge.frequency.log())
+            # What the ridge readout gives at its mean is the frequency, before that was smoothed.
+            last.bias.copy_(ridge.frequency.log() + scale * (ridge.bias - ridge.frequency))
         return self
 
     def settings(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from frugal.readout.rows import Piece, Rows
 from frugal.training import Epoch, EpochScore, Plan, fit, half_cosine, run_epochs
 from frugal.training.checkpoint import fingerprint
 
+SET_BEFORE_TRAINING = ("mean", "whitening", "log_frequency")  # buffers of a readout
 Model = EchoLanguageModel | ReservoirLanguageModel  # what has a readout of its hidden states
 
 
@@ -112,7 +113,8 @@ def train_readout(
 def what_is_trained(model: Model, rows: Rows, validation: Rows) -> dict[str, Any]:
     """What a readout's training follows from beside its plan."""
     assert model.readout is not None
-    settings = {"class": type(model.readout).__name__, **model.readout.settings()}
+    set_before = {name: values for name, values in model.readout.named_buffers() if name in SET_BEFORE_TRAINING}
+    settings = {"class": type(model.readout).__name__, **model.readout.settings(), **set_before}
     given = {"rows": rows, "validation": validation, "readout": settings}
     if isinstance(model, EchoLanguageModel):
         settings["join"], given["foundation"] = model.join, model.foundation
