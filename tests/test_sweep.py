@@ -18,7 +18,7 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from frugal.errors import InputError, UnavailableError
 from frugal.lab.pages.records import bundle
-from frugal.lab.run.execution import RunResult, run_notebook
+from frugal.lab.run.execution import RunResult, carry_out, plan_run
 from frugal.lab.run.progress import FOLDER_VARIABLE, STOP, RunStopped, read_progress, report_progress
 from frugal.lab.sweep import Site, Sweep, best_point, read_site, read_sweep, run_sweep
 from frugal.lab.sweep.driver import Driver
@@ -251,7 +251,7 @@ def test_a_stopped_run_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
     (tmp_path / STOP).touch()
     path = make_notebook(tmp_path / "a.ipynb", "from frugal.lab import report_progress\nreport_progress(4, 0.1)")
-    result = run_notebook(path, reports=tmp_path)
+    result = carry_out(plan_run(path), reports=tmp_path)
     assert result.status == "stopped"
     assert "other runs of the sweep did better" in str(result.error)
 

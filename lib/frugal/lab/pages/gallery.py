@@ -11,13 +11,11 @@ from pathlib import Path
 from bs4 import BeautifulSoup, Tag
 from nbformat import NotebookNode
 
-from frugal.errors import InputError
 from frugal.files import appearing
-from frugal.lab.pages.latest_runs import latest_runs
+from frugal.lab.pages.latest_runs import PROFILE, default_runs
 from frugal.lab.pages.outputs import WIDGET, cells_for_readers
 from frugal.lab.pages.run_facts import RunFacts, read_run
 
-PROFILE = "default"
 NOTEBOOKS = "../../notebooks"  # as seen from docs/gallery
 IMAGE = re.compile(r"data:image/(svg|png|jpeg)[^;]*;base64,(.*)", re.DOTALL)
 
@@ -28,9 +26,7 @@ def write_gallery(reports: Path, gallery: Path) -> Path:
     Raises:
         InputError: there is no such run.
     """
-    notebooks = latest_runs(reports, PROFILE)
-    if not notebooks:
-        raise InputError(f"{reports}: no finished run at profile {PROFILE}; `make reports` makes them")
+    notebooks = default_runs(reports)
     with appearing(gallery) as folder:
         (folder / "figures").mkdir(parents=True)
         entries = []

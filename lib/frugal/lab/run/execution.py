@@ -90,30 +90,6 @@ def plan_run(path: Path, given: dict[str, Any] | None = None, profile: str = "de
     return Plan(path, notebook, parameters, profile, values)
 
 
-def run_notebook(
-    path: Path,
-    given: dict[str, Any] | None = None,
-    profile: str = "default",
-    timeout: float | None = None,
-    reports: Path | None = None,
-) -> RunResult:
-    """Run a notebook in a kernel of its own, in the current folder as papermill does, and write its report.
-
-    So a path given as a parameter means what it means to whoever gives it.
-
-    Args:
-        path: the notebook.
-        given: parameters by name; text is read by the declared type. They have precedence over the profile's.
-        profile: `smoke`, `default` or `full`.
-        timeout: minutes that the whole run may take.
-        reports: folder for the run's own folder; `reports/` by default.
-
-    Raises:
-        InputError: the notebook, a parameter's name or value, or the profile is not right.
-    """
-    return carry_out(plan_run(path, given, profile), timeout, reports)
-
-
 def carry_out(
     plan: Plan,
     timeout: float | None = None,
@@ -123,7 +99,9 @@ def carry_out(
     warm: bool = False,
     printing: TextIO | None = None,
 ) -> RunResult:
-    """Run what was planned.
+    """Run what was planned in a kernel of its own, in the current folder as papermill does, and write its report.
+
+    So a path given as a parameter means what it means to whoever gives it.
 
     Args:
         plan: from `plan_run`.

@@ -4,7 +4,6 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -13,7 +12,7 @@ from typing import Any
 
 from frugal.device import processor
 from frugal.files import CHECKOUT
-from frugal.lab.run.threads import OPENMP, kernel_environment
+from frugal.lab.run.threads import OPENMP, cores, kernel_environment
 
 PACKAGES = (
     "frugal",
@@ -64,11 +63,10 @@ def machine(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """
     import psutil
 
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
     accelerators = answer("nvidia-smi", "--query-gpu=name", "--format=csv,noheader") or ""
     return {
         "processor": processor(),
-        "cores": cores,
+        "cores": cores(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "accelerators": accelerators.splitlines(),
         "system": platform.platform(),

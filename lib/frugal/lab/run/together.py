@@ -5,7 +5,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,15 +18,14 @@ from frugal.errors import FrugalError
 from frugal.lab.pages.notebooks import read_notebook
 from frugal.lab.run.execution import Plan, RunResult, carry_out, keep, new_folder
 from frugal.lab.run.identity import named_paths
-from frugal.lab.run.threads import OPENMP, kernel_environment
+from frugal.lab.run.threads import OPENMP, cores, kernel_environment
 
 MEMORY = 32  # a run is given 2^32 bytes, 4 GB
 
 
 def most_at_once() -> int:
     """As many runs as there are cores for their threads, and 4 GB of memory for each; one at least."""
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return max(1, min(cores // int(kernel_environment()[OPENMP]), psutil.virtual_memory().total >> MEMORY))
+    return max(1, min(cores() // int(kernel_environment()[OPENMP]), psutil.virtual_memory().total >> MEMORY))
 
 
 def finished_already(plan: Plan, reports: Path) -> Path | None:

@@ -16,7 +16,7 @@ import yaml
 
 from frugal.errors import InputError
 from frugal.interrupts import ends_at_once
-from frugal.lab.run.threads import OPENMP, kernel_environment
+from frugal.lab.run.threads import OPENMP, cores, kernel_environment
 
 # Of a function and its arguments, which must be plain values, since they may travel to another machine.
 Submit = Callable[..., "Future[Any]"]
@@ -91,8 +91,7 @@ def worker_pool(site: Site, logs: Path) -> Iterator[Pool]:
 
         from frugal.lab.sweep import switchboard
 
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    workers = cores if site.workers is None else site.workers
+    workers = cores() if site.workers is None else site.workers
     # Parsl starts its own programs by name, also where the environment is not activated.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     provider = _provider(site)
