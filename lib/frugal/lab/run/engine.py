@@ -354,24 +354,19 @@ class FrugalEngine(NBClientEngine):
             stdout_file=stdout_file,
             stderr_file=stderr_file,
         )
-        stopped = False
         try:
             client.execute()
-            stopped = watch.expired
-        except NotebookExit:
-            pass  # its cell says so
-        except RunTimeoutError:
-            stopped = True
+        except (NotebookExit, RunTimeoutError):
+            pass  # the cell says that it asked for the end, or `watch` that the time was over
         except RuntimeError:  # the kernel died, perhaps while it was starting
-            stopped = watch.expired
-            if not stopped:
+            if not watch.expired:
                 raise
         finally:
             watch.end()
             client.set_widgets_metadata()  # what they showed last is part of the report, however the run ended
             shutil.rmtree(folder, ignore_errors=True)
             nb_man.nb.metadata.papermill["peak_memory_mb"] = round(watch.peak_memory / 1e6)
-        if stopped:
+        if watch.expired:
             raise RunTimeoutError(f"the run took longer than {run_timeout:.0f} seconds")
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from frugal.errors import InputError
 from frugal.files import CHECKOUT, reports_folder, write_text
-from frugal.lab.pages.notebooks import read_notebook
+from frugal.lab.pages.notebooks import markdown_sources, read_notebook, split_title
 from frugal.lab.run.identity import identity
 from frugal.lab.run.parameters import Parameter, check, profile_values, read_parameters, set_again
 from frugal.lab.run.progress import RunStopped
@@ -176,7 +176,7 @@ def describe(plan: Plan, timeout: float | None, started: datetime) -> dict[str, 
     return {
         "notebook": plan.path.stem,
         "identity": plan.identity,
-        "title": title(plan.notebook),
+        "title": split_title(next(iter(markdown_sources(plan.notebook)), ""))[0],
         "profile": plan.profile,
         "parameters": values,
         "set_again": set_again(plan.notebook, plan.given),
@@ -190,12 +190,6 @@ def describe(plan: Plan, timeout: float | None, started: datetime) -> dict[str, 
         "command": command(plan, timeout),
         **provenance(),
     }
-
-
-def title(notebook: "NotebookNode") -> str | None:
-    """The text of the notebook's first top heading."""
-    lines = [line for cell in notebook.cells if cell.cell_type == "markdown" for line in cell.source.splitlines()]
-    return next((line[2:].strip() for line in lines if line.startswith("# ")), None)
 
 
 def command(plan: Plan, timeout: float | None) -> str:

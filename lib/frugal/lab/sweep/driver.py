@@ -4,7 +4,6 @@ The run folders are the only record. Whatever dies, starting the sweep again fin
 and gives the sampler all results so far.
 """
 
-import contextlib
 import json
 import shutil
 import sys
@@ -51,13 +50,13 @@ def run_sweep(sweep: Sweep, reports: Path, site: Site) -> Path:
         raise InputError(
             f"{sweep.name}: another `frugal sweep` has this sweep in hand; wait for it or stop it"
         ) from None
-    with lock, contextlib.ExitStack() as stack:
-        give_up(
-            list(root.glob(".*/"))
-        )  # of workers that were killed, or that have not noticed yet that their driver was
+    with lock:
+        # Of workers that were killed, or that have not noticed yet that their driver was.
+        give_up(list(root.glob(".*/")))
         driver = Driver(sweep, root)
         if driver.more():
-            driver.carry_out(stack.enter_context(worker_pool(site, root / "workers")))
+            with worker_pool(site, root / "workers") as pool:
+                driver.carry_out(pool)
         driver.write()
     return root
 
