@@ -1,6 +1,5 @@
 """The page that lists all runs and kept models, rebuilt from executed notebooks and models' cards alone."""
 
-import json
 import time
 from base64 import b64encode
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from frugal.cards import kept_models
 from frugal.files import write_text
 from frugal.lab.pages.notebooks import read_notebook
 from frugal.lab.pages.records import html_table, read_records, shown
-from frugal.lab.pages.run_facts import Now, RunFacts, read_run, words
+from frugal.lab.pages.run_facts import Now, RunFacts, read_run, read_status, words
 
 TEMPLATE = Path(__file__).parent / "template"
 RESULTS_SHOWN = 6
@@ -112,14 +111,10 @@ def changed(path: Path) -> tuple[int, int]:
 
 def read_live(path: Path) -> tuple[str, Now] | None:
     """The title of the run whose notebook this is, and what it is doing, if it goes on."""
-    status = path.with_name("status.json")
-    try:
-        if time.time() - status.stat().st_mtime > SILENT_SECONDS:
-            return None
-        about = json.loads(status.read_text(encoding="utf-8"))
-        present = Now.read(about) if about["status"] == "running" else None
-    except (OSError, ValueError, KeyError, TypeError):
+    about = read_status(path.parent)
+    if about.get("status") != "running" or time.time() - path.with_name("status.json").stat().st_mtime > SILENT_SECONDS:
         return None
+    present = Now.read(about)
     return None if present is None else (str(about.get("title") or path.parent.parent.name), present)
 
 

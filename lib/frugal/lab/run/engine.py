@@ -125,10 +125,6 @@ class KernelWatch(threading.Thread):
         self.pid: int | None = None
         self.ended = threading.Event()
 
-    def begin(self, pid: int) -> None:
-        self.pid = pid
-        self.start()
-
     def run(self) -> None:
         while not self.ended.wait(0.5):
             self.peak_memory = max(self.peak_memory, memory_held(self.pid))
@@ -211,7 +207,8 @@ class Client(PapermillNotebookClient):
         # What cells print comes back in messages; here the kernel would only log its own interruption.
         super().start_new_kernel(stdout=DEVNULL, stderr=DEVNULL, env=kernel_environment(), **settings)
         provisioner: Any = self.km.provisioner
-        self.watch.begin(provisioner.pid)
+        self.watch.pid = provisioner.pid
+        self.watch.start()
 
     def process_message(self, msg: dict[str, Any], *place: Any) -> nbformat.NotebookNode | None:
         if msg["msg_type"] in DISPLAYS:

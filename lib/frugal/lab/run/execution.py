@@ -63,6 +63,10 @@ class Plan:
         """All parameters, as the run has them."""
         return {**{each.name: each.default for each in self.parameters}, **self.given}
 
+    def uses(self, function: str) -> bool:
+        """Whether a code cell names a function."""
+        return any(function in cell.source for cell in self.notebook.cells if cell.cell_type == "code")
+
     @property
     def identity(self) -> str:
         """What decides the run's result; see `frugal.lab.run.identity`."""

@@ -7,7 +7,6 @@ import subprocess
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from frugal.device import processor
@@ -32,14 +31,14 @@ def provenance() -> dict[str, Any]:
 
     None stands for what cannot be told.
     """
-    return {**git_state(CHECKOUT), "versions": versions(), "machine": machine(kernel_environment())}
-
-
-def git_state(folder: Path) -> dict[str, Any]:
-    """The commit that is checked out in a folder, and whether everything in it is committed."""
-    commit = answer("git", "-C", str(folder), "rev-parse", "HEAD")
-    changes = answer("git", "-C", str(folder), "status", "--porcelain")
-    return {"commit": commit, "clean": None if commit is None or changes is None else changes == ""}
+    commit = answer("git", "-C", str(CHECKOUT), "rev-parse", "HEAD")
+    changes = answer("git", "-C", str(CHECKOUT), "status", "--porcelain")
+    return {
+        "commit": commit,
+        "clean": None if commit is None or changes is None else changes == "",
+        "versions": versions(),
+        "machine": machine(kernel_environment()),
+    }
 
 
 @cache  # reading them takes longer than a short notebook

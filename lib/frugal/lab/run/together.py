@@ -1,6 +1,6 @@
 """Several runs, side by side: each in a process of its own, so many at a time as cores and memory allow."""
 
-import json
+import contextlib
 import logging
 import multiprocessing
 import os
@@ -14,8 +14,9 @@ from pathlib import Path
 
 import psutil
 
-from frugal.errors import FrugalError
+from frugal.errors import InputError
 from frugal.lab.pages.notebooks import read_notebook
+from frugal.lab.pages.run_facts import read_status
 from frugal.lab.run.execution import Plan, RunResult, carry_out, keep, new_folder
 from frugal.lab.run.identity import named_paths
 from frugal.lab.run.threads import OPENMP, cores, kernel_environment
@@ -35,14 +36,12 @@ def finished_already(plan: Plan, reports: Path) -> Path | None:
     """
     if reads_other_runs(plan):
         return None
-    for path in sorted(reports.glob(f"runs/{plan.path.stem}/*/status.json"), reverse=True):
-        try:
-            about = json.loads(path.read_text(encoding="utf-8"))
-            same = (about["status"], about["identity"]) == ("done", plan.identity)
+    for folder in sorted(reports.glob(f"runs/{plan.path.stem}/*"), reverse=True):
+        about = read_status(folder)
+        same = (about.get("status"), about.get("identity")) == ("done", plan.identity)
+        with contextlib.suppress(OSError):  # what cannot be looked at may have changed
             if same and not changed_since(plan, datetime.fromisoformat(about["started"])):
-                return path.parent
-        except (OSError, ValueError, KeyError):
-            continue
+                return folder
     return None
 
 
@@ -55,7 +54,7 @@ def changed_since(plan: Plan, moment: datetime) -> bool:
 
 def reads_other_runs(plan: Plan) -> bool:
     """Whether the notebook brings other runs' results together: then it comes after them."""
-    return any("latest_records" in cell.source for cell in plan.notebook.cells if cell.cell_type == "code")
+    return plan.uses("latest_records")
 
 
 @dataclass
@@ -145,10 +144,12 @@ def result_of(run: Started) -> RunResult:
 
 def concluded(run: Started, status: str, error: str) -> RunResult:
     """Let a run's folder say how its process ended, which could not."""
+    about = read_status(run.folder)
     try:
-        about = json.loads((run.folder / "status.json").read_text(encoding="utf-8"))
         notebook = read_notebook(run.folder / "notebook.ipynb")
-    except (OSError, ValueError, FrugalError):
+    except InputError:
+        about = {}
+    if not about:
         return RunResult(run.folder, status, error, 0.0)
     if about["status"] == "running":
         seconds = (datetime.now(UTC) - datetime.fromisoformat(about["started"])).total_seconds()

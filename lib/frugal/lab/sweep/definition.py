@@ -167,7 +167,7 @@ def _checked(name: str, given: Any, find_notebook: Any) -> Sweep:
         raise InputError(f"seeds={seeds}: the notebook has no parameter `seed`; leave seeds out")
     if seeds > 1 and pruner != "none":
         raise InputError(f"pruner={pruner}: needs one seed per point, since it judges single runs; leave seeds out")
-    if pruner != "none" and not _reports_progress(plan):
+    if pruner != "none" and not plan.uses("report_progress"):
         raise InputError(f"pruner={pruner}: judges by progress, and {plan.path.name} never calls report_progress")
     if sampler != "grid" and "runs" not in given and "minutes" not in given:
         raise InputError(f"sampler={sampler}: needs a budget; give runs or minutes")
@@ -188,10 +188,6 @@ def _checked(name: str, given: Any, find_notebook: Any) -> Sweep:
     if sampler == "grid":
         sweep.grid()  # refuses what cannot be listed
     return sweep
-
-
-def _reports_progress(plan: Plan) -> bool:
-    return any("report_progress" in cell.source for cell in plan.notebook.cells if cell.cell_type == "code")
 
 
 def _one_of(entry: str, value: str, kind: Any) -> Any:

@@ -80,7 +80,10 @@ class Driver:
         self.outcomes = [outcome(sweep, point) for point in self.points]
         self.pending: list[Pending] = []
         self.study = make_study(sweep, self.points, self.outcomes)
-        self.left = self._left_of_grid() if sweep.sampler == "grid" else None
+        self.left: list[dict[str, Any]] | None = None
+        if sweep.sampler == "grid":
+            known = [point.values for point in self.points]
+            self.left = [values for values in sweep.grid() if values not in known]
 
     def more(self) -> bool:
         """Whether the budget allows another point."""
@@ -187,10 +190,6 @@ class Driver:
         run.progress.mkdir(parents=True, exist_ok=True)  # an attempt that was given up may still report
         how = (self.sweep.timeout, self.sweep.warm, str(run.folder), str(run.progress))
         return submit(execute_run, str(plan.path.resolve()), plan.given, plan.profile, *how)
-
-    def _left_of_grid(self) -> list[dict[str, Any]]:
-        known = [point.values for point in self.points]
-        return [values for values in self.sweep.grid() if values not in known]
 
 
 def described(distribution: "BaseDistribution") -> dict[str, Any]:

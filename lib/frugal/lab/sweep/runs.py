@@ -10,6 +10,7 @@ from typing import Any
 from frugal.errors import InputError
 from frugal.lab.pages.notebooks import read_notebook
 from frugal.lab.pages.records import read_records
+from frugal.lab.pages.run_facts import read_status
 from frugal.lab.run.execution import Plan
 from frugal.lab.run.parameters import check
 from frugal.lab.sweep.definition import Sweep
@@ -38,19 +39,12 @@ class Run:
     @property
     def status(self) -> str | None:
         """What its folder says, None if nothing readable."""
-        return self._said("status")
+        return read_status(self.folder).get("status")
 
     @property
     def error(self) -> str | None:
         """Why it failed, if it did."""
-        return self._said("error")
-
-    def _said(self, name: str) -> str | None:
-        try:
-            said = json.loads((self.folder / "status.json").read_text(encoding="utf-8"))[name]
-        except (OSError, ValueError, KeyError):
-            return None
-        return None if said is None else str(said)
+        return read_status(self.folder).get("error")
 
 
 @dataclass(frozen=True)
@@ -98,11 +92,11 @@ def finished_points(sweep: Sweep, root: Path) -> list[Point]:
     found = {}
     for path in sorted(root.glob("*/status.json")):
         try:
-            parameters = json.loads(path.read_text(encoding="utf-8"))["parameters"]
+            parameters = read_status(path.parent)["parameters"]
             values = {name: _plain(parameters[name]) for name in sweep.search}
             create_trial(state=TrialState.FAIL, params=values, distributions=sweep.search)  # refuses other values
             point = make_point(sweep, values, root)
-        except (OSError, ValueError, KeyError, InputError):
+        except (ValueError, KeyError, InputError):
             continue
         if point.status is not None:
             found[json.dumps(values)] = point
