@@ -105,11 +105,7 @@ def repair(folder: Path) -> None:
 
 
 def opened(folder: Path, model: str, device: str) -> "NearestNeighbourLM":
-    """The memory in a folder with the model that its keys are from; a new one notes which model that is.
-
-    Raises:
-        InputError: its keys are from another model.
-    """
+    """The memory in a folder with the model that its keys are from; a new one notes which model that is."""
     from frugal.foundation import WindowedFoundation, load_foundation
     from frugal.memory import NearestNeighbourLM
     from frugal.memory.store.database import NAME

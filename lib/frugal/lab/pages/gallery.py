@@ -21,11 +21,7 @@ IMAGE = re.compile(r"data:image/(svg|png|jpeg)[^;]*;base64,(.*)", re.DOTALL)
 
 
 def write_gallery(reports: Path, gallery: Path) -> Path:
-    """Replace the gallery by the newest finished run of each notebook at its default size; gives the first page.
-
-    Raises:
-        InputError: there is no such run.
-    """
+    """Replace the gallery by the newest finished run of each notebook at its default size; gives the first page."""
     notebooks = default_runs(reports)
     with appearing(gallery) as folder:
         (folder / "figures").mkdir(parents=True)

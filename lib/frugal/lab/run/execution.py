@@ -155,11 +155,7 @@ def with_parameters(plan: Plan) -> "NotebookNode":
 
 
 def kernel_name(notebook: "NotebookNode") -> str:
-    """The kernel that runs a notebook: the one that it names, this interpreter where it names none.
-
-    Raises:
-        InputError: it is not installed.
-    """
+    """The kernel that runs a notebook: the one that it names, this interpreter where it names none."""
     spec = notebook.metadata.get("kernelspec", {})
     name = str(spec.get("name") or OWN_KERNEL)
     language = str(spec.get("language") or notebook.metadata.get("language_info", {}).get("name") or "python")

@@ -221,11 +221,7 @@ def read_list(text: str, kind: ParameterType) -> Any:
 
 
 def conform(name: str, value: Any, kind: ParameterType) -> Any:
-    """Check a value against the declared type; an int may stand for a float.
-
-    Raises:
-        InputError: the value is of another type, or a number that is not finite.
-    """
+    """Check a value against the declared type; an int may stand for a float."""
     if kind.item is object or (value is None and kind.optional):
         return value
     if kind.many:
@@ -283,11 +279,7 @@ def _numbers(values: list[Any]) -> list[int]:
 
 
 def profile_values(parameters: list[Parameter], profile: str) -> dict[str, Any]:
-    """What a profile sets; nothing for `default`.
-
-    Raises:
-        InputError: there is no profile of this name.
-    """
+    """What a profile sets; nothing for `default`."""
     if profile not in PROFILES:
         raise InputError(f"profile={profile!r}: must be one of {', '.join(PROFILES)}")
     return {each.name: each.profiles[profile] for each in parameters if profile in each.profiles}

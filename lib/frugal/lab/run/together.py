@@ -124,11 +124,7 @@ class SideBySide:
 
 
 def result_of(run: Started) -> RunResult:
-    """How a run ended whose process is over.
-
-    Raises:
-        OSError: as the run's process raised it.
-    """
+    """How a run ended whose process is over."""
     try:
         said = run.said.recv()
     except (EOFError, OSError):

@@ -10,6 +10,7 @@ import sys
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,6 @@ from frugal.lab.sweep.worker import execute_run
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
-    from optuna.distributions import BaseDistribution
     from optuna.trial import TrialState
 
 RETRIES = 2  # of a run whose worker or kernel was killed
@@ -95,11 +95,7 @@ class Driver:
         return self.left is None or bool(self.left)
 
     def carry_out(self, pool: Pool) -> None:
-        """Run points until the budget is spent, so many at a time that no worker waits.
-
-        Raises:
-            UnavailableError: the workers cannot be reached any more.
-        """
+        """Run points until the budget is spent, so many at a time that no worker waits."""
         total = self.sweep.points if self.left is None else len(self.points) + len(self.left)
         with tqdm(total=total, initial=len(self.points), unit=" points", desc=self.sweep.name, disable=None) as bar:
             while self.pending or self.more():
@@ -157,6 +153,8 @@ class Driver:
 
     def write(self) -> None:
         """Write `sweep.json`: what was asked, and each finished point with its outcome and runs."""
+        from optuna.distributions import distribution_to_json
+
         sweep = self.sweep
         rows = []
         for point, found in zip(self.points, self.outcomes, strict=True):
@@ -169,20 +167,17 @@ class Driver:
             "objective": str(sweep.objective),
             "direction": sweep.objective.direction,
             "sampler": sweep.sampler,
-            "search": {name: described(distribution) for name, distribution in sweep.search.items()},
-            "log": [name for name, distribution in sweep.search.items() if getattr(distribution, "log", False)],
+            "search": {name: json.loads(distribution_to_json(space)) for name, space in sweep.search.items()},
             "points": rows,
         }
         write_text(self.root / "sweep.json", json.dumps(about, indent=2, ensure_ascii=False) + "\n")
 
     def summary(self) -> str:
         """Done, failed and best so far, for the progress bar."""
-        from optuna.trial import TrialState
-
-        failed = len(self.study.get_trials(deepcopy=False, states=(TrialState.FAIL,)))
-        done = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        states = [each.state.name for each in self.outcomes]
+        done = states.count("COMPLETE")
         best = f", best {self.study.best_value:.4g}" if done else ""
-        return f"{len(done)} done, {failed} failed{best}"
+        return f"{done} done, {states.count('FAIL')} failed{best}"
 
     def _submit(self, submit: Submit, run: Run) -> "Future[str]":
         plan = run.plan
@@ -190,14 +185,6 @@ class Driver:
         run.progress.mkdir(parents=True, exist_ok=True)  # an attempt that was given up may still report
         how = (self.sweep.timeout, self.sweep.warm, str(run.folder), str(run.progress))
         return submit(execute_run, str(plan.path.resolve()), plan.given, plan.profile, *how)
-
-
-def described(distribution: "BaseDistribution") -> dict[str, Any]:
-    """A distribution as plain values: its class in `optuna.distributions`, and the arguments that make it again."""
-    from optuna.distributions import distribution_to_json
-
-    plain: dict[str, Any] = json.loads(distribution_to_json(distribution))
-    return {"class": plain["name"], "arguments": plain["attributes"]}
 
 
 @dataclass(frozen=True)
@@ -216,10 +203,10 @@ def make_study(sweep: Sweep, points: list[Point], outcomes: list[Outcome]) -> "S
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     seed = sweep.seed + len(points)
     samplers: dict[str, Any] = {
-        "grid": lambda: optuna.samplers.RandomSampler(seed),  # every point is given
-        "random": lambda: optuna.samplers.RandomSampler(seed),
-        "tpe": lambda: optuna.samplers.TPESampler(seed=seed, constant_liar=True),
-        "cmaes": lambda: optuna.samplers.CmaEsSampler(seed=seed),
+        "grid": optuna.samplers.RandomSampler,  # every point is given
+        "random": optuna.samplers.RandomSampler,
+        "tpe": partial(optuna.samplers.TPESampler, constant_liar=True),
+        "cmaes": optuna.samplers.CmaEsSampler,
     }
     pruners: dict[str, Any] = {
         "none": optuna.pruners.NopPruner,
@@ -227,7 +214,7 @@ def make_study(sweep: Sweep, points: list[Point], outcomes: list[Outcome]) -> "S
         "halving": optuna.pruners.SuccessiveHalvingPruner,
     }
     study = optuna.create_study(
-        sampler=samplers[sweep.sampler](),
+        sampler=samplers[sweep.sampler](seed=seed),
         pruner=pruners[sweep.pruner](),
         direction="minimize" if sweep.objective.direction == "minimise" else "maximize",
         study_name=sweep.name,
