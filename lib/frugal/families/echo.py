@@ -97,7 +97,7 @@ class EchoFamily(Family):
     name: ClassVar[str] = "echo"
     ranges: ClassVar = {
         "reservoir_size": (0, math.inf), "spectral_radius": (0, math.inf), "shrinkage": (0, math.inf),
-        "connectivity": (0, 1), "fastest_leak": (0, 1), "slowest_leak": (0, 1),
+        "connectivity": (0, 1),
     }  # fmt: skip
     of_training = frozenset({"characters", "negatives", "negative_text", "window"})
 

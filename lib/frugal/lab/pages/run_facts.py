@@ -14,7 +14,7 @@ from typing import Any
 
 from nbformat import NotebookNode
 
-from frugal.lab.pages.notebooks import markdown_sources, plain, split_title
+from frugal.lab.pages.notebooks import plain, title_and_text
 
 # Shown in words and in colour, so that neither is needed to read it.
 STATUS_WORDS = {
@@ -104,7 +104,7 @@ class Now:
 def read_run(notebook: NotebookNode, name: str) -> RunFacts:
     """The facts of a run; `name` is the title of a notebook that has none."""
     run = recorded_run(notebook)
-    title, text = split_title(next(iter(markdown_sources(notebook)), ""))
+    title, text = title_and_text(notebook)
     error = run.get("error") or first_error(notebook)
     status = run.get("status") or ("failed" if error else "unknown")
     seconds = run.get("seconds")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from frugal.errors import InputError
 from frugal.files import CHECKOUT, reports_folder, write_text
-from frugal.lab.pages.notebooks import markdown_sources, read_notebook, split_title
+from frugal.lab.pages.notebooks import read_notebook, title_and_text
 from frugal.lab.run.identity import identity
 from frugal.lab.run.parameters import Parameter, check, profile_values, read_parameters, set_again
 from frugal.lab.run.progress import RunStopped
@@ -176,7 +176,7 @@ def describe(plan: Plan, timeout: float | None, started: datetime) -> dict[str, 
     return {
         "notebook": plan.path.stem,
         "identity": plan.identity,
-        "title": split_title(next(iter(markdown_sources(plan.notebook)), ""))[0],
+        "title": title_and_text(plan.notebook)[0],
         "profile": plan.profile,
         "parameters": values,
         "set_again": set_again(plan.notebook, plan.given),

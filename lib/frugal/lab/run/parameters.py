@@ -203,21 +203,17 @@ def read_text(value: Any, kind: ParameterType) -> Any:
     if kind.optional and value.lower() in ("none", "null"):
         return None
     if kind.many:
-        return read_list(value, kind)
+        try:
+            items = yaml.load(value, yaml.BaseLoader)  # leaves every item a string: the declared type decides
+        except yaml.YAMLError:
+            return value
+        return read_text(items, kind) if isinstance(items, list) else value
     if kind.item is bool:
         return {"true": True, "false": False}.get(value.lower(), value)
     try:
         return kind.item(value)
     except ValueError:
         return value
-
-
-def read_list(text: str, kind: ParameterType) -> Any:
-    try:
-        items = yaml.load(text, yaml.BaseLoader)  # leaves every item a string: the declared type decides
-    except yaml.YAMLError:
-        return text
-    return read_text(items, kind) if isinstance(items, list) else text
 
 
 def conform(name: str, value: Any, kind: ParameterType) -> Any:

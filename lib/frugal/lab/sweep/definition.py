@@ -158,12 +158,11 @@ def _checked(name: str, given: Any, find_notebook: Any) -> Sweep:
         if entry in given and given[entry] <= 0:
             raise InputError(f"{entry}={given[entry]}: must be positive")
     plan = plan_run(find_notebook(given["notebook"]), given.get("fixed", {}), given.get("profile", "default"))
-    parameters = {parameter.name: parameter for parameter in plan.parameters}
-    search = {each: _distribution(each, space, parameters, plan.parameters) for each, space in given["search"].items()}
+    search = {each: _distribution(each, space, plan.parameters) for each, space in given["search"].items()}
     sampler = _one_of("sampler", given.get("sampler", "grid"), Sampler)
     pruner = _one_of("pruner", given.get("pruner", "none"), Pruner)
     seeds = given.get("seeds", 1)
-    if seeds > 1 and "seed" not in parameters:
+    if seeds > 1 and all(parameter.name != "seed" for parameter in plan.parameters):
         raise InputError(f"seeds={seeds}: the notebook has no parameter `seed`; leave seeds out")
     if seeds > 1 and pruner != "none":
         raise InputError(f"pruner={pruner}: needs one seed per point, since it judges single runs; leave seeds out")
@@ -207,24 +206,22 @@ def _objective(given: dict[str, Any]) -> Objective:
     return Objective(**given)
 
 
-def _distribution(
-    name: str, space: Any, parameters: dict[str, Parameter], declared: list[Parameter]
-) -> "BaseDistribution":
+def _distribution(name: str, space: Any, parameters: list[Parameter]) -> "BaseDistribution":
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if isinstance(space, list) and space:
-        values = [check(declared, {name: value})[name] for value in space]
+        values = [check(parameters, {name: value})[name] for value in space]
         # Optuna takes plain choices only; lists go as text, which is read by the parameter's type.
         return CategoricalDistribution([str(value) if isinstance(value, list) else value for value in values])
     if not isinstance(space, dict) or not {"low", "high"} <= space.keys() <= {"low", "high", "log", "step"}:
         raise InputError(f"search.{name}: must be a list of choices, or low and high with log or step")
-    ends = [check(declared, {name: space[end]})[name] for end in ("low", "high")]
-    kind = parameters[name].type.item
-    if kind not in (int, float) or parameters[name].type.many:
-        raise InputError(f"search.{name}: is {parameters[name].type}, which has no range; give a list of choices")
+    ends = [check(parameters, {name: space[end]})[name] for end in ("low", "high")]
+    [declared] = [parameter.type for parameter in parameters if parameter.name == name]
+    if declared.item not in (int, float) or declared.many:
+        raise InputError(f"search.{name}: is {declared}, which has no range; give a list of choices")
     options = {key: space[key] for key in ("log", "step") if key in space}
     try:
-        return (IntDistribution if kind is int else FloatDistribution)(*ends, **options)
+        return (IntDistribution if declared.item is int else FloatDistribution)(*ends, **options)
     except ValueError as error:
         raise InputError(f"search.{name}: {error}") from error
 
