@@ -21,7 +21,6 @@ from frugal.lab.live.models import WithSampling, generate, models, score, train
 from frugal.lab.live.options import device_option, reports_option, threads_option
 from frugal.lab.pages.notebooks import read_notebook
 from frugal.lab.run.parameters import PROFILES, aligned, read_parameters, read_values_file, set_again, tabulate
-from frugal.lab.run.threads import ask_for_threads
 
 ADVICE: dict[int | None, str] = {
     errno.ENOSPC: ": make room, or name folders on another disk with --reports and FRUGAL_DATA",
@@ -71,7 +70,6 @@ def run(
     values_file: Path | None,
     profile: str,
     timeout: float | None,
-    threads: int | None,
     jobs: int | None,
     resume: bool,
     reports: Path,
@@ -87,8 +85,6 @@ def run(
         from frugal.lab.run.execution import plan_run
         from frugal.lab.run.together import SideBySide, finished_already, most_at_once
 
-    if threads is not None:
-        ask_for_threads(threads)
     given = {**({} if values_file is None else read_values_file(values_file)), **dict(pairs)}
     plans = [plan_run(find_notebook(name), given, profile) for name in notebooks]
     for plan in plans:

@@ -70,7 +70,6 @@ def train(
     settings: tuple[str, ...],
     resume: bool,
     profile: str,
-    threads: int | None,
     reports: Path,
     **named: str | None,
 ) -> None:
@@ -86,11 +85,8 @@ def train(
     from frugal.cards import is_kept, kept_about
     from frugal.families import FAMILIES, asked, name_for, read_texts
     from frugal.lab.run.execution import carry_out, plan_run
-    from frugal.lab.run.threads import ask_for_threads
     from frugal.piecewise import read_settings
 
-    if threads is not None:
-        ask_for_threads(threads)
     given: dict[str, Any] = {"family": family, "resume": resume}
     given |= {name: value for name, value in named.items() if value is not None}
     parameters = {parameter.name for parameter in plan_run(NOTEBOOK).parameters}

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from frugal.files import reports_folder
+from frugal.lab.run.threads import ask_for_threads
 
 device_option = click.option(
     "--device", default="auto", show_default=True, help="Where to compute: cpu, cuda, mps or auto."
@@ -16,5 +17,9 @@ reports_option = click.option(
     help="Where runs are kept [default: reports/].",
 )
 threads_option = click.option(
-    "--threads", type=click.IntRange(min=1), help="That a run computes with [default: $OMP_NUM_THREADS, or 1]."
+    "--threads",
+    type=click.IntRange(min=1),
+    expose_value=False,
+    callback=lambda _context, _option, count: None if count is None else ask_for_threads(count),
+    help="That a run computes with [default: $OMP_NUM_THREADS, or 1].",
 )

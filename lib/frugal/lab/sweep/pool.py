@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -136,9 +135,6 @@ def _end(kernel: Any, executor: Any) -> None:
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
     """Let a further Ctrl-C, or a batch system's signal, wait for what is done about the first."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
