@@ -97,9 +97,8 @@ def train(
         if name in named_already:
             raise InputError(f"{name} is given twice: give it once")
         named_already.add(name)
-        if name in own and value == "None":  # of the notebook, None says that the family decides
-            rest.append(setting)
-        elif equals and name in parameters - {"settings", *given}:
+        of_family = name in own and value == "None"  # of the notebook, None says that the family decides
+        if equals and not of_family and name in parameters - {"settings", *given}:
             given[name] = value
         else:
             rest.append(setting)

@@ -29,7 +29,8 @@ def write_gallery(reports: Path, gallery: Path) -> Path:
         for name, notebook in notebooks.items():
             run, figures = read_run(notebook, name), Figures(folder, name)
             (folder / f"{name}.md").write_text(page(notebook, run, figures, set(notebooks)), encoding="utf-8")
-            entries.append(entry(name, run, figures))
+            entry = [f"## [{run.title}]({name}.md)", run.summary, figures.first]
+            entries.append("\n\n".join(filter(None, entry)))
         (folder / "README.md").write_text("\n\n".join([INTRODUCTION, *entries]) + "\n", encoding="utf-8")
     return gallery / "README.md"
 
@@ -61,11 +62,6 @@ class Figures:
         (self.folder / path).write_bytes(b64decode(content))
         image["src"] = path
         self.first = self.first or str(image)
-
-
-def entry(name: str, run: RunFacts, figures: Figures) -> str:
-    """A run in the list of all."""
-    return "\n\n".join(filter(None, [f"## [{run.title}]({name}.md)", run.summary, figures.first]))
 
 
 def page(notebook: NotebookNode, run: RunFacts, figures: Figures, names: set[str]) -> str:

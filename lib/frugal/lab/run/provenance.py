@@ -2,7 +2,6 @@
 
 import os
 import platform
-import shutil
 import subprocess
 from collections.abc import Mapping
 from functools import cache
@@ -75,8 +74,6 @@ def machine(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
 
 def answer(*command: str) -> str | None:
     """What a command prints, or None where it is missing, fails or does not answer within ten seconds."""
-    if shutil.which(command[0]) is None:
-        return None
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (subprocess.SubprocessError, OSError):

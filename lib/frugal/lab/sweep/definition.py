@@ -205,9 +205,7 @@ def _distribution(name: str, space: Any, parameters: list[Parameter]) -> "BaseDi
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if isinstance(space, list) and space:
-        values = [check(parameters, {name: value})[name] for value in space]
-        # Optuna takes plain choices only; lists go as text, which is read by the parameter's type.
-        return CategoricalDistribution([str(value) if isinstance(value, list) else value for value in values])
+        return CategoricalDistribution([as_choice(check(parameters, {name: value})[name]) for value in space])
     if not isinstance(space, dict) or not {"low", "high"} <= space.keys() <= {"low", "high", "log", "step"}:
         raise InputError(f"search.{name}: must be a list of choices, or low and high with log or step")
     ends = [check(parameters, {name: space[end]})[name] for end in ("low", "high")]
@@ -219,6 +217,11 @@ def _distribution(name: str, space: Any, parameters: list[Parameter]) -> "BaseDi
         return (IntDistribution if declared.item is int else FloatDistribution)(*ends, **options)
     except ValueError as error:
         raise InputError(f"search.{name}: {error}") from error
+
+
+def as_choice(value: Any) -> Any:
+    """Optuna takes plain choices only; lists go as text, which is read by the parameter's type."""
+    return str(value) if isinstance(value, list) else value
 
 
 def _values(distribution: "BaseDistribution") -> list[Any]:

@@ -13,7 +13,7 @@ from frugal.lab.pages.records import read_records
 from frugal.lab.pages.run_facts import read_status
 from frugal.lab.run.execution import Plan
 from frugal.lab.run.parameters import check
-from frugal.lab.sweep.definition import Sweep
+from frugal.lab.sweep.definition import Sweep, as_choice
 
 # A run in one of these states is finished; one that was killed or interrupted is run again.
 FINISHED = ("done", "failed", "timeout", "stopped")
@@ -93,7 +93,7 @@ def finished_points(sweep: Sweep, root: Path) -> list[Point]:
     for path in sorted(root.glob("*/status.json")):
         try:
             parameters = read_status(path.parent)["parameters"]
-            values = {name: _plain(parameters[name]) for name in sweep.search}
+            values = {name: as_choice(parameters[name]) for name in sweep.search}
             create_trial(state=TrialState.FAIL, params=values, distributions=sweep.search)  # refuses other values
             point = make_point(sweep, values, root)
         except (ValueError, KeyError, InputError):
@@ -112,7 +112,3 @@ def give_up(attempts: list[Path]) -> None:
         place = tempfile.TemporaryDirectory(dir=attempt.parent, prefix=".given_up.")
         with place, contextlib.suppress(FileNotFoundError):  # it may have ended just now
             attempt.rename(Path(place.name) / attempt.name)
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, list) else value
