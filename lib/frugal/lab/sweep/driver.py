@@ -43,9 +43,8 @@ def run_sweep(sweep: Sweep, reports: Path, site: Site) -> Path:
     """
     root = (reports / "sweeps" / sweep.name).resolve()
     root.mkdir(parents=True, exist_ok=True, mode=0o700)  # its files tell workers what to do
-    lock = FileLock(root / ".lock")
     try:
-        lock.acquire(timeout=0)
+        lock = FileLock(root / ".lock").acquire(timeout=0)
     except Timeout:
         raise InputError(
             f"{sweep.name}: another `frugal sweep` has this sweep in hand; wait for it or stop it"
