@@ -36,9 +36,10 @@ def finished_already(plan: Plan, reports: Path) -> Path | None:
     """
     if reads_other_runs(plan):
         return None
+    wanted = ("done", plan.identity)
     for folder in sorted(reports.glob(f"runs/{plan.path.stem}/*"), reverse=True):
         about = read_status(folder)
-        same = (about.get("status"), about.get("identity")) == ("done", plan.identity)
+        same = (about.get("status"), about.get("identity")) == wanted
         with contextlib.suppress(OSError):  # what cannot be looked at may have changed
             if same and not changed_since(plan, datetime.fromisoformat(about["started"])):
                 return folder
