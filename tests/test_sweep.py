@@ -112,7 +112,7 @@ def test_a_sweep_goes_on_with_what_is_left(tmp_path: Path) -> None:
     driver = Driver(a_sweep(tmp_path), tmp_path)
     driver.begin(first)
     second = finished(a_sweep(tmp_path), tmp_path, again := Worker())
-    assert (len(first.given), len(again.given), len(second.points)) == (1, 5, 6)
+    assert (len(first.given), len(again.given), len(second.finished)) == (1, 5, 6)
 
 
 def test_a_run_that_was_killed_is_tried_again_and_one_that_failed_is_not(tmp_path: Path) -> None:

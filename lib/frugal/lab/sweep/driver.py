@@ -75,18 +75,17 @@ class Driver:
 
     def __init__(self, sweep: Sweep, root: Path) -> None:
         self.sweep, self.root, self.begun = sweep, root, time.monotonic()
-        self.points = finished_points(sweep, root)
-        self.outcomes = [outcome(sweep, point) for point in self.points]
+        self.finished = [(point, outcome(sweep, point)) for point in finished_points(sweep, root)]
         self.pending: list[Pending] = []
-        self.study = make_study(sweep, self.points, self.outcomes)
+        self.study = make_study(sweep, self.finished)
         self.left: list[dict[str, Any]] | None = None
         if sweep.sampler == "grid":
-            known = [point.values for point in self.points]
+            known = [point.values for point, _ in self.finished]
             self.left = [values for values in sweep.grid() if values not in known]
 
     def more(self) -> bool:
         """Whether the budget allows another point."""
-        count = len(self.points) + len(self.pending)
+        count = len(self.finished) + len(self.pending)
         if self.sweep.points is not None and count >= self.sweep.points:
             return False
         if self.sweep.minutes is not None and time.monotonic() - self.begun > 60 * self.sweep.minutes:
@@ -95,8 +94,8 @@ class Driver:
 
     def carry_out(self, pool: Pool) -> None:
         """Run points until the budget is spent, so many at a time that no worker waits."""
-        total = self.sweep.points if self.left is None else len(self.points) + len(self.left)
-        with tqdm(total=total, initial=len(self.points), unit=" points", desc=self.sweep.name, disable=None) as bar:
+        total = self.sweep.points if self.left is None else len(self.finished) + len(self.left)
+        with tqdm(total=total, initial=len(self.finished), unit=" points", desc=self.sweep.name, disable=None) as bar:
             while self.pending or self.more():
                 if not pool.reachable():
                     raise UnavailableError("the workers cannot be reached any more: start the sweep again, it goes on")
@@ -141,9 +140,8 @@ class Driver:
     def finish(self, pending: Pending) -> None:
         """Tell the study what came of a point and write the table of all points."""
         self.pending.remove(pending)
-        self.points.append(pending.point)
         found = outcome(self.sweep, pending.point)
-        self.outcomes.append(found)
+        self.finished.append((pending.point, found))
         self.study.tell(pending.trial, found.value, found.state)
         self.write()
         if found.reason:
@@ -156,7 +154,7 @@ class Driver:
 
         sweep = self.sweep
         rows = []
-        for point, found in zip(self.points, self.outcomes, strict=True):
+        for point, found in self.finished:
             folders = [str(run.folder.relative_to(self.root)) for run in point.runs]
             row = {"state": found.state.name.lower(), "value": found.value, "reason": found.reason}
             rows.append({"values": point.values, **row, "runs": folders})
@@ -173,7 +171,7 @@ class Driver:
 
     def summary(self) -> str:
         """Done, failed and best so far, for the progress bar."""
-        states = [each.state.name for each in self.outcomes]
+        states = [found.state.name for _, found in self.finished]
         done = states.count("COMPLETE")
         best = f", best {self.study.best_value:.4g}" if done else ""
         return f"{done} done, {states.count('FAIL')} failed{best}"
@@ -195,12 +193,12 @@ class Outcome:
     reason: str | None = None
 
 
-def make_study(sweep: Sweep, points: list[Point], outcomes: list[Outcome]) -> "Study":
+def make_study(sweep: Sweep, finished: list[tuple[Point, Outcome]]) -> "Study":
     """An Optuna study that knows the finished points; its sampler goes on with other random numbers."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    seed = sweep.seed + len(points)
+    seed = sweep.seed + len(finished)
     samplers: dict[str, Any] = {
         "grid": optuna.samplers.RandomSampler,  # every point is given
         "random": optuna.samplers.RandomSampler,
@@ -218,7 +216,7 @@ def make_study(sweep: Sweep, points: list[Point], outcomes: list[Outcome]) -> "S
         direction="minimize" if sweep.objective.direction == "minimise" else "maximize",
         study_name=sweep.name,
     )
-    for point, found in zip(points, outcomes, strict=True):
+    for point, found in finished:
         reported = dict(read_progress(point.runs[0].progress)) if sweep.pruner != "none" else {}
         study.add_trial(
             optuna.trial.create_trial(
