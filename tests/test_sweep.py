@@ -382,7 +382,7 @@ def environment(process: psutil.Process) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    "text", ["provider: MagicProvider", "provider: SlurmProvider\noptions: {colour: red}", "x: 1", "["]
+    "text", ["provider: MagicProvider", "provider: SlurmProvider\noptions: {colour: red}", "workers: many", "x: 1", "["]
 )
 def test_a_wrong_site_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "site.yaml").write_text(text)

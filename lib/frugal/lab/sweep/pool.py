@@ -16,6 +16,7 @@ import yaml
 from frugal.errors import InputError
 from frugal.interrupts import ends_at_once
 from frugal.lab.run.threads import OPENMP, cores, kernel_environment
+from frugal.training import check_fields
 
 # Of a function and its arguments, which must be plain values, since they may travel to another machine.
 Submit = Callable[..., "Future[Any]"]
@@ -58,6 +59,9 @@ class Site:
     address: str | None = None
     ports: tuple[int, int] = (54000, 55000)
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 def read_site(path: Path) -> Site:
     """Read a site file: YAML with the entries of `Site`.
@@ -66,8 +70,7 @@ def read_site(path: Path) -> Site:
         InputError: it cannot be read, or an entry or the provider is unknown.
     """
     try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
-        site = Site(**{**given, "ports": tuple(given.get("ports", Site.ports))})
+        site = Site(**yaml.safe_load(path.read_text(encoding="utf-8")))
         _provider(site)
     except InputError:
         raise
