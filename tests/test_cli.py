@@ -23,6 +23,7 @@ from frugal.lab.live import cli
 from frugal.lab.live.memory import opened
 from frugal.lab.live.models import NOTEBOOK
 from frugal.lab.run.execution import plan_run
+from frugal.lab.run.identity import named_paths
 from frugal.memory import NearestNeighbourLM
 from made_notebooks import make_notebook
 from models import Recurrent, characters
@@ -161,6 +162,10 @@ def test_a_resumed_start_runs_only_what_is_not_done_with_this_code_and_these_tex
     assert started() == []
     text.write_text("two")
     assert started() == ["bad", "good"]
+
+
+def test_an_empty_text_and_a_long_sentence_name_no_folder_that_could_have_changed():
+    assert named_paths({"text": "", "texts": ["", "a" * 5000], "here": "."}) == [Path(".")]
 
 
 def test_a_run_whose_process_is_killed_is_no_success_and_the_others_go_on(tmp_path: Path):

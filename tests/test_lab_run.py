@@ -19,12 +19,12 @@ from jupyter_client.kernelspec import KernelSpec
 from frugal.errors import InputError
 from frugal.lab.pages.records import read_records
 from frugal.lab.run import engine
-from frugal.lab.run.execution import RunResult, run_notebook
+from frugal.lab.run.execution import RunResult, carry_out, plan_run
 from made_notebooks import make_notebook
 
 
-def run(path: Path, **settings: Any) -> RunResult:
-    return run_notebook(path, reports=path.parent / "reports", **settings)
+def run(path: Path, given: Any = None, profile: str = "default", timeout: float | None = None) -> RunResult:
+    return carry_out(plan_run(path, given, profile), timeout, path.parent / "reports")
 
 
 def cell_statuses(result: RunResult) -> list[str]:

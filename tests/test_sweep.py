@@ -18,7 +18,7 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from frugal.errors import InputError, UnavailableError
 from frugal.lab.pages.records import bundle
-from frugal.lab.run.execution import RunResult, run_notebook
+from frugal.lab.run.execution import RunResult, carry_out, plan_run
 from frugal.lab.run.progress import FOLDER_VARIABLE, STOP, RunStopped, read_progress, report_progress
 from frugal.lab.sweep import Site, Sweep, best_point, read_site, read_sweep, run_sweep
 from frugal.lab.sweep.driver import Driver
@@ -112,7 +112,7 @@ def test_a_sweep_goes_on_with_what_is_left(tmp_path: Path) -> None:
     driver = Driver(a_sweep(tmp_path), tmp_path)
     driver.begin(first)
     second = finished(a_sweep(tmp_path), tmp_path, again := Worker())
-    assert (len(first.given), len(again.given), len(second.points)) == (1, 5, 6)
+    assert (len(first.given), len(again.given), len(second.finished)) == (1, 5, 6)
 
 
 def test_a_run_that_was_killed_is_tried_again_and_one_that_failed_is_not(tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_a_stopped_run_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
     (tmp_path / STOP).touch()
     path = make_notebook(tmp_path / "a.ipynb", "from frugal.lab import report_progress\nreport_progress(4, 0.1)")
-    result = run_notebook(path, reports=tmp_path)
+    result = carry_out(plan_run(path), reports=tmp_path)
     assert result.status == "stopped"
     assert "other runs of the sweep did better" in str(result.error)
 
@@ -290,9 +290,10 @@ def test_a_second_driver_is_refused(tmp_path: Path) -> None:
         (("[1, 2]", "{low: 5, high: 1}"), "search.n:"),
         (("[1, 2]", "{low: 1, high: 2, log: true}"), "a grid needs choices or ranges with a step"),
         (("n: [1, 2]", "kinds: {low: 1, high: 2}"), "kinds"),
-        (("minimise", "smaller"), "direction='smaller': must be one of minimise, maximise"),
+        (("minimise", "smaller"), "direction='smaller': must be one of 'minimise', 'maximise'"),
         (("record: loss, ", ""), "objective: needs record and direction"),
-        (("objective", "sampler: magic\nobjective"), "sampler='magic': must be one of grid"),
+        (("record: loss, ", "record: loss, where: best, "), "where='best': must be values by their names"),
+        (("objective", "sampler: magic\nobjective"), "sampler='magic': must be one of 'grid'"),
         (("objective", "sampler: tpe\nobjective"), "sampler=tpe: needs a budget"),
         (("objective", "runs: 0\nobjective"), "runs=0: must be positive"),
         (("objective", "runs: many\nobjective"), "runs='many': must be a whole number"),
@@ -381,7 +382,7 @@ def environment(process: psutil.Process) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    "text", ["provider: MagicProvider", "provider: SlurmProvider\noptions: {colour: red}", "x: 1", "["]
+    "text", ["provider: MagicProvider", "provider: SlurmProvider\noptions: {colour: red}", "workers: many", "x: 1", "["]
 )
 def test_a_wrong_site_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "site.yaml").write_text(text)

@@ -97,7 +97,7 @@ class EchoFamily(Family):
     name: ClassVar[str] = "echo"
     ranges: ClassVar = {
         "reservoir_size": (0, math.inf), "spectral_radius": (0, math.inf), "shrinkage": (0, math.inf),
-        "connectivity": (0, 1), "fastest_leak": (0, 1), "slowest_leak": (0, 1),
+        "connectivity": (0, 1),
     }  # fmt: skip
     of_training = frozenset({"characters", "negatives", "negative_text", "window"})
 
@@ -166,7 +166,11 @@ class EchoFamily(Family):
 
     def _train(self, model: Any, texts: Texts, plan: Any, observe: Observe, beside: Path | None) -> Trained:
         if self.method == "cooperative":
-            return self._train_cooperatively(model, texts, plan, observe, beside)
+            teacher = copy.deepcopy(model.readout)
+            if beside is not None and (beside / MEDIATOR).is_dir():
+                teacher = EchoLanguageModel.load(beside / MEDIATOR, foundation=model.foundation).readout
+            mediator = model.with_readout(teacher, "residual")
+            return train_cooperatively(model, mediator, texts, self.window, plan, observe)
         rows, validation = model.rows(texts.train).kept(), model.rows(texts.valid).kept()
         if self.method == "ridge":
             statistics = RidgeStatistics.collect(rows, model.vocabulary_size)
@@ -213,18 +217,3 @@ class EchoFamily(Family):
                 inputs, targets = (torch.cat(column) for column in zip(*model.rows(other), strict=True))
                 return TextNegatives(KeptRows(inputs, targets))
         return FoundationNegatives(model.foundation)
-
-    def _train_cooperatively(
-        self, model: EchoLanguageModel, texts: Texts, plan: Any, observe: Observe, beside: Path | None
-    ) -> Trained:
-        """Train the model as generator beside a mediator on the same GPT and reservoir."""
-        teacher = copy.deepcopy(_readout_of(model))
-        if beside is not None and (beside / MEDIATOR).is_dir():
-            teacher = _readout_of(EchoLanguageModel.load(beside / MEDIATOR, foundation=model.foundation))
-        mediator = model.with_readout(teacher, "residual")
-        return train_cooperatively(model, mediator, texts, self.window, plan, observe)
-
-
-def _readout_of(model: EchoLanguageModel) -> Readout:
-    assert model.readout is not None
-    return model.readout

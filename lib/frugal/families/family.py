@@ -5,7 +5,7 @@ import inspect
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -210,9 +210,7 @@ def asked(name: str, given: Mapping[str, Any], kept: Mapping[str, Any] | None = 
         (64, 3, None)
     """
     if name not in FAMILIES:
-        near = get_close_matches(name, FAMILIES, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise InputError(f"family={name!r}: is not known; {hint}there are {', '.join(FAMILIES)}")
+        raise InputError(f"family={name!r}: is not known; {_near(name, FAMILIES)}there are {', '.join(FAMILIES)}")
     values = dict(given)
     if kept is not None:
         for setting in kept.keys() & values.keys() - FAMILIES[name].of_training:
@@ -278,6 +276,9 @@ def _unknown(setting: str, value: Any, family: Family, plan: Plan | None) -> str
     if plan is None and setting in _fields(Plan):
         return f"{setting}={value!r}: this {family.name} is made in one pass, without epochs; leave it out"
     names = [*_fields(type(family)), *([] if plan is None else _fields(type(plan)))]
-    near = get_close_matches(setting, names, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    return f"{setting}={value!r}: is no setting of {family.name}; {hint}it has {', '.join(names)}"
+    return f"{setting}={value!r}: is no setting of {family.name}; {_near(setting, names)}it has {', '.join(names)}"
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    near = get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}? " if near else ""

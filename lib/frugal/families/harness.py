@@ -22,9 +22,9 @@ from typing import Any
 
 import torch
 from lm_eval.api.model import LM
-from torch import Tensor
 from tqdm.auto import tqdm
 
+from frugal.corpora import encode_documents
 from frugal.evaluate import evaluate
 from frugal.generate import Sampling, generate
 from frugal.language_model import LanguageModel
@@ -67,9 +67,8 @@ class HarnessModel(LM):
         spaces = len(context) - len(context.rstrip())
         if spaces:
             context, continuation = context[:-spaces], context[-spaces:] + continuation
-        before = len(self._tokens(context)) - 1
-        tokens = self._tokens(context + continuation)
-        count = len(tokens) - 1 - before
+        before, tokens = encode_documents(self.model.tokenizer, [context, context + continuation])
+        count = len(tokens) - len(before)
         if count < 1:
             return 0.0, True
         limit = self.model.context_length
@@ -90,7 +89,3 @@ class HarnessModel(LM):
             seed=0,
         )
         return generate(self.model, context, chosen)
-
-    def _tokens(self, text: str) -> Tensor:
-        """Tokens [1 + T], with the start of a document in front."""
-        return torch.cat([torch.tensor([self.model.tokenizer.start_id]), self.model.tokenizer.encode(text)])

@@ -59,9 +59,7 @@ class ReservoirFamily(Family):
     """
 
     name: ClassVar[str] = "reservoir"
-    ranges: ClassVar = {
-        "fastest_leak": (0, 1), "slowest_leak": (0, 1), "vocabulary": (257, math.inf),
-    }  # fmt: skip
+    ranges: ClassVar = {"vocabulary": (257, math.inf)}
     of_training = frozenset({"characters", "method", "window"})
 
     method: Literal["softmax", "cooperative"] = "softmax"

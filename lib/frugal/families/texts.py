@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from operator import attrgetter
 
 from frugal.corpora import Document, Tokenizer, encode_each, excerpts, load_corpus
 from frugal.corpora.copies import without_copies
@@ -139,8 +140,8 @@ def whole_text(name: str, *, seed: int = 0) -> tuple[Document, ...]:
     documents = (*corpus.train, *corpus.valid, *corpus.test)
     if not corpus.cut:
         return documents
-    ordered = sorted(documents, key=lambda document: document.title)  # stable: the pieces of one stay in order
-    pieces = [(title, list(group)) for title, group in groupby(ordered, key=lambda document: document.title)]
+    by_title = attrgetter("title")
+    pieces = groupby(sorted(documents, key=by_title), by_title)  # stable: the pieces of one stay in order
     return tuple(Document(title, "".join(document.text for document in group)) for title, group in pieces)
 
 

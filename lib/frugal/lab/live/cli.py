@@ -14,13 +14,13 @@ from typing import Any
 import click
 
 from frugal.errors import FrugalError, InputError
-from frugal.files import CHECKOUT, reports_folder, write_text
+from frugal.files import CHECKOUT, write_text
 from frugal.interrupts import ends_at_once
 from frugal.lab.live.memory import memory
 from frugal.lab.live.models import WithSampling, generate, models, score, train
+from frugal.lab.live.options import device_option, reports_option, threads_option
 from frugal.lab.pages.notebooks import read_notebook
 from frugal.lab.run.parameters import PROFILES, aligned, read_parameters, read_values_file, set_again, tabulate
-from frugal.lab.run.threads import ask_for_threads
 
 ADVICE: dict[int | None, str] = {
     errno.ENOSPC: ": make room, or name folders on another disk with --reports and FRUGAL_DATA",
@@ -60,22 +60,19 @@ def main() -> None:
 @click.option("-f", "--file", "values_file", type=click.Path(path_type=Path), help="YAML file of parameters.")
 @click.option("--profile", type=click.Choice(PROFILES), default="default", show_default=True, help="Size of the run.")
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="MINUTES", help="Limit for each run.")
-@click.option(
-    "--threads", type=click.IntRange(min=1), help="That a run computes with [default: $OMP_NUM_THREADS, or 1]."
-)
+@threads_option
 @click.option("-j", "--jobs", type=click.IntRange(min=1), help="Runs at once [default: what cores and memory allow].")
 @click.option("--resume", is_flag=True, help="Leave out what is done: same code, parameters and texts.")
-@click.option("--reports", type=click.Path(path_type=Path, file_okay=False), help="Where runs go [default: reports/].")
+@reports_option
 def run(
     notebooks: tuple[str, ...],
     pairs: tuple[tuple[str, str], ...],
     values_file: Path | None,
     profile: str,
     timeout: float | None,
-    threads: int | None,
     jobs: int | None,
     resume: bool,
-    reports: Path | None,
+    reports: Path,
 ) -> None:
     """Run notebooks side by side, write a report of each and keep the index up to date.
 
@@ -88,14 +85,12 @@ def run(
         from frugal.lab.run.execution import plan_run
         from frugal.lab.run.together import SideBySide, finished_already, most_at_once
 
-    if threads is not None:
-        ask_for_threads(threads)
     given = {**({} if values_file is None else read_values_file(values_file)), **dict(pairs)}
     plans = [plan_run(find_notebook(name), given, profile) for name in notebooks]
     for plan in plans:
         for name in set_again(plan.notebook, plan.given):
             click.echo(f"{plan.path.stem}: {name}: a later cell tagged parameters sets it again, and holds", err=True)
-    reports = (reports_folder() if reports is None else reports).resolve()
+    reports = reports.resolve()
     for plan in list(plans) if resume else []:
         if (done := finished_already(plan, reports)) is not None:
             click.echo(f"{plan.path.stem}: done already, with this code, these parameters and texts: {done}")
@@ -105,17 +100,17 @@ def run(
 
 
 @main.command()
-@click.option("--reports", type=click.Path(path_type=Path, file_okay=False), help="Where runs are [default: reports/].")
-def index(reports: Path | None) -> None:
+@reports_option
+def index(reports: Path) -> None:
     """Rebuild the index of all reports from the executed notebooks."""
-    rebuild_index(reports_folder() if reports is None else reports)
+    rebuild_index(reports)
 
 
 @main.command()
 @click.argument("name", default="", metavar="[NOTEBOOK]")
 @click.option("--csv", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write everything there instead.")
-@click.option("--reports", type=click.Path(path_type=Path, file_okay=False), help="Where runs are [default: reports/].")
-def results(name: str, file: Path | None, reports: Path | None) -> None:
+@reports_option
+def results(name: str, file: Path | None, reports: Path) -> None:
     """Show what runs recorded, one row a run.
 
     NOTEBOOK is the beginning of a notebook's or a sweep's name [default: all]. The CSV file has all parameters and
@@ -124,7 +119,7 @@ def results(name: str, file: Path | None, reports: Path | None) -> None:
     """
     from frugal.lab.pages.results import as_columns, as_csv, result_rows
 
-    rows = result_rows((reports_folder() if reports is None else reports).resolve(), name)
+    rows = result_rows(reports.resolve(), name)
     if file is None:
         click.echo(aligned(as_columns(rows)))
     else:
@@ -133,22 +128,21 @@ def results(name: str, file: Path | None, reports: Path | None) -> None:
 
 
 @main.command()
-@click.option("--reports", type=click.Path(path_type=Path, file_okay=False), help="Where runs are [default: reports/].")
-def gallery(reports: Path | None) -> None:
+@reports_option
+def gallery(reports: Path) -> None:
     """Write docs/gallery, pages of the newest finished run of each notebook for readers of the repository."""
     from frugal.lab.pages.gallery import write_gallery
 
-    folder = reports_folder() if reports is None else reports
-    click.echo(f"gallery: {write_gallery(folder, CHECKOUT / 'docs' / 'gallery')}")
+    click.echo(f"gallery: {write_gallery(reports, CHECKOUT / 'docs' / 'gallery')}")
 
 
 @main.command()
-@click.option("--reports", type=click.Path(path_type=Path, file_okay=False), help="Where runs are [default: reports/].")
-def minutes(reports: Path | None) -> None:
+@reports_option
+def minutes(reports: Path) -> None:
     """Write into README.md how many minutes the newest finished run of each notebook took, and on which machine."""
     from frugal.lab.pages.minutes import write_minutes
 
-    written = write_minutes(reports_folder() if reports is None else reports, CHECKOUT / "README.md")
+    written = write_minutes(reports, CHECKOUT / "README.md")
     click.echo(f"minutes: README.md: {', '.join(written)}")
 
 
@@ -169,8 +163,8 @@ def parameters(notebook: str) -> None:
     "--site", type=click.Path(path_type=Path), help="YAML file of where runs are carried out [default: here]."
 )
 @click.option("--workers", type=click.IntRange(min=1), help="Runs at once here [default: one per core].")
-@click.option("--reports", type=click.Path(path_type=Path, file_okay=False), help="Where runs go [default: reports/].")
-def sweep(definition: Path, site: Path | None, workers: int | None, reports: Path | None) -> None:
+@reports_option
+def sweep(definition: Path, site: Path | None, workers: int | None, reports: Path) -> None:
     """Run a notebook many times, as a sweep's YAML file says; started again, it goes on.
 
     The sweep's folder, reports/sweeps/NAME, holds every run and a report of all of them.
@@ -182,7 +176,6 @@ def sweep(definition: Path, site: Path | None, workers: int | None, reports: Pat
 
         asked = read_sweep(definition, find_notebook)
         place = Site(workers=workers) if site is None else read_site(site)
-    reports = reports_folder() if reports is None else reports
     folder = run_sweep(asked, reports, place)
     try:
         click.echo(f"{asked.name}: {write_sweep_report(folder)}")
@@ -203,7 +196,7 @@ def sweep(definition: Path, site: Path | None, workers: int | None, reports: Pat
 @click.option("--guide-weight", type=float, default=0.5, show_default=True, help="How far: 0 not at all, to 1.")
 @click.option("--markers", is_flag=True, help="Mark turns as in frugal's dialogues even with a chat template.")
 @click.option("--learn", is_flag=True, help="Learn from the conversation as it goes on, for as long as it lasts.")
-@click.option("--device", default="auto", show_default=True, help="Where to compute: cpu, cuda, mps or auto.")
+@device_option
 @click.option("--load", type=click.Path(path_type=Path), metavar="FOLDER", help="Go on with a saved conversation.")
 @click.option("--save", type=click.Path(path_type=Path), metavar="FOLDER", help="Save the conversation as it grows.")
 def chat(

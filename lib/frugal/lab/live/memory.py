@@ -7,6 +7,7 @@ import click
 
 from frugal.errors import InputError
 from frugal.files import data_folder, write_text
+from frugal.lab.live.options import device_option
 
 if TYPE_CHECKING:
     from frugal.memory import NearestNeighbourLM
@@ -14,13 +15,13 @@ if TYPE_CHECKING:
 CONTEXT = 512
 CAPACITY = 1_000_000
 folder_option = click.option(
-    "--folder", type=click.Path(path_type=Path, file_okay=False), help="Where it is kept [default: data/memory]."
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=lambda: data_folder() / "memory",
+    help="Where it is kept [default: data/memory].",
 )
 model_option = click.option(
     "--model", default="smollm2", show_default=True, help="GPT whose hidden states are the keys; always the same."
-)
-device_option = click.option(
-    "--device", default="auto", show_default=True, help="Where to compute: cpu, cuda, mps or auto."
 )
 
 
@@ -38,7 +39,7 @@ def memory() -> None:
 @folder_option
 @model_option
 @device_option
-def add(files: tuple[Path, ...], folder: Path | None, model: str, device: str) -> None:
+def add(files: tuple[Path, ...], folder: Path, model: str, device: str) -> None:
     """Remember each of the documents in FILE..., which may have any format that notebooks read."""
     from frugal.corpora.reading import read_file
 
@@ -56,7 +57,7 @@ def add(files: tuple[Path, ...], folder: Path | None, model: str, device: str) -
 @folder_option
 @model_option
 @device_option
-def search(text: str, count: int, folder: Path | None, model: str, device: str) -> None:
+def search(text: str, count: int, folder: Path, model: str, device: str) -> None:
     """Show what followed in the contexts most similar to TEXT."""
     from frugal.corpora import encode_documents
 
@@ -73,21 +74,21 @@ def search(text: str, count: int, folder: Path | None, model: str, device: str) 
 @memory.command()
 @click.argument("numbers", nargs=-1, required=True, type=int, metavar="NUMBER...")
 @folder_option
-def forget(numbers: tuple[int, ...], folder: Path | None) -> None:
+def forget(numbers: tuple[int, ...], folder: Path) -> None:
     """Forget the texts with these numbers, as `list` shows them."""
     from frugal.memory import AssociativeMemory
 
-    with AssociativeMemory.open(place(folder)) as store:
+    with AssociativeMemory.open(folder) as store:
         click.echo(f"{len(store.remove_texts(numbers))} entries forgotten, {len(store)} left")
 
 
 @memory.command("list")
 @folder_option
-def list_texts(folder: Path | None) -> None:
+def list_texts(folder: Path) -> None:
     """List the texts that are remembered."""
     from frugal.memory import AssociativeMemory
 
-    store = AssociativeMemory.load(place(folder))
+    store = AssociativeMemory.load(folder)
     for number, text in store.texts.items():
         click.echo(f"{number:>6}  {text.added}  {len(text.tokens):>8} tokens  {text.title or text.text[:40]!r}")
     click.echo(f"{len(store.texts)} texts, {len(store)} of at most {store.capacity} entries")
@@ -95,29 +96,20 @@ def list_texts(folder: Path | None) -> None:
 
 @memory.command()
 @folder_option
-def repair(folder: Path | None) -> None:
+def repair(folder: Path) -> None:
     """Keep what is whole of a damaged memory; the damaged file stays as damaged.sqlite."""
     from frugal.memory import AssociativeMemory
 
-    damage = AssociativeMemory.repair(place(folder))
+    damage = AssociativeMemory.repair(folder)
     click.echo(f"left out: {'; '.join(damage)}" if damage else "nothing is damaged")
 
 
-def place(folder: Path | None) -> Path:
-    return data_folder() / "memory" if folder is None else folder
-
-
-def opened(folder: Path | None, model: str, device: str) -> "NearestNeighbourLM":
-    """The memory in a folder with the model that its keys are from; a new one notes which model that is.
-
-    Raises:
-        InputError: its keys are from another model.
-    """
+def opened(folder: Path, model: str, device: str) -> "NearestNeighbourLM":
+    """The memory in a folder with the model that its keys are from; a new one notes which model that is."""
     from frugal.foundation import WindowedFoundation, load_foundation
     from frugal.memory import NearestNeighbourLM
     from frugal.memory.store.database import NAME
 
-    folder = place(folder)
     note = folder / "model.txt"
     known = note.read_text(encoding="utf-8").strip() if note.is_file() and (folder / NAME).is_file() else model
     if known != model:

@@ -1,7 +1,5 @@
 """Models on the command line: `frugal train`, `score`, `generate`, `models`."""
 
-import csv
-import io
 import json
 import sys
 from dataclasses import replace
@@ -12,7 +10,8 @@ from typing import Any
 import click
 
 from frugal.errors import InputError
-from frugal.files import CHECKOUT, reports_folder
+from frugal.files import CHECKOUT
+from frugal.lab.live.options import device_option, reports_option, threads_option
 from frugal.lab.pages.records import shown
 from frugal.lab.run.parameters import aligned
 
@@ -62,17 +61,16 @@ class WithFamilies(click.Command):
 @text_option("--test", "test_text", help="Scored in the end [default: held out, or half of --valid].")
 @click.option("--save", metavar="NAME", help="Keep the model as data/models/NAME [default: FAMILY-latest].")
 @click.option("--resume", is_flag=True, help="Go on with the model that --save names.")
-@click.option("--device", default="auto", show_default=True, help="Where to compute: cpu, cuda, mps or auto.")
+@device_option
 @click.option("--profile", type=click.Choice(("smoke", "full")), default="full", help="smoke: a trial in seconds.")
-@click.option("--threads", type=click.IntRange(min=1), help="To compute with [default: $OMP_NUM_THREADS, or 1].")
-@click.option("--reports", type=click.Path(path_type=Path, file_okay=False), help="Where runs go [default: reports/].")
+@threads_option
+@reports_option
 def train(
     family: str,
     settings: tuple[str, ...],
     resume: bool,
     profile: str,
-    threads: int | None,
-    reports: Path | None,
+    reports: Path,
     **named: str | None,
 ) -> None:
     """Train one model of a FAMILY on your text, and keep it.
@@ -87,11 +85,8 @@ def train(
     from frugal.cards import is_kept, kept_about
     from frugal.families import FAMILIES, asked, name_for, read_texts
     from frugal.lab.run.execution import carry_out, plan_run
-    from frugal.lab.run.threads import ask_for_threads
     from frugal.piecewise import read_settings
 
-    if threads is not None:
-        ask_for_threads(threads)
     given: dict[str, Any] = {"family": family, "resume": resume}
     given |= {name: value for name, value in named.items() if value is not None}
     parameters = {parameter.name for parameter in plan_run(NOTEBOOK).parameters}
@@ -102,9 +97,8 @@ def train(
         if name in named_already:
             raise InputError(f"{name} is given twice: give it once")
         named_already.add(name)
-        if name in own and value == "None":  # of the notebook, None says that the family decides
-            rest.append(setting)
-        elif equals and name in parameters - {"settings", *given}:
+        of_family = name in own and value == "None"  # of the notebook, None says that the family decides
+        if equals and not of_family and name in parameters - {"settings", *given}:
             given[name] = value
         else:
             rest.append(setting)
@@ -117,7 +111,6 @@ def train(
     chosen, _ = asked(family, of_notebook | read_settings(rest), kept_about(name).settings if resume else None)
     chosen.check()
     read_texts(*(plan.values[f"{part}_text"] for part in ("train", "valid", "test")))
-    reports = reports_folder() if reports is None else reports
     result = carry_out(plan, None, reports, printing=sys.stdout)
     click.echo(f"{result.status} in {result.seconds:.0f} s: {result.report}", err=True)
     if result.error and result.status != "interrupted":
@@ -136,7 +129,7 @@ def train(
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @click.argument("text")
 @click.option("--context", type=click.IntRange(min=1), help="Most tokens to look back on [default: the model's own].")
-@click.option("--device", default="auto", show_default=True, help="Where to compute: cpu, cuda, mps or auto.")
+@device_option
 @click.option("--json", "as_json", is_flag=True, help="Write JSON, one object for each model.")
 @click.option("--csv", "as_csv", is_flag=True, help="Write CSV, one line for each model.")
 def score(models: tuple[str, ...], text: str, context: int | None, device: str, as_json: bool, as_csv: bool) -> None:
@@ -148,6 +141,7 @@ def score(models: tuple[str, ...], text: str, context: int | None, device: str, 
     from frugal.evaluate import evaluate
     from frugal.families import whole_text
     from frugal.lab.live.terminal import model_called
+    from frugal.lab.pages.results import csv_text
     from frugal.memory import MemoryGPT, measure
 
     if as_json and as_csv:
@@ -174,13 +168,13 @@ def score(models: tuple[str, ...], text: str, context: int | None, device: str, 
     if as_json:
         click.echo(json.dumps(rows, indent=1))
     elif as_csv:
-        click.echo(_as_csv(rows), nl=False)
+        click.echo(csv_text(rows, list(rows[0])), nl=False)
 
 
 @click.command(cls=WithSampling)
 @click.argument("model")
 @click.option("--prompt", metavar="TEXT", default="", help="What is continued [default: a new text begins].")
-@click.option("--device", default="auto", show_default=True, help="Where to compute: cpu, cuda, mps or auto.")
+@device_option
 def generate(model: str, prompt: str, device: str, **sampling: Any) -> None:
     """Continue a text with a kept MODEL or a foundation, as it comes; Ctrl-C stops it."""
     from frugal.generate import CHAT_SAMPLING, stream
@@ -211,11 +205,3 @@ def models(as_json: bool) -> None:
         click.echo("none yet: frugal train echo --train FILE --save NAME", err=True)
     else:
         click.echo(aligned([list(rows[0]), *([shown(value) for value in row.values()] for row in rows)]))
-
-
-def _as_csv(rows: list[dict[str, Any]]) -> str:
-    file = io.StringIO()
-    writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()

@@ -123,11 +123,7 @@ def answer(session: ChatSession, text: str) -> None:
 
 
 def obey(line: str, session: ChatSession) -> ChatSession:
-    """Carry out a command; the session to go on with.
-
-    Raises:
-        InputError: there is no such command, or what it was given cannot be used.
-    """
+    """Carry out a command; the session to go on with."""
     match line.split(maxsplit=2):
         case ["/help"]:
             click.echo(HELP)
@@ -151,11 +147,7 @@ def obey(line: str, session: ChatSession) -> ChatSession:
 
 
 def changed(sampling: Sampling, name: str, value: str) -> Sampling:
-    """The settings with one of them set from text.
-
-    Raises:
-        InputError: there is no such setting, or it cannot have this value.
-    """
+    """The settings with one of them set from text."""
     if name not in KINDS:
         raise InputError(f"{name}: is no setting; there are {', '.join(KINDS)}")
     if value == "none":

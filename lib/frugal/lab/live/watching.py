@@ -1,15 +1,13 @@
 """Runs as the terminal shows them while they go on, and the index of reports, which follows them."""
 
-import json
 import shutil
 import sys
 import time
-from pathlib import Path
 
 import click
 
 from frugal.lab.pages.index import write_index
-from frugal.lab.pages.run_facts import Now
+from frugal.lab.pages.run_facts import Now, read_status
 from frugal.lab.run.together import SideBySide
 
 STEP_SECONDS = 0.25
@@ -31,7 +29,7 @@ def watch(runs: SideBySide) -> list[str]:
         while runs.waiting or runs.running:
             runs.step()
             told = tell_ended(runs, told, show)
-            show.update({run.plan.path.stem: now(run.folder) for run in runs.running})
+            show.update({run.plan.path.stem: Now.read(read_status(run.folder)) for run in runs.running})
             index.follow(runs)
             time.sleep(STEP_SECONDS)
     except BaseException:
@@ -75,14 +73,6 @@ class Index:
         write_index(runs.reports, [plan.path.stem for plan in runs.waiting])
         self.written = time.monotonic()
         self.cost = self.written - begun
-
-
-def now(folder: Path) -> Now | None:
-    """What a run says that it is doing; None before it says anything."""
-    try:
-        return Now.read(json.loads((folder / "status.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return None
 
 
 class Terminal:

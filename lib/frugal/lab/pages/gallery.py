@@ -11,33 +11,26 @@ from pathlib import Path
 from bs4 import BeautifulSoup, Tag
 from nbformat import NotebookNode
 
-from frugal.errors import InputError
 from frugal.files import appearing
-from frugal.lab.pages.latest_runs import latest_runs
+from frugal.lab.pages.latest_runs import PROFILE, default_runs
 from frugal.lab.pages.outputs import WIDGET, cells_for_readers
 from frugal.lab.pages.run_facts import RunFacts, read_run
 
-PROFILE = "default"
 NOTEBOOKS = "../../notebooks"  # as seen from docs/gallery
 IMAGE = re.compile(r"data:image/(svg|png|jpeg)[^;]*;base64,(.*)", re.DOTALL)
 
 
 def write_gallery(reports: Path, gallery: Path) -> Path:
-    """Replace the gallery by the newest finished run of each notebook at its default size; gives the first page.
-
-    Raises:
-        InputError: there is no such run.
-    """
-    notebooks = latest_runs(reports, PROFILE)
-    if not notebooks:
-        raise InputError(f"{reports}: no finished run at profile {PROFILE}; `make reports` makes them")
+    """Replace the gallery by the newest finished run of each notebook at its default size; gives the first page."""
+    notebooks = default_runs(reports)
     with appearing(gallery) as folder:
         (folder / "figures").mkdir(parents=True)
         entries = []
         for name, notebook in notebooks.items():
             run, figures = read_run(notebook, name), Figures(folder, name)
             (folder / f"{name}.md").write_text(page(notebook, run, figures, set(notebooks)), encoding="utf-8")
-            entries.append(entry(name, run, figures))
+            entry = [f"## [{run.title}]({name}.md)", run.summary, figures.first]
+            entries.append("\n\n".join(filter(None, entry)))
         (folder / "README.md").write_text("\n\n".join([INTRODUCTION, *entries]) + "\n", encoding="utf-8")
     return gallery / "README.md"
 
@@ -69,11 +62,6 @@ class Figures:
         (self.folder / path).write_bytes(b64decode(content))
         image["src"] = path
         self.first = self.first or str(image)
-
-
-def entry(name: str, run: RunFacts, figures: Figures) -> str:
-    """A run in the list of all."""
-    return "\n\n".join(filter(None, [f"## [{run.title}]({name}.md)", run.summary, figures.first]))
 
 
 def page(notebook: NotebookNode, run: RunFacts, figures: Figures, names: set[str]) -> str:

@@ -1,6 +1,5 @@
 """The page that lists all runs and kept models, rebuilt from executed notebooks and models' cards alone."""
 
-import json
 import time
 from base64 import b64encode
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from frugal.cards import kept_models
 from frugal.files import write_text
 from frugal.lab.pages.notebooks import read_notebook
 from frugal.lab.pages.records import html_table, read_records, shown
-from frugal.lab.pages.run_facts import Now, RunFacts, read_run, words
+from frugal.lab.pages.run_facts import Now, RunFacts, read_run, read_status, words
 
 TEMPLATE = Path(__file__).parent / "template"
 RESULTS_SHOWN = 6
@@ -27,10 +26,7 @@ SILENT_SECONDS = 60  # after which a run that says that it goes on is taken for 
 
 @dataclass(frozen=True)
 class Entry:
-    """A run in the list; `link` leads to its report, `results` are the single values that it recorded.
-
-    `number` is its place in the list of facts that the page's script compares.
-    """
+    """A run in the list; `link` leads to its report, `results` are the single values that it recorded."""
 
     run: RunFacts
     notebook: str
@@ -38,7 +34,6 @@ class Entry:
     results: dict[str, str]
     thumbnail: str
     alt: str
-    number: int = 0
 
     @property
     def changed(self) -> str:
@@ -47,13 +42,11 @@ class Entry:
     @property
     def facts(self) -> dict[str, Any]:
         """What the page's script compares, as words."""
-        parameters = {name: words(value) for name, value in self.run.parameters.items()}
-        when = self.run.when or "not recorded"
         return {
             "title": self.run.title,
-            "when": when,
+            "when": self.run.when or "not recorded",
             "link": self.link,
-            "parameters": parameters,
+            "parameters": {name: words(value) for name, value in self.run.parameters.items()},
             "results": self.results,
         }
 
@@ -70,14 +63,6 @@ class Unreadable:
     reason: str
 
 
-@dataclass(frozen=True)
-class Live:
-    """A run that goes on: its title, and what it is doing."""
-
-    title: str
-    now: Now
-
-
 def write_index(reports: Path, waiting: Sequence[str] = ()) -> Path:
     """Write `index.html` in the folder of reports, from the notebooks of runs and of sweeps' reports below it.
 
@@ -90,13 +75,13 @@ def write_index(reports: Path, waiting: Sequence[str] = ()) -> Path:
     live = {path: each for path in paths if (each := read_live(path)) is not None}
     ended = [path for path in paths if path not in live]
     found = [read_entry(path, reports, changed(path)) for path in ended]
-    entries = [replace(each, number=number) for number, each in enumerate(found) if isinstance(each, Entry)]
+    entries = [each for each in found if isinstance(each, Entry)]
     models = [kept.row for kept in kept_models()]
     template, script = page_template()
     page = template.render(
         groups=groups(entries),
-        facts=[entry.facts if isinstance(entry, Entry) else None for entry in found],
-        unreadable=[entry for entry in found if isinstance(entry, Unreadable)],
+        facts={entry.link: entry.facts for entry in entries},
+        unreadable=[each for each in found if isinstance(each, Unreadable)],
         live=list(live.values()),
         waiting=waiting,
         models=html_table("Kept models, the newest first", models) if models else "",
@@ -124,18 +109,13 @@ def changed(path: Path) -> tuple[int, int]:
     return path.stat().st_mtime_ns, report.stat().st_mtime_ns if report.exists() else 0
 
 
-def read_live(path: Path) -> Live | None:
-    """The run whose notebook this is, if it goes on."""
-    status = path.with_name("status.json")
-    try:
-        if time.time() - status.stat().st_mtime > SILENT_SECONDS:
-            return None
-        about = json.loads(status.read_text(encoding="utf-8"))
-        present = Now.read(about) if about["status"] == "running" else None
-    except (OSError, ValueError, KeyError, TypeError):
+def read_live(path: Path) -> tuple[str, Now] | None:
+    """The title of the run whose notebook this is, and what it is doing, if it goes on."""
+    about = read_status(path.parent)
+    if about.get("status") != "running" or time.time() - path.with_name("status.json").stat().st_mtime > SILENT_SECONDS:
         return None
-    name = path.parent.parent.name
-    return None if present is None else Live(str(about.get("title") or name), present)
+    present = Now.read(about)
+    return None if present is None else (str(about.get("title") or path.parent.parent.name), present)
 
 
 def groups(entries: list[Entry]) -> list[list[Entry]]:

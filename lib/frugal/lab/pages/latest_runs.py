@@ -13,6 +13,21 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 
+PROFILE = "default"  # of the runs that the README and the gallery tell of
+
+
+def default_runs(reports: Path) -> "dict[str, NotebookNode]":
+    """The latest runs at the notebooks' default size.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = latest_runs(reports, PROFILE)
+    if not found:
+        raise InputError(f"{reports}: no finished run at profile {PROFILE}; `make reports` makes them")
+    return found
+
+
 def latest_runs(reports: Path, profile: str | None = None) -> "dict[str, NotebookNode]":
     """Executed notebooks by name (`01_text_and_foundation`), each from the newest run that `frugal run` saw finish.
 

@@ -6,10 +6,9 @@ from typing import Any
 
 from frugal.errors import InputError
 from frugal.files import write_text
-from frugal.lab.pages.latest_runs import latest_runs
+from frugal.lab.pages.latest_runs import PROFILE, default_runs
 from frugal.lab.pages.run_facts import recorded_run
 
-PROFILE = "default"
 SENTENCE = re.compile(r"^Minutes are those of .*$", re.MULTILINE)
 
 
@@ -22,9 +21,7 @@ def write_minutes(reports: Path, readme: Path) -> list[str]:
     Raises:
         InputError: there is no such run, they come from several machines, or the page has no row or sentence for them.
     """
-    runs = {name: recorded_run(notebook) for name, notebook in latest_runs(reports, PROFILE).items()}
-    if not runs:
-        raise InputError(f"{reports}: no finished run at profile {PROFILE}; `make reports` makes them")
+    runs = {name: recorded_run(notebook) for name, notebook in default_runs(reports).items()}
     machines = {machine(run) for run in runs.values()}
     if len(machines) > 1:
         raise InputError(f"{reports}: the runs come from several machines: {'; '.join(sorted(machines))}")

@@ -35,8 +35,10 @@ def read_notebook(path: Path) -> "NotebookNode":
     return notebook
 
 
-def markdown_sources(notebook: "NotebookNode") -> list[str]:
-    return [cell.source for cell in notebook.cells if cell.cell_type == "markdown" and not is_papermill_banner(cell)]
+def title_and_text(notebook: "NotebookNode") -> tuple[str, str]:
+    """The title and the rest of a notebook's first text."""
+    texts = [cell for cell in notebook.cells if cell.cell_type == "markdown" and not is_papermill_banner(cell)]
+    return split_title(texts[0].source) if texts else ("", "")
 
 
 def is_papermill_banner(cell: "NotebookNode") -> bool:

@@ -25,12 +25,18 @@ def cells_for_readers(notebook: NotebookNode) -> list[NotebookNode]:
     cells: list[NotebookNode] = []
     states = widget_states(notebook)
     for cell in copy.deepcopy(notebook.cells):
-        if is_papermill_banner(cell) or (cell.cell_type != "raw" and not cell.source.strip()) or is_removed(cell):
+        failed = any(output.output_type == "error" for output in cell.get("outputs", []))  # kept from nobody
+        removed = tagged(cell, "remove-cell") and not failed
+        if is_papermill_banner(cell) or (cell.cell_type != "raw" and not cell.source.strip()) or removed:
             continue
         if cell.cell_type == "markdown" and not any(earlier.cell_type == "markdown" for earlier in cells):
             cell.source = split_title(cell.source)[1]
         elif cell.cell_type == "code":
-            leave_out(cell)
+            # Tags that only hide something need nothing, for all code is folded.
+            if tagged(cell, "remove-input"):
+                cell.metadata["transient"] = {"remove_source": True}
+            if tagged(cell, "remove-output") and not failed:
+                cell.outputs = []
             CoalesceStreamsPreprocessor().preprocess_cell(cell, {}, 0)
             shown = [output_for_readers(output, states) for output in cell.outputs]
             cell.outputs = [output for output in shown if output]
@@ -38,25 +44,9 @@ def cells_for_readers(notebook: NotebookNode) -> list[NotebookNode]:
     return cells
 
 
-def is_removed(cell: NotebookNode) -> bool:
-    """Whether a tag of the Jupyter world keeps the cell from readers; an error is kept from nobody."""
-    return tagged(cell, "remove-cell") and not failed(cell)
-
-
-def leave_out(cell: NotebookNode) -> None:
-    """Take out what such tags keep from readers; those that only hide need nothing, for all code is folded."""
-    if tagged(cell, "remove-input"):
-        cell.metadata["transient"] = {"remove_source": True}
-    if tagged(cell, "remove-output") and not failed(cell):
-        cell.outputs = []
-
-
 def tagged(cell: NotebookNode, tag: str) -> bool:
+    """Whether the cell has a tag of the Jupyter world, in either of its spellings."""
     return not {tag, tag.replace("-", "_")}.isdisjoint(cell.metadata.get("tags", []))
-
-
-def failed(cell: NotebookNode) -> bool:
-    return any(output.output_type == "error" for output in cell.get("outputs", []))
 
 
 def output_for_readers(output: NotebookNode, states: States) -> NotebookNode | None:

@@ -52,10 +52,14 @@ def as_csv(rows: list[dict[str, Any]]) -> str:
     """The rows as CSV; lists and tables are JSON in their cell, what a run does not have is empty."""
     names = dict.fromkeys(name for row in rows for name in row)
     columns = [*FACTS, *(name for kind in (PARAMETER, RESULT) for name in names if name.startswith(kind))]
+    return csv_text([{name: cell(value) for name, value in row.items()} for row in rows], columns)
+
+
+def csv_text(rows: list[dict[str, Any]], columns: list[str]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: cell(value) for name, value in row.items()} for row in rows)
+    writer.writerows(rows)
     return text.getvalue()
 
 

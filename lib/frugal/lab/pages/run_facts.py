@@ -5,14 +5,16 @@ Whatever is missing stays empty: nothing is guessed, and papermill's word on suc
 "completed" when the kernel was killed.
 """
 
+import json
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from nbformat import NotebookNode
 
-from frugal.lab.pages.notebooks import markdown_sources, plain, split_title
+from frugal.lab.pages.notebooks import plain, title_and_text
 
 # Shown in words and in colour, so that neither is needed to read it.
 STATUS_WORDS = {
@@ -61,6 +63,14 @@ class RunFacts:
         return "" if self.seconds is None else duration_words(self.seconds)
 
 
+def read_status(folder: Path) -> dict[str, Any]:
+    """What the status file of a run's folder says; empty where there is none that can be read."""
+    try:
+        return dict(json.loads((folder / "status.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
 @dataclass(frozen=True)
 class Now:
     """What a run that goes on is doing: cell of how many, its section, what it printed last, since when it runs."""
@@ -85,7 +95,7 @@ class Now:
         parts = [
             f"cell {self.cell} of {self.cells}" if self.cell else "starting",
             self.section,
-            clock(seconds),
+            f"{int(seconds) // 60}:{int(seconds) % 60:02}",
             self.line,
         ]
         return ", ".join(part for part in parts if part)
@@ -94,7 +104,7 @@ class Now:
 def read_run(notebook: NotebookNode, name: str) -> RunFacts:
     """The facts of a run; `name` is the title of a notebook that has none."""
     run = recorded_run(notebook)
-    title, text = split_title(next(iter(markdown_sources(notebook)), ""))
+    title, text = title_and_text(notebook)
     error = run.get("error") or first_error(notebook)
     status = run.get("status") or ("failed" if error else "unknown")
     seconds = run.get("seconds")
@@ -183,11 +193,6 @@ def duration_words(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def clock(seconds: float) -> str:
-    """Elapsed time as minutes and seconds."""
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
 
 
 def words(value: Any) -> str:

@@ -125,10 +125,6 @@ class KernelWatch(threading.Thread):
         self.pid: int | None = None
         self.ended = threading.Event()
 
-    def begin(self, pid: int) -> None:
-        self.pid = pid
-        self.start()
-
     def run(self) -> None:
         while not self.ended.wait(0.5):
             self.peak_memory = max(self.peak_memory, memory_held(self.pid))
@@ -211,7 +207,8 @@ class Client(PapermillNotebookClient):
         # What cells print comes back in messages; here the kernel would only log its own interruption.
         super().start_new_kernel(stdout=DEVNULL, stderr=DEVNULL, env=kernel_environment(), **settings)
         provisioner: Any = self.km.provisioner
-        self.watch.begin(provisioner.pid)
+        self.watch.pid = provisioner.pid
+        self.watch.start()
 
     def process_message(self, msg: dict[str, Any], *place: Any) -> nbformat.NotebookNode | None:
         if msg["msg_type"] in DISPLAYS:
@@ -354,24 +351,19 @@ class FrugalEngine(NBClientEngine):
             stdout_file=stdout_file,
             stderr_file=stderr_file,
         )
-        stopped = False
         try:
             client.execute()
-            stopped = watch.expired
-        except NotebookExit:
-            pass  # its cell says so
-        except RunTimeoutError:
-            stopped = True
+        except (NotebookExit, RunTimeoutError):
+            pass  # the cell says that it asked for the end, or `watch` that the time was over
         except RuntimeError:  # the kernel died, perhaps while it was starting
-            stopped = watch.expired
-            if not stopped:
+            if not watch.expired:
                 raise
         finally:
             watch.end()
             client.set_widgets_metadata()  # what they showed last is part of the report, however the run ended
             shutil.rmtree(folder, ignore_errors=True)
             nb_man.nb.metadata.papermill["peak_memory_mb"] = round(watch.peak_memory / 1e6)
-        if stopped:
+        if watch.expired:
             raise RunTimeoutError(f"the run took longer than {run_timeout:.0f} seconds")
 
 

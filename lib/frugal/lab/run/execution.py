@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from frugal.errors import InputError
 from frugal.files import CHECKOUT, reports_folder, write_text
-from frugal.lab.pages.notebooks import read_notebook
+from frugal.lab.pages.notebooks import read_notebook, title_and_text
 from frugal.lab.run.identity import identity
 from frugal.lab.run.parameters import Parameter, check, profile_values, read_parameters, set_again
 from frugal.lab.run.progress import RunStopped
@@ -63,6 +63,10 @@ class Plan:
         """All parameters, as the run has them."""
         return {**{each.name: each.default for each in self.parameters}, **self.given}
 
+    def uses(self, function: str) -> bool:
+        """Whether a code cell names a function."""
+        return any(function in cell.source for cell in self.notebook.cells if cell.cell_type == "code")
+
     @property
     def identity(self) -> str:
         """What decides the run's result; see `frugal.lab.run.identity`."""
@@ -90,30 +94,6 @@ def plan_run(path: Path, given: dict[str, Any] | None = None, profile: str = "de
     return Plan(path, notebook, parameters, profile, values)
 
 
-def run_notebook(
-    path: Path,
-    given: dict[str, Any] | None = None,
-    profile: str = "default",
-    timeout: float | None = None,
-    reports: Path | None = None,
-) -> RunResult:
-    """Run a notebook in a kernel of its own, in the current folder as papermill does, and write its report.
-
-    So a path given as a parameter means what it means to whoever gives it.
-
-    Args:
-        path: the notebook.
-        given: parameters by name; text is read by the declared type. They have precedence over the profile's.
-        profile: `smoke`, `default` or `full`.
-        timeout: minutes that the whole run may take.
-        reports: folder for the run's own folder; `reports/` by default.
-
-    Raises:
-        InputError: the notebook, a parameter's name or value, or the profile is not right.
-    """
-    return carry_out(plan_run(path, given, profile), timeout, reports)
-
-
 def carry_out(
     plan: Plan,
     timeout: float | None = None,
@@ -123,7 +103,9 @@ def carry_out(
     warm: bool = False,
     printing: TextIO | None = None,
 ) -> RunResult:
-    """Run what was planned.
+    """Run what was planned in a kernel of its own, in the current folder as papermill does, and write its report.
+
+    So a path given as a parameter means what it means to whoever gives it.
 
     Args:
         plan: from `plan_run`.
@@ -173,11 +155,7 @@ def with_parameters(plan: Plan) -> "NotebookNode":
 
 
 def kernel_name(notebook: "NotebookNode") -> str:
-    """The kernel that runs a notebook: the one that it names, this interpreter where it names none.
-
-    Raises:
-        InputError: it is not installed.
-    """
+    """The kernel that runs a notebook: the one that it names, this interpreter where it names none."""
     spec = notebook.metadata.get("kernelspec", {})
     name = str(spec.get("name") or OWN_KERNEL)
     language = str(spec.get("language") or notebook.metadata.get("language_info", {}).get("name") or "python")
@@ -198,7 +176,7 @@ def describe(plan: Plan, timeout: float | None, started: datetime) -> dict[str, 
     return {
         "notebook": plan.path.stem,
         "identity": plan.identity,
-        "title": title(plan.notebook),
+        "title": title_and_text(plan.notebook)[0],
         "profile": plan.profile,
         "parameters": values,
         "set_again": set_again(plan.notebook, plan.given),
@@ -212,12 +190,6 @@ def describe(plan: Plan, timeout: float | None, started: datetime) -> dict[str, 
         "command": command(plan, timeout),
         **provenance(),
     }
-
-
-def title(notebook: "NotebookNode") -> str | None:
-    """The text of the notebook's first top heading."""
-    lines = [line for cell in notebook.cells if cell.cell_type == "markdown" for line in cell.source.splitlines()]
-    return next((line[2:].strip() for line in lines if line.startswith("# ")), None)
 
 
 def command(plan: Plan, timeout: float | None) -> str:

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import os.path
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import frugal
+from frugal.files import checksum
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -23,20 +25,12 @@ def identity(notebook: "NotebookNode", values: dict[str, Any]) -> str:
 def named_paths(values: dict[str, Any]) -> list[Path]:
     """What parameters name, alone or in lists, that is there as a file or folder."""
     words = [word for value in values.values() for word in (value if isinstance(value, list) else [value])]
-    return [path for path in (Path(word) for word in words if isinstance(word, str)) if is_there(path)]
-
-
-def is_there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a long sentence is no path
-        return False
+    return [Path(word) for word in words if isinstance(word, str) and os.path.exists(word)]
 
 
 def file_hash(path: Path) -> str | None:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return checksum(path)
     except OSError:  # the notebook says so where it needs it
         return None
 

@@ -203,7 +203,11 @@ def read_text(value: Any, kind: ParameterType) -> Any:
     if kind.optional and value.lower() in ("none", "null"):
         return None
     if kind.many:
-        return read_list(value, kind)
+        try:
+            items = yaml.load(value, yaml.BaseLoader)  # leaves every item a string: the declared type decides
+        except yaml.YAMLError:
+            return value
+        return read_text(items, kind) if isinstance(items, list) else value
     if kind.item is bool:
         return {"true": True, "false": False}.get(value.lower(), value)
     try:
@@ -212,20 +216,8 @@ def read_text(value: Any, kind: ParameterType) -> Any:
         return value
 
 
-def read_list(text: str, kind: ParameterType) -> Any:
-    try:
-        items = yaml.load(text, yaml.BaseLoader)  # leaves every item a string: the declared type decides
-    except yaml.YAMLError:
-        return text
-    return read_text(items, kind) if isinstance(items, list) else text
-
-
 def conform(name: str, value: Any, kind: ParameterType) -> Any:
-    """Check a value against the declared type; an int may stand for a float.
-
-    Raises:
-        InputError: the value is of another type, or a number that is not finite.
-    """
+    """Check a value against the declared type; an int may stand for a float."""
     if kind.item is object or (value is None and kind.optional):
         return value
     if kind.many:
@@ -283,11 +275,7 @@ def _numbers(values: list[Any]) -> list[int]:
 
 
 def profile_values(parameters: list[Parameter], profile: str) -> dict[str, Any]:
-    """What a profile sets; nothing for `default`.
-
-    Raises:
-        InputError: there is no profile of this name.
-    """
+    """What a profile sets; nothing for `default`."""
     if profile not in PROFILES:
         raise InputError(f"profile={profile!r}: must be one of {', '.join(PROFILES)}")
     return {each.name: each.profiles[profile] for each in parameters if profile in each.profiles}

@@ -56,7 +56,9 @@ class PreparedKernel(IPKernelApp):
                 self.make_shell(options)
                 sys.stdout, sys.stderr = Current("stdout"), Current("stderr")
                 write_to(printed)
-                run_imports(imports)
+                names: dict[str, Any] = {"__name__": "__main__"}
+                for statement in imports:
+                    exec(statement, names)
                 self.problem = None
             except BaseException as error:
                 self.problem = f"the imports failed: {error!r}"
@@ -112,12 +114,6 @@ def write_to(file: IO[bytes]) -> None:
     """Send what this process prints to a file."""
     for number in (1, 2):
         os.dup2(file.fileno(), number)
-
-
-def run_imports(imports: list[str]) -> None:
-    names: dict[str, Any] = {"__name__": "__main__"}
-    for statement in imports:
-        exec(statement, names)
 
 
 def problem_with_fork() -> str | None:

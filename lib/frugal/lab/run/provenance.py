@@ -2,18 +2,15 @@
 
 import os
 import platform
-import shutil
 import subprocess
-import sys
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from frugal.device import processor
 from frugal.files import CHECKOUT
-from frugal.lab.run.threads import OPENMP, kernel_environment
+from frugal.lab.run.threads import OPENMP, cores, kernel_environment
 
 PACKAGES = (
     "frugal",
@@ -33,14 +30,14 @@ def provenance() -> dict[str, Any]:
 
     None stands for what cannot be told.
     """
-    return {**git_state(CHECKOUT), "versions": versions(), "machine": machine(kernel_environment())}
-
-
-def git_state(folder: Path) -> dict[str, Any]:
-    """The commit that is checked out in a folder, and whether everything in it is committed."""
-    commit = answer("git", "-C", str(folder), "rev-parse", "HEAD")
-    changes = answer("git", "-C", str(folder), "status", "--porcelain")
-    return {"commit": commit, "clean": None if commit is None or changes is None else changes == ""}
+    commit = answer("git", "-C", str(CHECKOUT), "rev-parse", "HEAD")
+    changes = answer("git", "-C", str(CHECKOUT), "status", "--porcelain")
+    return {
+        "commit": commit,
+        "clean": None if commit is None or changes is None else changes == "",
+        "versions": versions(),
+        "machine": machine(kernel_environment()),
+    }
 
 
 @cache  # reading them takes longer than a short notebook
@@ -64,11 +61,10 @@ def machine(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """
     import psutil
 
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
     accelerators = answer("nvidia-smi", "--query-gpu=name", "--format=csv,noheader") or ""
     return {
         "processor": processor(),
-        "cores": cores,
+        "cores": cores(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "accelerators": accelerators.splitlines(),
         "system": platform.platform(),
@@ -78,8 +74,6 @@ def machine(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
 
 def answer(*command: str) -> str | None:
     """What a command prints, or None where it is missing, fails or does not answer within ten seconds."""
-    if shutil.which(command[0]) is None:
-        return None
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (subprocess.SubprocessError, OSError):

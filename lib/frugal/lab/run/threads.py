@@ -5,8 +5,14 @@ notebook 03 at its smallest took 380 s with two threads beside busy processes, a
 """
 
 import os
+import sys
 
 OPENMP, NUMBA = "OMP_NUM_THREADS", "NUMBA_NUM_THREADS"  # PyTorch, NumPy and FAISS go by the first
+
+
+def cores() -> int:
+    """How many this process may compute on."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def kernel_environment() -> dict[str, str]:

@@ -1,11 +1,10 @@
 """Several runs, side by side: each in a process of its own, so many at a time as cores and memory allow."""
 
-import json
+import contextlib
 import logging
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,19 +14,19 @@ from pathlib import Path
 
 import psutil
 
-from frugal.errors import FrugalError
+from frugal.errors import InputError
 from frugal.lab.pages.notebooks import read_notebook
+from frugal.lab.pages.run_facts import read_status
 from frugal.lab.run.execution import Plan, RunResult, carry_out, keep, new_folder
 from frugal.lab.run.identity import named_paths
-from frugal.lab.run.threads import OPENMP, kernel_environment
+from frugal.lab.run.threads import OPENMP, cores, kernel_environment
 
 MEMORY = 32  # a run is given 2^32 bytes, 4 GB
 
 
 def most_at_once() -> int:
     """As many runs as there are cores for their threads, and 4 GB of memory for each; one at least."""
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return max(1, min(cores // int(kernel_environment()[OPENMP]), psutil.virtual_memory().total >> MEMORY))
+    return max(1, min(cores() // int(kernel_environment()[OPENMP]), psutil.virtual_memory().total >> MEMORY))
 
 
 def finished_already(plan: Plan, reports: Path) -> Path | None:
@@ -37,14 +36,13 @@ def finished_already(plan: Plan, reports: Path) -> Path | None:
     """
     if reads_other_runs(plan):
         return None
-    for path in sorted(reports.glob(f"runs/{plan.path.stem}/*/status.json"), reverse=True):
-        try:
-            about = json.loads(path.read_text(encoding="utf-8"))
-            same = (about["status"], about["identity"]) == ("done", plan.identity)
+    wanted = ("done", plan.identity)
+    for folder in sorted(reports.glob(f"runs/{plan.path.stem}/*"), reverse=True):
+        about = read_status(folder)
+        same = (about.get("status"), about.get("identity")) == wanted
+        with contextlib.suppress(OSError):  # what cannot be looked at may have changed
             if same and not changed_since(plan, datetime.fromisoformat(about["started"])):
-                return path.parent
-        except (OSError, ValueError, KeyError):
-            continue
+                return folder
     return None
 
 
@@ -57,7 +55,7 @@ def changed_since(plan: Plan, moment: datetime) -> bool:
 
 def reads_other_runs(plan: Plan) -> bool:
     """Whether the notebook brings other runs' results together: then it comes after them."""
-    return any("latest_records" in cell.source for cell in plan.notebook.cells if cell.cell_type == "code")
+    return plan.uses("latest_records")
 
 
 @dataclass
@@ -127,11 +125,7 @@ class SideBySide:
 
 
 def result_of(run: Started) -> RunResult:
-    """How a run ended whose process is over.
-
-    Raises:
-        OSError: as the run's process raised it.
-    """
+    """How a run ended whose process is over."""
     try:
         said = run.said.recv()
     except (EOFError, OSError):
@@ -147,10 +141,12 @@ def result_of(run: Started) -> RunResult:
 
 def concluded(run: Started, status: str, error: str) -> RunResult:
     """Let a run's folder say how its process ended, which could not."""
+    about = read_status(run.folder)
     try:
-        about = json.loads((run.folder / "status.json").read_text(encoding="utf-8"))
         notebook = read_notebook(run.folder / "notebook.ipynb")
-    except (OSError, ValueError, FrugalError):
+    except InputError:
+        about = {}
+    if not about:
         return RunResult(run.folder, status, error, 0.0)
     if about["status"] == "running":
         seconds = (datetime.now(UTC) - datetime.fromisoformat(about["started"])).total_seconds()

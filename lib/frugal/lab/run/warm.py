@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+from functools import partialmethod
 from multiprocessing import forkserver, get_context, set_forkserver_preload
 from multiprocessing.context import ForkServerProcess
 from types import ModuleType
@@ -127,11 +128,8 @@ class ForkedKernel:
         if self.poll() is None:
             os.kill(self.pid, number)
 
-    def kill(self) -> None:
-        self.send_signal(signal.SIGKILL)
-
-    def terminate(self) -> None:
-        self.send_signal(signal.SIGTERM)
+    kill = partialmethod(send_signal, signal.SIGKILL)
+    terminate = partialmethod(send_signal, signal.SIGTERM)
 
 
 class ForkingProvisioner(LocalProvisioner):

@@ -14,13 +14,14 @@ import sys
 from dataclasses import dataclass, field, fields
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
 from frugal.errors import InputError
 from frugal.lab.run.execution import Plan, plan_run
 from frugal.lab.run.parameters import Parameter, check
+from frugal.training import check_fields
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -38,6 +39,9 @@ class Objective:
     direction: Direction
     column: str | None = None
     where: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def read(self, records: dict[str, Any]) -> float:
         """The objective's value in a run's records.
@@ -99,28 +103,30 @@ class Sweep:
         return [dict(zip(self.search, values, strict=True)) for values in product(*map(_values, self.search.values()))]
 
 
-ENTRIES: dict[str, Any] = {
-    "notebook": str,
-    "profile": str,
-    "fixed": dict,
-    "search": dict,
-    "objective": dict,
-    "sampler": str,
-    "pruner": str,
-    "runs": int,
-    "minutes": (int, float),
-    "seeds": int,
-    "timeout": (int, float),
-    "seed": int,
-    "warm": bool,
-}
-WANTED: dict[Any, str] = {
-    str: "text, and a number stands in quotes",
-    dict: "names with values",
-    int: "a whole number",
-    (int, float): "a number",
-    bool: "true or false",
-}
+@dataclass(frozen=True, kw_only=True)
+class Entries:
+    """The entries of a sweep's YAML file; see `Sweep` for what they mean."""
+
+    notebook: str
+    search: dict[str, Any]
+    objective: dict[str, Any]
+    profile: str = "default"
+    fixed: dict[str, Any] = field(default_factory=dict)
+    sampler: Sampler = "grid"
+    pruner: Pruner = "none"
+    runs: int | None = None
+    minutes: float | None = None
+    seeds: int = 1
+    timeout: float | None = None
+    seed: int = 0
+    warm: bool = True
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        for entry in ("runs", "seeds", "minutes", "timeout"):
+            value = getattr(self, entry)
+            if value is not None and value <= 0:
+                raise InputError(f"{entry}={value}: must be positive")
 
 
 def read_sweep(path: Path, find_notebook: Any = Path) -> Sweep:
@@ -146,91 +152,76 @@ def read_sweep(path: Path, find_notebook: Any = Path) -> Sweep:
 def _checked(name: str, given: Any, find_notebook: Any) -> Sweep:
     if not isinstance(given, dict):
         raise InputError("must hold entries such as notebook, search and objective")
-    for entry, value in given.items():
-        if entry not in ENTRIES:
-            raise InputError(f"{entry}: unknown entry; there are {', '.join(ENTRIES)}")
-        if not isinstance(value, ENTRIES[entry]) or isinstance(value, bool) != (ENTRIES[entry] is bool):
-            raise InputError(f"{entry}={value!r}: must be {WANTED[ENTRIES[entry]]}")
+    names = [each.name for each in fields(Entries)]
+    for entry in given:
+        if entry not in names:
+            raise InputError(f"{entry}: unknown entry; there are {', '.join(names)}")
     for entry in ("notebook", "search", "objective"):
         if not given.get(entry):
             raise InputError(f"{entry}: is missing; a sweep needs notebook, search and objective")
-    for entry in ("runs", "seeds", "minutes", "timeout"):
-        if entry in given and given[entry] <= 0:
-            raise InputError(f"{entry}={given[entry]}: must be positive")
-    plan = plan_run(find_notebook(given["notebook"]), given.get("fixed", {}), given.get("profile", "default"))
-    parameters = {parameter.name: parameter for parameter in plan.parameters}
-    search = {each: _distribution(each, space, parameters, plan.parameters) for each, space in given["search"].items()}
-    sampler = _one_of("sampler", given.get("sampler", "grid"), Sampler)
-    pruner = _one_of("pruner", given.get("pruner", "none"), Pruner)
-    seeds = given.get("seeds", 1)
-    if seeds > 1 and "seed" not in parameters:
-        raise InputError(f"seeds={seeds}: the notebook has no parameter `seed`; leave seeds out")
-    if seeds > 1 and pruner != "none":
-        raise InputError(f"pruner={pruner}: needs one seed per point, since it judges single runs; leave seeds out")
-    if pruner != "none" and not _reports_progress(plan):
-        raise InputError(f"pruner={pruner}: judges by progress, and {plan.path.name} never calls report_progress")
-    if sampler != "grid" and "runs" not in given and "minutes" not in given:
-        raise InputError(f"sampler={sampler}: needs a budget; give runs or minutes")
+    if isinstance(given["notebook"], int):
+        raise InputError(f"notebook={given['notebook']}: must be text, and a number stands in quotes")
+    asked = Entries(**given)
+    plan = plan_run(find_notebook(asked.notebook), asked.fixed, asked.profile)
+    search = {each: _distribution(each, space, plan.parameters) for each, space in asked.search.items()}
+    if asked.seeds > 1 and all(parameter.name != "seed" for parameter in plan.parameters):
+        raise InputError(f"seeds={asked.seeds}: the notebook has no parameter `seed`; leave seeds out")
+    if asked.seeds > 1 and asked.pruner != "none":
+        raise InputError(
+            f"pruner={asked.pruner}: needs one seed per point, since it judges single runs; leave seeds out"
+        )
+    if asked.pruner != "none" and not plan.uses("report_progress"):
+        raise InputError(f"pruner={asked.pruner}: judges by progress, and {plan.path.name} never calls report_progress")
+    if asked.sampler != "grid" and asked.runs is None and asked.minutes is None:
+        raise InputError(f"sampler={asked.sampler}: needs a budget; give runs or minutes")
     sweep = Sweep(
         name=name,
         plan=plan,
         search=search,
-        objective=_objective(given["objective"]),
-        sampler=sampler,
-        pruner=pruner,
-        points=given["runs"] // seeds if "runs" in given else None,
-        minutes=given.get("minutes"),
-        seeds=seeds,
-        timeout=given.get("timeout"),
-        seed=given.get("seed", 0),
-        warm=given.get("warm", True),
+        objective=_objective(asked.objective),
+        sampler=asked.sampler,
+        pruner=asked.pruner,
+        points=None if asked.runs is None else asked.runs // asked.seeds,
+        minutes=asked.minutes,
+        seeds=asked.seeds,
+        timeout=asked.timeout,
+        seed=asked.seed,
+        warm=asked.warm,
     )
-    if sampler == "grid":
+    if asked.sampler == "grid":
         sweep.grid()  # refuses what cannot be listed
     return sweep
 
 
-def _reports_progress(plan: Plan) -> bool:
-    return any("report_progress" in cell.source for cell in plan.notebook.cells if cell.cell_type == "code")
-
-
-def _one_of(entry: str, value: str, kind: Any) -> Any:
-    if value not in get_args(kind):
-        raise InputError(f"{entry}={value!r}: must be one of {', '.join(get_args(kind))}")
-    return value
-
-
 def _objective(given: dict[str, Any]) -> Objective:
-    names = [each.name for each in fields(Objective)]
-    unknown = [name for name in given if name not in names]
-    if unknown or not {"record", "direction"} <= given.keys():
+    if not {"record", "direction"} <= given.keys() <= {each.name for each in fields(Objective)}:
         raise InputError(
             f"objective: needs record and direction, and may have column and where; found {', '.join(given)}"
         )
-    _one_of("direction", given["direction"], get_type_hints(Objective)["direction"])
     return Objective(**given)
 
 
-def _distribution(
-    name: str, space: Any, parameters: dict[str, Parameter], declared: list[Parameter]
-) -> "BaseDistribution":
+def _distribution(name: str, space: Any, parameters: list[Parameter]) -> "BaseDistribution":
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if isinstance(space, list) and space:
-        values = [check(declared, {name: value})[name] for value in space]
-        # Optuna takes plain choices only; lists go as text, which is read by the parameter's type.
-        return CategoricalDistribution([str(value) if isinstance(value, list) else value for value in values])
+        return CategoricalDistribution([as_choice(check(parameters, {name: value})[name]) for value in space])
     if not isinstance(space, dict) or not {"low", "high"} <= space.keys() <= {"low", "high", "log", "step"}:
         raise InputError(f"search.{name}: must be a list of choices, or low and high with log or step")
-    ends = [check(declared, {name: space[end]})[name] for end in ("low", "high")]
-    kind = parameters[name].type.item
-    if kind not in (int, float) or parameters[name].type.many:
-        raise InputError(f"search.{name}: is {parameters[name].type}, which has no range; give a list of choices")
+    ends = [check(parameters, {name: space[end]})[name] for end in ("low", "high")]
+    [declared] = [parameter.type for parameter in parameters if parameter.name == name]
+    if declared.item not in (int, float) or declared.many:
+        raise InputError(f"search.{name}: is {declared}, which has no range; give a list of choices")
     options = {key: space[key] for key in ("log", "step") if key in space}
     try:
-        return (IntDistribution if kind is int else FloatDistribution)(*ends, **options)
+        return (IntDistribution if declared.item is int else FloatDistribution)(*ends, **options)
     except ValueError as error:
         raise InputError(f"search.{name}: {error}") from error
+
+
+def as_choice(value: Any) -> Any:
+    """Optuna takes plain choices only; lists go as text, which is read by the parameter's type."""
+    return str(value) if isinstance(value, list) else value
 
 
 def _values(distribution: "BaseDistribution") -> list[Any]:

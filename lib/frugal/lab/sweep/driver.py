@@ -4,13 +4,13 @@ The run folders are the only record. Whatever dies, starting the sweep again fin
 and gives the sampler all results so far.
 """
 
-import contextlib
 import json
 import shutil
 import sys
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,6 @@ from frugal.lab.sweep.worker import execute_run
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
-    from optuna.distributions import BaseDistribution
     from optuna.trial import TrialState
 
 RETRIES = 2  # of a run whose worker or kernel was killed
@@ -44,20 +43,19 @@ def run_sweep(sweep: Sweep, reports: Path, site: Site) -> Path:
     """
     root = (reports / "sweeps" / sweep.name).resolve()
     root.mkdir(parents=True, exist_ok=True, mode=0o700)  # its files tell workers what to do
-    lock = FileLock(root / ".lock")
     try:
-        lock.acquire(timeout=0)
+        lock = FileLock(root / ".lock").acquire(timeout=0)
     except Timeout:
         raise InputError(
             f"{sweep.name}: another `frugal sweep` has this sweep in hand; wait for it or stop it"
         ) from None
-    with lock, contextlib.ExitStack() as stack:
-        give_up(
-            list(root.glob(".*/"))
-        )  # of workers that were killed, or that have not noticed yet that their driver was
+    with lock:
+        # Of workers that were killed, or that have not noticed yet that their driver was.
+        give_up(list(root.glob(".*/")))
         driver = Driver(sweep, root)
         if driver.more():
-            driver.carry_out(stack.enter_context(worker_pool(site, root / "workers")))
+            with worker_pool(site, root / "workers") as pool:
+                driver.carry_out(pool)
         driver.write()
     return root
 
@@ -77,15 +75,17 @@ class Driver:
 
     def __init__(self, sweep: Sweep, root: Path) -> None:
         self.sweep, self.root, self.begun = sweep, root, time.monotonic()
-        self.points = finished_points(sweep, root)
-        self.outcomes = [outcome(sweep, point) for point in self.points]
+        self.finished = [(point, outcome(sweep, point)) for point in finished_points(sweep, root)]
         self.pending: list[Pending] = []
-        self.study = make_study(sweep, self.points, self.outcomes)
-        self.left = self._left_of_grid() if sweep.sampler == "grid" else None
+        self.study = make_study(sweep, self.finished)
+        self.left: list[dict[str, Any]] | None = None
+        if sweep.sampler == "grid":
+            known = [point.values for point, _ in self.finished]
+            self.left = [values for values in sweep.grid() if values not in known]
 
     def more(self) -> bool:
         """Whether the budget allows another point."""
-        count = len(self.points) + len(self.pending)
+        count = len(self.finished) + len(self.pending)
         if self.sweep.points is not None and count >= self.sweep.points:
             return False
         if self.sweep.minutes is not None and time.monotonic() - self.begun > 60 * self.sweep.minutes:
@@ -93,13 +93,9 @@ class Driver:
         return self.left is None or bool(self.left)
 
     def carry_out(self, pool: Pool) -> None:
-        """Run points until the budget is spent, so many at a time that no worker waits.
-
-        Raises:
-            UnavailableError: the workers cannot be reached any more.
-        """
-        total = self.sweep.points if self.left is None else len(self.points) + len(self.left)
-        with tqdm(total=total, initial=len(self.points), unit=" points", desc=self.sweep.name, disable=None) as bar:
+        """Run points until the budget is spent, so many at a time that no worker waits."""
+        total = self.sweep.points if self.left is None else len(self.finished) + len(self.left)
+        with tqdm(total=total, initial=len(self.finished), unit=" points", desc=self.sweep.name, disable=None) as bar:
             while self.pending or self.more():
                 if not pool.reachable():
                     raise UnavailableError("the workers cannot be reached any more: start the sweep again, it goes on")
@@ -144,9 +140,8 @@ class Driver:
     def finish(self, pending: Pending) -> None:
         """Tell the study what came of a point and write the table of all points."""
         self.pending.remove(pending)
-        self.points.append(pending.point)
         found = outcome(self.sweep, pending.point)
-        self.outcomes.append(found)
+        self.finished.append((pending.point, found))
         self.study.tell(pending.trial, found.value, found.state)
         self.write()
         if found.reason:
@@ -155,9 +150,11 @@ class Driver:
 
     def write(self) -> None:
         """Write `sweep.json`: what was asked, and each finished point with its outcome and runs."""
+        from optuna.distributions import distribution_to_json
+
         sweep = self.sweep
         rows = []
-        for point, found in zip(self.points, self.outcomes, strict=True):
+        for point, found in self.finished:
             folders = [str(run.folder.relative_to(self.root)) for run in point.runs]
             row = {"state": found.state.name.lower(), "value": found.value, "reason": found.reason}
             rows.append({"values": point.values, **row, "runs": folders})
@@ -167,20 +164,17 @@ class Driver:
             "objective": str(sweep.objective),
             "direction": sweep.objective.direction,
             "sampler": sweep.sampler,
-            "search": {name: described(distribution) for name, distribution in sweep.search.items()},
-            "log": [name for name, distribution in sweep.search.items() if getattr(distribution, "log", False)],
+            "search": {name: json.loads(distribution_to_json(space)) for name, space in sweep.search.items()},
             "points": rows,
         }
         write_text(self.root / "sweep.json", json.dumps(about, indent=2, ensure_ascii=False) + "\n")
 
     def summary(self) -> str:
         """Done, failed and best so far, for the progress bar."""
-        from optuna.trial import TrialState
-
-        failed = len(self.study.get_trials(deepcopy=False, states=(TrialState.FAIL,)))
-        done = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        states = [found.state.name for _, found in self.finished]
+        done = states.count("COMPLETE")
         best = f", best {self.study.best_value:.4g}" if done else ""
-        return f"{len(done)} done, {failed} failed{best}"
+        return f"{done} done, {states.count('FAIL')} failed{best}"
 
     def _submit(self, submit: Submit, run: Run) -> "Future[str]":
         plan = run.plan
@@ -188,18 +182,6 @@ class Driver:
         run.progress.mkdir(parents=True, exist_ok=True)  # an attempt that was given up may still report
         how = (self.sweep.timeout, self.sweep.warm, str(run.folder), str(run.progress))
         return submit(execute_run, str(plan.path.resolve()), plan.given, plan.profile, *how)
-
-    def _left_of_grid(self) -> list[dict[str, Any]]:
-        known = [point.values for point in self.points]
-        return [values for values in self.sweep.grid() if values not in known]
-
-
-def described(distribution: "BaseDistribution") -> dict[str, Any]:
-    """A distribution as plain values: its class in `optuna.distributions`, and the arguments that make it again."""
-    from optuna.distributions import distribution_to_json
-
-    plain: dict[str, Any] = json.loads(distribution_to_json(distribution))
-    return {"class": plain["name"], "arguments": plain["attributes"]}
 
 
 @dataclass(frozen=True)
@@ -211,17 +193,17 @@ class Outcome:
     reason: str | None = None
 
 
-def make_study(sweep: Sweep, points: list[Point], outcomes: list[Outcome]) -> "Study":
+def make_study(sweep: Sweep, finished: list[tuple[Point, Outcome]]) -> "Study":
     """An Optuna study that knows the finished points; its sampler goes on with other random numbers."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    seed = sweep.seed + len(points)
+    seed = sweep.seed + len(finished)
     samplers: dict[str, Any] = {
-        "grid": lambda: optuna.samplers.RandomSampler(seed),  # every point is given
-        "random": lambda: optuna.samplers.RandomSampler(seed),
-        "tpe": lambda: optuna.samplers.TPESampler(seed=seed, constant_liar=True),
-        "cmaes": lambda: optuna.samplers.CmaEsSampler(seed=seed),
+        "grid": optuna.samplers.RandomSampler,  # every point is given
+        "random": optuna.samplers.RandomSampler,
+        "tpe": partial(optuna.samplers.TPESampler, constant_liar=True),
+        "cmaes": optuna.samplers.CmaEsSampler,
     }
     pruners: dict[str, Any] = {
         "none": optuna.pruners.NopPruner,
@@ -229,12 +211,12 @@ def make_study(sweep: Sweep, points: list[Point], outcomes: list[Outcome]) -> "S
         "halving": optuna.pruners.SuccessiveHalvingPruner,
     }
     study = optuna.create_study(
-        sampler=samplers[sweep.sampler](),
+        sampler=samplers[sweep.sampler](seed=seed),
         pruner=pruners[sweep.pruner](),
         direction="minimize" if sweep.objective.direction == "minimise" else "maximize",
         study_name=sweep.name,
     )
-    for point, found in zip(points, outcomes, strict=True):
+    for point, found in finished:
         reported = dict(read_progress(point.runs[0].progress)) if sweep.pruner != "none" else {}
         study.add_trial(
             optuna.trial.create_trial(

@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -16,7 +15,8 @@ import yaml
 
 from frugal.errors import InputError
 from frugal.interrupts import ends_at_once
-from frugal.lab.run.threads import OPENMP, kernel_environment
+from frugal.lab.run.threads import OPENMP, cores, kernel_environment
+from frugal.training import check_fields
 
 # Of a function and its arguments, which must be plain values, since they may travel to another machine.
 Submit = Callable[..., "Future[Any]"]
@@ -59,6 +59,9 @@ class Site:
     address: str | None = None
     ports: tuple[int, int] = (54000, 55000)
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 def read_site(path: Path) -> Site:
     """Read a site file: YAML with the entries of `Site`.
@@ -67,8 +70,7 @@ def read_site(path: Path) -> Site:
         InputError: it cannot be read, or an entry or the provider is unknown.
     """
     try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
-        site = Site(**{**given, "ports": tuple(given.get("ports", Site.ports))})
+        site = Site(**yaml.safe_load(path.read_text(encoding="utf-8")))
         _provider(site)
     except InputError:
         raise
@@ -91,8 +93,7 @@ def worker_pool(site: Site, logs: Path) -> Iterator[Pool]:
 
         from frugal.lab.sweep import switchboard
 
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    workers = cores if site.workers is None else site.workers
+    workers = cores() if site.workers is None else site.workers
     # Parsl starts its own programs by name, also where the environment is not activated.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     provider = _provider(site)
@@ -137,9 +138,6 @@ def _end(kernel: Any, executor: Any) -> None:
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
     """Let a further Ctrl-C, or a batch system's signal, wait for what is done about the first."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield

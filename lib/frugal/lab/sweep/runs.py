@@ -10,9 +10,10 @@ from typing import Any
 from frugal.errors import InputError
 from frugal.lab.pages.notebooks import read_notebook
 from frugal.lab.pages.records import read_records
+from frugal.lab.pages.run_facts import read_status
 from frugal.lab.run.execution import Plan
 from frugal.lab.run.parameters import check
-from frugal.lab.sweep.definition import Sweep
+from frugal.lab.sweep.definition import Sweep, as_choice
 
 # A run in one of these states is finished; one that was killed or interrupted is run again.
 FINISHED = ("done", "failed", "timeout", "stopped")
@@ -38,19 +39,12 @@ class Run:
     @property
     def status(self) -> str | None:
         """What its folder says, None if nothing readable."""
-        return self._said("status")
+        return read_status(self.folder).get("status")
 
     @property
     def error(self) -> str | None:
         """Why it failed, if it did."""
-        return self._said("error")
-
-    def _said(self, name: str) -> str | None:
-        try:
-            said = json.loads((self.folder / "status.json").read_text(encoding="utf-8"))[name]
-        except (OSError, ValueError, KeyError):
-            return None
-        return None if said is None else str(said)
+        return read_status(self.folder).get("error")
 
 
 @dataclass(frozen=True)
@@ -98,11 +92,11 @@ def finished_points(sweep: Sweep, root: Path) -> list[Point]:
     found = {}
     for path in sorted(root.glob("*/status.json")):
         try:
-            parameters = json.loads(path.read_text(encoding="utf-8"))["parameters"]
-            values = {name: _plain(parameters[name]) for name in sweep.search}
+            parameters = read_status(path.parent)["parameters"]
+            values = {name: as_choice(parameters[name]) for name in sweep.search}
             create_trial(state=TrialState.FAIL, params=values, distributions=sweep.search)  # refuses other values
             point = make_point(sweep, values, root)
-        except (OSError, ValueError, KeyError, InputError):
+        except (ValueError, KeyError, InputError):
             continue
         if point.status is not None:
             found[json.dumps(values)] = point
@@ -118,7 +112,3 @@ def give_up(attempts: list[Path]) -> None:
         place = tempfile.TemporaryDirectory(dir=attempt.parent, prefix=".given_up.")
         with place, contextlib.suppress(FileNotFoundError):  # it may have ended just now
             attempt.rename(Path(place.name) / attempt.name)
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, list) else value

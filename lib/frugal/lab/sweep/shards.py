@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
+from functools import reduce
 from itertools import accumulate, groupby
 from operator import itemgetter
 from pathlib import Path
@@ -63,7 +64,8 @@ def collect_shards(
             if missing:
                 with worker_pool(Site() if site is None else site, folder / "workers") as pool:
                     _collect(pool, folder / "model", missing, initial=len(paths) - len(missing))
-            return _sum_of(paths)
+            sums = (RidgeStatistics.load(path.with_suffix(".safetensors")) for path in paths)
+            return reduce(RidgeStatistics.merge, sums)
     except Timeout:
         raise InputError(f"{folder}: another process collects shards there; wait for it or stop it") from None
 
@@ -112,10 +114,3 @@ def _collect(pool: Pool, model: Path, paths: list[Path], initial: int) -> None:
                     waiting[pool.submit(collect_shard, str(model), str(path))] = (path, attempts + 1)
                 else:
                     raise UnavailableError(f"{path} was tried {attempts} times; the last time: {error}") from error
-
-
-def _sum_of(paths: list[Path]) -> RidgeStatistics:
-    total = RidgeStatistics.load(paths[0].with_suffix(".safetensors"))
-    for path in paths[1:]:
-        total = total.merge(RidgeStatistics.load(path.with_suffix(".safetensors")))
-    return total
