@@ -14,7 +14,7 @@ from frugal.baselines.compression import COMPRESSORS
 from frugal.corpora import CharTokenizer, Document
 from frugal.errors import InputError, UnavailableError
 from frugal.evaluate import evaluate
-from models import TEXTS, Recurrent, Table, characters, set_everywhere
+from models import TEXTS, Recurrent, characters, random_gpt2, set_everywhere
 
 
 def kneser_ney(texts: list[str], order: int, alphabet: str) -> dict[str, dict[str, float]]:
@@ -174,10 +174,8 @@ def test_a_cache_compares_the_part_of_the_state_that_it_is_given() -> None:
 
 
 def test_a_cache_over_a_model_with_a_limited_context_is_refused() -> None:
-    tokenizer = characters()
-    table = Table(tokenizer, torch.zeros(tokenizer.vocabulary_size, tokenizer.vocabulary_size), context_length=8)
-    with pytest.raises(InputError, match="8 tokens at once"):
-        Cache(table)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="16 tokens at once"):
+        Cache(random_gpt2())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -389,3 +389,40 @@ def test_symbols_must_be_at_least_two() -> None:
 def test_scores_of_no_sequences_are_refused() -> None:
     with pytest.raises(InputError, match="count=0: must be a whole number of at least 1"):
         ORACLE.compare(ORACLE.model, 0)
+
+
+@pytest.mark.parametrize("token", [ORACLE.model.tokenizer.unknown_id, ORACLE.model.tokenizer.start_id])
+@pytest.mark.parametrize("part", ["data", "held_out"])
+def test_data_with_a_token_that_the_generator_never_writes_are_refused(part: str, token: int) -> None:
+    given = {"data": DATA.clone(), "held_out": HELD_OUT.clone()}
+    given[part][3, 2] = token
+    with pytest.raises(InputError, match=f"{part}: holds a token that the generator never writes"):
+        LikelihoodTrainer(ORACLE.learner(8), **given, plan=SequencePlan(epochs=1))
+
+
+def test_what_has_other_tokens_is_not_compared_with_an_oracle() -> None:
+    for other in (Oracle(5, 6, hidden=8).learner(8), "a model"):
+        with pytest.raises(InputError, match=r"has other tokens than this oracle|must be a language model"):
+            ORACLE.compare(other, count=4)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("kind", "setting"), [(ScheduledSamplingTrainer, "most"), (ReinforceTrainer, "pretraining")])
+def test_what_a_trainer_does_otherwise_is_another_training(kind: Any, setting: str, tmp_path: Path) -> None:
+    plan = CooperativePlan(steps=4, epochs=2, batch_size=8)
+
+    def trainer() -> Any:
+        models = [ORACLE.learner(8), *([ORACLE.learner(8, seed=1)] if kind is ReinforceTrainer else [])]
+        return kind(*models, DATA, HELD_OUT, plan, folder=tmp_path / "kept")
+
+    trainer().train()
+    other = trainer()
+    setattr(other, setting, 0.9)
+    with pytest.raises(InputError, match=f"holds another training, which differs in {setting}"):
+        other.train()
+
+
+def test_reinforce_has_no_use_for_the_prefix_term() -> None:
+    with pytest.raises(InputError, match="prefix_term=True: rewards of whole samples hold all later costs already"):
+        ReinforceTrainer(
+            ORACLE.learner(8), ORACLE.learner(8, seed=1), DATA, HELD_OUT, CooperativePlan(prefix_term=True)
+        )

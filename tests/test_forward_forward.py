@@ -3,10 +3,12 @@
 import gzip
 import math
 import struct
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -392,6 +394,8 @@ def test_images_and_labels_of_any_type_give_what_float32_and_int64_give(kind: st
         (PIXELS.tolist(), LABELS.tolist()),
         (PIXELS.double(), LABELS.int()),
         (PIXELS.T.contiguous().T, LABELS),
+        (PIXELS.clone().requires_grad_(), LABELS.to(torch.uint16)),
+        (PIXELS, LABELS.numpy().astype(np.uint64)),
     ):
         found = KINDS[kind]().fit(images, labels)
         for one, other in zip(found.net.parameters(), expected.net.parameters(), strict=True):
@@ -586,3 +590,15 @@ def test_images_come_from_a_folder_of_mnist_files(tmp_path: Path) -> None:
     write_idx(tmp_path / "train-images-idx3-ubyte", [7], (1, 1, 1))
     write_idx(tmp_path / "train-labels-idx1-ubyte", [4], (1,))
     assert load_images(str(tmp_path))[1].tolist() == [4]
+
+
+def test_images_that_are_darker_than_the_noise_are_warned_of() -> None:
+    bits = (torch.rand(30, 4, generator=torch.Generator().manual_seed(0)) < 0.5).to(torch.uint8)
+    labels, plan = bits[:, 0].long(), ImagePlan(epochs=1)
+    for dark in (bits, 16 * bits):
+        with pytest.warns(UserWarning, match="bytes are divided by 255, so give pixels of another range as numbers"):
+            BackpropClassifier(4, 2, (4,), plan=plan).fit(dark, labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for fine in (bits.float(), 255 * bits, bits.bool(), 0 * bits):
+            BackpropClassifier(4, 2, (4,), plan=plan).fit(fine, labels)

@@ -326,6 +326,18 @@ def test_what_cannot_be_trained_is_refused() -> None:
     narrow = KeptRows(torch.randn(5, 3), torch.zeros(5, dtype=torch.int64))
     with pytest.raises(InputError, match="rows of width 3"):
         train_forward_forward(model_with(), narrow, rows, UniformNegatives())
+    other_words = KeptRows(torch.randn(5, WIDTH), torch.full((5,), V))
+    with pytest.raises(InputError, match="TextNegatives: rows are of another model"):
+        train_forward_forward(model_with(), rows, rows, TextNegatives(other_words, windows=False))
+    for dreamer in (
+        SelfGenerated(model_with()),
+        MixedNegatives([(1, HardNegatives()), (1, SelfGenerated(model_with()))]),
+    ):
+        with pytest.raises(InputError, match="SelfGenerated: writes with another model than the one that is trained"):
+            train_forward_forward(model_with(), rows, rows, dreamer)
+    for no_source in ("uniform", UniformNegatives, None):
+        with pytest.raises(InputError, match=r"negatives=.*: must be a source of them"):
+            train_forward_forward(model_with(), rows, rows, no_source)  # type: ignore[arg-type]
     broken = KeptRows(rows.inputs * math.nan, rows.targets)
     with pytest.raises(InputError, match="the loss is nan"):
         train_forward_forward(model_with(predict="softmax"), broken, rows, UniformNegatives())
@@ -338,9 +350,29 @@ def test_what_cannot_be_trained_is_refused() -> None:
         (lambda: FoundationNegatives(echo_model().foundation, 0), "temperature=0: must be positive"),
         (lambda: SelfGenerated(echo_model(), every=0), "every=0: must be a whole number of at least 1"),
         (lambda: MixedNegatives([]), "positive shares"),
+        (lambda: MixedNegatives([("a", UniformNegatives())]), "positive shares"),  # type: ignore[list-item]
+        (lambda: MixedNegatives([(1, UniformNegatives)]), "positive shares"),  # type: ignore[list-item]
+        (lambda: ForwardForwardReadout(4, 9, goodness="sum"), "goodness='sum': must be a Goodness"),  # type: ignore[arg-type]
+        (lambda: ForwardForwardReadout(4, 9, goodness={"kid": "sum"}), "kid is no attribute of a Goodness"),
         (lambda: MixedNegatives([(0, UniformNegatives())]), "positive shares"),
     ],
 )
 def test_bad_settings_are_refused(build: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         build()  # type: ignore[operator]
+
+
+def test_rows_that_cannot_calibrate_leave_the_mixture_as_it_was() -> None:
+    readout = ForwardForwardReadout(4, 9, hidden=(8, 8))
+    before = readout.mixture.clone()
+    inputs, tokens, nan = torch.randn(5, 4), torch.arange(5), torch.tensor(math.nan)
+    for rows, message in (
+        ((inputs, tokens + 5, 0.0), "token 9: must lie in 0 to 8"),
+        ((inputs, tokens[:4], 0.0), "must be a token for each row"),
+        ((inputs, tokens.float(), 0.0), "whole numbers"),
+        ((inputs, tokens, nan), "no NaN or infinity"),
+        ((inputs * nan, tokens, 0.0), "no NaN or infinity"),
+    ):
+        with pytest.raises(InputError, match=message):
+            readout.calibrate([rows])
+    assert torch.equal(readout.mixture, before)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from frugal.baselines import Cache
-from frugal.baselines.cache import Neighbours
+from frugal.baselines.cache import Neighbours, mixture_weights
 from frugal.corpora import encode_documents
 from frugal.errors import InputError
 from frugal.evaluate import evaluate
@@ -22,7 +22,16 @@ from frugal.generate import Sampling, generate
 from frugal.memory import Datastore, Interpolation, MemoryGPT, NearestNeighbourLM
 from frugal.memory.controls import oracle_values, shuffled_values, with_foreign_documents
 from frugal.memory.mixture import Retrieved
-from models import ROUNDING, TEXTS, Recurrent, Table, characters, memory_gpt, neighbour_model, set_everywhere
+from models import (
+    ROUNDING,
+    TEXTS,
+    Recurrent,
+    characters,
+    memory_gpt,
+    neighbour_model,
+    random_gpt2,
+    set_everywhere,
+)
 
 pytestmark = pytest.mark.usefixtures("own_data_folder")
 
@@ -221,10 +230,8 @@ def test_the_notebook_s_second_run_on_a_folder_reads_what_the_first_one_remember
 
 
 def test_a_model_with_a_limited_context_is_refused() -> None:
-    tokenizer = characters()
-    table = Table(tokenizer, torch.zeros(tokenizer.vocabulary_size, tokenizer.vocabulary_size), context_length=8)
-    with pytest.raises(InputError, match="8 tokens at once"):
-        NearestNeighbourLM(table)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="16 tokens at once"):
+        NearestNeighbourLM(random_gpt2())  # type: ignore[arg-type]
 
 
 @given(st.floats(0.05, 0.95), st.integers(0, 1000))
@@ -333,3 +340,38 @@ def test_the_memorys_neighbours_are_those_found_by_hand() -> None:
         assert found.tokens[row].tolist() == [place + 1 for place in by_hand]
         expected = torch.nn.functional.cosine_similarity(keys[by_hand], query.unsqueeze(0))
         torch.testing.assert_close(found.similarity[row], expected)
+
+
+@pytest.mark.parametrize("theta", [torch.inf, 1e39, -50.0, torch.nan, "a"])
+def test_an_inverse_temperature_that_float32_cannot_use_is_refused(theta: Any) -> None:
+    for make in (
+        lambda: Cache(Recurrent(characters()), theta=theta),
+        lambda: Cache.tuned(Recurrent(characters()), TEXTS, thetas=[theta]),
+        lambda: Interpolation.constant([0.2], [theta], [8]),
+    ):
+        with pytest.raises(InputError, match=r"thetas?=.*: must lie in 0 to 1e\+06"):
+            make()
+    strongest = Cache(Recurrent(characters()), weight=0.5, theta=1e6)
+    tokens = encode_documents(characters(), ["the cat sat on the mat"])[0][None]
+    torch.testing.assert_close(strongest.log_probabilities(tokens).exp().sum(-1), torch.ones(tokens.shape))
+
+
+def test_a_mixture_fitted_to_next_to_nothing_is_one_of_numbers() -> None:
+    retrieved = made_retrieval(known=1.0)
+    for tokens in (1, 2):
+        few = Retrieved(
+            retrieved.own[-tokens:],
+            retrieved.entropy[-tokens:],
+            retrieved.targets[-tokens:],
+            tuple(Neighbours(*(column[-tokens:] for column in source)) for source in retrieved.sources),
+        )
+        fitted = Interpolation.fit([few])
+        assert fitted.gate.isfinite().all()
+        assert fitted.log_probabilities(retrieved).isfinite().all()
+
+
+def test_a_text_that_no_model_expects_leaves_the_weights_even() -> None:
+    nothing = torch.zeros(4, 2, dtype=torch.float64)
+    assert mixture_weights(nothing, torch.ones(4, 1, dtype=torch.bool)).tolist() == [0.5, 0.5]
+    half = torch.cat([nothing, torch.tensor([[0.5, 0.0]], dtype=torch.float64)])
+    assert mixture_weights(half, torch.ones(5, 1, dtype=torch.bool))[0] == 1

@@ -95,7 +95,7 @@ def test_any_model_with_hidden_states_can_learn_while_it_reads() -> None:
     gpt = random_gpt2()
     learning = OnlineResidual.over(gpt, rate=0.5)
     assert evaluate(learning, [TEXT, TEXT], carry=True).nats < evaluate(gpt, [TEXT, TEXT]).nats
-    with pytest.raises(InputError, match="NGram has no hidden states to learn on"):
+    with pytest.raises(InputError, match="a NGram is given: must be a language model with hidden states"):
         OnlineResidual.over(NGram(2, characters()).fit([TEXT]))
 
 

@@ -12,6 +12,7 @@ from frugal.errors import InputError
 from frugal.generate import Sampling, generate
 from frugal.piecewise import (
     PRESETS,
+    Automaton,
     PiecewiseLM,
     PiecewisePlan,
     PiecewiseScore,
@@ -253,3 +254,27 @@ def test_another_training_is_not_gone_on_with(tmp_path: Path) -> None:
 def test_bad_recipes_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         PiecewisePlan(**settings)
+
+
+@pytest.mark.parametrize("form", ["sequence", "centred", "flat"])
+@pytest.mark.parametrize("name", ["no_hidden_layer", "mamba", "automaton"])
+def test_windows_of_another_form_than_the_model_predicts_from_are_refused(name: str, form: str) -> None:
+    net: PiecewiseLM | Automaton
+    if name == "automaton":
+        net = Automaton(preset("no_hidden_layer", width=8, context_length=6), characters())
+    else:
+        net = model(name, **({} if name == "no_hidden_layer" else SMALLEST[MambaShape]))[0]
+    length = net.network.context_length
+    windows = getattr(Windows, form)(characters(), TEXTS[:1], length)
+    right = {"no_hidden_layer": "sequence", "mamba": "flat", "automaton": "centred"}[name]
+    plan = replace(QUICK, epochs=1)
+    if form == right:
+        assert train(net, windows, plan, progress=False)[-1].epoch == 1
+        return
+    for use in (
+        lambda: train(net, windows, plan, progress=False),
+        lambda: train(net, getattr(Windows, right)(characters(), TEXTS[:1], length), plan, valid=windows),
+        lambda: memorised(net, windows),
+    ):
+        with pytest.raises(InputError, match=r"windows: are of another form than this \w+ learns from; make them by"):
+            use()

@@ -219,6 +219,15 @@ def test_a_ridge_readout_is_a_better_start_than_nothing() -> None:
     assert warm[1] > 0.7
 
 
+def test_a_start_from_ridge_has_the_logits_that_are_said() -> None:
+    rows = some_rows(60)  # so few that smoothing moves the frequencies
+    statistics = RidgeStatistics.collect(rows, V)
+    ridge = RidgeReadout.fit(statistics)
+    started = SoftmaxReadout(WIDTH, V).whiten(statistics).start_from(ridge, scale=5.0)
+    said = ridge.frequency.log() + 5.0 * (ridge.values(rows.inputs) - ridge.frequency)
+    torch.testing.assert_close(started(rows.inputs), said, rtol=1e-3, atol=1e-3)
+
+
 def test_rows_come_shuffled_but_whole() -> None:
     rows = KeptRows(torch.arange(100.0).unsqueeze(1), torch.arange(100))
     batches = list(rows.batches(32, seed=1))

@@ -25,6 +25,7 @@ from frugal.language_model import (
     HiddenStateModel,
     LanguageModel,
     TargetScores,
+    check_model,
     gather_targets,
     log_mixed,
 )
@@ -97,6 +98,9 @@ def mixture_weights(given: Tensor, found: Tensor) -> Tensor:
     [T, C - 1] says so. The weights are those of the rows where every component is that is ever there.
     """
     given = given[(found | ~found.any(0)).all(1)]
+    given = given[given.sum(1) > 0]  # what none expects tells them not apart
+    if not len(given):
+        given = torch.ones(1, given.shape[1], dtype=given.dtype)
     weights = torch.full((given.shape[1],), 1 / given.shape[1], dtype=given.dtype)
     for _ in range(EM_STEPS):
         shares = weights * given
@@ -148,6 +152,7 @@ class LooksBack(LanguageModel):
     context_length = None
 
     def __init__(self, model: HiddenStateModel) -> None:
+        check_model(model, hidden=True)
         if model.context_length is not None:
             raise InputError(
                 f"the model takes {model.context_length} tokens at once: give one for streams of any length, such as "

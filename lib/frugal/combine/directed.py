@@ -12,6 +12,7 @@ from torch import Tensor
 from frugal.combine.mixture import TwoModels
 from frugal.errors import InputError, check_list, check_number, is_number
 from frugal.language_model import LanguageModel
+from frugal.tensors import number_tensor
 
 # Part of the mediator's probability left to a token that the inversion rules out.
 RULED_OUT = 1e-6
@@ -103,6 +104,10 @@ def reweighted(log_generator: Tensor, log_mediator: Tensor) -> Tensor:
         >>> reweighted(log_generator, log_mediator)  # as if the data were the first sequence alone
         tensor([2., 0.])
     """
+    log_generator, log_mediator = (number_tensor("log-probabilities", each) for each in (log_generator, log_mediator))
+    if log_generator.ndim != 1 or log_generator.shape != log_mediator.shape:
+        shapes = list(log_generator.shape), list(log_mediator.shape)
+        raise InputError(f"log_generator {shapes[0]}, log_mediator {shapes[1]}: must be of the same sequences, [n]")
     log_ratio = math.log(2) + log_mediator - log_generator
     if log_ratio.isnan().any():
         raise InputError(

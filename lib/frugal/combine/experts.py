@@ -8,7 +8,7 @@ from torch import Tensor
 
 from frugal.combine.pair import same_tokens
 from frugal.errors import InputError
-from frugal.language_model import LanguageModel
+from frugal.language_model import LanguageModel, check_model
 
 
 class Experts(LanguageModel):
@@ -21,8 +21,10 @@ class Experts(LanguageModel):
     def __init__(self, experts: Mapping[str, LanguageModel]) -> None:
         if not (isinstance(experts, Mapping) and experts):
             raise InputError(f"experts={experts!r}: a mixture needs at least one model, by name")
-        if wrong := [name for name, expert in experts.items() if not isinstance(expert, LanguageModel)]:
-            raise InputError(f"experts: {', '.join(map(str, wrong))} must be language models")
+        if wrong := [name for name in experts if not isinstance(name, str)]:
+            raise InputError(f"experts: {wrong[0]!r} is no name; give each model one, as text")
+        for expert in experts.values():
+            check_model(expert)
         first, *others = experts.values()
         if any(not same_tokens(first, other) for other in others):
             raise InputError("experts: do not have the same tokens on one device; give all of them one tokeniser")

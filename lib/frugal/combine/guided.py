@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from frugal.errors import InputError, is_number
-from frugal.language_model import LanguageModel
+from frugal.language_model import LanguageModel, check_model
 
 
 class GuidedState(NamedTuple):
@@ -42,7 +42,8 @@ class Guided(LanguageModel):
     """
 
     def __init__(self, model: LanguageModel, guide: str, *, weight: float = 0.5) -> None:
-        if not guide.strip():
+        check_model(model)
+        if not (isinstance(guide, str) and guide.strip()):
             raise InputError(f"guide={guide!r}: must hold some text; leave the guide out to have none")
         if not (is_number(weight) and 0 <= weight <= 1):
             raise InputError(f"weight={weight}: must be from 0 to 1; typical values lie in 0.2 to 0.8")

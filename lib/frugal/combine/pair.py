@@ -12,7 +12,7 @@ from torch import Tensor
 
 from frugal.corpora import Tokenizer
 from frugal.errors import InputError
-from frugal.language_model import HiddenStateModel, LanguageModel
+from frugal.language_model import HiddenStateModel, LanguageModel, check_model
 
 
 class Pair:
@@ -23,6 +23,8 @@ class Pair:
     """
 
     def __init__(self, generator: LanguageModel, mediator: LanguageModel) -> None:
+        for model in (generator, mediator):
+            check_model(model)
         if generator is mediator:
             raise InputError("generator and mediator are one model: give two, the mediator best larger")
         if not same_tokens(generator, mediator):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from frugal.corpora import encode_documents
 from frugal.errors import InputError, is_number
-from frugal.language_model import HiddenStateModel
+from frugal.language_model import HiddenStateModel, check_model
 
 
 class Steered(HiddenStateModel):
@@ -34,7 +34,8 @@ class Steered(HiddenStateModel):
     """
 
     def __init__(self, model: HiddenStateModel, guide: str, *, weight: float = 0.2) -> None:
-        if not guide.strip():
+        check_model(model, hidden=True)
+        if not (isinstance(guide, str) and guide.strip()):
             raise InputError(f"guide={guide!r}: must hold some text; leave the guide out to have none")
         if not (is_number(weight) and 0 <= weight <= 1):
             raise InputError(f"weight={weight}: must be from 0 to 1; typical values lie in 0.1 to 0.4")

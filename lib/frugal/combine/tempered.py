@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from frugal.errors import InputError, is_number
-from frugal.language_model import LanguageModel
+from frugal.language_model import LanguageModel, check_model
 
 COLDEST, HOTTEST = 1e-30, 1e20  # beyond, quotients leave the numbers of float32; here all is on the likeliest, or equal
 
@@ -29,6 +29,7 @@ class Tempered(LanguageModel):
     """
 
     def __init__(self, model: LanguageModel, temperature: float) -> None:
+        check_model(model)
         if not (is_number(temperature) and COLDEST <= temperature <= HOTTEST):
             raise InputError(
                 f"temperature={temperature}: must lie in {COLDEST} to {HOTTEST}; typical values lie in 0.5 to 1.2"

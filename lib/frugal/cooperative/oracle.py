@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from frugal.combine.pair import same_tokens
 from frugal.cooperative import world
 from frugal.cooperative.lstm import LSTMLanguageModel, with_zeros
 from frugal.cooperative.samples import draw
 from frugal.device import choose_device
-from frugal.errors import check_whole
-from frugal.language_model import LOGITS_AT_ONCE, LanguageModel
+from frugal.errors import InputError, check_whole
+from frugal.language_model import LOGITS_AT_ONCE, LanguageModel, check_model
 
 # Worlds of at most so many sequences are listed for a score: more would take longer than a sample is worth.
 MOST_LISTED = 2**13
@@ -99,6 +100,9 @@ class Oracle:
         Give a seed that no training data were drawn with.
         """
         check_whole(count=count)
+        check_model(generator)
+        if not same_tokens(self.model, generator):
+            raise InputError("generator: has other tokens than this oracle; build it by `oracle.learner`")
         data = self.sequences(count, seed)
         samples = sequences(generator, count, self.length, seed)
         of_data, of_samples = (Totals.collect(self.model, generator, tokens) for tokens in (data, samples))

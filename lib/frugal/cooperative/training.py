@@ -1,5 +1,6 @@
 """Training a generator of sequences, whatever its objective: what a step, a part and a score of it are."""
 
+import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
+from frugal.cooperative.lstm import with_zeros
 from frugal.cooperative.samples import Samples, draw, trained_part
 from frugal.errors import InputError, is_number
 from frugal.language_model import HiddenStateModel, LanguageModel, check_vocabulary
@@ -57,7 +59,7 @@ class SequenceScore(EpochScore):
 
     Attributes:
         training_loss: the sum of `losses`.
-        validation_nats: negative log-likelihood of held-out data under the generator.
+        validation_nats: negative log-likelihood under the generator of the first 256 held-out sequences.
         step: how many have been taken.
         losses: mean of each loss.
         entropy: of the generator, estimated from its own samples.
@@ -101,6 +103,12 @@ class SequenceTrainer(ABC):
             lengths = data.shape[1] - 1, held_out.shape[1] - 1
             raise InputError(f"data of {lengths[0]} tokens, held_out of {lengths[1]}: must be of one length")
         self.data, self.held_out = (sequences.to(torch.int64, copy=True) for sequences in (data, held_out))
+        with torch.no_grad():
+            first = generator.log_probabilities(self.data[:1, :1].to(generator.device))[0, 0]
+        never = (with_zeros(first) == -math.inf).nonzero().flatten().cpu()  # whatever comes before
+        for name, sequences in (("data", self.data), ("held_out", self.held_out)):
+            if torch.isin(sequences[:, 1:], never).any():
+                raise InputError(f"{name}: holds a token that the generator never writes, such as that of the start")
         self.generator, self.plan, self.folder = generator, plan, folder
         self.parts = nn.ModuleDict({"generator": trained_part(generator)})
         self.rates = {"generator": plan.learning_rate}

@@ -166,7 +166,7 @@ class ImageClassifier(ABC):
 
     def _images(self, given: Images) -> Tensor:
         """Images as the nets take them: float32, in 0 to 1."""
-        images = number_tensor("images", given).cpu()
+        images = number_tensor("images", given).detach().cpu()
         if images.ndim != 2 or images.shape[1] != self.pixels:
             raise InputError(
                 f"images {tuple(images.shape)}: must be [n, {self.pixels}], one row of pixels for each image"
@@ -187,9 +187,10 @@ class ImageClassifier(ABC):
             raise InputError(f"labels {tuple(labels.shape)}: must be [{count}], one for each image, and at least one")
         if labels.is_floating_point() or labels.dtype == torch.bool:
             raise InputError(f"labels of type {labels.dtype}: must be whole numbers")
+        labels = labels.long()  # torch compares no unsigned ones
         if not 0 <= int(labels.min()) <= int(labels.max()) < self.classes:
             raise InputError(f"labels {int(labels.min())} to {int(labels.max())}: must lie in 0 to {self.classes - 1}")
-        return labels.long().to(self._device)
+        return labels.to(self._device)
 
 
 class ForwardForwardClassifier(ImageClassifier):
@@ -224,8 +225,7 @@ class ForwardForwardClassifier(ImageClassifier):
         super().__init__(pixels, classes, plan)
         if negatives not in ("uniform", "hard"):
             raise InputError(f"negatives={negatives!r}: must be 'uniform' or 'hard'")
-        if read_by not in ("goodness", "softmax"):
-            raise InputError(f"read_by={read_by!r}: must be 'goodness' or 'softmax'")
+        check_reading(read_by)
         seed = self.plan.seed
         self.net = ForwardForwardNet(pixels, hidden, classes, goodness=goodness, peer=peer, seed=seed)
         self.negatives, self.read_by = negatives, read_by
@@ -243,7 +243,15 @@ class ForwardForwardClassifier(ImageClassifier):
         return self.net.set_gradients(seen, labels, wrong)
 
     def _scores(self, images: Tensor) -> Tensor:
-        return self.net.head_logits(images) if self.read_by == "softmax" else self.net.candidate_logits(images).sum(0)
+        if self.read_by == "softmax":
+            return self.net.head_logits(images)
+        check_reading(self.read_by)
+        return self.net.candidate_logits(images).sum(0)
+
+
+def check_reading(read_by: str) -> None:
+    if read_by not in ("goodness", "softmax"):
+        raise InputError(f"read_by={read_by!r}: must be 'goodness' or 'softmax'")
 
 
 class UnsupervisedForwardForward(ImageClassifier):
@@ -274,6 +282,8 @@ class UnsupervisedForwardForward(ImageClassifier):
         plan: ImagePlan | None = None,
     ) -> None:
         check_list(check_whole, 2, shape=shape)
+        if len(shape) != 2:
+            raise InputError(f"shape={shape}: must be the images' (height, width)")
         check_whole(0, blurs=blurs)
         pixels = shape[0] * shape[1]
         super().__init__(pixels, classes, plan)

@@ -14,6 +14,7 @@ from torch.nn.functional import conv2d
 from frugal.corpora import fetch_package_member
 from frugal.errors import InputError, UnavailableError, check_whole
 from frugal.files import data_folder
+from frugal.tensors import number_tensor
 
 DIGITS = "scikit-learn==1.9.1"
 DIGITS_MEMBER = "sklearn/datasets/data/digits.csv.gz"
@@ -88,6 +89,7 @@ def stratified_split(labels: Tensor, test_size: int, seed: int) -> tuple[Tensor,
     """
     check_whole(test_size=test_size)
     check_whole(0, seed=seed)
+    labels = number_tensor("labels", labels)
     if test_size >= len(labels):
         raise InputError(f"test_size={test_size}: must lie in 1 to {len(labels) - 1}, the number of images less one")
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from frugal.errors import InputError, check_positive, check_whole
+from frugal.errors import InputError, check_positive, check_whole, is_number
 from frugal.forward_forward.net import uniform_wrong, wrong_candidates
 from frugal.foundation import Foundation
 from frugal.generate.sampling import Sampling, chooser
@@ -126,6 +126,10 @@ class TextNegatives(Negatives):
     def __init__(self, rows: KeptRows, windows: bool = True) -> None:
         self.rows, self.windows = rows, windows
         self.identity = rows, windows
+
+    def check(self, model: EchoLanguageModel) -> None:
+        if self.rows.largest >= model.vocabulary_size or self.rows.width != model.hidden_size:
+            raise InputError("TextNegatives: rows are of another model; take those of `model.rows(documents)`")
 
     def draw(self, batch: Batch, random: torch.Generator) -> tuple[Tensor, Tensor]:
         if not self.windows:
@@ -258,7 +262,8 @@ class MixedNegatives(Negatives):
 
     def __init__(self, sources: Sequence[tuple[float, Negatives]]) -> None:
         """Take (share, source) pairs; the shares are relative to their sum."""
-        if not sources or not all(0 < share < math.inf for share, _ in sources):
+        known = all(is_number(share) and isinstance(source, Negatives) for share, source in sources)
+        if not sources or not known or not all(0 < share < math.inf for share, _ in sources):
             raise InputError("sources: must be (share, source) pairs with positive shares; leave out what is not used")
         self.sources = self.identity = list(sources)
 

@@ -117,6 +117,8 @@ class ForwardForwardNet(nn.Module):
         check_whole(2, classes=classes)
         check_whole(0, seed=seed)
         check_not_negative("0.03 is usual, 0 leaves peer normalisation out", peer=peer)
+        if not (goodness is None or isinstance(goodness, Goodness)):
+            raise InputError(f"goodness={goodness!r}: must be a Goodness, such as Goodness('sum', threshold=2.0)")
         self.goodness, self.peer = Goodness() if goodness is None else goodness, peer
         self.hidden = tuple(hidden)
         self.read = slice(0 if read_first or len(hidden) == 1 else 1, None)

@@ -90,6 +90,8 @@ class SequenceExperiment:
         check_whole(epochs=epochs, batch_size=batch_size, sleep_every=sleep_every)
         check_whole(0, seed=seed)
         check_list(check_whole, hidden=hidden)
+        if not (isinstance(alphabet, str) and " " in alphabet):
+            raise InputError(f"alphabet={alphabet!r}: must be a text of symbols, a space among them")
         check_positive("typical values: 1e-4 to 1e-2", learning_rate=learning_rate)
         self.alphabet, self.device = alphabet, choose_device(device)
         self.windows, self.following, self.test_windows, self.test_following = (

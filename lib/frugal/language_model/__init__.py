@@ -4,7 +4,7 @@ What every model can do enters here, with what saves and loads it; the models ar
 """
 
 from frugal.language_model.checks import check_vocabulary, whole_tokens
-from frugal.language_model.protocol import HiddenStateModel, KeptStateModel, LanguageModel
+from frugal.language_model.protocol import HiddenStateModel, KeptStateModel, LanguageModel, check_model
 from frugal.language_model.saving import (
     HasTokenizer,
     check_on_cpu,
@@ -24,6 +24,7 @@ __all__ = [
     "KeptStateModel",
     "LanguageModel",
     "TargetScores",
+    "check_model",
     "check_on_cpu",
     "check_vocabulary",
     "class_name",

@@ -273,6 +273,13 @@ class KeptStateModel(HiddenStateModel):
         return found
 
 
+def check_model(model: Any, *, hidden: bool = False) -> None:
+    """Raise InputError unless this is a language model, with hidden states if they are needed."""
+    if not isinstance(model, HiddenStateModel if hidden else LanguageModel):
+        wanted = " with hidden states, such as a GPT or a model with a readout" if hidden else ""
+        raise InputError(f"a {type(model).__name__} is given: must be a language model{wanted}")
+
+
 def _window_batches(
     documents: Sequence[Tensor], context: int | None, stride: int | None, batch_tokens: int
 ) -> Iterator[list[tuple[int, Window]]]:

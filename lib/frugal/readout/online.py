@@ -86,8 +86,8 @@ class OnlineReadout(RidgeReadout):
         """Learn from rows: inputs [n, D], and values [n, K] or tokens (integers [n]), in their order.
 
         Args:
-            sample_weight: [n], factors of the rows' squared errors; equal by default. A row of weight 0 teaches nothing,
-                but counts for the forgetting as any other does.
+            sample_weight: [n], factors of the rows' squared errors; equal by default. A row of weight 0 teaches
+                nothing, but counts for the forgetting as any other does.
 
         Raises:
             InputError: shapes that do not fit, NaN or infinity, or a negative weight. Nothing is learnt then.

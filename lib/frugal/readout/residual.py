@@ -12,7 +12,7 @@ from frugal.corpora import Document
 from frugal.errors import InputError, check_list, check_not_negative, check_number, check_whole
 from frugal.evaluate import evaluate
 from frugal.foundation import Foundation, WindowedFoundation
-from frugal.language_model import HiddenStateModel, LanguageModel
+from frugal.language_model import HiddenStateModel, LanguageModel, check_model
 
 RATES = (0.0, 0.1, 0.3, 1.0)
 SMALLEST = 1e-12  # mean square of hidden states by which a step is divided
@@ -62,6 +62,7 @@ class OnlineResidual(LanguageModel):
     ) -> None:
         check_not_negative(f"typical values lie in {RATES[1]} to {RATES[-1]}", rate=rate)
         check_whole(chunk=chunk)
+        check_model(model, hidden=True)
         if model.context_length is not None:
             raise InputError(
                 f"the model takes {model.context_length} tokens at once: give one for streams of any length, such as "
@@ -84,11 +85,7 @@ class OnlineResidual(LanguageModel):
         """
         if isinstance(model, Foundation):
             model = WindowedFoundation(model, min(WINDOW, model.context_length))
-        if not isinstance(model, HiddenStateModel):
-            raise InputError(
-                f"{type(model).__name__} has no hidden states to learn on: give a GPT or a model with a readout"
-            )
-        return cls(model, rate=rate)
+        return cls(model, rate=rate)  # type: ignore[arg-type]  # it looks itself
 
     @classmethod
     def tuned(
