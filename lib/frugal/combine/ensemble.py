@@ -32,7 +32,7 @@ class Ensemble(Experts):
     The weights of a stream are w_k ~ prior_k exp(e_k), where the evidence for an expert is what it said of the tokens
     so far: e_k <- memory e_k + log p_k(x). With memory=1 they are the posterior probabilities of Bayes' rule, had one
     of the experts written the text; below 1 older tokens count less, so that a text may go from one source to
-    another; with memory=0 the prior is all there is.
+    another; with memory=0 the prior is all there is. What an expert rules out counts as e^-100 of it.
 
     Args:
         experts: models with the same tokens, by name.
