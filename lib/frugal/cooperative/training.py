@@ -107,7 +107,7 @@ class SequenceTrainer(ABC):
             first = generator.log_probabilities(self.data[:1, :1].to(generator.device))[0, 0]
         never = (with_zeros(first) == -math.inf).nonzero().flatten().cpu()  # whatever comes before
         for name, sequences in (("data", self.data), ("held_out", self.held_out)):
-            if torch.isin(sequences[:, 1:], never).any():
+            if torch.isin(sequences[:, 1:].cpu(), never).any():
                 raise InputError(f"{name}: holds a token that the generator never writes, such as that of the start")
         self.generator, self.plan, self.folder = generator, plan, folder
         self.parts = nn.ModuleDict({"generator": trained_part(generator)})
