@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from frugal.errors import InputError, UnavailableError
 from frugal.reservoir import Reservoir
 from frugal.training import Epoch, EpochScore, Plan, fit, half_cosine, make_optimizer, run_epochs
 from frugal.training.checkpoint import fingerprint
+from frugal.training.loop import check_weights
 
 PLAN = Plan(epochs=4, learning_rate=0.05, batch_size=5, seed=3)
 INPUTS = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
@@ -43,7 +44,9 @@ class Training:
 
     def epoch(self, epoch: Epoch) -> float:
         if isinstance(self.optimizer, LBFGS):
-            return float(self.optimizer.step(self.loss_of_all))  # type: ignore[arg-type]
+            loss = float(self.optimizer.step(self.loss_of_all))  # type: ignore[arg-type]
+            check_weights("", self.network.parameters())
+            return loss
         assert self.network.training
         batches = INPUTS[torch.randperm(40)].split(self.plan.batch_size)
         losses = fit(
@@ -151,20 +154,24 @@ def test_a_training_that_fails_in_its_third_epoch_keeps_what_was_good(
     fault: str, optimizer: str, keep_best: bool
 ) -> None:
     training, seen = Training(optimizer), []
-    train = training.epoch
+    train, steps = training.epoch, count(1)
+    last = 3 if optimizer == "lbfgs" else 3 * 8
+
+    def spoil(*_: Any) -> None:
+        if next(steps) == last:
+            training.network[0].weight.data[0, 0] = math.nan
 
     def epoch(epoch: Epoch) -> float:
         if epoch.number == 3 and fault == "loss":
             training.network[0].weight.data[0, 0] = math.nan
         if epoch.number == 3 and fault == "gradient":  # and so the next loss as well, where none looks at gradients
             training.network[0].weight.register_hook(lambda gradient: gradient * math.nan)
-        loss = train(epoch)
-        if epoch.number == 3:
-            training.network[0].weight.data[0, 0] = math.nan
-        return loss
+        return train(epoch)
 
     training.epoch = epoch  # type: ignore[method-assign]
-    with pytest.raises(InputError, match=r"step 1|not finite after epoch 3"):
+    if fault == "last step":
+        training.optimizer.register_step_post_hook(spoil)
+    with pytest.raises(InputError, match=r"step 1|a weight is not finite after the last step: lower"):
         training.run(keep_best=keep_best, on_epoch=lambda score: seen.append((score.validation_nats, training.weights)))
     assert len(seen) == (3 if keep_best else 2)
     expected = min(seen, key=lambda item: item[0]) if keep_best else seen[-1]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import cross_entropy, softplus
 
-from frugal.errors import InputError, UnavailableError
+from frugal.errors import DivergedError, InputError, UnavailableError
 from frugal.forward_forward import (
     ALPHABET,
     BackpropClassifier,
@@ -518,6 +518,13 @@ def test_every_method_of_the_sequence_experiment_learns_a_text_that_repeats(meth
     result = experiment.run(method)  # type: ignore[arg-type]
     assert result.bits_per_character < 3.0  # log2(30) is 4.9
     assert result.accuracy > 0.4
+
+
+@pytest.mark.parametrize("method", ["random", "backprop"])
+def test_an_experiment_that_spoils_its_net_in_its_last_step_says_so(method: Any) -> None:
+    experiment = SequenceExperiment(BOOK, BOOK, hidden=(6,), epochs=1, batch_size=10**6, learning_rate=1e300)
+    with pytest.raises(DivergedError, match="a weight is not finite after the last step"):
+        experiment.run(method)
 
 
 def test_only_random_layers_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,13 @@
 import copy
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from frugal.errors import InputError, UnavailableError
+from frugal.errors import DivergedError, InputError, UnavailableError
 from frugal.readout import (
     EchoLanguageModel,
     KeptRows,
@@ -17,6 +18,7 @@ from frugal.readout import (
     score_rows,
     train_readout,
 )
+from frugal.readout import training as readout_training
 from frugal.readout.rows import StreamRows
 from frugal.reservoir import Reservoir
 from frugal.ridge import RidgeStatistics
@@ -58,6 +60,25 @@ def test_training_recovers_a_planted_softmax() -> None:
     learnt = model.readout.layers[-1].weight[:4]  # known up to what all tokens share
     truth = planted[:4] - planted[:4].mean(0)
     assert torch.nn.functional.cosine_similarity((learnt - learnt.mean(0)).flatten(), truth.flatten(), dim=0) > 0.95
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "lbfgs"])
+def test_a_weight_that_the_last_step_of_an_epoch_spoils_is_said(
+    optimizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, make = untrained(), readout_training._optimizer
+    spoilt = torch.full((sum(values.numel() for values in weights_of(model).values()),), math.inf)
+
+    def spoiling(readout: torch.nn.Module, plan: ReadoutPlan) -> torch.optim.Optimizer:
+        made = make(readout, plan)
+        made.register_step_post_hook(lambda *_: torch.nn.utils.vector_to_parameters(spoilt, readout.parameters()))
+        return made
+
+    monkeypatch.setattr(readout_training, "_optimizer", spoiling)
+    before, rows = weights_of(model), some_rows()
+    with pytest.raises(DivergedError, match="epoch 1: a weight is not finite after the last step"):
+        train_readout(model, rows, rows, ReadoutPlan(epochs=1, optimizer=optimizer))
+    assert all(torch.equal(values, before[name]) for name, values in weights_of(model).items())
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "lbfgs"])

@@ -3,14 +3,16 @@
 import math
 import random
 import time
+from collections.abc import Iterator
 from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
 
-from frugal.errors import InputError
+from frugal.errors import DivergedError, InputError
 from frugal.training import OptimizerName, fit, make_optimizer, seed_everything, warm_up_and_decay
 
 BATCHES = [torch.tensor([[1.0, 2.0]]), torch.tensor([[-1.0, 0.5]]), torch.tensor([[0.5, -2.0]])]
@@ -161,6 +163,44 @@ def test_batches_that_cannot_be_repeated_are_refused(batches: object) -> None:
     model = nn.Linear(2, 1)
     with pytest.raises(InputError, match="batches"):
         fit(model, square_error, batches, torch.optim.SGD(model.parameters()), steps=5)  # type: ignore[arg-type]
+
+
+class Once(IterableDataset[Tensor]):
+    """A data set over a generator."""
+
+    def __init__(self, batches: int) -> None:
+        self.batches = (BATCHES[0] for _ in range(batches))
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return self.batches
+
+
+@pytest.mark.parametrize("batches", [1, 2, 5, 6])
+def test_batches_that_come_to_an_end_for_good_end_the_training(batches: int) -> None:
+    model, data = nn.Linear(2, 1), DataLoader(Once(batches), batch_size=None)
+    with pytest.raises(InputError, match="batches: can be gone through only once; give"):
+        fit(model, square_error, data, torch.optim.SGD(model.parameters()), steps=6, title="")
+
+
+@pytest.mark.parametrize("name", get_args(OptimizerName))
+def test_an_optimizer_of_other_weights_than_those_trained_is_refused(name: OptimizerName) -> None:
+    model, other = nn.Linear(2, 1), nn.Linear(2, 1)
+    weights = [parameter.detach().clone() for parameter in other.parameters()]
+    optimizer = make_optimizer(name, other.parameters(), 0.1)
+    with pytest.raises(InputError, match="optimizer: none of its weights has a gradient at step 1; give"):
+        fit(model, square_error, BATCHES, optimizer, steps=3, clip=None, title="")
+    assert all(map(torch.equal, weights, other.parameters()))
+    with pytest.raises(InputError, match="optimizer: none of its weights has a gradient at step 1; give"):
+        fit(other.requires_grad_(False), square_error, BATCHES, optimizer, steps=3, clip=None, title="")
+    some = make_optimizer(name, [*model.parameters(), *other.parameters()], 0.1)  # as where a part is not used
+    assert len(fit(model, square_error, BATCHES, some, steps=3, clip=None, title="")) == 3
+
+
+def test_a_learning_rate_beyond_numbers_does_not_end_in_silence() -> None:
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e38)
+    with pytest.raises(DivergedError, match="a weight is not finite"):
+        fit(model, square_error, [100 * BATCHES[0]], optimizer, steps=1, clip=None, schedule=lambda done: 1.0)
 
 
 def test_accumulated_batches_make_one_step_of_their_mean() -> None:

@@ -18,6 +18,7 @@ from frugal.readout.reservoir_model import ReservoirLanguageModel
 from frugal.readout.rows import Piece, Rows
 from frugal.training import Epoch, EpochScore, Plan, fit, half_cosine, run_epochs
 from frugal.training.checkpoint import fingerprint
+from frugal.training.loop import check_weights
 
 SET_BEFORE_TRAINING = ("mean", "whitening", "log_frequency")  # buffers of a readout
 Model = EchoLanguageModel | ReservoirLanguageModel  # what has a readout of its hidden states
@@ -202,6 +203,7 @@ def _lbfgs_epoch(model: Model, rows: Rows, plan: ReadoutPlan, optimizer: Optimiz
         raise DivergedError(
             f"epoch {epoch.number}: the loss is {before}; check the states for huge values, or whiten the readout"
         )
+    check_weights(f"epoch {epoch.number}", parameters)
     return before
 
 

@@ -109,7 +109,8 @@ def run_epochs(
         network: all that is trained.
         optimizer: of its parameters, with their highest learning rates.
         plan: how to train.
-        train_epoch: trains one epoch and gives its mean loss.
+        train_epoch: trains one epoch and gives its mean loss. What its last step did to the weights is its own to
+            look at, as `fit` and `take_steps` do.
         score: measures the network as it is; number, loss and seconds are filled in here.
         title: what is trained: on the progress bar, and in the folder.
         keep_best: score the network before training, and end with the best weights.
@@ -170,7 +171,6 @@ def run_epochs(
                     torch.manual_seed(plan.seed + number)
                     loss = train_epoch(Epoch(number, plan, tuple(scores)))
                 network.eval()
-                _check_weights(title, number, network)
                 found, spent = score(), time.process_time() - begun
                 out_of_time = plan.seconds is not None and spent >= plan.seconds
                 found = replace(found, epoch=number, training_loss=loss, seconds=spent, out_of_time=out_of_time)
@@ -196,13 +196,6 @@ def run_epochs(
                 network.load_state_dict(best)
             network.eval()
     return scores
-
-
-def _check_weights(title: str, number: int, network: nn.Module) -> None:
-    """The last step of an epoch may have spoilt them, and no loss has told of it yet."""
-    for name, weight in network.named_parameters():
-        if not weight.isfinite().all():
-            raise DivergedError(f"{title}: {name} is not finite after epoch {number}: lower the learning rate")
 
 
 def _check_validation(title: str, score: EpochScore) -> None:

@@ -4,8 +4,8 @@ import math
 import random
 import time
 import warnings
-from collections.abc import Callable, Iterable
-from itertools import chain, islice, repeat
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -88,8 +88,9 @@ def fit(
         The loss of each step; fewer than `steps` where the seconds ended the training.
 
     Raises:
-        InputError: no budget, no batches, or a gradient to be clipped whose curvature would not be clipped with it.
-        DivergedError: a loss or a gradient is not finite.
+        InputError: no budget, no batches, batches that cannot be begun again, an optimiser of other weights than the
+            loss follows from, or a gradient to be clipped whose curvature would not be clipped with it.
+        DivergedError: a loss, a gradient or a weight is not finite.
 
     >>> layer, batches = nn.Linear(1, 1), [torch.tensor([[1.0]])]
     >>> optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
@@ -105,7 +106,8 @@ def fit(
 
     def set_gradients(batch: Any) -> float:
         value = loss(model, _moved(batch, place)) / accumulate
-        value.backward(create_graph=second_order)
+        if value.requires_grad:  # or else no weight gets a gradient, which is refused below
+            value.backward(create_graph=second_order)
         return value.item()
 
     return take_steps(
@@ -137,7 +139,8 @@ def take_steps(
 ) -> list[float]:
     """Take steps with gradients that may come from anywhere; `fit` is the case where one loss gives all of them.
 
-    A step whose loss or gradient is not finite is not taken: the weights stay as they were before it.
+    A step whose loss or gradient is not finite is not taken: the weights stay as they were before it. What the last
+    step did to them is looked at too.
 
     Args:
         set_gradients: sets or adds to the gradients of the optimiser's weights for a batch, and gives its loss.
@@ -155,8 +158,9 @@ def take_steps(
         The loss of each step; fewer than `steps` where the seconds ended the training.
 
     Raises:
-        InputError: no budget, or no batches.
-        DivergedError: a loss or a gradient is not finite.
+        InputError: no budget, no batches, batches that cannot be begun again, or a step in which none of the weights
+            gets a gradient.
+        DivergedError: a loss, a gradient or a weight is not finite.
 
     >>> weight = nn.Parameter(torch.tensor([4.0]))
     >>> def set_gradients(target):
@@ -181,7 +185,7 @@ def take_steps(
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     losses: list[float] = []
     begin = time.process_time()
-    stream = chain.from_iterable(repeat(batches))
+    stream = _again_and_again(batches)
     try:
         with tqdm(desc=title, total=steps, unit=" steps", disable=not title, leave=leave) as bar:
             while True:
@@ -190,6 +194,7 @@ def take_steps(
                     0.0 if seconds is None else (time.process_time() - begin) / seconds,
                 )
                 if losses and done >= 1:  # one step in any case
+                    check_weights(title, weights)
                     return losses
                 for group, rate in zip(optimizer.param_groups, rates, strict=True):
                     group["lr"] = rate * schedule(min(done, 1.0))
@@ -203,6 +208,11 @@ def take_steps(
                             f"{title or 'training'}: the {name} is {found} at step {len(losses)}: check the inputs for "
                             "numbers that are not finite, or lower the learning rate"
                         )
+                if all(weight.grad is None for weight in weights):
+                    raise InputError(
+                        f"optimizer: none of its weights has a gradient at step {len(losses)}; give it the parameters "
+                        "of the very model that is trained"
+                    )
                 optimizer.step()
                 bar.set_postfix(loss=f"{value:.3f}", refresh=False)
                 bar.update()
@@ -210,6 +220,25 @@ def take_steps(
         optimizer.zero_grad()
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
+
+
+def check_weights(title: str, weights: Iterable[Tensor]) -> None:
+    """Raise DivergedError where a last step has spoilt a weight: no loss and no gradient has told of it yet."""
+    if not all(weight.isfinite().all() for weight in weights):
+        raise DivergedError(
+            f"{title or 'training'}: a weight is not finite after the last step: lower the learning rate"
+        )
+
+
+def _again_and_again(batches: Iterable[Any]) -> Iterator[Any]:
+    """All batches, then all of them again, without end."""
+    found = True
+    while found:
+        found = False
+        for batch in batches:
+            found = True
+            yield batch
+    raise InputError("batches: can be gone through only once; give a DataLoader of a data set that can be begun again")
 
 
 def _clipped(weights: list[nn.Parameter], clip: float | None) -> float:
