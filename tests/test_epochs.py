@@ -3,7 +3,8 @@
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count, pairwise
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
-from frugal.errors import InputError, UnavailableError
+from frugal.errors import FrugalError, InputError, UnavailableError
 from frugal.reservoir import Reservoir
 from frugal.training import Epoch, EpochScore, Plan, fit, half_cosine, make_optimizer, run_epochs
 from frugal.training.checkpoint import fingerprint
@@ -412,6 +413,69 @@ def test_one_changed_bit_of_the_kept_weights_is_noticed(tmp_path: Path) -> None:
     write(folder, "training.safetensors", lambda content: content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(UnavailableError, match="is not as it was written"):
         Training().run(folder=folder)
+
+
+def changes(value: Any) -> Iterator[Any]:
+    """Copies of nested values, each with one part taken out, called otherwise, or of another kind."""
+    parts = list(value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ())
+    for key, part in parts:
+        rest = [(name, other) for name, other in parts if name != key]
+        make = dict if isinstance(value, dict) else lambda pairs: [other for _, other in sorted(pairs)]
+        yield make(rest)
+        for other in ("?", 12345, None, [], *changes(part)):
+            if other != part:
+                yield make([*rest, (key, other)])
+        if isinstance(value, dict):
+            yield {**make(rest), "other": part}
+
+
+def half_a_training(folder: Path) -> dict[str, Any]:
+    """What is kept of a training that was interrupted after its second epoch."""
+
+    def stop(score: EpochScore) -> None:
+        if score.epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Training().run(folder=folder, on_epoch=stop)
+    return dict(json.loads((folder / "training.json").read_text()))
+
+
+def test_whatever_is_changed_in_what_was_kept_is_noticed(tmp_path: Path) -> None:
+    content = half_a_training(tmp_path / "kept")
+    own = content.pop("sha256")
+    for other in changes(content):
+        (tmp_path / "kept" / "training.json").write_text(json.dumps({**other, "sha256": own}))
+        training = Training()
+        before = training.weights
+        with pytest.raises(UnavailableError, match=r"training.json is not as it was written.*: remove it"):
+            training.run(folder=tmp_path / "kept")
+        assert torch.equal(training.weights, before)
+
+
+def test_the_folder_of_an_earlier_version_without_a_checksum_is_gone_on_with_if_it_is_whole(tmp_path: Path) -> None:
+    whole, resumed, content = Training(), Training(), half_a_training(tmp_path / "kept")
+    del content["sha256"]
+    (tmp_path / "kept" / "training.json").write_text(json.dumps(content))
+    expected = whole.run()
+    assert without_seconds(resumed.run(folder=tmp_path / "kept")) == without_seconds(expected)
+    assert torch.equal(resumed.weights, whole.weights)
+
+
+def test_the_folder_of_an_earlier_version_whose_parts_do_not_fit_fails_in_one_sentence(tmp_path: Path) -> None:
+    content = half_a_training(tmp_path / "kept")
+    del content["sha256"]
+    tensors = (tmp_path / "kept" / "training.safetensors").read_bytes()
+    for other in changes(content):
+        (tmp_path / "kept" / "training.json").write_text(json.dumps(other))
+        (tmp_path / "kept" / "training.safetensors").write_bytes(tensors)
+        with suppress(FrugalError):  # another number in a score may be right
+            Training().run(folder=tmp_path / "kept")
+    for scores in ([], [{**content["scores"][0], "seconds": "?"}]):
+        (tmp_path / "kept" / "training.json").write_text(json.dumps({**content, "scores": scores}))
+        (tmp_path / "kept" / "training.safetensors").write_bytes(tensors)
+        with pytest.raises(UnavailableError, match=r"can resume \((it has no scores|seconds is no number)\)"):
+            Training().run(folder=tmp_path / "kept")
 
 
 def test_the_folder_of_an_earlier_version_is_refused_in_one_sentence(tmp_path: Path) -> None:

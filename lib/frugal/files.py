@@ -12,12 +12,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what needs torch imports it: that takes seconds
     from torch import Tensor
 
-CHECKSUM = "sha256"  # of the tensors, in a file's own notes
+CHECKSUM = "sha256"  # of what a file holds, in its own notes
 AT_FDCWD, EXCHANGE = -100, 2  # of renameat2; macOS's renamex_np has the same number for it
 CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)  # an old kernel, or a file system that has no way
 A_DAY = 24 * 60 * 60  # seconds
@@ -100,6 +100,20 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8 so that it appears at once."""
     with appearing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def plain(value: Any) -> Any:
+    """A number of NumPy as Python's: what `json.dumps` takes as its `default`.
+
+    >>> import json, numpy
+    >>> json.dumps({"size": numpy.int64(3)}, default=plain)
+    '{"size": 3}'
+    """
+    import numpy as np
+
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"a {type(value).__name__} cannot be written as JSON")
 
 
 def checksum(path: Path) -> str:

@@ -3,9 +3,10 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from numbers import Real
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -13,7 +14,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from frugal.errors import InputError, UnavailableError
-from frugal.files import appearing, load_tensors, save_tensors
+from frugal.files import CHECKSUM, appearing, load_tensors, plain, save_tensors
+
+Score = TypeVar("Score")
+CONTENT = {"training", "plan", "given", "scores", "state"}
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,9 @@ class Identity:
     @classmethod
     def of(cls, title: str, plan: Any, given: Mapping[str, Any]) -> Self:
         return cls(
-            title, json.loads(json.dumps(asdict(plan))), {name: fingerprint(value) for name, value in given.items()}
+            title,
+            json.loads(json.dumps(asdict(plan), default=plain)),
+            {name: fingerprint(value) for name, value in given.items()},
         )
 
     def differences(self, other: "Identity") -> list[str]:
@@ -64,6 +70,8 @@ def _parts(value: Any) -> Iterator[bytes | memoryview]:
         yield value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
     elif isinstance(value, np.ndarray):
         yield from _parts(torch.from_numpy(np.ascontiguousarray(value)))
+    elif isinstance(value, np.generic):
+        yield from _parts(value.item())
     elif isinstance(value, nn.Module):
         yield type(value).__qualname__.encode()
         yield from _parts(value.state_dict())
@@ -92,7 +100,7 @@ def keep(
     scores: Sequence[Any],
     best: dict[str, Tensor] | None,
 ) -> None:
-    """Write a training's state, its scores being dataclasses; the folder appears whole."""
+    """Write a training's state, its scores being dataclasses; the folder appears whole, with checksums."""
     tensors: dict[str, Tensor] = {}
     state = {"network": network.state_dict(), "best": best, "optimizer": optimizer.state_dict()}
     kept = {
@@ -103,36 +111,75 @@ def keep(
     with appearing(folder) as temporary:
         temporary.mkdir()
         save_tensors(tensors, temporary / "training.safetensors")
-        (temporary / "training.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        kept[CHECKSUM] = _checksum_of(kept)
+        (temporary / "training.json").write_text(json.dumps(kept, indent=1, default=plain) + "\n", encoding="utf-8")
 
 
 def resume(
-    folder: Path, identity: Identity, network: nn.Module, optimizer: Optimizer
-) -> tuple[list[dict[str, Any]], dict[str, Tensor] | None]:
-    """Put network and optimiser back as `keep` found them; the fields of the scores, and the best weights.
+    folder: Path, identity: Identity, network: nn.Module, optimizer: Optimizer, kind: type[Score], keep_best: bool
+) -> tuple[list[Score], dict[str, Tensor] | None]:
+    """Put network and optimiser back as `keep` found them; the scores, of this kind, and the best weights.
 
     Raises:
-        InputError: another training was kept there.
+        InputError: another training was kept there; the network is as it was.
         UnavailableError: the folder is damaged, or of an earlier version.
     """
     try:
         kept = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-        found = Identity(kept["training"], kept["plan"], kept["given"])
-        state = _with_tensors(kept["state"], load_tensors(folder / "training.safetensors"))
+        written = kept.pop(CHECKSUM, None)  # earlier versions wrote none
+        if kept.keys() != CONTENT or written not in (None, _checksum_of(kept)):
+            raise ValueError("training.json is not as it was written")
+        tensors = load_tensors(folder / "training.safetensors")
+        state = _with_tensors(kept["state"], tensors, "state")
+        if tensors:
+            raise ValueError("training.safetensors is of another training.json")
+        if differences := identity.differences(Identity(kept["training"], kept["plan"], kept["given"])):
+            raise InputError(
+                f"{folder} holds another training, which differs in {', '.join(differences)}: remove it, or train as "
+                "it did"
+            )
+        scores = [_score(kind, values) for values in kept["scores"]]
+        if not scores:
+            raise ValueError("it has no scores")
+        if (state["best"] is not None) != keep_best:
+            raise InputError(f"{folder} holds a training {'without' if keep_best else 'with'} validation: remove it")
+        if not all(_like(network, weights) for weights in (state["network"], state["best"] or state["network"])):
+            raise InputError(f"{folder} holds the training of another model: remove it or give another folder")
+        settings = _settings(optimizer)
+        optimizer.load_state_dict(state["optimizer"])
+        if written is None and _settings(optimizer) != settings:
+            raise ValueError("the optimizer has other settings")
+    except InputError:
+        raise
     except Exception as error:
         raise UnavailableError(
             f"{folder} holds no training that this version can resume ({error}): remove it to start again"
         ) from error
-    if differences := identity.differences(found):
-        raise InputError(
-            f"{folder} holds another training, which differs in {', '.join(differences)}: remove it, or train as it did"
-        )
-    try:
-        network.load_state_dict(state["network"])
-    except RuntimeError as error:
-        raise InputError(f"{folder} holds the training of another model: remove it or give another folder") from error
-    optimizer.load_state_dict(state["optimizer"])
-    return kept["scores"], state["best"]
+    network.load_state_dict(state["network"])
+    return scores, state["best"]
+
+
+def _score(kind: type[Score], values: dict[str, Any]) -> Score:
+    """A score of its kept values: all that it has, numbers where they are numbers."""
+    for field in fields(kind):  # type: ignore[arg-type]  # a dataclass
+        if isinstance(field.default, Real) and not isinstance(values[field.name], Real):
+            raise TypeError(f"{field.name} is no number")
+    return kind(**values)
+
+
+def _like(network: nn.Module, weights: dict[str, Tensor]) -> bool:
+    """Whether weights have the names and shapes of a network's."""
+    own = network.state_dict()
+    return own.keys() == weights.keys() and all(own[name].shape == weights[name].shape for name in own)
+
+
+def _settings(optimizer: Optimizer) -> str:
+    return json.dumps(_without_tensors(optimizer.state_dict()["param_groups"], {}, "groups"), default=plain)
+
+
+def _checksum_of(kept: dict[str, Any]) -> str:
+    """The SHA-256 of values that JSON can hold, the same when they have been written and read."""
+    return hashlib.sha256(json.dumps(kept, default=plain).encode()).hexdigest()
 
 
 def _without_tensors(value: Any, tensors: dict[str, Tensor], name: str) -> Any:
@@ -147,10 +194,14 @@ def _without_tensors(value: Any, tensors: dict[str, Tensor], name: str) -> Any:
     return value
 
 
-def _with_tensors(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """What `_without_tensors` was given."""
+def _with_tensors(value: Any, tensors: dict[str, Tensor], name: str) -> Any:
+    """What `_without_tensors` was given; each tensor is taken out of `tensors`, and has the name of its place."""
     if isinstance(value, list):
-        return [_with_tensors(part, tensors) for part in value]
+        return [_with_tensors(part, tensors, f"{name}.{place}") for place, part in enumerate(value)]
     if not isinstance(value, dict):
         return value
-    return tensors[value["tensor"]] if "tensor" in value else {k: _with_tensors(v, tensors) for k, v in value["pairs"]}
+    if "tensor" in value:
+        if value["tensor"] != name:
+            raise ValueError(f"{name} is not as it was written")
+        return tensors.pop(name)
+    return {key: _with_tensors(part, tensors, f"{name}.{key}") for key, part in value["pairs"]}

@@ -149,10 +149,7 @@ def run_epochs(
     scores: list[Score] = []
     best = None
     if identity is not None and folder is not None and folder.is_dir():
-        kept, best = resume(folder, identity, network, optimizer)
-        scores = [kind(**values) for values in kept]
-        if (best is not None) != keep_best:
-            raise InputError(f"{folder} holds a training {'without' if keep_best else 'with'} validation: remove it")
+        scores, best = resume(folder, identity, network, optimizer, kind, keep_best)
     elif keep_best:
         network.eval()
         scores, best = [replace(score(), seconds=time.process_time() - begun)], _copy(network)
