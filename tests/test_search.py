@@ -4,12 +4,15 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from frugal.errors import DivergedError, InputError
 from frugal.training import search
 
 SPACE = {"a": [0, 1, 2], "b": [0.0, 0.5, 1.0]}
+RANDOM: dict[str, Any] = {"sampler": "random", "trials": 2}
 BOWL = {"width": (2, 250), "rate": (0.0, 1.0)}
 
 
@@ -129,11 +132,56 @@ def test_choices_and_ranges_mix() -> None:
     assert best.setting["width"] <= 2
 
 
+@pytest.mark.parametrize("sampler", ["random", "tpe", "cma-es"])
+@pytest.mark.parametrize("kind", [int, np.int64, np.uint8])
+def test_a_range_of_whole_numbers_of_any_type_gives_whole_numbers(kind: Any, sampler: Any) -> None:
+    space, start = {"x": (kind(2), kind(9)), "y": (np.float32(0), kind(1))}, {"x": kind(5), "y": np.float32(0.5)}
+    trials = settings_of(search(lambda at: at["x"], space, sampler=sampler, trials=6, start=start))
+    assert trials[0] == {"x": 5, "y": 0.5}
+    assert all(type(at["x"]) is int and 2 <= at["x"] <= 9 and type(at["y"]) is float for at in trials)
+
+
+@pytest.mark.parametrize("value", [None, "3", [1.0], torch.zeros(2), {}])
+@pytest.mark.parametrize("stepwise", [False, True])
+def test_an_objective_that_gives_no_number_is_refused_in_one_sentence(
+    value: Any, stepwise: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(InputError, match=r"objective=.* at {'x': 1}: must be a number; return one"):
+        search(lambda at: iter([1.0, value]) if stepwise else value, {"x": [1]})
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("value", [np.float32(0.5), torch.tensor(0.5), np.array(0.5), 0.5])
+def test_an_objective_may_give_a_number_of_any_type(value: Any) -> None:
+    (trial,) = search(lambda at: value, {"x": [1]})
+    assert trial.value == 0.5
+    assert type(trial.value) is float
+
+
 @pytest.mark.parametrize(
     ("space", "settings", "message"),
     [
-        ({}, {}, "at least one name"),
-        ({"a": []}, {}, "at least one value"),
+        ({}, {}, "of at least one name"),
+        (3, {}, "space=3: must be choices or ranges by name"),
+        (["a", "b"], {}, "must be choices or ranges by name"),
+        ({3: [1, 2]}, {}, "must be choices or ranges by name"),
+        ({"x": 3}, {}, "x must be a list of at least one value, or a range"),
+        ({"x": "abc"}, {}, "x must be a list"),
+        ({"x": {1: 2}}, {}, "x must be a list"),
+        ({"x": (1.0, 0.0)}, RANDOM, "x must be a list"),
+        ({"x": (1, 2, 3)}, RANDOM, "x must be a list"),
+        ({"x": (1,)}, RANDOM, "x must be a list"),
+        ({"x": (0, math.nan)}, RANDOM, "x must be a list"),
+        ({"x": (0, math.inf)}, RANDOM, "x must be a list"),
+        ({"x": ("a", "b")}, RANDOM, "x must be a list"),
+        ({"x": (False, True)}, RANDOM, "x must be a list"),
+        ({"x": (0, 9)}, {**RANDOM, "start": {"x": 10}}, "start={'x': 10}: x must come from the space's"),
+        ({"x": (0, 9)}, {**RANDOM, "start": {"x": 1.5}}, "start={'x': 1.5}: x must come from the space's"),
+        ({"x": (0.0, 9.0)}, {**RANDOM, "start": {"x": math.nan}}, "x must come from the space's"),
+        ({"x": (0, 9)}, {**RANDOM, "start": {"x": "1"}}, "x must come from the space's"),
+        ({"x": [1, 2]}, {**RANDOM, "start": {"x": 3}}, r"start={'x': 3}: x must come from the space's"),
+        ({"x": [1, 2]}, {**RANDOM, "start": 1}, "start=1: needs a start for each of x"),
+        ({"a": []}, {}, "a must be a list of at least one value"),
         (SPACE, {"trials": 0}, "trials=0: must be a whole number of at least 1"),
         (SPACE, {"trials": 2.5}, "trials=2.5: must be a whole number of at least 1"),
         (SPACE, {"seed": -1}, "seed=-1: must be a whole number of at least 0"),

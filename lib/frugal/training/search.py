@@ -5,11 +5,12 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal, get_args
 
 from tqdm.auto import tqdm
 
-from frugal.errors import DivergedError, InputError, check_whole
+from frugal.errors import DivergedError, InputError, check_whole, is_number
 
 Sampler = Literal["grid", "random", "tpe", "cma-es"]
 Space = Mapping[str, list[Any] | tuple[float, float]]
@@ -61,8 +62,8 @@ def search(
         seed: repeats the search.
 
     Raises:
-        InputError: nothing to try, a sampler that does not fit the space, a start that does not, or no setting that
-            gives a number.
+        InputError: nothing to try, a sampler that does not fit the space, a start that does not, an objective that
+            gives no number, or no setting whose training does not diverge.
 
     >>> search(lambda at: (at["x"] - 2) ** 2, {"x": [0, 1, 2, 3]})[0].setting
     {'x': 2}
@@ -71,7 +72,7 @@ def search(
     check_whole(0, seed=seed)
     import optuna  # here, because it takes seconds to import
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # it warns of each error that is raised here
     if sampler == "grid":
         size = math.prod(map(len, space.values()))
         trials = size if trials is None else min(trials, size)
@@ -82,9 +83,10 @@ def search(
         setting = {name: _suggested(trial, name, choices) for name, choices in space.items()}
         try:
             found = objective(setting)
-            for value in found if isinstance(found, Iterator) else [found]:
+            for each in found if isinstance(found, Iterator) else [found]:
+                value = _number(each, setting)
                 if math.isnan(value):
-                    raise DivergedError("the objective is no number")
+                    raise DivergedError("the objective is not a number")
                 values.append(value)
                 trial.report(value, KEEP ** (len(values) - 1))
                 weak = isinstance(found, Iterator) and trial.should_prune()
@@ -117,9 +119,17 @@ def _suggested(trial: Any, name: str, values: list[Any] | tuple[float, float]) -
     if isinstance(values, list):
         return trial.suggest_categorical(name, values)
     low, high = values
-    return (trial.suggest_int if isinstance(low, int) and isinstance(high, int) else trial.suggest_float)(
-        name, low, high
-    )
+    if isinstance(low, Integral) and isinstance(high, Integral):
+        return int(trial.suggest_int(name, int(low), int(high)))
+    return float(trial.suggest_float(name, float(low), float(high)))
+
+
+def _number(value: Any, setting: dict[str, Any]) -> float:
+    """What an objective gave, which may be of NumPy or a tensor."""
+    try:
+        return math.fsum([value])  # unlike `float`, it takes no text
+    except Exception as error:
+        raise InputError(f"objective={value!r} at {setting}: must be a number; return one, or yield some") from error
 
 
 def _sampler(name: Sampler, space: Space, start: Mapping[str, Any] | None, seed: int) -> Any:
@@ -140,8 +150,13 @@ def _sampler(name: Sampler, space: Space, start: Mapping[str, Any] | None, seed:
 
 
 def _check(space: Space, sampler: Sampler, trials: int | None, start: Mapping[str, Any] | None) -> None:
-    if not space or not all(len(values) for values in space.values()):
-        raise InputError(f"space={space}: needs at least one name, each with at least one value")
+    if not isinstance(space, Mapping) or not space or not all(isinstance(name, str) for name in space):
+        raise InputError(f"space={space!r}: must be choices or ranges by name, of at least one name")
+    for name, values in space.items():
+        if not (_is_range(values) if isinstance(values, tuple) else isinstance(values, list) and values):
+            raise InputError(
+                f"space={space}: {name} must be a list of at least one value, or a range of two numbers, lowest first"
+            )
     if sampler not in get_args(Sampler):
         raise InputError(f"sampler={sampler!r}: must be one of {', '.join(map(repr, get_args(Sampler)))}")
     fits = {"grid": list, "cma-es": tuple}.get(sampler, (list, tuple))
@@ -153,7 +168,25 @@ def _check(space: Space, sampler: Sampler, trials: int | None, start: Mapping[st
         raise InputError(f"trials=None: {sampler!r} has no end of its own; say how many settings to try")
     if trials is not None:
         check_whole(trials=trials)
-    if start is not None and (sampler == "grid" or start.keys() != space.keys()):
+    if start is None:
+        return
+    if sampler == "grid" or not isinstance(start, Mapping) or start.keys() != space.keys():
         raise InputError(
-            f"start={dict(start)}: needs a start for each of {', '.join(space)}, and another sampler than grid"
+            f"start={start!r}: needs a start for each of {', '.join(space)}, and another sampler than grid"
         )
+    for name, values in space.items():
+        if not _holds(values, start[name]):
+            raise InputError(f"start={start!r}: {name} must come from the space's {values}")
+
+
+def _is_range(values: tuple[Any, ...]) -> bool:
+    """Whether these are two finite numbers, the lower one first."""
+    return len(values) == 2 and all(map(is_number, values)) and -math.inf < values[0] <= values[1] < math.inf
+
+
+def _holds(values: list[Any] | tuple[float, float], value: Any) -> bool:
+    """Whether a value is among choices, or in a range: a whole number where both ends are."""
+    if isinstance(values, list):
+        return value in values
+    whole = all(isinstance(end, Integral) for end in values)
+    return is_number(value) and values[0] <= value <= values[1] and (isinstance(value, Integral) or not whole)
