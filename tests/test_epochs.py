@@ -321,6 +321,32 @@ def test_a_folder_holds_json_and_safetensors_alone(tmp_path: Path) -> None:
     assert json.loads((folder / "training.json").read_text())["plan"]["epochs"] == 4
 
 
+def test_a_folder_may_be_given_as_text(tmp_path: Path) -> None:
+    expected = Training().run(folder=str(tmp_path / "some" / "where"))
+    assert (tmp_path / "some" / "where" / "training.json").is_file()
+    assert without_seconds(Training().run(folder=tmp_path / "some" / "where")) == without_seconds(expected)
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+@pytest.mark.parametrize("below", [".", "within", "within/it"])
+def test_a_folder_that_is_a_file_or_within_one_is_refused_before_anything_is_computed(
+    below: str, kind: Callable[[Path], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    training = Training()
+    monkeypatch.setattr(training, "score", lambda: pytest.fail("scored"))
+    monkeypatch.chdir(tmp_path)
+    for place in (tmp_path / "file" / below, Path("file") / below):
+        with pytest.raises(InputError, match=r"folder='.*': .* is a file; give a folder"):
+            training.run(folder=kind(place))
+
+
+@pytest.mark.parametrize("folder", [3, b"kept", ["kept"], True])
+def test_what_is_no_path_is_refused_as_a_folder(folder: Any) -> None:
+    with pytest.raises(InputError, match=r"folder=.*: must be a path"):
+        Training().run(folder=folder)
+
+
 @pytest.mark.parametrize(
     ("training", "settings", "message"),
     [
@@ -386,6 +412,8 @@ def test_a_training_goes_on_with_what_it_was_given_and_with_nothing_else(tmp_pat
     digests = [fingerprint(make()) for make in GIVEN]
     assert len(set(digests)) == len(GIVEN)
     assert digests == [fingerprint(make()) for make in GIVEN]
+    of_numpy = [np.int64(3), np.float32(0.5), np.float64(0.25), np.bool_(True), np.str_("ab")]
+    assert fingerprint(of_numpy) == fingerprint([3, 0.5, 0.25, True, "ab"])
     folder = kept(tmp_path / "kept", given={"data": INPUTS, "settings": {"rate": 0.5}})
     Training().run(folder=folder, given={"data": INPUTS.clone(), "settings": {"rate": 0.5}})
     with pytest.raises(InputError, match="differs in data, settings:"):

@@ -23,7 +23,7 @@ from frugal.piecewise.transformer import TransformerShape
 from frugal.readout import probes
 from frugal.reservoir import diagnostics, tasks
 from frugal.ridge import LinearMap, RidgePath, RidgeStatistics
-from models import characters, lstm, random_gpt2
+from models import TEXTS, characters, echo_model, lstm, memory_gpt, random_gpt2
 
 NUMBER = re.compile(r"(?:int|float)( \| None)?")  # of one setting, which may be left out by None
 LIST = r"collections.abc.Sequence\[(?:int|float)\]|tuple\[(?:int|float), (?:int|float|\.\.\.)\]"
@@ -178,3 +178,83 @@ def test_what_is_no_list_of_numbers_is_refused_in_one_sentence(name: str, settin
     for wrong in (*wrong_lists, "ab", None, {"a": 1}, *(() if may_be_one else (0.5,))):
         with pytest.raises(InputError, match=setting):
             taker(**{**given, setting: wrong})
+
+
+@cache
+def trainers() -> dict[str, tuple[type[training.Plan], Callable[[Any], Any]]]:
+    """What takes a plan, with the kind that it takes."""
+    tokenizer, images = characters(), forward_forward
+    echo = echo_model("concat", readout.SoftmaxReadout(44, 273))
+    layers = echo_model("concat", forward_forward.ForwardForwardReadout(44, 273, hidden=(4,)))
+    rows, uniform = readout.KeptRows(torch.rand(8, 44), torch.arange(8)), forward_forward.UniformNegatives()
+    world = cooperative.Oracle(vocabulary=3, length=4, hidden=4)
+    data, pair = world.sequences(6), (world.learner(4), world.learner(4, seed=1))
+    small, transformer = piecewise.preset("small", context_length=4), baselines.SmallTransformer(tokenizer, width=8)
+    windows = piecewise.Windows.sequence(tokenizer, ["a mat on a mat"], 4)
+    remembering, net = memory_gpt(remembered=()), torch.nn.Linear(1, 1)
+    of_images = {
+        kind.__name__: (ImagePlan, lambda plan, kind=kind, first=first: kind(first, plan=plan))
+        for kind, first in (
+            (images.ForwardForwardClassifier, 4),
+            (images.BackpropClassifier, 4),
+            (images.RecurrentForwardForward, 4),
+            (images.UnsupervisedForwardForward, (2, 2)),
+        )
+    }
+    return {
+        **of_images,
+        "run_epochs": (
+            training.Plan,
+            lambda plan: training.run_epochs(
+                net,
+                training.Lion(net.parameters()),
+                plan,
+                lambda epoch: 0.0,
+                training.EpochScore,
+                title="",
+                keep_best=False,
+                progress=False,
+            ),
+        ),
+        "train_readout": (readout.ReadoutPlan, lambda plan: readout.train_readout(echo, rows, rows, plan)),
+        "train_forward_forward": (
+            readout.ReadoutPlan,
+            lambda plan: forward_forward.train_forward_forward(layers, rows, rows, uniform, plan),
+        ),
+        "piecewise.train": (
+            piecewise.PiecewisePlan,
+            lambda plan: piecewise.train(piecewise.PiecewiseLM(small, tokenizer), windows, plan),
+        ),
+        "train_memory": (memory.MemoryPlan, lambda plan: memory.train_memory(remembering, TEXTS, TEXTS, plan)),
+        "SmallTransformer.fit": (baselines.TransformerPlan, lambda plan: transformer.fit(TEXTS, plan)),
+        "LikelihoodTrainer": (
+            cooperative.SequencePlan,
+            lambda plan: cooperative.LikelihoodTrainer(pair[0], data, data, plan),
+        ),
+        "CooperativeTrainer": (
+            cooperative.CooperativePlan,
+            lambda plan: cooperative.CooperativeTrainer(*pair, data, data, plan),
+        ),
+    }
+
+
+TRAINERS = [
+    *("ForwardForwardClassifier", "BackpropClassifier", "RecurrentForwardForward", "UnsupervisedForwardForward"),
+    *("run_epochs", "train_readout", "train_forward_forward", "piecewise.train", "train_memory"),
+    *("SmallTransformer.fit", "LikelihoodTrainer", "CooperativeTrainer"),
+]
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_a_plan_of_another_kind_is_refused_in_one_sentence(name: str) -> None:
+    assert set(TRAINERS) == set(trainers())
+    kind, train = trainers()[name]
+    plans = (training.Plan, readout.ReadoutPlan, piecewise.PiecewisePlan, ImagePlan, memory.MemoryPlan)
+    wrong: list[Any] = [make() for make in (*plans, cooperative.SequencePlan, baselines.TransformerPlan)]
+    if name in ("run_epochs", "LikelihoodTrainer"):  # the others have one of their own
+        wrong.append(None)
+    for plan in (*wrong, {"epochs": 1}, kind):
+        if not isinstance(plan, kind):
+            message = f"plan: must be an? {kind.__name__}, not a {type(plan).__name__}$"
+            with pytest.raises(InputError, match=message):
+                train(plan)

@@ -21,7 +21,7 @@ from frugal.corpora import Document, Tokenizer, encode_in_a_row
 from frugal.device import choose_device
 from frugal.errors import InputError, check_not_negative, check_whole
 from frugal.language_model import HiddenStateModel, pieces_in_windows, read_model, save_model
-from frugal.training import Epoch, EpochScore, Plan, fit, run_epochs, warm_up_and_decay
+from frugal.training import Epoch, EpochScore, Plan, check_plan, fit, run_epochs, warm_up_and_decay
 
 TOKENS_AT_ONCE = 4096
 
@@ -179,7 +179,7 @@ class SmallTransformer(nn.Module, HiddenStateModel):
         plan: TransformerPlan | None = None,
         *,
         valid: Iterable[Document | str] | None = None,
-        folder: Path | None = None,
+        folder: Path | str | None = None,
         on_epoch: Callable[[EpochScore], None] | None = None,
         progress: bool = True,
     ) -> list[EpochScore]:
@@ -200,6 +200,7 @@ class SmallTransformer(nn.Module, HiddenStateModel):
             InputError: no text, a loss that is not finite, or `folder` is that of another training.
         """
         plan = TransformerPlan() if plan is None else plan
+        check_plan(plan, TransformerPlan)
         tokens = _joined(self.tokenizer, documents, "train on")
         held_out = None if valid is None else _joined(self.tokenizer, valid, "validate on")
         optimizer = self._optimizer(plan)

@@ -24,6 +24,7 @@ from frugal.cooperative.samples import trained_part
 from frugal.cooperative.training import SequencePlan, SequenceTrainer, check_rate, settings_of
 from frugal.errors import InputError, is_number
 from frugal.language_model import LanguageModel
+from frugal.training import check_plan
 
 Prefixes = Literal["own", "mixed"]
 # The mediator's verdict on whether a sequence is data is kept this far from certainty when a divergence is estimated.
@@ -88,10 +89,11 @@ class CooperativeTrainer(SequenceTrainer):
         held_out: Tensor,
         plan: CooperativePlan | None = None,
         *,
-        folder: Path | None = None,
+        folder: Path | str | None = None,
         data_entropy: float | None = None,
     ) -> None:
         plan = CooperativePlan() if plan is None else plan
+        check_plan(plan, CooperativePlan)
         if data_entropy is not None and not (is_number(data_entropy) and 0 <= data_entropy < math.inf):
             raise InputError(f"data_entropy={data_entropy}: must be nats per sequence, not negative; None if not known")
         super().__init__(generator, data, held_out, plan, folder)

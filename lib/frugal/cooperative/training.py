@@ -16,7 +16,7 @@ from frugal.cooperative.lstm import with_zeros
 from frugal.cooperative.samples import Samples, draw, trained_part
 from frugal.errors import InputError, is_number
 from frugal.language_model import HiddenStateModel, LanguageModel, check_vocabulary
-from frugal.training import Epoch, EpochScore, Plan, run_epochs, take_steps, warm_up_and_decay
+from frugal.training import Epoch, EpochScore, Plan, check_plan, run_epochs, take_steps, warm_up_and_decay
 
 BETAS = (0.9, 0.95)  # as in the code of the CoT paper
 SCORED = 256  # sequences drawn, and held-out ones, for a score
@@ -95,8 +95,14 @@ class SequenceTrainer(ABC):
     """
 
     def __init__(
-        self, generator: LanguageModel, data: Tensor, held_out: Tensor, plan: SequencePlan, folder: Path | None = None
+        self,
+        generator: LanguageModel,
+        data: Tensor,
+        held_out: Tensor,
+        plan: SequencePlan,
+        folder: Path | str | None = None,
     ) -> None:
+        check_plan(plan, SequencePlan)
         for name, sequences in (("data", data), ("held_out", held_out)):
             check_sequences(name, sequences, generator)
         if data.shape[1] != held_out.shape[1]:

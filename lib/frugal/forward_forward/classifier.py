@@ -18,7 +18,7 @@ from frugal.forward_forward.images import mask_hybrids
 from frugal.forward_forward.net import ForwardForwardNet, Goodness, uniform_wrong, wrong_candidates
 from frugal.forward_forward.optimizer import net_optimizer
 from frugal.tensors import number_tensor
-from frugal.training import Epoch, EpochScore, Plan, run_epochs, take_steps, warm_up_and_decay
+from frugal.training import Epoch, EpochScore, Plan, check_plan, run_epochs, take_steps, warm_up_and_decay
 
 IMAGES_AT_ONCE = 512
 DARK = 17 / 255  # the highest pixel of scikit-learn's digits, and of black and white, given as bytes
@@ -70,6 +70,7 @@ class ImageClassifier(ABC):
         check_whole(pixels=pixels)
         check_whole(2, classes=classes)
         self.pixels, self.classes, self.plan = pixels, classes, ImagePlan() if plan is None else plan
+        check_plan(self.plan, ImagePlan)
 
     def to(self, device: str) -> Self:
         """Move the net to "cpu", "cuda", "mps" or "auto"; it learns and predicts there, wherever the images lie."""

@@ -16,7 +16,7 @@ from frugal.language_model import LOGITS_AT_ONCE
 from frugal.readout.echo import EchoLanguageModel
 from frugal.readout.rows import Rows
 from frugal.readout.training import EpochBatches, ReadoutPlan, check_rows, validate, what_is_trained
-from frugal.training import Epoch, EpochScore, run_epochs, take_steps, warm_up_and_decay
+from frugal.training import Epoch, EpochScore, check_plan, run_epochs, take_steps, warm_up_and_decay
 
 ROWS_TO_CALIBRATE = 512
 
@@ -28,7 +28,7 @@ def train_forward_forward(
     negatives: Negatives,
     plan: ReadoutPlan | None = None,
     *,
-    folder: Path | None = None,
+    folder: Path | str | None = None,
     on_epoch: Callable[[EpochScore], None] | None = None,
 ) -> list[EpochScore]:
     """Train the model's forward-forward readout in place, every layer by itself; it ends with its best weights.
@@ -68,6 +68,7 @@ def train_forward_forward(
         [0, 1]
     """
     plan, readout = ReadoutPlan() if plan is None else plan, model.readout
+    check_plan(plan, ReadoutPlan)
     if not isinstance(readout, ForwardForwardReadout):
         raise InputError("train_forward_forward: needs a model with a ForwardForwardReadout")
     if plan.optimizer != "adamw":

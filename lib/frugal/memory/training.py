@@ -14,7 +14,7 @@ from frugal.corpora import Blocks, Document, encode_documents
 from frugal.errors import InputError, check_not_negative, check_whole
 from frugal.memory.entries import Entries
 from frugal.memory.model import MemoryGPT, Step
-from frugal.training import Epoch, EpochScore, Plan, fit, half_cosine, run_epochs
+from frugal.training import Epoch, EpochScore, Plan, check_plan, fit, half_cosine, run_epochs
 
 Streams = DataLoader[tuple[Tensor, Tensor]]
 SMALLEST = 1e-9  # probabilities below it count as it
@@ -114,7 +114,7 @@ def train_memory(
     validation: Sequence[Document | str],
     plan: MemoryPlan | None = None,
     *,
-    folder: Path | None = None,
+    folder: Path | str | None = None,
     on_epoch: Callable[[MemoryScore], None] | None = None,
 ) -> list[MemoryScore]:
     """Train the model in place; it ends with the weights that did best on `validation`.
@@ -146,6 +146,7 @@ def train_memory(
         (3, True)
     """
     plan, network = MemoryPlan() if plan is None else plan, model.network
+    check_plan(plan, MemoryPlan)
     streams = _streams(model, documents, plan)
     optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=plan.learning_rate)
     return run_epochs(

@@ -17,7 +17,7 @@ from frugal.piecewise.mamba import Mamba
 from frugal.piecewise.networks import CODES_AT_ONCE, CharacterNetwork
 from frugal.piecewise.transformer import Transformer
 from frugal.piecewise.windows import Batches, Windows
-from frugal.training import Epoch, EpochScore, Plan, fit, half_cosine, run_epochs
+from frugal.training import Epoch, EpochScore, Plan, check_plan, fit, half_cosine, run_epochs
 from frugal.training.optimizers import OptimizerName, make_optimizer
 
 NO_GRADIENT = 1e-30
@@ -123,7 +123,7 @@ def train(
     plan: PiecewisePlan | None = None,
     *,
     valid: Windows | None = None,
-    folder: Path | None = None,
+    folder: Path | str | None = None,
     on_epoch: Callable[[PiecewiseScore], None] | None = None,
     progress: bool = True,
 ) -> list[PiecewiseScore]:
@@ -159,6 +159,7 @@ def train(
     for examples in (windows, *(() if valid is None else (valid,))):
         _check_form(model, examples)
     plan, network = PiecewisePlan() if plan is None else plan, model.network
+    check_plan(plan, PiecewisePlan)
     batches = Batches(windows, plan.batch_size, plan.repeats, plan.random_fraction, int(windows.tokens.max()) + 1)
     optimizer = make_optimizer(plan.optimizer, network.parameters(), plan.learning_rate, plan.weight_decay)
     last = PiecewiseScore()  # of the epoch at hand

@@ -16,7 +16,7 @@ from frugal.language_model import LOGITS_AT_ONCE
 from frugal.readout.echo import EchoLanguageModel
 from frugal.readout.reservoir_model import ReservoirLanguageModel
 from frugal.readout.rows import Piece, Rows
-from frugal.training import Epoch, EpochScore, Plan, fit, half_cosine, run_epochs
+from frugal.training import Epoch, EpochScore, Plan, check_plan, fit, half_cosine, run_epochs
 from frugal.training.checkpoint import fingerprint
 from frugal.training.loop import check_weights
 
@@ -54,7 +54,7 @@ def train_readout(
     validation: Rows,
     plan: ReadoutPlan | None = None,
     *,
-    folder: Path | None = None,
+    folder: Path | str | None = None,
     on_epoch: Callable[[EpochScore], None] | None = None,
 ) -> list[EpochScore]:
     """Train the model's softmax readout in place; it ends with the weights that did best on `validation`.
@@ -92,6 +92,7 @@ def train_readout(
         True
     """
     plan, readout = ReadoutPlan() if plan is None else plan, model.readout
+    check_plan(plan, ReadoutPlan)
     if readout is None or not any(True for _ in readout.parameters()):
         raise InputError("train_readout: needs a model with a SoftmaxReadout; a ridge readout is fitted in closed form")
     check_rows(model, rows, validation)

@@ -6,7 +6,7 @@ What any model may be trained with enters here; what one family alone trains wit
 from frugal.training.epochs import Epoch, EpochScore, run_epochs
 from frugal.training.loop import fit, half_cosine, seed_everything, take_steps, warm_up_and_decay
 from frugal.training.optimizers import Lion, OptimizerName, SparseLion, make_optimizer
-from frugal.training.plan import Plan, check_fields
+from frugal.training.plan import Plan, check_fields, check_plan
 from frugal.training.search import Trial, search
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "SparseLion",
     "Trial",
     "check_fields",
+    "check_plan",
     "fit",
     "half_cosine",
     "make_optimizer",

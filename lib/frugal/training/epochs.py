@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from frugal.errors import DivergedError, InputError
 from frugal.training.checkpoint import Identity, keep, resume
-from frugal.training.plan import Plan
+from frugal.training.plan import Plan, check_plan
 
 MOST_NATS = math.log(sys.float_info.max)  # that have a perplexity
 SMALLEST_BUDGET = 1e-9  # seconds: what is left for an epoch that is begun, which takes one step in any case
@@ -94,7 +94,7 @@ def run_epochs(
     title: str,
     keep_best: bool = True,
     kind: type[Score] = EpochScore,  # type: ignore[assignment]  # which is what Score is by default
-    folder: Path | None = None,
+    folder: Path | str | None = None,
     given: Mapping[str, Any] | None = None,
     on_epoch: Callable[[Score], None] | None = None,
     progress: bool = True,
@@ -125,7 +125,7 @@ def run_epochs(
         The scores: before training, if the best weights are kept, and after each epoch.
 
     Raises:
-        InputError: `folder` is that of another training.
+        InputError: `folder` is that of another training, or no folder, or `plan` is none.
         DivergedError: a loss, a gradient, a weight or a validation is not finite.
         UnavailableError: `folder` is damaged, or of an earlier version.
 
@@ -145,6 +145,8 @@ def run_epochs(
         ([0, 1, 2, 3, 4, 5], True)
     """
     begun = time.process_time()
+    check_plan(plan, Plan)
+    folder = None if folder is None else _free(folder)
     identity = None if folder is None else Identity.of(title, plan, {} if given is None else given)
     scores: list[Score] = []
     best = None
@@ -193,6 +195,17 @@ def run_epochs(
                 network.load_state_dict(best)
             network.eval()
     return scores
+
+
+def _free(folder: Path | str) -> Path:
+    """A folder that is there, or can be made."""
+    try:
+        there = next(path for path in (Path(folder), *Path(folder).absolute().parents) if path.exists())
+    except (TypeError, ValueError) as error:
+        raise InputError(f"folder={folder!r}: must be a path ({error})") from error
+    if not there.is_dir():
+        raise InputError(f"folder={str(folder)!r}: {there} is a file; give a folder, or one that is not there yet")
+    return Path(folder)
 
 
 def _check_validation(title: str, score: EpochScore) -> None:

@@ -61,6 +61,19 @@ class Plan:
             raise InputError(f"seed={self.seed}: must lie in 0 to {2**32 - 1}")
 
 
+def check_plan(plan: Any, kind: type[Plan]) -> None:
+    """Raise InputError unless a plan is of this kind.
+
+    >>> check_plan(Plan(), Plan)
+    >>> check_plan(None, Plan)
+    Traceback (most recent call last):
+    frugal.errors.InputError: plan: must be a Plan, not a NoneType
+    """
+    if not isinstance(plan, kind):
+        article = "an" if kind.__name__[0] in "AEIOU" else "a"
+        raise InputError(f"plan: must be {article} {kind.__name__}, not a {type(plan).__name__}")
+
+
 def check_fields(part: Any) -> None:
     """Give each field of a dataclass its value in the type that it is declared with, also where that is frozen.
 
