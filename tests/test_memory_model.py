@@ -231,6 +231,68 @@ def test_a_training_on_other_documents_or_of_another_model_is_not_gone_on_with(t
             train(**changes)
 
 
+def test_a_training_with_another_kept_memory_is_not_gone_on_with(tmp_path: Path) -> None:
+    plan, text = MemoryPlan(epochs=1, windows=2), [LONG]
+
+    def train(remembered: list[str], folder: Path) -> None:
+        train_memory(memory_gpt(read="knn", remembered=remembered), text, text, plan, folder=folder)
+
+    for remembered in ([], TEXTS[:1], TEXTS[1:]):
+        folder = tmp_path / str(len(remembered))
+        train(remembered, folder)
+        train(remembered, folder)
+        for other in ([], TEXTS[:1], TEXTS[2:]):
+            if other != remembered:
+                with pytest.raises(InputError, match="holds another training, which differs in memory:"):
+                    train(other, folder)
+
+
+def test_documents_may_come_from_a_generator(tmp_path: Path) -> None:
+    plan, text, unseen = MemoryPlan(epochs=2, windows=2), [LONG, TEXTS[0]], TEXTS[:2]
+
+    def train(text: Any, unseen: Any) -> list[float]:
+        model = memory_gpt(read="knn", remembered=())
+        scores = train_memory(model, text, unseen, plan, folder=tmp_path / "state")
+        return [score.validation_nats for score in scores]
+
+    expected = train(iter(text), iter(unseen))
+    assert train(text, unseen) == expected
+    assert validate(memory_gpt(remembered=()), iter(unseen)) == validate(memory_gpt(remembered=()), unseen)
+    for changes, name in (((iter([LONG]), unseen), "documents"), ((text, iter([LONG])), "validation")):
+        with pytest.raises(InputError, match=f"differs in {name}:"):
+            train(*changes)
+
+
+@pytest.mark.parametrize("scope", ["step", "stream"])
+@pytest.mark.parametrize("where", [0, 1, 2])
+def test_empty_documents_change_nothing(where: int, scope: str) -> None:
+    plan, text = MemoryPlan(epochs=1, windows=2, scope=scope), [LONG, TEXTS[0]]
+    more = [*text[:where], "", *text[where:]]
+    found, expected = (
+        train_memory(memory_gpt(read="knn", remembered=()), own, own, plan)[1].validation_nats for own in (more, text)
+    )
+    assert found == expected
+
+
+@pytest.mark.parametrize("scope", ["step", "stream"])
+@pytest.mark.parametrize("nothing", [[], [""], ["", ""], iter([])])
+def test_where_there_is_no_text_one_sentence_says_so(nothing: Any, scope: str) -> None:
+    model, plan = memory_gpt(remembered=()), MemoryPlan(epochs=1, windows=2, scope=scope)
+    for name, documents, validation in (("documents", nothing, TEXTS), ("validation", TEXTS, nothing)):
+        with pytest.raises(InputError, match=rf"^{name}: there is no text in them; give"):
+            train_memory(model, documents, validation, plan)
+    with pytest.raises(InputError, match=r"^documents: there is no text in them; give"):
+        validate(model, nothing)
+
+
+def test_more_streams_than_the_text_can_fill_are_refused() -> None:
+    model, plan = memory_gpt(remembered=()), MemoryPlan(epochs=1, scope="stream", batch_size=64)
+    with pytest.raises(
+        InputError, match=r"batch_size=64: each stream takes 2 tokens, and the documents have [34]; give"
+    ):
+        train_memory(model, ["abc"], TEXTS, plan)
+
+
 def test_training_stops_when_validation_no_longer_gains() -> None:
     model = memory_gpt(read="knn", remembered=())
     far_too_fast = MemoryPlan(epochs=9, learning_rate=0.3, windows=2, patience=2)

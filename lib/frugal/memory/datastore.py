@@ -109,6 +109,12 @@ class Datastore:
         """Tokens [1 + T] of the texts that are remembered, by number."""
         return {number: torch.from_numpy(text.tokens.copy()) for number, text in self.store.texts.items()}
 
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """What a search follows from: the entries, and how they are compared."""
+        ids = self.store.ids()
+        return self.store.config, self.store.get(ids), self.store.values(ids)
+
     def add(
         self, tokens: Tensor, keys: Tensor, rows: Tensor | None = None, document: Document | str | None = None
     ) -> int:
@@ -144,7 +150,7 @@ class Datastore:
             nothing = torch.full((len(queries), 1), -1, device=queries.device)
             return Neighbours(nothing, torch.full_like(nothing, -torch.inf, dtype=torch.float32), nothing + 1)
         k, found = min(k, len(self)), []
-        for piece in queries.detach().float().cpu().split(max(1, NUMBERS_AT_ONCE // (k * self.store.dim))):
+        for piece in queries.detach().float().cpu().split(int(max(1, NUMBERS_AT_ONCE // (k * self.store.dim)))):
             ids, distances = self.store.search(piece, k, count_hits=False)
             found.append((ids, 1 - distances, self.store.values(ids)))
         return Neighbours(*(torch.cat(column).to(queries.device) for column in zip(*found, strict=True)))

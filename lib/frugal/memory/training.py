@@ -1,6 +1,6 @@
 """Training the heads that read and write: the loss, what an epoch is, and what validation measures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from frugal.corpora import Blocks, Document, encode_documents
+from frugal.corpora import Blocks, Document, encode_documents, separate
 from frugal.errors import InputError, check_not_negative, check_whole
 from frugal.memory.entries import Entries
 from frugal.memory.model import MemoryGPT, Step
@@ -110,8 +110,8 @@ def memory_loss(model: MemoryGPT, step: Step, targets: Tensor, plan: MemoryPlan)
 
 def train_memory(
     model: MemoryGPT,
-    documents: Sequence[Document | str],
-    validation: Sequence[Document | str],
+    documents: Iterable[Document | str],
+    validation: Iterable[Document | str],
     plan: MemoryPlan | None = None,
     *,
     folder: Path | str | None = None,
@@ -147,40 +147,58 @@ def train_memory(
     """
     plan, network = MemoryPlan() if plan is None else plan, model.network
     check_plan(plan, MemoryPlan)
-    streams = _streams(model, documents, plan)
+    documents, validation = list(separate(documents)), list(separate(validation))
+    streams = _streams(model, _encoded(model, "documents", documents), plan)
+    held_out = _encoded(model, "validation", validation)
     optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=plan.learning_rate)
     return run_epochs(
         network,
         optimizer,
         plan,
         lambda epoch: _train_epoch(model, streams, plan, optimizer, epoch),
-        lambda: validate(model, validation),
+        lambda: _measured(model.without_memory(), held_out),
         title="memory",
         kind=MemoryScore,
         folder=folder,
         given={
-            "documents": list(documents),
-            "validation": list(validation),
+            "documents": documents,
+            "validation": validation,
             "model": model.settings,
             "foundation": model.foundation,
+            **({"memory": model.memory} if len(model.memory) else {}),  # earlier versions did not ask for it
         },
         on_epoch=on_epoch,
     )
 
 
-def validate(model: MemoryGPT, documents: Sequence[Document | str]) -> MemoryScore:
+def validate(model: MemoryGPT, documents: Iterable[Document | str]) -> MemoryScore:
     """Measure on documents, each from an empty memory: nothing that was remembered or trained on can be read."""
     return measure(model.without_memory(), documents)
 
 
-@torch.no_grad()
-def measure(model: MemoryGPT, documents: Sequence[Document | str]) -> MemoryScore:
+def measure(model: MemoryGPT, documents: Iterable[Document | str]) -> MemoryScore:
     """How well documents are predicted, and how well the model decides to read.
 
     Each begins with no entries of its own.
+
+    Raises:
+        InputError: there is no text.
     """
+    return _measured(model, _encoded(model, "documents", documents))
+
+
+def _encoded(model: MemoryGPT, name: str, documents: Iterable[Document | str]) -> list[Tensor]:
+    """Tokens [1 + T] of those documents that are not empty."""
+    found = [tokens for tokens in encode_documents(model.tokenizer, documents) if len(tokens) > 1]
+    if not found:
+        raise InputError(f"{name}: there is no text in them; give at least one document that is not empty")
+    return found
+
+
+@torch.no_grad()
+def _measured(model: MemoryGPT, documents: list[Tensor]) -> MemoryScore:
     nats = right = written = tokens_read = decided = useful = both = 0.0
-    for tokens in encode_documents(model.tokenizer, documents):
+    for tokens in documents:
         tokens = tokens.unsqueeze(0).to(model.device)
         for step in model.steps(tokens[:, :-1]):
             targets = step.targets(tokens)
@@ -243,14 +261,18 @@ def _carried(entries: Entries, length: int, plan: MemoryPlan, generator: torch.G
     return entries._replace(positions=entries.positions - length)
 
 
-def _streams(model: MemoryGPT, documents: Sequence[Document | str], plan: MemoryPlan) -> Streams:
+def _streams(model: MemoryGPT, documents: list[Tensor], plan: MemoryPlan) -> Streams:
     """Batches of (inputs [B, T], targets [B, T]); T is that of the plan, or all that a short text has."""
-    encoded = encode_documents(model.tokenizer, documents)
     length = model.context + (plan.windows - 1) * model.stride
     if plan.scope == "step":  # no example crosses a document's border
-        length = min(length, max(map(len, encoded)) - 1)
-        return DataLoader(Blocks(encoded, length), plan.batch_size, shuffle=True, generator=torch.Generator())
-    rows = torch.cat(encoded)
+        length = min(length, max(map(len, documents)) - 1)
+        return DataLoader(Blocks(documents, length), plan.batch_size, shuffle=True, generator=torch.Generator())
+    rows = torch.cat(documents)
+    if len(rows) < 2 * plan.batch_size:
+        raise InputError(
+            f"batch_size={plan.batch_size}: each stream takes 2 tokens, and the documents have {len(rows)}; give more "
+            "text, or fewer streams"
+        )
     rows = rows[: len(rows) // plan.batch_size * plan.batch_size].view(plan.batch_size, -1)
     blocks = Blocks(list(rows), min(length, rows.shape[1] - 1))
     count = len(blocks) // plan.batch_size
