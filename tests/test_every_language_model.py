@@ -6,12 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from frugal.baselines import NGram, SmallTransformer
-from frugal.combine import Tempered
+from frugal.baselines import BoostedTrees, ContextMixing, NGram, SmallTransformer
+from frugal.combine import Ensemble, Tempered
 from frugal.cooperative import LSTMLanguageModel
 from frugal.corpora import CharTokenizer
 from frugal.errors import FrugalError, InputError
@@ -19,13 +20,16 @@ from frugal.evaluate import evaluate
 from frugal.foundation import WindowedFoundation
 from frugal.language_model import HiddenStateModel, LanguageModel, TargetScores, class_named, gather_targets, load_model
 from frugal.memory import MemoryGPT
-from frugal.readout import ReservoirLanguageModel
+from frugal.readout import ReservoirLanguageModel, SoftmaxReadout
+from frugal.reservoir import Reservoir
 from models import (
     EVERY_MODEL,
     ROUNDING,
     TEXTS,
     characters,
+    echo_model,
     lstm,
+    memory_gpt,
     piecewise,
     random_gpt2,
     reservoir_model,
@@ -293,6 +297,42 @@ def test_a_loaded_model_s_gpt_computes_in_the_format_that_is_asked_for(name: str
         inside = model if hasattr(model, "foundation") else model.model
         assert inside.foundation.dtype == getattr(torch, dtype)
         assert evaluate(model, "the cat sat").bits_per_byte > 0
+
+
+OF_NUMPY: dict[str, Callable[[], LanguageModel]] = {
+    "NGram": lambda: NGram(np.int64(3), characters()).fit(TEXTS),
+    "BoostedTrees": lambda: BoostedTrees(np.int64(2), characters()).fit(TEXTS, rounds=np.int64(1)),
+    "ContextMixing": lambda: ContextMixing(np.int64(2), characters(), slots=np.int64(64)).fit(TEXTS),
+    "SmallTransformer": lambda: SmallTransformer(
+        characters(), blocks=np.int32(1), width=np.int64(32), context=np.int64(8), seed=np.int64(1)
+    ),
+    "SoftmaxReadout": lambda: echo_model("concat", SoftmaxReadout(np.int64(44), 273, hidden=(np.int64(4),))),
+    "Reservoir": lambda: ReservoirLanguageModel(
+        characters(),
+        Reservoir(np.int64(characters().vocabulary_size), np.int64(8), fan_in=np.int64(4), leak=np.float32(0.5)),
+        SoftmaxReadout(8, characters().vocabulary_size),
+    ),
+    "MemoryGPT": lambda: memory_gpt(
+        memory_size=np.int64(50), memory_dim=np.int64(24), num_search_results=np.int64(2), budget=np.float32(0.5)
+    ),
+    "Ensemble": lambda: Ensemble({"one": lstm(), "two": lstm(1)}, memory=np.float32(0.5)),
+    "LSTM": lambda: LSTMLanguageModel(characters(), hidden=np.int64(8), scale=np.float32(0.1), seed=np.int64(1)),
+}
+
+
+@pytest.mark.parametrize("name", OF_NUMPY)
+def test_a_model_whose_settings_are_numbers_of_numpy_comes_back_from_its_folder(name: str, tmp_path: Path) -> None:
+    model = OF_NUMPY[name]()
+    model.save(tmp_path / "model")
+    loaded, tokens = load_model(tmp_path / "model"), torch.tensor([[0, 1, 2, 1]])
+    torch.testing.assert_close(loaded.log_probabilities(tokens), model.log_probabilities(tokens))
+
+
+def test_a_reservoir_whose_settings_are_numbers_of_numpy_comes_back_from_its_folder(tmp_path: Path) -> None:
+    made = Reservoir(np.int64(2), np.int64(8), fan_in=np.int64(2), leak=np.float32(0.5), seed=np.int64(3))
+    made.save(tmp_path / "reservoir")
+    inputs = torch.rand(1, 5, 2)
+    assert torch.equal(Reservoir.load(tmp_path / "reservoir").run(inputs)[0], made.run(inputs)[0])
 
 
 def test_a_model_without_a_gpt_takes_no_format(tmp_path: Path) -> None:

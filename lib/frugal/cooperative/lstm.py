@@ -52,6 +52,7 @@ class LSTMLanguageModel(nn.Module, HiddenStateModel):
         check_whole(hidden=hidden)
         check_whole(0, seed=seed)
         check_positive("typical values lie in 0.05 to 1", scale=scale)
+        hidden, seed = int(hidden), int(seed)  # PyTorch takes no numbers of NumPy here
         self.tokenizer, self.vocabulary_size = tokenizer, tokenizer.vocabulary_size
         self.settings = {"hidden": hidden, "scale": scale, "special": special, "seed": seed}
         self.embedding = nn.Embedding(self.vocabulary_size, hidden)

@@ -14,7 +14,7 @@ import frugal
 from frugal.corpora.tokenizers import Tokenizer, load_tokenizer
 from frugal.device import DType
 from frugal.errors import FrugalError, InputError, UnavailableError
-from frugal.files import appearing, load_tensors, put_back, save_tensors
+from frugal.files import appearing, load_tensors, plain, put_back, save_tensors
 from frugal.language_model.protocol import LanguageModel
 
 
@@ -100,13 +100,13 @@ def save_model(
 ) -> None:
     """Write `model.safetensors`, `config.json`, the tokeniser's files and `card.md`; the folder appears whole.
 
-    `config` holds plain values only; the model's class is added, so that `load_model` finds it.
+    `config` holds plain values and numbers of NumPy only; the model's class is added, so that `load_model` finds it.
     """
     with appearing(folder) as temporary:
         temporary.mkdir()
         save_tensors(weights, temporary / "model.safetensors")
         settings = {"class": class_name(type(model)), **config}
-        (temporary / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        (temporary / "config.json").write_text(json.dumps(settings, indent=2, default=plain) + "\n", encoding="utf-8")
         (temporary / "card.md").write_text(card.rstrip() + "\n", encoding="utf-8")
         model.tokenizer.save(temporary)
 

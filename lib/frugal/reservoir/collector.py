@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from frugal.errors import DivergedError, InputError, UnavailableError, check_not_negative, check_whole
-from frugal.files import appearing, load_tensors, save_tensors
+from frugal.files import appearing, load_tensors, plain, save_tensors
 from frugal.tensors import like_given, number_tensor
 
 
@@ -178,7 +178,9 @@ class StateCollector(nn.Module, ABC):
             # A reservoir may stand in a stack twice; a file holds no memory that is shared.
             weights = {name: values.clone() for name, values in self.state_dict().items()}
             save_tensors(weights, temporary / "model.safetensors")
-            (temporary / "config.json").write_text(json.dumps(self.config(), indent=2) + "\n", encoding="utf-8")
+            (temporary / "config.json").write_text(
+                json.dumps(self.config(), indent=2, default=plain) + "\n", encoding="utf-8"
+            )
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:

@@ -28,7 +28,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from frugal.errors import UnavailableError
-from frugal.files import appearing
+from frugal.files import appearing, plain
 from frugal.memory.store.change import Change
 from frugal.memory.store.rows import Kind, entry_rows, text_row
 from frugal.memory.store.table import Columns
@@ -96,7 +96,7 @@ class Database:
                 for table in ("entries", "uses", "texts", "settings"):
                     connection.execute(f"DELETE FROM {table}")
                 settings = {"format": FORMAT, "config": config, "values": None}
-                rows = [(name, json.dumps(value)) for name, value in settings.items()]
+                rows = [(name, json.dumps(value, default=plain)) for name, value in settings.items()]
                 connection.executemany("INSERT INTO settings VALUES (?,?)", rows)
             removed = [(entry,) for entry in change.removed.tolist()]
             connection.executemany("DELETE FROM entries WHERE id = ?", removed)
