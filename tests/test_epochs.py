@@ -3,6 +3,7 @@
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -560,3 +561,35 @@ def test_a_plan_takes_numbers_of_numpy_and_its_training_is_gone_on_with(tmp_path
     assert plan == Plan(epochs=2, seed=3, learning_rate=0.5, batch_size=5, seconds=9.0)
     Training(plan=plan).run(folder=tmp_path / "kept")
     assert len(Training(plan=plan).run(folder=tmp_path / "kept")) == 3
+
+
+@pytest.mark.parametrize("keep_best", [True, False])
+def test_an_interrupted_training_is_gone_on_with_by_the_same_model_without_a_word(
+    tmp_path: Path, keep_best: bool
+) -> None:
+    def run(training: Training, **settings: Any) -> None:
+        training.run(folder=tmp_path / f"kept-{keep_best}", keep_best=keep_best, **settings)
+
+    training, again, calls = Training(), Training(), count()
+    epoch = training.epoch
+
+    def interrupted(at: Epoch) -> float:
+        found = epoch(at)
+        if next(calls) == 1:  # in the midst of the second
+            raise KeyboardInterrupt
+        return found
+
+    training.epoch = interrupted  # type: ignore[method-assign]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(KeyboardInterrupt):
+            run(training)
+        run(training)
+    whole = Training()
+    whole.run(keep_best=keep_best)
+    assert torch.equal(training.weights, whole.weights)
+    with torch.no_grad():
+        again.network[0].weight += 1
+    with pytest.warns(UserWarning, match="goes on with the weights that are kept there; other ones were given"):
+        run(again)
+    assert torch.equal(again.weights, whole.weights)

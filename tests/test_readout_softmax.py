@@ -249,6 +249,23 @@ def test_a_start_from_ridge_has_the_logits_that_are_said() -> None:
     torch.testing.assert_close(started(rows.inputs), said, rtol=1e-3, atol=1e-3)
 
 
+def test_a_training_with_another_whitening_is_not_gone_on_with(tmp_path: Path) -> None:
+    rows, validation, plan = some_rows(200), some_rows(50, seed=1), ReadoutPlan(epochs=2, batch_size=50)
+    statistics = RidgeStatistics.collect(rows, V)
+    for shrinkage, refused in ((None, False), (0.01, True), (0.1, True)):
+        readout = SoftmaxReadout(WIDTH, V)
+        if shrinkage is not None:
+            readout.whiten(statistics, shrinkage)
+        before = readout.whitening.clone()
+        model = untrained("concat", readout)
+        if refused:
+            with pytest.raises(InputError, match="holds another training, which differs in readout"):
+                train_readout(model, rows, validation, plan, folder=tmp_path / "kept")
+            assert torch.equal(readout.whitening, before)
+        else:
+            train_readout(model, rows, validation, plan, folder=tmp_path / "kept")
+
+
 def test_rows_come_shuffled_but_whole() -> None:
     rows = KeptRows(torch.arange(100.0).unsqueeze(1), torch.arange(100))
     batches = list(rows.batches(32, seed=1))

@@ -134,7 +134,8 @@ def train(
         windows: examples of the form its network takes; an automaton takes centred ones.
         plan: how to train; by default as PiecewisePlan() says.
         valid: held-out examples. Schedule and early stopping then follow the loss on them, and the model ends with
-            the weights that had the lowest. Without them it ends with the last, also where it is interrupted.
+            the weights that had the lowest. Without them it ends with the last, also where it is interrupted; with a
+            folder, with those of the last whole epoch.
         folder: where the training's state is kept after each epoch; found there, it is gone on with.
         on_epoch: called with each new score, for instance to print a sample of text.
         progress: show a bar over the epochs.

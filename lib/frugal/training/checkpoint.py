@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from numbers import Real
@@ -17,7 +18,7 @@ from frugal.errors import InputError, UnavailableError
 from frugal.files import CHECKSUM, appearing, load_tensors, plain, save_tensors
 
 Score = TypeVar("Score")
-CONTENT = {"training", "plan", "given", "scores", "state"}
+CONTENT = {"training", "plan", "given", "start", "scores", "state"}
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,15 @@ class Identity:
     training: str
     plan: dict[str, Any]
     given: dict[str, str]
+    start: str | None  # of the weights that it began with, which may differ; earlier versions did not tell
 
     @classmethod
-    def of(cls, title: str, plan: Any, given: Mapping[str, Any]) -> Self:
+    def of(cls, title: str, plan: Any, given: Mapping[str, Any], network: nn.Module) -> Self:
         return cls(
             title,
             json.loads(json.dumps(asdict(plan), default=plain)),
             {name: fingerprint(value) for name, value in given.items()},
+            fingerprint(network.state_dict()),
         )
 
     def differences(self, other: "Identity") -> list[str]:
@@ -117,8 +120,10 @@ def keep(
 
 def resume(
     folder: Path, identity: Identity, network: nn.Module, optimizer: Optimizer, kind: type[Score], keep_best: bool
-) -> tuple[list[Score], dict[str, Tensor] | None]:
-    """Put network and optimiser back as `keep` found them; the scores, of this kind, and the best weights.
+) -> tuple[Identity, list[Score], dict[str, Tensor] | None]:
+    """Put network and optimiser back as `keep` found them; its identity, the scores, of this kind, the best weights.
+
+    Weights of the network that are neither those of the start nor kept ones are replaced with a warning.
 
     Raises:
         InputError: another training was kept there; the network is as it was.
@@ -127,13 +132,14 @@ def resume(
     try:
         kept = json.loads((folder / "training.json").read_text(encoding="utf-8"))
         written = kept.pop(CHECKSUM, None)  # earlier versions wrote none
-        if kept.keys() != CONTENT or written not in (None, _checksum_of(kept)):
+        if written not in (None, _checksum_of(kept)) or kept.keys() | {"start"} != CONTENT:
             raise ValueError("training.json is not as it was written")
         tensors = load_tensors(folder / "training.safetensors")
         state = _with_tensors(kept["state"], tensors, "state")
         if tensors:
             raise ValueError("training.safetensors is of another training.json")
-        if differences := identity.differences(Identity(kept["training"], kept["plan"], kept["given"])):
+        known = Identity(kept["training"], kept["plan"], kept["given"], kept.get("start"))
+        if differences := identity.differences(known):
             raise InputError(
                 f"{folder} holds another training, which differs in {', '.join(differences)}: remove it, or train as "
                 "it did"
@@ -155,8 +161,11 @@ def resume(
         raise UnavailableError(
             f"{folder} holds no training that this version can resume ({error}): remove it to start again"
         ) from error
+    usual = (known.start, *map(fingerprint, (state["network"], state["best"])))
+    if known.start is not None and identity.start not in usual:
+        warnings.warn(f"{folder}: goes on with the weights that are kept there; other ones were given", stacklevel=4)
     network.load_state_dict(state["network"])
-    return scores, state["best"]
+    return known, scores, state["best"]
 
 
 def _score(kind: type[Score], values: dict[str, Any]) -> Score:

@@ -103,7 +103,7 @@ def run_epochs(
 
     It ends with the weights that had the lowest `validation_nats`, those it came with among them; so it does if it is
     interrupted, or fails. With `keep_best=False` it ends with the last weights, and patience follows the training
-    loss; if it fails, it ends with those before the epoch in which it did.
+    loss; if it fails, or is interrupted and has a folder, it ends with those before the epoch in which it did.
 
     Args:
         network: all that is trained.
@@ -147,11 +147,11 @@ def run_epochs(
     begun = time.process_time()
     check_plan(plan, Plan)
     folder = None if folder is None else _free(folder)
-    identity = None if folder is None else Identity.of(title, plan, {} if given is None else given)
+    identity = None if folder is None else Identity.of(title, plan, {} if given is None else given, network)
     scores: list[Score] = []
     best = None
     if identity is not None and folder is not None and folder.is_dir():
-        scores, best = resume(folder, identity, network, optimizer, kind, keep_best)
+        identity, scores, best = resume(folder, identity, network, optimizer, kind, keep_best)
     elif keep_best:
         network.eval()
         scores, best = [replace(score(), seconds=time.process_time() - begun)], _copy(network)
@@ -191,8 +191,8 @@ def run_epochs(
             network.load_state_dict(good)
             raise
         finally:  # also when it is interrupted
-            if best is not None:
-                network.load_state_dict(best)
+            if best is not None or folder is not None:  # a folder is gone on with from the end of an epoch
+                network.load_state_dict(good if best is None else best)
             network.eval()
     return scores
 
