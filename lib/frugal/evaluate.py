@@ -325,7 +325,7 @@ def _stream_scores(model: LanguageModel, documents: Sequence[Tensor], progress: 
                 rows, state = model.advance(read.unsqueeze(0), state)
                 pieces.append(gather_targets(rows[0, : len(following)], following).cpu())
                 bar.update(len(read))
-            found.append(TargetScores(*(torch.cat(column) for column in zip(*pieces, strict=True))))
+            found.append(TargetScores.joined(pieces))
     return found
 
 

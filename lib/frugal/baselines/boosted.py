@@ -15,7 +15,7 @@ from torch import Tensor
 from frugal.corpora import Document, Tokenizer, encode_documents
 from frugal.errors import InputError, UnavailableError, check_positive, check_whole
 from frugal.files import has_checksum
-from frugal.language_model import LanguageModel, check_on_cpu, read_model, save_model
+from frugal.language_model import AdvancingModel, check_on_cpu, read_model, save_model
 
 # Share of the uniform distribution that is mixed in, so that a character never seen in training is not impossible.
 UNIFORM = 1e-3
@@ -33,7 +33,7 @@ sys.exit(trees.model_to_string() != text)
 """
 
 
-class BoostedTrees(LanguageModel):
+class BoostedTrees(AdvancingModel):
     """Gradient-boosted trees, one per character and round, over windows of `context_length` characters.
 
     Ke et al., "LightGBM: a highly efficient gradient boosting decision tree", 2017. Training and prediction are slow
@@ -100,9 +100,6 @@ class BoostedTrees(LanguageModel):
         data = lightgbm.Dataset(windows, labels.numpy(), categorical_feature=[*range(self.window_length)])
         self.booster = lightgbm.train(settings, data, rounds)
         return self
-
-    def log_probabilities(self, tokens: Tensor) -> Tensor:
-        return self.advance(tokens, self.start(len(tokens)))[0]
 
     def advance(self, tokens: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         read = torch.cat([state, tokens], 1)

@@ -22,8 +22,8 @@ from frugal.corpora import Document, encode_documents
 from frugal.errors import InputError, check_list, is_number
 from frugal.language_model import (
     LOGITS_AT_ONCE,
+    AdvancingModel,
     HiddenStateModel,
-    LanguageModel,
     TargetScores,
     check_model,
     gather_targets,
@@ -139,7 +139,7 @@ class PastState(NamedTuple):
     tokens: Tensor
 
 
-class LooksBack(LanguageModel):
+class LooksBack(AdvancingModel):
     """A hidden-state model that also looks into the stream's own past, kept whole from the stream's start.
 
     Args:
@@ -152,12 +152,7 @@ class LooksBack(LanguageModel):
     context_length = None
 
     def __init__(self, model: HiddenStateModel) -> None:
-        check_model(model, hidden=True)
-        if model.context_length is not None:
-            raise InputError(
-                f"the model takes {model.context_length} tokens at once: give one for streams of any length, such as "
-                "WindowedFoundation(foundation, context=512)"
-            )
+        check_model(model, hidden=True, endless=True)
         self.model = model
         self.tokenizer, self.vocabulary_size, self.device = model.tokenizer, model.vocabulary_size, model.device
 
@@ -205,10 +200,6 @@ class LooksBack(LanguageModel):
         tokens = torch.empty(batch_size, 0, dtype=torch.int64, device=self.device)
         return PastState(self.model.start(batch_size), torch.empty(batch_size, 0, 0, device=self.device), tokens)
 
-    def step(self, tokens: Tensor, state: PastState) -> tuple[Tensor, PastState]:
-        rows, state = self.advance(tokens.unsqueeze(1), state)
-        return rows[:, 0], state
-
     def advance(self, tokens: Tensor, state: PastState) -> tuple[Tensor, PastState]:
         hidden, inner = self.model.hidden_advance(tokens, state.model)
         begin, new = state.tokens.shape[1], self.keys(hidden)
@@ -232,7 +223,7 @@ class LooksBack(LanguageModel):
             )
             for begin in range(0, len(following), at_once)
         ]
-        return TargetScores(*(torch.cat(column) for column in zip(*pieces, strict=True)))
+        return TargetScores.joined(pieces)
 
 
 class Cache(LooksBack):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from frugal.corpora import Document, Tokenizer, encode_documents
 from frugal.errors import InputError, check_whole
-from frugal.language_model import LanguageModel, check_on_cpu, read_model, save_model
+from frugal.language_model import AdvancingModel, check_on_cpu, read_model, save_model
 
 HISTORY = 32  # tokens that the longest context may hold
 FIRST_WEIGHT = 0.3  # of each context, before anything is learned
@@ -59,7 +59,7 @@ class MixingState:
     history: Tensor  # [B, HISTORY]
 
 
-class ContextMixing(LanguageModel):
+class ContextMixing(AdvancingModel):
     """Contexts of 0 to `orders - 1` tokens and of the word so far, each with its own counts, mixed as logits.
 
     The state holds what a stream has taught: with `learns` the model goes on learning while it reads, so that a text
@@ -120,15 +120,8 @@ class ContextMixing(LanguageModel):
         """How many slots are taken, and the weights."""
         return int((self.tables.seen > 0).sum()) + self.tables.weights.size
 
-    def log_probabilities(self, tokens: Tensor) -> Tensor:
-        return self.advance(tokens, self.start(len(tokens)))[0]
-
     def start(self, batch_size: int) -> MixingState:
         return MixingState((self.tables,) * batch_size, torch.from_numpy(self._beginning(batch_size)))
-
-    def step(self, tokens: Tensor, state: MixingState) -> tuple[Tensor, MixingState]:
-        rows, state = self.advance(tokens.unsqueeze(1), state)
-        return rows[:, 0], state
 
     def advance(self, tokens: Tensor, state: MixingState) -> tuple[Tensor, MixingState]:
         history, after, rows = state.history.clone(), [], []

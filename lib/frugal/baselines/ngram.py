@@ -21,7 +21,7 @@ from torch import Tensor
 
 from frugal.corpora import Document, Tokenizer, encode_each
 from frugal.errors import InputError, check_whole
-from frugal.language_model import LanguageModel, check_on_cpu, read_model, save_model
+from frugal.language_model import AdvancingModel, check_on_cpu, read_model, save_model
 
 Integers = NDArray[np.int64]
 ABSENT = -1  # node of a sequence that the training text does not hold
@@ -50,7 +50,7 @@ class Trie(NamedTuple):
     counts: Integers
 
 
-class NGram(LanguageModel):
+class NGram(AdvancingModel):
     """Modified Kneser-Ney n-gram; `order=1` is a unigram.
 
     Args:
@@ -88,9 +88,6 @@ class NGram(LanguageModel):
             raise InputError("nothing to count: the training text is empty; give some text")
         self._set_counts(tries[0].keys, self._all_counts(tries.pop()))
         return self
-
-    def log_probabilities(self, tokens: Tensor) -> Tensor:
-        return self.advance(tokens, self.start(len(tokens)))[0]
 
     def start(self, batch_size: int) -> Tensor:
         """The state is the last `order - 1` tokens, [B, order - 1]."""

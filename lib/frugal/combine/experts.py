@@ -8,10 +8,10 @@ from torch import Tensor
 
 from frugal.combine.pair import same_tokens
 from frugal.errors import InputError
-from frugal.language_model import LanguageModel, check_model
+from frugal.language_model import AdvancingModel, LanguageModel, check_model
 
 
-class Experts(LanguageModel):
+class Experts(AdvancingModel):
     """Models with the same tokens, by name.
 
     Raises:
@@ -31,10 +31,6 @@ class Experts(LanguageModel):
         self.experts = dict(experts)
         self.tokenizer, self.vocabulary_size, self.device = first.tokenizer, first.vocabulary_size, first.device
         self.context_length = min((e.context_length for e in experts.values() if e.context_length), default=None)
-
-    def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
-        rows, state = self.advance(tokens.unsqueeze(1), state)
-        return rows[:, 0], state
 
     def experts_with(self, name: str, expert: LanguageModel) -> dict[str, LanguageModel]:
         """The experts and one more."""

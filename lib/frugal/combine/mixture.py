@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from frugal.combine.pair import Pair
-from frugal.language_model import LanguageModel
+from frugal.language_model import AdvancingModel, LanguageModel
 
 
 class RatioState(NamedTuple):
@@ -26,7 +26,7 @@ class RatioState(NamedTuple):
     last: tuple[Tensor, Tensor] | None  # log-probabilities [B, V] of the next token by both; None at the start
 
 
-class TwoModels(LanguageModel):
+class TwoModels(AdvancingModel):
     """A language model made of two others, which decide token by token with the likelihood ratio of what was read.
 
     Nothing in it is learned: save the two models instead.
@@ -48,10 +48,6 @@ class TwoModels(LanguageModel):
 
     def start(self, batch_size: int) -> RatioState:
         return RatioState(self.pair.start(batch_size), torch.zeros(batch_size, device=self.device), None)
-
-    def step(self, tokens: Tensor, state: RatioState) -> tuple[Tensor, RatioState]:
-        rows, state = self.advance(tokens.unsqueeze(1), state)
-        return rows[:, 0], state
 
     def advance(self, tokens: Tensor, state: RatioState) -> tuple[Tensor, RatioState]:
         first, second, inner = self.pair.advance(tokens, state.pair)

@@ -115,9 +115,6 @@ class OnlineMixture(Experts):
             setattr(mixture, weights, rest + before[:, [place]] / rest.shape[1])
         return mixture
 
-    def log_probabilities(self, tokens: Tensor) -> Tensor:
-        return self.advance(tokens, self.start(len(tokens)))[0]
-
     def start(self, batch_size: int) -> OnlineState:
         return OnlineState(
             self.experts_start(batch_size),

@@ -1,5 +1,7 @@
 """Windows over token sequences: for scoring whole documents, and as training examples."""
 
+from collections.abc import Iterator
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -39,6 +41,17 @@ def strided_windows(length: int, context: int, stride: int) -> list[Window]:
     begins = range(0, max(0, length - context) + stride, stride) if length else ()
     # Behind the first, each keeps what the one before it did not reach.
     return [Window(begin, min(begin + context, length), begin + context - stride if begin else 0) for begin in begins]
+
+
+def in_batches(windows: list[Window], size: int) -> Iterator[list[Window]]:
+    """Up to `size` neighbours of equal length at a time.
+
+    >>> [len(batch) for batch in in_batches(strided_windows(10, context=4, stride=4), size=2)]
+    [2, 1]
+    """
+    for _, group in groupby(windows, key=lambda window: window.end - window.begin):
+        equals = list(group)
+        yield from (equals[at : at + size] for at in range(0, len(equals), size))
 
 
 class Blocks(ConcatDataset[Any]):

@@ -10,8 +10,7 @@ import os
 import shutil
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
-from itertools import groupby
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from frugal.corpora import Window
+from frugal.corpora.windows import in_batches
 from frugal.errors import InputError, UnavailableError
 from frugal.files import appearing, write_text
 from frugal.foundation.lock import only_one_makes
@@ -109,7 +109,7 @@ def _compute(
             (folder / "features.npy").open("r+b") as file,
             tqdm(desc="features", unit=" tokens", total=len(tokens), initial=known) as bar,
         ):
-            for batch in _batches(ordered[done:], batch_size):
+            for batch in in_batches(ordered[done:], batch_size):
                 states = hidden(torch.stack([tokens[window.begin : window.end] for window in batch]))
                 for window, state in zip(batch, states, strict=True):
                     rows = _as_float16(state[window.keep - window.begin :])
@@ -127,13 +127,6 @@ def _compute(
         raise UnavailableError(
             f"the disk of {folder.parent} is full: make room and run again; what is computed is kept"
         ) from error
-
-
-def _batches(windows: list[Window], batch_size: int) -> Iterator[list[Window]]:
-    """Up to `batch_size` neighbours of equal length at a time."""
-    for _, group in groupby(windows, key=lambda window: window.end - window.begin):
-        equals = list(group)
-        yield from (equals[at : at + batch_size] for at in range(0, len(equals), batch_size))
 
 
 def _as_float16(rows: np.ndarray) -> np.ndarray:

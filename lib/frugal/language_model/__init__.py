@@ -4,7 +4,13 @@ What every model can do enters here, with what saves and loads it; the models ar
 """
 
 from frugal.language_model.checks import check_vocabulary, whole_tokens
-from frugal.language_model.protocol import HiddenStateModel, KeptStateModel, LanguageModel, check_model
+from frugal.language_model.protocol import (
+    AdvancingModel,
+    HiddenStateModel,
+    KeptStateModel,
+    LanguageModel,
+    check_model,
+)
 from frugal.language_model.saving import (
     HasTokenizer,
     check_on_cpu,
@@ -19,6 +25,7 @@ from frugal.language_model.windows import pieces_in_windows
 
 __all__ = [
     "LOGITS_AT_ONCE",
+    "AdvancingModel",
     "HasTokenizer",
     "HiddenStateModel",
     "KeptStateModel",

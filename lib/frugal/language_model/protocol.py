@@ -116,7 +116,7 @@ class LanguageModel(ABC):
             rows = max(1, at_once // inputs.shape[1])
             pairs = zip(inputs.split(rows), targets.split(rows), strict=True)
             scores = [gather_targets(self.log_probabilities(x), y) for x, y in pairs]
-        return TargetScores(*(torch.cat(column) for column in zip(*scores, strict=True)))
+        return TargetScores.joined(scores)
 
     def _long_scores(self, inputs: Tensor, targets: Tensor, at_once: int) -> TargetScores:
         """Scores of long rows, piece by piece: the state goes from one to the next."""
@@ -124,7 +124,7 @@ class LanguageModel(ABC):
         for x, y in zip(inputs.split(at_once, 1), targets.split(at_once, 1), strict=True):
             log_probabilities, state = self.advance(x, state)
             scores.append(gather_targets(log_probabilities, y))
-        return TargetScores(*(torch.cat(column, 1) for column in zip(*scores, strict=True)))
+        return TargetScores.joined(scores, dim=1)
 
     @checked_documents
     def document_scores(
@@ -169,6 +169,20 @@ class LanguageModel(ABC):
     def target_log_probabilities(self, tokens: Tensor) -> Tensor:
         """Log-probability [B, T-1] of each token but the first, given those before it."""
         return self.target_scores(tokens).log_probabilities
+
+
+class AdvancingModel(LanguageModel):
+    """A language model whose one way to read, whole texts and token by token, is `advance`."""
+
+    @abstractmethod
+    def advance(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]: ...
+
+    def log_probabilities(self, tokens: Tensor) -> Tensor:
+        return self.advance(tokens, self.start(len(tokens)))[0]
+
+    def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        rows, state = self.advance(tokens.unsqueeze(1), state)
+        return rows[:, 0], state
 
 
 class HiddenStateModel(LanguageModel):
@@ -236,7 +250,7 @@ class HiddenStateModel(LanguageModel):
         for hidden in self.hidden_pieces(tokens[:, :-1]):
             scores.append(self.hidden_scores(hidden, tokens[:, begin : begin + hidden.shape[1]]))
             begin += hidden.shape[1]
-        return TargetScores(*(torch.cat(column, 1) for column in zip(*scores, strict=True)))
+        return TargetScores.joined(scores, dim=1)
 
     def hidden_scores(self, hidden: Tensor, targets: Tensor) -> TargetScores:
         """Scores of targets [..] by the hidden states [.., d] before them, in bounded memory."""
@@ -269,15 +283,20 @@ class KeptStateModel(HiddenStateModel):
                 targets = tokens[begin : begin + len(hidden)]
                 scores.append(self.hidden_scores(hidden, targets.to(self.device)).cpu())
                 begin += len(hidden)
-            found.append(TargetScores(*(torch.cat(column) for column in zip(*scores, strict=True))))
+            found.append(TargetScores.joined(scores))
         return found
 
 
-def check_model(model: Any, *, hidden: bool = False) -> None:
-    """Raise InputError unless this is a language model, with hidden states if they are needed."""
+def check_model(model: Any, *, hidden: bool = False, endless: bool = False) -> None:
+    """Raise InputError unless this is a language model: if so asked, with hidden states, for streams of any length."""
     if not isinstance(model, HiddenStateModel if hidden else LanguageModel):
         wanted = " with hidden states, such as a GPT or a model with a readout" if hidden else ""
         raise InputError(f"a {type(model).__name__} is given: must be a language model{wanted}")
+    if endless and model.context_length is not None:
+        raise InputError(
+            f"the model takes {model.context_length} tokens at once: give one for streams of any length, such as "
+            "WindowedFoundation(foundation, context=64)"
+        )
 
 
 def _window_batches(

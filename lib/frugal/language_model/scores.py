@@ -1,5 +1,6 @@
 """How well tokens were predicted, out of log-probabilities of the whole vocabulary."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -24,6 +25,11 @@ class TargetScores(NamedTuple):
     log_probabilities: Tensor  # [B, T-1], natural logarithm
     ranks: Tensor  # [B, T-1], how many tokens were ranked before it; 0 is a top-1 hit
     likeliest: Tensor  # [B, T-1], the token that was ranked first
+
+    @classmethod
+    def joined(cls, pieces: Sequence["TargetScores"], dim: int = 0) -> "TargetScores":
+        """Pieces of scores one after the other."""
+        return cls(*(torch.cat(column, dim) for column in zip(*pieces, strict=True)))
 
     def cpu(self) -> "TargetScores":
         """The same in main memory."""

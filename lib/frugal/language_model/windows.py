@@ -1,12 +1,12 @@
 """Streams of any length, read in short windows."""
 
 from collections.abc import Callable, Iterator
-from itertools import groupby
 
 import torch
 from torch import Tensor
 
-from frugal.corpora import Window, strided_windows
+from frugal.corpora import strided_windows
+from frugal.corpora.windows import in_batches
 
 
 def pieces_in_windows(
@@ -34,17 +34,10 @@ def pieces_in_windows(
         [0, 1, 2, 3, 2]
     """
     windows = [window for window in strided_windows(seen.shape[1], context, stride) if window.end > known]
-    for group in _groups(windows, max(1, tokens_at_once // (max(1, len(seen)) * context))):
+    for group in in_batches(windows, max(1, tokens_at_once // (max(1, len(seen)) * context))):
         batch = torch.cat([seen[:, window.begin : window.end] for window in group])  # [len(group) * B, n]
         states = hidden(batch).chunk(len(group))
         yield torch.cat(
             [rows[:, max(window.keep, known) - window.begin :] for window, rows in zip(group, states, strict=True)],
             dim=1,
         )
-
-
-def _groups(windows: list[Window], size: int) -> Iterator[list[Window]]:
-    """Up to `size` neighbours of equal length at a time."""
-    for _, group in groupby(windows, key=lambda window: window.end - window.begin):
-        equals = list(group)
-        yield from (equals[at : at + size] for at in range(0, len(equals), size))

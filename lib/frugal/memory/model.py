@@ -166,7 +166,7 @@ class MemoryGPT(LanguageModel):
             gather_targets(step.output.logits.log_softmax(-1), step.targets(tokens))
             for step in self.steps(tokens[:, :-1])
         ]
-        return TargetScores(*(torch.cat(column, 1) for column in zip(*pieces, strict=True)))
+        return TargetScores.joined(pieces, dim=1)
 
     def start(self, batch_size: int) -> StreamState:
         entries = Entries.none(batch_size, self.dim, self.device)

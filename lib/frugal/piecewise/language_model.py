@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from frugal.corpora import Tokenizer
 from frugal.device import choose_device
 from frugal.errors import InputError
-from frugal.language_model import LanguageModel, TargetScores, read_model, save_model
+from frugal.language_model import AdvancingModel, TargetScores, read_model, save_model
 from frugal.piecewise.layers.refinement import refined_weights
 from frugal.piecewise.networks import CODES_AT_ONCE, Shape
 from frugal.piecewise.presets import shape_of
@@ -22,7 +22,7 @@ BASES = re.compile("discontinuous|continuous|polynomial")
 ANOTHER = "makes another network; only the order, the segments and the continuity of edges change"
 
 
-class PiecewiseLM(LanguageModel):
+class PiecewiseLM(AdvancingModel):
     """A character network as a language model; before a text's first character its window holds document starts.
 
     Args:
@@ -58,9 +58,6 @@ class PiecewiseLM(LanguageModel):
     def parameter_count(self) -> int:
         """How many numbers the weights hold."""
         return sum(weight.numel() for weight in self.parameters())
-
-    def log_probabilities(self, tokens: Tensor) -> Tensor:
-        return self.advance(tokens, self.start(len(tokens)))[0]
 
     def start(self, batch_size: int) -> Any:
         return self.network.start(batch_size, self.tokenizer.start_id)

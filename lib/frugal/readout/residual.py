@@ -12,7 +12,7 @@ from frugal.corpora import Document
 from frugal.errors import InputError, check_list, check_not_negative, check_number, check_whole
 from frugal.evaluate import evaluate
 from frugal.foundation import Foundation, WindowedFoundation
-from frugal.language_model import HiddenStateModel, LanguageModel, check_model
+from frugal.language_model import AdvancingModel, HiddenStateModel, LanguageModel, check_model
 
 RATES = (0.0, 0.1, 0.3, 1.0)
 SMALLEST = 1e-12  # mean square of hidden states by which a step is divided
@@ -30,7 +30,7 @@ class ResidualState(NamedTuple):
     seen: Tensor  # [B, t], all tokens of the stream; likewise
 
 
-class OnlineResidual(LanguageModel):
+class OnlineResidual(AdvancingModel):
     """Scores every `chunk` of tokens, then learns from it: head(h + R h), with R [d, d] in the state and zero at first.
 
     After each chunk R takes one step of gradient descent on the mean cross-entropy of its tokens over the whole
@@ -62,12 +62,7 @@ class OnlineResidual(LanguageModel):
     ) -> None:
         check_not_negative(f"typical values lie in {RATES[1]} to {RATES[-1]}", rate=rate)
         check_whole(chunk=chunk)
-        check_model(model, hidden=True)
-        if model.context_length is not None:
-            raise InputError(
-                f"the model takes {model.context_length} tokens at once: give one for streams of any length, such as "
-                "WindowedFoundation(foundation, context=64)"
-            )
+        check_model(model, hidden=True, endless=True)
         if cache is not None and cache.model is not model:
             raise InputError("cache: is over another model; build it with this one")
         self.model, self.rate, self.chunk, self.cache = model, rate, chunk, cache
@@ -103,9 +98,6 @@ class OnlineResidual(LanguageModel):
         tried = [cls(model, rate=rate, chunk=chunk, cache=cache) for rate in rates]
         return min(tried, key=lambda each: evaluate(each, texts, carry=True).nats)
 
-    def log_probabilities(self, tokens: Tensor) -> Tensor:
-        return self.advance(tokens, self.start(len(tokens)))[0]
-
     def start(self, batch_size: int) -> ResidualState:
         d = len(self.like)
         nothing = torch.empty(batch_size, 0, dtype=torch.int64, device=self.device)
@@ -117,10 +109,6 @@ class OnlineResidual(LanguageModel):
             torch.zeros(batch_size, 0, 0 if self.cache is None else self._width(), device=self.device),
             nothing,
         )
-
-    def step(self, tokens: Tensor, state: ResidualState) -> tuple[Tensor, ResidualState]:
-        rows, state = self.advance(tokens.unsqueeze(1), state)
-        return rows[:, 0], state
 
     def advance(self, tokens: Tensor, state: ResidualState) -> tuple[Tensor, ResidualState]:
         with torch.no_grad():
