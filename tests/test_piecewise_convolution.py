@@ -86,6 +86,15 @@ def test_integer_codes_are_the_middles_of_their_segments(segments: int, form: Fo
         convolution(codes + segments)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("settings", [{}, {"padding": 1}, {"form": "product"}, {"transposed": True}])
+def test_codes_take_their_own_segment_in_every_precision(settings: dict[str, Any], dtype: torch.dtype) -> None:
+    convolution = BasisConvolution(1, 1, 1, PiecewiseBasis(1, 700, continuous=False), **settings).to(dtype)
+    pad = convolution.padding[0]
+    y = convolution(torch.arange(700).view(1, 1, -1))[0, 0, pad : 700 + pad]
+    torch.testing.assert_close(y, convolution.weight.flatten(), rtol=0.01, atol=0.01)
+
+
 @pytest.mark.parametrize("segments", [3, 30])
 @pytest.mark.parametrize("settings", [{}, {"padding": 1}, {"form": "product"}, {"transposed": True}])
 def test_an_empty_batch_is_fine(segments: int, settings: dict[str, Any]) -> None:

@@ -137,6 +137,26 @@ def test_fewer_segments_than_characters_let_neighbours_share_one() -> None:
     torch.testing.assert_close(half.maps[0](window), layer((window - 63.5) / 64))  # type: ignore[index]
 
 
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("conv", TINY_CONVOLUTIONS),
+        ("large_single_layer", {"width": 6, "input_nodes": 1, "input_continuous": False}),
+        ("large_single_layer", {"width": 6, "input_nodes": 1, "input_continuous": False, "input_segments": 300}),
+    ],
+)
+def test_half_precision_tells_any_number_of_characters_apart(name: str, changes: dict[str, object]) -> None:
+    torch.manual_seed(0)
+    network = preset(name, context_length=9, normalise="none", **changes).build(600)
+    for weight in network.parameters():
+        torch.nn.init.normal_(weight, std=0.5)
+    windows = torch.arange(600).repeat_interleave(9).view(600, 9)
+    with torch.no_grad():
+        half = network.to(torch.bfloat16)(windows).double()
+        exact = network.double()(windows)  # with the same, rounded weights
+    assert ((half - exact).norm(dim=1) < 0.1 * exact.norm(dim=1)).all()
+
+
 @pytest.mark.parametrize("length", [1, 2, 5, 8, 13])
 def test_scan_and_loop_are_the_recurrence(length: int) -> None:
     a, b = torch.rand(2, 3, length, 4, dtype=torch.float64)

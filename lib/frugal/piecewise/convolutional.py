@@ -99,7 +99,7 @@ class FocusedConvolution(WindowNetwork):
 
     def forward(self, codes: Tensor) -> Tensor:
         level = middles(codes, self.characters, self.readout.weight.dtype).unsqueeze(1)  # [B, 1, T]
-        levels = [level]
+        levels, level = [level], codes.unsqueeze(1)  # the first convolution has a segment for each character
         for convolution, normalise in zip(self.convolutions, self.normalisations, strict=True):
             level = normalise(convolution(level).movedim(1, -1)).movedim(-1, 1)
             levels.append(level)

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from frugal.piecewise.layers.basis import middles
+from frugal.piecewise.layers.basis import middles, precise
 from frugal.piecewise.layers.fully_connected import Initialize, PiecewisePolynomial
 from frugal.piecewise.layers.normalisation import Normalisation, normalisation
 from frugal.piecewise.networks import LayerKind, Shape, WindowNetwork, layer_of_kind
@@ -105,7 +105,7 @@ class PiecewiseEntry(nn.Module):
     def forward(self, codes: Tensor) -> Tensor:
         if self.layer.basis.segments == self.characters:
             return self.layer(codes)
-        return self.layer(middles(codes, self.characters, self.layer.weight.dtype))
+        return self.layer(middles(codes, self.characters, precise(self.layer.weight.dtype)))
 
 
 class EmbeddingEntry(nn.Module):

@@ -94,7 +94,7 @@ class BasisConvolution(nn.Module):
         if not x.is_floating_point():
             if not isinstance(self.basis, PiecewiseBasis):
                 raise InputError(f"input of {x.dtype}: integer codes need a piecewise basis; give numbers")
-            x = self.basis.of_codes(x).to(self.weight)
+            x = self.basis.of_codes(x)
         if not self.transposed and min(self._size(x)) < 1:
             spans = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel_size, strict=True)]
             raise InputError(f"input of shape {tuple(x.shape)}: with padding={self.padding} shorter than {spans} taps")
@@ -109,7 +109,7 @@ class BasisConvolution(nn.Module):
         return in_chunks(self._on_expanded, x, self.basis.values_per_edge * x[0].numel())
 
     def _expanded(self, x: Tensor) -> Tensor:
-        return self.basis.expand(x).movedim(-1, 2).flatten(1, 2)  # [B, C * V, ...]
+        return self.basis.expand(x).to(self.weight.dtype).movedim(-1, 2).flatten(1, 2)  # [B, C * V, ...]
 
     def _on_expanded(self, x: Tensor) -> Tensor:
         convolve = CONVOLUTIONS[self.dimensions, self.transposed]

@@ -8,7 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from frugal.errors import InputError, check_number, check_whole
-from frugal.piecewise.layers.basis import Basis, FourierBasis, LocalBasis, PiecewiseBasis, TensorProductBasis
+from frugal.piecewise.layers.basis import (
+    Basis,
+    FourierBasis,
+    LocalBasis,
+    PiecewiseBasis,
+    TensorProductBasis,
+    precise,
+)
 from frugal.piecewise.layers.kernels import (
     Kernel,
     check_kernel,
@@ -81,7 +88,7 @@ class BasisLayer(nn.Module):
         if not isinstance(self.basis, PiecewiseBasis):
             raise InputError(f"input of {codes.dtype}: integer codes need a piecewise layer; give numbers")
         if self.form == "product":
-            return self._of_numbers(self.basis.of_codes(codes).to(self.weight))
+            return self._of_numbers(self.basis.of_codes(codes))
         self.basis.check_codes(codes)
         return code_sums(self.basis, codes, self.weight)
 
@@ -273,9 +280,9 @@ class FixedRotation(nn.Module):
 
 
 def numbers_or_codes(x: Tensor | np.ndarray, weight: Tensor) -> Tensor:
-    """Numbers in the weights' format; integers, which are codes, as they are."""
+    """Numbers in the weights' format, or in float32 to locate them for half of it; integers, as codes, in int64."""
     given = number_tensor("input", x)
-    return given.to(weight.dtype) if given.is_floating_point() else given
+    return given.to(precise(weight.dtype)) if given.is_floating_point() else given.long()
 
 
 def numbers_of_features(x: Tensor | np.ndarray, weight: Tensor) -> Tensor:

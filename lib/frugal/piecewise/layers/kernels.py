@@ -1,6 +1,7 @@
 """Three ways to compute y_bo = sum_i sum_v phi_v(x_bi) W_ivo, which agree to rounding.
 
-dense      expand every input into its V basis values, then one matrix product. Best for few values per edge.
+dense      expand every input into its V basis values, then one matrix product. Best for few values per edge. Needs
+           finite weights: it multiplies those that a sample does not touch by zero.
 gather     add up only the rows of W that a sample touches, as an embedding bag does. Its cost does not depend on the
            number of segments.
 reference  the definition: gather the touched rows, multiply, sum. Slow and large; it is there to be compared with.
@@ -19,7 +20,7 @@ from torch.autograd.function import FunctionCtx
 from torch.utils.checkpoint import checkpoint
 
 from frugal.errors import InputError
-from frugal.piecewise.layers.basis import Basis, LocalBasis, PiecewiseBasis, lagrange
+from frugal.piecewise.layers.basis import Basis, LocalBasis, PiecewiseBasis, lagrange, precise
 
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")  # all we use of it is tested
 
@@ -69,7 +70,8 @@ def code_sums(basis: PiecewiseBasis, codes: Tensor, weight: Tensor) -> Tensor:
     The values of the basis are the same for every code, so that this is a sum of embeddings: nothing to differentiate
     but the rows.
     """
-    values = torch.stack(lagrange(weight.new_zeros(1), basis.local_nodes), dim=-1)
+    middle = weight.new_zeros(1, dtype=precise(weight.dtype))
+    values = torch.stack(lagrange(middle, basis.local_nodes), dim=-1)
     return _sum_of_touched(weight, values.expand(*codes.shape, -1), codes.long(), basis.cell_nodes.to(codes.device))
 
 
@@ -79,7 +81,7 @@ def neuron_products(basis: Basis, x: Tensor, weight: Tensor, alpha: float, kerne
 
     def product(part: Tensor) -> Tensor:
         if dense or not isinstance(basis, LocalBasis):
-            return product_of_edges(torch.einsum("biv,ivo->bio", basis.expand(part), weight), alpha)
+            return product_of_edges(torch.einsum("biv,ivo->bio", basis.expand(part).to(weight.dtype), weight), alpha)
         return product_of_edges(_touched_edges(basis, part, weight), alpha)
 
     inputs, values_per_edge, outputs = weight.shape
@@ -102,19 +104,8 @@ def in_chunks(function: Callable[[Tensor], Tensor], x: Tensor, width: int) -> Te
 
 
 def _dense(basis: Basis, x: Tensor, weight: Tensor) -> Tensor:
-    columns, bias = basis.columns(x), weight.new_zeros(weight.shape[2])
-    if isinstance(basis, LocalBasis) and len(columns) > 1:
-        # The functions sum to one, so that one of them can be left to a bias: a V-th less to multiply.
-        left_out = len(columns) // 2
-        column, base = columns.pop(left_out), weight[:, left_out : left_out + 1]
-        if weight.requires_grad and torch.is_grad_enabled():
-            # Its gradient is a difference: where no sample touches it, that is rounding instead of the zero it must be.
-            touched = (column != 0).any(dim=0)[:, None, None]
-            base = torch.where(touched, base, base.detach())
-        weight = torch.cat([weight[:, :left_out], weight[:, left_out + 1 :]], dim=1) - base
-        bias = base.sum(dim=(0, 1))
-    inputs = torch.cat(columns, dim=-1)  # [B, V * I]
-    return torch.addmm(bias, inputs, weight.transpose(0, 1).flatten(0, 1))
+    inputs = torch.cat(basis.columns(x), dim=-1)  # [B, V * I]
+    return inputs.to(weight.dtype) @ weight.transpose(0, 1).flatten(0, 1)
 
 
 def _reference(basis: LocalBasis, x: Tensor, weight: Tensor) -> Tensor:
@@ -129,7 +120,7 @@ def _touched_edges(basis: LocalBasis, x: Tensor, weight: Tensor) -> Tensor:
 
 def _edges(weight: Tensor, values: Tensor, cell: Tensor, cell_nodes: Tensor) -> Tensor:
     rows = weight[torch.arange(weight.shape[0], device=cell.device)[:, None], cell_nodes[cell]]  # [B, I, m, O]
-    return torch.einsum("bim,bimo->bio", values, rows)
+    return torch.einsum("bim,bimo->bio", values.to(weight.dtype), rows)
 
 
 def _gather(basis: LocalBasis, x: Tensor, weight: Tensor) -> Tensor:
@@ -141,7 +132,7 @@ def _sum_of_touched(weight: Tensor, values: Tensor, cell: Tensor, cell_nodes: Te
     """Return [B, O]. Embedding bags know no function transforms (torch.func): under one, copies of rows do."""
     if torch._C._are_functorch_transforms_active():
         return _edges(weight, values, cell, cell_nodes).sum(dim=1)
-    return _GatherSum.apply(weight, values, Touched(cell, cell_nodes, weight.shape[1]))
+    return _GatherSum.apply(weight, values.to(weight.dtype), Touched(cell, cell_nodes, weight.shape[1]))
 
 
 @dataclass(frozen=True)
