@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from frugal.errors import InputError
 from frugal.piecewise import (
+    BasisConvolution,
     BasisLayer,
     FixedRotation,
     Fourier,
@@ -201,6 +203,18 @@ def test_integer_codes_are_the_middles_of_their_segments(nodes: int, continuous:
     codes = torch.randint(0, 128, (10, 4))
     x = (codes.double() - 63.5) / 64
     torch.testing.assert_close(layer(codes), layer(x))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.uint64])
+def test_codes_may_be_integers_of_any_kind(dtype: type) -> None:
+    codes = np.arange(4, dtype=dtype).reshape(2, 2)
+    basis = PiecewiseBasis(3, 4)
+    for layer in (BasisLayer(2, 3, basis), BasisConvolution(2, 3, 1, basis)):
+        given = codes if isinstance(layer, BasisLayer) else codes[None]
+        assert torch.equal(layer(given), layer(torch.from_numpy(given.astype(np.int64))))
+        with pytest.raises(InputError, match="codes from 2 to 5: must be 0 to 3"):
+            layer(given + dtype(2))
+    assert basis.of_codes(torch.from_numpy(codes)).flatten().tolist() == [-0.75, -0.25, 0.25, 0.75]
 
 
 def test_codes_give_no_gradient_at_all_to_nodes_off_the_middle() -> None:

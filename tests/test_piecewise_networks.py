@@ -272,6 +272,22 @@ def test_unknown_names_are_refused_with_a_hint() -> None:
         preset("conv", **{**TINY_CONVOLUTIONS, "focus": (1,)})
 
 
+@pytest.mark.parametrize("name", PIECEWISE)
+def test_codes_of_another_tokenizer_are_refused_by_every_network(name: str) -> None:
+    network = cast(PiecewiseLM, EVERY_MODEL[name]()).network
+    windows = torch.zeros(2, network.context_length, dtype=torch.int64)
+    with torch.no_grad():
+        expected = network(windows)
+        for dtype in (torch.uint8, torch.uint16, torch.int32):
+            assert torch.equal(network(windows.to(dtype)), expected)
+    for wrong in (windows - 1, windows + network.characters):
+        for read in (network, lambda codes: network.advance(codes, network.start(2, padding=0))):
+            with pytest.raises(InputError, match=f"must be 0 to {network.characters - 1}, one for each character"):
+                read(wrong)
+    with pytest.raises(InputError, match=r"codes of torch\.float32"):
+        network(windows.float())
+
+
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_a_field_of_another_type_or_size_is_refused_at_once(name: str) -> None:
     for field in fields(PRESETS[name]):

@@ -60,8 +60,7 @@ class MLP(WindowNetwork):
     """entry -> [normalise -> map] x layers -> normalise -> map to the characters."""
 
     def __init__(self, shape: MLPShape, characters: int) -> None:
-        super().__init__()
-        self.context_length = shape.context_length
+        super().__init__(shape.context_length, characters)
         entry = PiecewiseEntry if shape.entry == "piecewise" else EmbeddingEntry
         modules: list[nn.Module] = [entry(shape, characters)]
         for place in range(shape.layers + 1):
@@ -84,7 +83,7 @@ class MLP(WindowNetwork):
         self.maps = nn.Sequential(*modules)
 
     def forward(self, codes: Tensor) -> Tensor:
-        return self.maps(codes)
+        return self.maps(self.checked(codes))
 
 
 class PiecewiseEntry(nn.Module):

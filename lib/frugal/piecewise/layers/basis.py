@@ -138,11 +138,7 @@ class PiecewiseBasis(LocalBasis):
 
     def check_codes(self, codes: Tensor) -> None:
         """Raise InputError where codes are not 0 ... segments - 1."""
-        if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.segments:
-            raise InputError(
-                f"codes from {int(codes.min())} to {int(codes.max())}: must be 0 to {self.segments - 1}, "
-                "one for each segment"
-            )
+        check_codes(codes, self.segments, "one for each segment")
 
     def active(self, x: Tensor) -> tuple[Tensor, Tensor]:
         segment, values = self._locate(x)
@@ -177,6 +173,15 @@ class PiecewiseBasis(LocalBasis):
         slopes = end_slopes(self.local_nodes)
         values = lagrange(t.clamp(-1, 1), self.local_nodes)
         return segment, [v + right * last - left * first for v, (first, last) in zip(values, slopes, strict=True)]
+
+
+def check_codes(codes: Tensor, count: int, hint: str) -> None:
+    """Raise InputError where codes are not 0 ... count - 1; inside function transforms, which hide them, nowhere."""
+    if not codes.numel() or torch._C._are_functorch_transforms_active():
+        return
+    lowest, highest = (int(code) for code in codes.long().aminmax())  # unsigned ones have no smallest in torch
+    if not 0 <= lowest <= highest < count:
+        raise InputError(f"codes from {lowest} to {highest}: must be 0 to {count - 1}, {hint}")
 
 
 def precise(dtype: torch.dtype) -> torch.dtype:
