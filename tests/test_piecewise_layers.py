@@ -408,6 +408,58 @@ def test_function_transforms_work_with_every_kernel(kernel: str, segments: int) 
     torch.testing.assert_close(torch.func.vmap(layer)(x), layer(x))
 
 
+@pytest.mark.parametrize("segments", [4, 40])
+@pytest.mark.parametrize("form", ["sum", "product"])
+def test_batched_and_forward_derivatives_are_those_one_by_one(form: str, segments: int) -> None:
+    torch.manual_seed(0)
+    layer = BasisLayer(3, 2, PiecewiseBasis(3, segments), form=form).double()  # type: ignore[arg-type]
+    torch.nn.init.normal_(layer.weight)
+    x = torch.rand(4, 3, dtype=torch.float64, requires_grad=True)
+    functional, total = torch.autograd.functional, lambda x: layer(x).square().sum()
+    jacobian = functional.jacobian(layer, x)
+    for way in ({"vectorize": True}, {"vectorize": True, "strategy": "forward-mode"}):
+        torch.testing.assert_close(functional.jacobian(layer, x, **way), jacobian)
+    torch.testing.assert_close(functional.hessian(total, x, vectorize=True), functional.hessian(total, x))
+    y = layer(x)
+    rows = torch.eye(y.numel(), dtype=torch.float64).view(-1, *y.shape)
+    for inputs in (x, layer.weight):
+        one_by_one = torch.stack([torch.autograd.grad(y, inputs, row, retain_graph=True)[0] for row in rows])
+        batched = torch.autograd.grad(y, inputs, rows, is_grads_batched=True, retain_graph=True)
+        torch.testing.assert_close(batched[0], one_by_one)
+    assert torch.autograd.gradcheck(layer, x, check_batched_grad=True, check_forward_ad=True)
+
+    tangents = torch.randn_like(x), torch.randn_like(layer.weight)
+    along = lambda x, weight: torch.func.functional_call(layer, {"weight": weight}, x)  # noqa: E731
+    _, expected = torch.func.jvp(along, (x, layer.weight), tangents)
+    with torch.autograd.forward_ad.dual_level():
+        dual = [torch.autograd.forward_ad.make_dual(a, b) for a, b in zip((x, layer.weight), tangents, strict=True)]
+        found = torch.autograd.forward_ad.unpack_dual(along(*dual)).tangent
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("segments", [4, 40])
+def test_codes_may_be_mapped_over(segments: int) -> None:
+    codes = torch.randint(segments, (6, 5, 3))
+    for form in ("sum", "product"):
+        layer = BasisLayer(3, 2, PiecewiseBasis(3, segments), form=form)  # type: ignore[arg-type]
+        torch.testing.assert_close(torch.func.vmap(layer)(codes), layer(codes))
+    convolution = BasisConvolution(5, 2, 2, PiecewiseBasis(3, segments))
+    torch.testing.assert_close(torch.func.vmap(convolution)(codes[:, None])[:, 0], convolution(codes))
+
+
+def test_autocast_gives_its_format_whatever_the_kernel() -> None:
+    for x in (torch.rand(5, 3) * 2 - 1, torch.randint(4, (5, 3))):
+        for segments in (4, 40):
+            layer = PiecewisePolynomial(3, 2, 3, segments)
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                y = layer(x)
+            y.sum().backward()
+            assert y.dtype == torch.bfloat16
+            torch.testing.assert_close(y.float(), layer(x), rtol=0, atol=0.03)
+            assert layer.weight.grad is not None
+            assert layer.weight.grad.dtype == torch.float32
+
+
 @pytest.mark.parametrize("form", ["sum", "product"])
 def test_function_transforms_work_in_chunks(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     layer = BasisLayer(3, 4, PiecewiseBasis(3, 4), form=form).double()  # type: ignore[arg-type]

@@ -115,11 +115,8 @@ def _reference(basis: LocalBasis, x: Tensor, weight: Tensor) -> Tensor:
 def _touched_edges(basis: LocalBasis, x: Tensor, weight: Tensor) -> Tensor:
     """Return every edge's output, [B, I, O], from copies of the rows it touches."""
     cell, values = basis.active(x)
-    return _edges(weight, values, cell, basis.cell_nodes.to(x.device))
-
-
-def _edges(weight: Tensor, values: Tensor, cell: Tensor, cell_nodes: Tensor) -> Tensor:
-    rows = weight[torch.arange(weight.shape[0], device=cell.device)[:, None], cell_nodes[cell]]  # [B, I, m, O]
+    inputs = torch.arange(weight.shape[0], device=cell.device)[:, None]
+    rows = weight[inputs, basis.cell_nodes.to(x.device)[cell]]  # [B, I, m, O]
     return torch.einsum("bim,bimo->bio", values.to(weight.dtype), rows)
 
 
@@ -129,10 +126,11 @@ def _gather(basis: LocalBasis, x: Tensor, weight: Tensor) -> Tensor:
 
 
 def _sum_of_touched(weight: Tensor, values: Tensor, cell: Tensor, cell_nodes: Tensor) -> Tensor:
-    """Return [B, O]. Embedding bags know no function transforms (torch.func): under one, copies of rows do."""
-    if torch._C._are_functorch_transforms_active():
-        return _edges(weight, values, cell, cell_nodes).sum(dim=1)
-    return _GatherSum.apply(weight, values.to(weight.dtype), Touched(cell, cell_nodes, weight.shape[1]))
+    """Return [B, O], under autocast in its format, as the matrix products of the other kernels do."""
+    kind = weight.device.type
+    if weight.dtype == torch.float32 and torch.is_autocast_enabled(kind):
+        weight = weight.to(torch.get_autocast_dtype(kind))
+    return _GatherSum.of(weight, values.to(weight.dtype), Touched(cell, cell_nodes, weight.shape[1]))
 
 
 @dataclass(frozen=True)
@@ -178,12 +176,37 @@ class Touched:
 # made of the other two. That gives derivatives of every order, which second-order optimisers need.
 
 
-class _GatherSum(torch.autograd.Function):
+class _TouchedSum(torch.autograd.Function):
+    """One of these sums, linear in both of its tensors."""
+
+    @staticmethod
+    def plain(first: Tensor, second: Tensor, touched: Touched) -> Tensor:
+        """The same sum, of copies of the touched rows."""
+        raise NotImplementedError
+
+    @classmethod
+    def of(cls, first: Tensor, second: Tensor, touched: Touched) -> Tensor:
+        """The sum; as `plain` under function transforms and for batched gradients, which `forward` does not know."""
+        batched = torch._C._dispatch_keys(first) | torch._C._dispatch_keys(second)
+        plain = torch._C._are_functorch_transforms_active() or batched.has("Batched")
+        return (cls.plain if plain else cls.apply)(first, second, touched)
+
+    @staticmethod
+    def jvp(ctx: Any, first: Tensor, second: Tensor, _: None) -> Tensor:
+        a, b = ctx.saved_tensors
+        return ctx.kind.of(first, b, ctx.touched) + ctx.kind.of(a, second, ctx.touched)
+
+
+class _GatherSum(_TouchedSum):
     """W [I, V, O], values [B, I, m] -> y [B, O]: the sum of the touched rows."""
 
     @staticmethod
+    def plain(weight: Tensor, values: Tensor, touched: Touched) -> Tensor:
+        return (values.unsqueeze(-1) * weight.reshape(-1, weight.shape[2])[touched.rows.long()]).sum(dim=(1, 2))
+
+    @staticmethod
     def forward(ctx: FunctionCtx, weight: Tensor, values: Tensor, touched: Touched) -> Tensor:
-        _keep(ctx, weight, values, touched)
+        _keep(ctx, _GatherSum, weight, values, touched)
         table, result = weight.flatten(0, 1), weight.new_zeros(len(values), weight.shape[2])
         for part in touched.blocks(result):
             result += torch.nn.functional.embedding_bag(
@@ -197,12 +220,19 @@ class _GatherSum(torch.autograd.Function):
         return _gradients(ctx, (_ScatterSum, values, gradient), (_SampledProduct, weight, gradient))
 
 
-class _ScatterSum(torch.autograd.Function):
+class _ScatterSum(_TouchedSum):
     """Values [B, I, m], G [B, O] -> [I, V, O]: each touched row collects the value times the sample's G."""
 
     @staticmethod
+    def plain(values: Tensor, gradient: Tensor, touched: Touched) -> Tensor:
+        (_, inputs, _), outputs = values.shape, gradient.shape[1]
+        added = (values.unsqueeze(-1) * gradient[:, None, None]).reshape(-1, outputs)
+        table = gradient.new_zeros(inputs * touched.values_per_edge, outputs)
+        return table.index_add(0, touched.rows.flatten().long(), added).view(inputs, -1, outputs)
+
+    @staticmethod
     def forward(ctx: FunctionCtx, values: Tensor, gradient: Tensor, touched: Touched) -> Tensor:
-        _keep(ctx, values, gradient, touched)
+        _keep(ctx, _ScatterSum, values, gradient, touched)
         (_, inputs, active), outputs = values.shape, gradient.shape[1]
         order, counts = touched.by_cell()
         first = torch.arange(inputs, device=order.device) * touched.values_per_edge
@@ -228,12 +258,16 @@ class _ScatterSum(torch.autograd.Function):
         return _gradients(ctx, (_SampledProduct, gradient, outputs), (_GatherSum, gradient, values))
 
 
-class _SampledProduct(torch.autograd.Function):
+class _SampledProduct(_TouchedSum):
     """W [I, V, O], G [B, O] -> [B, I, m]: the scalar product of each touched row with the sample's G."""
 
     @staticmethod
+    def plain(weight: Tensor, gradient: Tensor, touched: Touched) -> Tensor:
+        return (gradient[:, None, None] * weight.reshape(-1, weight.shape[2])[touched.rows.long()]).sum(dim=-1)
+
+    @staticmethod
     def forward(ctx: FunctionCtx, weight: Tensor, gradient: Tensor, touched: Touched) -> Tensor:
-        _keep(ctx, weight, gradient, touched)
+        _keep(ctx, _SampledProduct, weight, gradient, touched)
         table, dtype = weight.flatten(0, 1), gradient.dtype
         if dtype in (torch.float16, torch.bfloat16):  # for which there is no sampled product
             table, gradient = table.float(), gradient.float()
@@ -256,13 +290,14 @@ class _SampledProduct(torch.autograd.Function):
         return _gradients(ctx, (_ScatterSum, gradient, outputs), (_GatherSum, weight, gradient))
 
 
-def _keep(ctx: Any, first: Tensor, second: Tensor, touched: Touched) -> None:
+def _keep(ctx: Any, kind: type[_TouchedSum], first: Tensor, second: Tensor, touched: Touched) -> None:
     ctx.save_for_backward(first, second)
-    ctx.touched = touched
+    ctx.save_for_forward(first, second)
+    ctx.kind, ctx.touched = kind, touched
 
 
 def _gradients(ctx: Any, *sums: tuple[Any, Tensor, Tensor]) -> tuple[Tensor | None, Tensor | None, None]:
     """Of both tensors that a sum was made of, each by a sum of its own where it is asked for."""
     pairs = zip(sums, ctx.needs_input_grad, strict=False)
-    first, second = (kind.apply(a, b, ctx.touched) if needed else None for (kind, a, b), needed in pairs)
+    first, second = (kind.of(a, b, ctx.touched) if needed else None for (kind, a, b), needed in pairs)
     return first, second, None
