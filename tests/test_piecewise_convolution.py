@@ -105,6 +105,8 @@ def test_an_empty_batch_is_fine(segments: int, settings: dict[str, Any]) -> None
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
+        ({"dimensions": 2.0}, "dimensions=2.0"),
+        ({"basis": 5}, "basis=5: must be a Basis"),
         ({"kernel_size": 2.0}, "kernel_size=2.0"),
         ({"kernel_size": (2, 2)}, r"kernel_size=\(2, 2\)"),
         ({"stride": 0}, "stride=0"),
@@ -122,10 +124,20 @@ def test_sizes_that_cannot_be_used_are_refused(settings: dict[str, Any], says: s
 
 @pytest.mark.parametrize("settings", [{}, {"form": "product"}, {"basis": PiecewiseBasis(2, 30)}])
 def test_an_input_shorter_than_the_kernel_is_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="shorter than"):
+    with pytest.raises(InputError, match="too short"):
         BasisConvolution(**{"in_channels": 2, "out_channels": 4, "kernel_size": 3, "basis": BASES[0], **settings})(
             torch.rand(1, 2, 2)
         )
+
+
+@pytest.mark.parametrize(("length", "padding"), [(0, 0), (1, 2), (2, 2)])
+def test_a_transposed_convolution_that_leaves_nothing_is_refused(length: int, padding: int) -> None:
+    for settings in ({}, {"dimensions": 2}):
+        convolution = BasisConvolution(2, 4, 3, BASES[0], transposed=True, padding=padding, **settings)
+        with pytest.raises(InputError, match="give a longer one"):
+            convolution(torch.rand(1, 2, *[length] * convolution.dimensions))
+        shape = convolution(torch.rand(1, 2, *[5] * convolution.dimensions)).shape
+        assert shape[2:] == tuple(convolution._size(torch.rand(1, 2, *[5] * convolution.dimensions)))
 
 
 @pytest.mark.parametrize("basis", BASES)

@@ -469,6 +469,17 @@ def test_function_transforms_work_in_chunks(form: str, monkeypatch: pytest.Monke
     torch.testing.assert_close(torch.func.grad(lambda x: layer(x).sum())(x), expected)
 
 
+@pytest.mark.parametrize("segments", [4, 40])
+def test_a_basis_may_be_shared_with_a_layer_without_memory(segments: int) -> None:
+    for basis in (PiecewiseBasis(3, segments), TensorProductBasis(PiecewiseBasis(3, segments), 2)):
+        with torch.device("meta"):
+            BasisLayer(3, 4, basis, initialize="linear")
+        layer = double_layer(basis)
+        x = torch.rand(5, 3, *[2] * (basis.dimensions > 1), dtype=torch.float64)
+        torch.testing.assert_close(layer(x), torch.einsum("biv,ivo->bo", basis.expand(x), layer.weight))
+        assert BasisLayer(3, 4, basis, initialize="linear").weight.device.type == "cpu"
+
+
 def test_products_of_an_empty_batch_are_empty() -> None:
     assert Product(2, 3)(torch.rand(0, 2)).shape == (0, 3)
 
@@ -540,6 +551,14 @@ def test_what_is_not_a_number_stays_so_and_harms_nobody_else() -> None:
         (lambda: Fourier(2, 3, 0), "terms=0"),
         (lambda: FixedRotation(2, 0), "rotations=0"),
         (lambda: Switch([]), "layers"),
+        (lambda: Switch([5]), "layers=5: must be a Module"),  # type: ignore[list-item]
+        (lambda: Switch(5), "layers=5"),  # type: ignore[arg-type]
+        (lambda: Switch([Polynomial(2, 3, 2), Polynomial(2, 4, 2)])(torch.rand(5, 2)), "layers of one width"),
+        (lambda: BasisLayer(2, 3, 5), "basis=5: must be a Basis"),  # type: ignore[arg-type]
+        (lambda: TensorProductBasis(FourierBasis(3), 2), "axis=.* must be a PiecewiseBasis"),  # type: ignore[arg-type]
+        (lambda: PiecewisePolynomial(2, 3, 2, 2, length=math.inf), "length=inf"),
+        (lambda: PiecewisePolynomial(2, 3, 2, 2, periodicity=math.inf), "periodicity=inf"),
+        (lambda: FourierBasis(3, length=math.inf), "length=inf"),
         (lambda: normalisation("batch", 3), "normalisation='batch'"),  # type: ignore[arg-type]
     ],
 )

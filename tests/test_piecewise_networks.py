@@ -262,6 +262,9 @@ def test_every_layer_kind_makes_a_network() -> None:
 def test_unknown_names_are_refused_with_a_hint() -> None:
     with pytest.raises(InputError, match="did you mean 'large_single_layer'"):
         preset("large_single_leyer")
+    for wrong in (5, None, []):
+        with pytest.raises(InputError, match="is not known; there are small"):
+            preset(wrong)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="widht=3: small has no such field; it has context_length, width"):
         preset("small", widht=3)
     with pytest.raises(InputError, match="too few for these convolutions"):

@@ -41,8 +41,18 @@ class Basis(ABC):
         return torch.stack(self.columns(x), dim=-1)
 
 
+def check_is(kind: type, **values: object) -> None:
+    """Raise InputError unless each of these is an object of this class."""
+    for name, value in values.items():
+        if not isinstance(value, kind):
+            raise InputError(f"{name}={value!r}: must be a {kind.__name__}, not a {type(value).__name__}")
+
+
 class LocalBasis(Basis):
-    """A basis of which only a few functions, those of the cell that holds x, are not zero."""
+    """A basis of which only a few functions, those of the cell that holds x, are not zero.
+
+    Its tables lie on the CPU, whatever the default device: layers on several devices may share a basis.
+    """
 
     @property
     @abstractmethod
@@ -117,12 +127,14 @@ class PiecewiseBasis(LocalBasis):
 
     @cached_property
     def cell_nodes(self) -> Tensor:
-        return torch.arange(self.segments)[:, None] * self._stride + torch.arange(self.nodes)
+        segment, node = (torch.arange(count, device="cpu") for count in (self.segments, self.nodes))
+        return segment[:, None] * self._stride + node
 
     @cached_property
     def node_positions(self) -> Tensor:
-        fraction = (torch.tensor(self.local_nodes, dtype=torch.float64) + 1) / 2
-        positions = self.length * ((torch.arange(self.segments)[:, None] + fraction) / self.segments - 0.5)  # [S, n]
+        fraction = (torch.tensor(self.local_nodes, dtype=torch.float64, device="cpu") + 1) / 2
+        segment = torch.arange(self.segments, device="cpu")[:, None]
+        positions = self.length * ((segment + fraction) / self.segments - 0.5)  # [S, n]
         flat = positions[:, : self._stride].flatten()
         return torch.cat([flat, positions[-1, -1:]]) if self.continuous else flat
 
@@ -280,6 +292,7 @@ class TensorProductBasis(LocalBasis):
     dimensions: int
 
     def __post_init__(self) -> None:
+        check_is(PiecewiseBasis, axis=self.axis)
         check_whole(dimensions=self.dimensions)
         if not 1 < self.dimensions <= 5:
             raise InputError(f"dimensions={self.dimensions}: must be 2 to 5; use a plain piecewise layer for 1")

@@ -14,6 +14,7 @@ from frugal.piecewise.layers.basis import (
     LocalBasis,
     PiecewiseBasis,
     TensorProductBasis,
+    check_is,
     precise,
 )
 from frugal.piecewise.layers.kernels import (
@@ -59,6 +60,7 @@ class BasisLayer(nn.Module):
     ) -> None:
         super().__init__()
         check_whole(in_features=in_features, out_features=out_features)
+        check_is(Basis, basis=basis)
         check_form(form, alpha)
         check_kernel(kernel, basis, form)
         self.in_features, self.out_features = in_features, out_features
@@ -237,14 +239,21 @@ class Switch(nn.Module):
 
     def __init__(self, layers: list[nn.Module], normalisation: nn.Module | None = None) -> None:
         super().__init__()
-        if not layers:
-            raise InputError("layers=[]: a switch multiplies the outputs of at least one layer; two are usual")
+        if not isinstance(layers, list | tuple | nn.ModuleList) or not layers:
+            raise InputError(f"layers={layers!r}: a switch multiplies the outputs of at least one layer; two are usual")
+        for layer in layers:
+            check_is(nn.Module, layers=layer)
         self.layers = nn.ModuleList(layers)
         self.normalisation = nn.Identity() if normalisation is None else normalisation
 
     def forward(self, x: Tensor) -> Tensor:
         x = number_tensor("input", x)
-        return self.normalisation(torch.stack([layer(x) for layer in self.layers]).prod(dim=0))
+        outputs = [layer(x) for layer in self.layers]
+        if len(shapes := {tuple(y.shape) for y in outputs}) > 1:
+            raise InputError(
+                f"layers: their outputs have shapes {sorted(shapes)}; give layers of one width to multiply"
+            )
+        return self.normalisation(torch.stack(outputs).prod(dim=0))
 
 
 class FixedRotation(nn.Module):
@@ -313,4 +322,4 @@ def initial_weight(basis: Basis, initialize: Initialize, *, fan_in: int, edges: 
     positions = basis.node_positions.float().view(basis.values_per_edge, -1)  # [V, D]
     slope = torch.empty(inputs, outputs, positions.shape[1]).uniform_(-0.5, 0.5)
     offset = torch.empty(inputs, 1, outputs).uniform_(-0.5, 0.5)
-    return torch.einsum("vd,iod->ivo", positions, slope) + offset
+    return torch.einsum("vd,iod->ivo", positions.to(slope.device), slope) + offset
