@@ -191,6 +191,16 @@ def test_straight_edges_through_zero_make_a_product_convolution_of_plain_weights
     torch.testing.assert_close(convolution(x).flatten(2), plain(patches).transpose(1, 2))
 
 
+@pytest.mark.parametrize("segments", [4, 40])
+def test_autocast_gives_its_format_on_patches_and_on_expansion(segments: int) -> None:
+    convolution = BasisConvolution(2, 3, 2, PiecewiseBasis(3, segments))
+    for x in (torch.rand(2, 2, 5), torch.randint(segments, (2, 2, 5))):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y = convolution(x)
+        assert y.dtype == torch.bfloat16
+        torch.testing.assert_close(y.float(), convolution(x), rtol=0, atol=0.03)
+
+
 @pytest.mark.parametrize("form", ["sum", "product"])
 def test_work_in_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch, form: Form) -> None:
     convolution = BasisConvolution(CHANNELS, OUT, KERNEL, PiecewiseBasis(2, 10), form=form).double()
