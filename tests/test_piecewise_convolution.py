@@ -86,6 +86,15 @@ def test_integer_codes_are_the_middles_of_their_segments(segments: int, form: Fo
         convolution(codes + segments)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("settings", [{}, {"padding": 1}, {"form": "product"}, {"transposed": True}])
+def test_codes_take_their_own_segment_in_every_precision(settings: dict[str, Any], dtype: torch.dtype) -> None:
+    convolution = BasisConvolution(1, 1, 1, PiecewiseBasis(1, 700, continuous=False), **settings).to(dtype)
+    pad = convolution.padding[0]
+    y = convolution(torch.arange(700).view(1, 1, -1))[0, 0, pad : 700 + pad]
+    torch.testing.assert_close(y, convolution.weight.flatten(), rtol=0.01, atol=0.01)
+
+
 @pytest.mark.parametrize("segments", [3, 30])
 @pytest.mark.parametrize("settings", [{}, {"padding": 1}, {"form": "product"}, {"transposed": True}])
 def test_an_empty_batch_is_fine(segments: int, settings: dict[str, Any]) -> None:
@@ -96,6 +105,8 @@ def test_an_empty_batch_is_fine(segments: int, settings: dict[str, Any]) -> None
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
+        ({"dimensions": 2.0}, "dimensions=2.0"),
+        ({"basis": 5}, "basis=5: must be a Basis"),
         ({"kernel_size": 2.0}, "kernel_size=2.0"),
         ({"kernel_size": (2, 2)}, r"kernel_size=\(2, 2\)"),
         ({"stride": 0}, "stride=0"),
@@ -113,10 +124,20 @@ def test_sizes_that_cannot_be_used_are_refused(settings: dict[str, Any], says: s
 
 @pytest.mark.parametrize("settings", [{}, {"form": "product"}, {"basis": PiecewiseBasis(2, 30)}])
 def test_an_input_shorter_than_the_kernel_is_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="shorter than"):
+    with pytest.raises(InputError, match="too short"):
         BasisConvolution(**{"in_channels": 2, "out_channels": 4, "kernel_size": 3, "basis": BASES[0], **settings})(
             torch.rand(1, 2, 2)
         )
+
+
+@pytest.mark.parametrize(("length", "padding"), [(0, 0), (1, 2), (2, 2)])
+def test_a_transposed_convolution_that_leaves_nothing_is_refused(length: int, padding: int) -> None:
+    for settings in ({}, {"dimensions": 2}):
+        convolution = BasisConvolution(2, 4, 3, BASES[0], transposed=True, padding=padding, **settings)
+        with pytest.raises(InputError, match="give a longer one"):
+            convolution(torch.rand(1, 2, *[length] * convolution.dimensions))
+        shape = convolution(torch.rand(1, 2, *[5] * convolution.dimensions)).shape
+        assert shape[2:] == tuple(convolution._size(torch.rand(1, 2, *[5] * convolution.dimensions)))
 
 
 @pytest.mark.parametrize("basis", BASES)
@@ -168,6 +189,16 @@ def test_straight_edges_through_zero_make_a_product_convolution_of_plain_weights
     x = torch.rand(3, CHANNELS, 7, 7) * 2 - 1
     patches = functional.unfold(x, KERNEL, stride=2).transpose(1, 2)
     torch.testing.assert_close(convolution(x).flatten(2), plain(patches).transpose(1, 2))
+
+
+@pytest.mark.parametrize("segments", [4, 40])
+def test_autocast_gives_its_format_on_patches_and_on_expansion(segments: int) -> None:
+    convolution = BasisConvolution(2, 3, 2, PiecewiseBasis(3, segments))
+    for x in (torch.rand(2, 2, 5), torch.randint(segments, (2, 2, 5))):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y = convolution(x)
+        assert y.dtype == torch.bfloat16
+        torch.testing.assert_close(y.float(), convolution(x), rtol=0, atol=0.03)
 
 
 @pytest.mark.parametrize("form", ["sum", "product"])

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from frugal.errors import InputError
 from frugal.piecewise import (
+    BasisConvolution,
     BasisLayer,
     FixedRotation,
     Fourier,
@@ -203,6 +205,18 @@ def test_integer_codes_are_the_middles_of_their_segments(nodes: int, continuous:
     torch.testing.assert_close(layer(codes), layer(x))
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.uint64])
+def test_codes_may_be_integers_of_any_kind(dtype: type) -> None:
+    codes = np.arange(4, dtype=dtype).reshape(2, 2)
+    basis = PiecewiseBasis(3, 4)
+    for layer in (BasisLayer(2, 3, basis), BasisConvolution(2, 3, 1, basis)):
+        given = codes if isinstance(layer, BasisLayer) else codes[None]
+        assert torch.equal(layer(given), layer(torch.from_numpy(given.astype(np.int64))))
+        with pytest.raises(InputError, match="codes from 2 to 5: must be 0 to 3"):
+            layer(given + dtype(2))
+    assert basis.of_codes(torch.from_numpy(codes)).flatten().tolist() == [-0.75, -0.25, 0.25, 0.75]
+
+
 def test_codes_give_no_gradient_at_all_to_nodes_off_the_middle() -> None:
     layer = PiecewisePolynomial(1, 1, nodes=3, segments=100)
     layer(torch.tensor([[37]])).backward()
@@ -331,6 +345,58 @@ def test_every_kernel_has_gradients_in_every_precision(basis: PiecewiseBasis, ke
     torch.testing.assert_close(found[1].double(), expected[0], rtol=0, atol=100 * torch.finfo(dtype).eps)
 
 
+@settings(max_examples=20)
+@given(
+    st.integers(100, 400),
+    st.sampled_from(KERNELS),
+    st.sampled_from([torch.float16, torch.bfloat16]),
+    st.booleans(),
+    st.sampled_from([None, 2.0]),
+)
+def test_half_precision_finds_every_number_in_its_own_segment(
+    segments: int, kernel: str, dtype: torch.dtype, rounded: bool, periodicity: float | None
+) -> None:
+    torch.manual_seed(0)
+    layer = double_layer(PiecewiseBasis(2, segments, continuous=False, periodicity=periodicity), kernel).to(dtype)
+    x = torch.cat([torch.rand(50, 3) * 2 - 1, torch.ones(1, 3), -torch.ones(1, 3)])
+    x = x.to(dtype) if rounded else x
+    with torch.no_grad():
+        y = layer(x)
+        expected = layer.double()(x.double())  # of the same, rounded weights
+    assert y.dtype == dtype
+    torch.testing.assert_close(y.double(), expected, rtol=0, atol=30 * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("form", ["sum", "product"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_codes_take_their_own_segment_in_every_precision(form: str, dtype: torch.dtype) -> None:
+    layer = PiecewisePolynomial(1, 1, 1, 700, continuous=False, form=form).to(dtype)  # type: ignore[arg-type]
+    torch.testing.assert_close(layer(torch.arange(700)[:, None]), layer.weight[0], rtol=0.01, atol=0.01)
+
+
+@settings(max_examples=40)
+@given(
+    bases(most_nodes=4),
+    st.sampled_from(KERNELS),
+    st.sampled_from([torch.float32, torch.bfloat16]),
+    st.integers(0, 2**31),
+)
+def test_a_large_weight_costs_those_who_do_not_touch_it_no_digits(
+    basis: PiecewiseBasis, kernel: str, dtype: torch.dtype, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    layer = double_layer(basis, kernel)
+    layer.weight.data *= 10 ** (torch.rand_like(layer.weight) * 9 - 3)
+    layer = layer.to(dtype)
+    x = (torch.rand(20, 3) - 0.5) * basis.length
+    with torch.no_grad():
+        y, weight = layer(x), layer.weight.double()
+        values = basis.expand(x.double())
+        expected = torch.einsum("biv,ivo->bo", values, weight)
+        touched = torch.einsum("biv,ivo->bo", (values != 0).double(), weight.abs())
+    assert ((y - expected).abs() <= 100 * torch.finfo(dtype).eps * touched).all()
+
+
 @pytest.mark.parametrize("segments", [3, 30])
 @pytest.mark.parametrize("kernel", ["auto", *KERNELS])
 def test_function_transforms_work_with_every_kernel(kernel: str, segments: int) -> None:
@@ -342,6 +408,58 @@ def test_function_transforms_work_with_every_kernel(kernel: str, segments: int) 
     torch.testing.assert_close(torch.func.vmap(layer)(x), layer(x))
 
 
+@pytest.mark.parametrize("segments", [4, 40])
+@pytest.mark.parametrize("form", ["sum", "product"])
+def test_batched_and_forward_derivatives_are_those_one_by_one(form: str, segments: int) -> None:
+    torch.manual_seed(0)
+    layer = BasisLayer(3, 2, PiecewiseBasis(3, segments), form=form).double()  # type: ignore[arg-type]
+    torch.nn.init.normal_(layer.weight)
+    x = torch.rand(4, 3, dtype=torch.float64, requires_grad=True)
+    functional, total = torch.autograd.functional, lambda x: layer(x).square().sum()
+    jacobian = functional.jacobian(layer, x)
+    for way in ({"vectorize": True}, {"vectorize": True, "strategy": "forward-mode"}):
+        torch.testing.assert_close(functional.jacobian(layer, x, **way), jacobian)
+    torch.testing.assert_close(functional.hessian(total, x, vectorize=True), functional.hessian(total, x))
+    y = layer(x)
+    rows = torch.eye(y.numel(), dtype=torch.float64).view(-1, *y.shape)
+    for inputs in (x, layer.weight):
+        one_by_one = torch.stack([torch.autograd.grad(y, inputs, row, retain_graph=True)[0] for row in rows])
+        batched = torch.autograd.grad(y, inputs, rows, is_grads_batched=True, retain_graph=True)
+        torch.testing.assert_close(batched[0], one_by_one)
+    assert torch.autograd.gradcheck(layer, x, check_batched_grad=True, check_forward_ad=True)
+
+    tangents = torch.randn_like(x), torch.randn_like(layer.weight)
+    along = lambda x, weight: torch.func.functional_call(layer, {"weight": weight}, x)  # noqa: E731
+    _, expected = torch.func.jvp(along, (x, layer.weight), tangents)
+    with torch.autograd.forward_ad.dual_level():
+        dual = [torch.autograd.forward_ad.make_dual(a, b) for a, b in zip((x, layer.weight), tangents, strict=True)]
+        found = torch.autograd.forward_ad.unpack_dual(along(*dual)).tangent
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("segments", [4, 40])
+def test_codes_may_be_mapped_over(segments: int) -> None:
+    codes = torch.randint(segments, (6, 5, 3))
+    for form in ("sum", "product"):
+        layer = BasisLayer(3, 2, PiecewiseBasis(3, segments), form=form)  # type: ignore[arg-type]
+        torch.testing.assert_close(torch.func.vmap(layer)(codes), layer(codes))
+    convolution = BasisConvolution(5, 2, 2, PiecewiseBasis(3, segments))
+    torch.testing.assert_close(torch.func.vmap(convolution)(codes[:, None])[:, 0], convolution(codes))
+
+
+def test_autocast_gives_its_format_whatever_the_kernel() -> None:
+    for x in (torch.rand(5, 3) * 2 - 1, torch.randint(4, (5, 3))):
+        for segments in (4, 40):
+            layer = PiecewisePolynomial(3, 2, 3, segments)
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                y = layer(x)
+            y.sum().backward()
+            assert y.dtype == torch.bfloat16
+            torch.testing.assert_close(y.float(), layer(x), rtol=0, atol=0.03)
+            assert layer.weight.grad is not None
+            assert layer.weight.grad.dtype == torch.float32
+
+
 @pytest.mark.parametrize("form", ["sum", "product"])
 def test_function_transforms_work_in_chunks(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     layer = BasisLayer(3, 4, PiecewiseBasis(3, 4), form=form).double()  # type: ignore[arg-type]
@@ -349,6 +467,17 @@ def test_function_transforms_work_in_chunks(form: str, monkeypatch: pytest.Monke
     expected = torch.func.grad(lambda x: layer(x).sum())(x)
     monkeypatch.setattr(kernels, "CHUNK_BYTES", 1000)
     torch.testing.assert_close(torch.func.grad(lambda x: layer(x).sum())(x), expected)
+
+
+@pytest.mark.parametrize("segments", [4, 40])
+def test_a_basis_may_be_shared_with_a_layer_without_memory(segments: int) -> None:
+    for basis in (PiecewiseBasis(3, segments), TensorProductBasis(PiecewiseBasis(3, segments), 2)):
+        with torch.device("meta"):
+            BasisLayer(3, 4, basis, initialize="linear")
+        layer = double_layer(basis)
+        x = torch.rand(5, 3, *[2] * (basis.dimensions > 1), dtype=torch.float64)
+        torch.testing.assert_close(layer(x), torch.einsum("biv,ivo->bo", basis.expand(x), layer.weight))
+        assert BasisLayer(3, 4, basis, initialize="linear").weight.device.type == "cpu"
 
 
 def test_products_of_an_empty_batch_are_empty() -> None:
@@ -377,7 +506,7 @@ def test_every_kernel_takes_every_batch_in_any_memory_order(kernel: str, batch: 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_more_nodes_than_the_precision_bears_are_refused(dtype: torch.dtype) -> None:
     x = torch.linspace(-1, 1, 101, dtype=torch.float64).to(dtype)
-    most = {torch.float16: 9, torch.bfloat16: 12, torch.float32: 84, torch.float64: 681}[dtype]
+    most = 681 if dtype == torch.float64 else 84
     for nodes in (2, most // 2, most):
         values = PiecewiseBasis(nodes).expand(x)
         assert (values.double().sum(-1) - 1).abs().max() < 8 * nodes * torch.finfo(dtype).eps
@@ -422,6 +551,14 @@ def test_what_is_not_a_number_stays_so_and_harms_nobody_else() -> None:
         (lambda: Fourier(2, 3, 0), "terms=0"),
         (lambda: FixedRotation(2, 0), "rotations=0"),
         (lambda: Switch([]), "layers"),
+        (lambda: Switch([5]), "layers=5: must be a Module"),  # type: ignore[list-item]
+        (lambda: Switch(5), "layers=5"),  # type: ignore[arg-type]
+        (lambda: Switch([Polynomial(2, 3, 2), Polynomial(2, 4, 2)])(torch.rand(5, 2)), "layers of one width"),
+        (lambda: BasisLayer(2, 3, 5), "basis=5: must be a Basis"),  # type: ignore[arg-type]
+        (lambda: TensorProductBasis(FourierBasis(3), 2), "axis=.* must be a PiecewiseBasis"),  # type: ignore[arg-type]
+        (lambda: PiecewisePolynomial(2, 3, 2, 2, length=math.inf), "length=inf"),
+        (lambda: PiecewisePolynomial(2, 3, 2, 2, periodicity=math.inf), "periodicity=inf"),
+        (lambda: FourierBasis(3, length=math.inf), "length=inf"),
         (lambda: normalisation("batch", 3), "normalisation='batch'"),  # type: ignore[arg-type]
     ],
 )

@@ -137,6 +137,26 @@ def test_fewer_segments_than_characters_let_neighbours_share_one() -> None:
     torch.testing.assert_close(half.maps[0](window), layer((window - 63.5) / 64))  # type: ignore[index]
 
 
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("conv", TINY_CONVOLUTIONS),
+        ("large_single_layer", {"width": 6, "input_nodes": 1, "input_continuous": False}),
+        ("large_single_layer", {"width": 6, "input_nodes": 1, "input_continuous": False, "input_segments": 300}),
+    ],
+)
+def test_half_precision_tells_any_number_of_characters_apart(name: str, changes: dict[str, object]) -> None:
+    torch.manual_seed(0)
+    network = preset(name, context_length=9, normalise="none", **changes).build(600)
+    for weight in network.parameters():
+        torch.nn.init.normal_(weight, std=0.5)
+    windows = torch.arange(600).repeat_interleave(9).view(600, 9)
+    with torch.no_grad():
+        half = network.to(torch.bfloat16)(windows).double()
+        exact = network.double()(windows)  # with the same, rounded weights
+    assert ((half - exact).norm(dim=1) < 0.1 * exact.norm(dim=1)).all()
+
+
 @pytest.mark.parametrize("length", [1, 2, 5, 8, 13])
 def test_scan_and_loop_are_the_recurrence(length: int) -> None:
     a, b = torch.rand(2, 3, length, 4, dtype=torch.float64)
@@ -242,6 +262,9 @@ def test_every_layer_kind_makes_a_network() -> None:
 def test_unknown_names_are_refused_with_a_hint() -> None:
     with pytest.raises(InputError, match="did you mean 'large_single_layer'"):
         preset("large_single_leyer")
+    for wrong in (5, None, []):
+        with pytest.raises(InputError, match="is not known; there are small"):
+            preset(wrong)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="widht=3: small has no such field; it has context_length, width"):
         preset("small", widht=3)
     with pytest.raises(InputError, match="too few for these convolutions"):
@@ -250,6 +273,22 @@ def test_unknown_names_are_refused_with_a_hint() -> None:
         preset("transformer", context_length=9, characters_per_position=2)
     with pytest.raises(InputError, match="one value for each convolution"):
         preset("conv", **{**TINY_CONVOLUTIONS, "focus": (1,)})
+
+
+@pytest.mark.parametrize("name", PIECEWISE)
+def test_codes_of_another_tokenizer_are_refused_by_every_network(name: str) -> None:
+    network = cast(PiecewiseLM, EVERY_MODEL[name]()).network
+    windows = torch.zeros(2, network.context_length, dtype=torch.int64)
+    with torch.no_grad():
+        expected = network(windows)
+        for dtype in (torch.uint8, torch.uint16, torch.int32):
+            assert torch.equal(network(windows.to(dtype)), expected)
+    for wrong in (windows - 1, windows + network.characters):
+        for read in (network, lambda codes: network.advance(codes, network.start(2, padding=0))):
+            with pytest.raises(InputError, match=f"must be 0 to {network.characters - 1}, one for each character"):
+                read(wrong)
+    with pytest.raises(InputError, match=r"codes of torch\.float32"):
+        network(windows.float())
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))

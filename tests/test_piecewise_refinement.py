@@ -70,6 +70,23 @@ def test_refinement_in_several_coordinates_keeps_the_function() -> None:
     torch.testing.assert_close(refined(layer, nodes=3, segments=4)(x), layer(x))
 
 
+def test_many_segments_are_refined_as_few_are() -> None:
+    layer = PiecewisePolynomial(1, 1, 3, 20_000, continuous=False).double()
+    x = torch.rand(500, 1, dtype=torch.float64) * 2 - 1
+    torch.testing.assert_close(refined(layer, nodes=4, segments=60_000)(x), layer(x), rtol=1e-8, atol=1e-8)
+    closed = smoothed(layer, 1.0).weight.detach().flatten().view(-1, 3)
+    before = layer.weight.detach().flatten().view(-1, 3)
+    torch.testing.assert_close(closed[1:, 0], (before[:-1, 2] + before[1:, 0]) / 2)
+    torch.testing.assert_close(closed[:-1, 2], closed[1:, 0])
+    assert torch.equal(closed[:, 1], before[:, 1])
+
+
+def test_five_coordinates_are_refined_one_by_one() -> None:
+    layer = PolynomialND(1, 1, 2, 5, segments=6).double()
+    x = torch.rand(50, 1, 5, dtype=torch.float64) * 2 - 1
+    torch.testing.assert_close(refined(layer, segments=12)(x), layer(x))
+
+
 @pytest.mark.parametrize(
     ("name", "shape", "changes"),
     [

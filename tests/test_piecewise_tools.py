@@ -121,6 +121,8 @@ def test_an_automaton_reads_a_long_text_in_pieces(automaton: Automaton, monkeypa
 def test_an_automaton_needs_a_text_and_a_window() -> None:
     with pytest.raises(InputError, match="rounds=0"):
         Automaton(preset("small", context_length=4), characters()).run("a", 0)
+    with pytest.raises(InputError, match=r"text=\['a'\]: must be a text"):
+        Automaton(preset("small", context_length=4), characters()).run(["a"], 1)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="needs a window network"):
         Automaton(preset("mamba"), characters())
     with pytest.raises(InputError, match="one of characters; a BytePairTokenizer has pieces"):

@@ -76,6 +76,11 @@ def test_numbers_lie_in_the_middle_of_their_parts() -> None:
     torch.testing.assert_close(as_numbers(codes), (codes - 63.5) / 64)
     assert as_numbers(codes, axis="channel").shape == (32, 1, 4)
     assert as_numbers(codes, axis="character").shape == (32, 4, 1)
+    assert as_numbers([[0, 127]], axis="channel").tolist() == [[[-127 / 128, 127 / 128]]]  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="axis='foo': must be one of none, channel, character"):
+        as_numbers(codes, axis="foo")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="rows of codes"):
+        as_numbers(codes[0], axis="character")
 
 
 @given(st.text("abc", min_size=1, max_size=60), st.integers(1, 3))
@@ -88,6 +93,11 @@ def test_the_bayes_limit_is_that_of_a_table_of_all_contexts(text: str, length: i
     nats = -sum(n * log(n / table.total()) for table in tables.values() for n in table.values())
     found = bayes_limit(Windows.sequence(LETTERS, [text], length))
     assert found == pytest.approx((right / len(text), nats / len(text)))
+
+
+def test_the_bayes_limit_needs_one_target_an_example() -> None:
+    with pytest.raises(InputError, match="3 targets an example"):
+        bayes_limit(Windows.flat(LETTERS, ["abcabc"], 3))
 
 
 @pytest.mark.skipif(not DUNWICH.exists(), reason="the text of The Dunwich Horror is not here")

@@ -53,8 +53,8 @@ class Automaton:
         """
         check_whole(rounds=rounds, top_k=top_k)
         check_whole(0, seed=seed)
-        if not text:
-            raise InputError("text='': there is nothing to begin with; give some characters")
+        if not isinstance(text, str) or not text:
+            raise InputError(f"text={text!r}: must be a text to begin with; give some characters")
         generator = torch.Generator().manual_seed(seed)
         device, start = self.network.device, self.tokenizer.start_id
         codes, texts = self.tokenizer.encode(text), [text]

@@ -79,8 +79,8 @@ class FocusedConvolution(WindowNetwork):
     """Level by level: convolve, normalise; then a linear map of the chosen ends of all levels."""
 
     def __init__(self, shape: ConvolutionShape, characters: int) -> None:
-        super().__init__()
-        self.context_length, self.characters, self.seen = shape.context_length, characters, shape.seen
+        super().__init__(shape.context_length, characters)
+        self.seen = shape.seen
         channels = (1, *shape.channels)
         self.convolutions = nn.ModuleList(
             BasisConvolution(
@@ -98,8 +98,9 @@ class FocusedConvolution(WindowNetwork):
         self.readout = nn.Linear(inputs, characters)
 
     def forward(self, codes: Tensor) -> Tensor:
+        codes = self.checked(codes)
         level = middles(codes, self.characters, self.readout.weight.dtype).unsqueeze(1)  # [B, 1, T]
-        levels = [level]
+        levels, level = [level], codes.unsqueeze(1)  # the first convolution has a segment for each character
         for convolution, normalise in zip(self.convolutions, self.normalisations, strict=True):
             level = normalise(convolution(level).movedim(1, -1)).movedim(-1, 1)
             levels.append(level)
@@ -136,8 +137,8 @@ class DualConvolution(WindowNetwork):
     """Halves the window again and again; where its length is odd, zeros stand in front."""
 
     def __init__(self, shape: DualConvolutionShape, characters: int) -> None:
-        super().__init__()
-        self.context_length, width = shape.context_length, shape.width
+        super().__init__(shape.context_length, characters)
+        width = shape.width
         settings = (shape.nodes, shape.segments, shape.normalise, shape.initialize)
         self.entry: nn.Module = PiecewisePolynomial(1, 1 if shape.original else width, 2, characters)
         if shape.original:
@@ -147,7 +148,7 @@ class DualConvolution(WindowNetwork):
         self.readout = nn.Linear(width, characters)
 
     def forward(self, codes: Tensor) -> Tensor:
-        vectors = self.normalise(self.entry(codes.unsqueeze(-1)))  # [B, T, width]
+        vectors = self.normalise(self.entry(self.checked(codes).unsqueeze(-1)))  # [B, T, width]
         while vectors.shape[1] > 1:
             vectors = nn.functional.pad(vectors, (0, 0, vectors.shape[1] % 2, 0))
             vectors = self.normalise(self.join(vectors.unflatten(1, (-1, 2)).flatten(2)))

@@ -76,8 +76,8 @@ class Mamba(CharacterNetwork):
     predicts_all = True
 
     def __init__(self, shape: MambaShape, characters: int) -> None:
-        super().__init__()
-        self.context_length, self.shape = shape.context_length, shape
+        super().__init__(shape.context_length, characters)
+        self.shape = shape
         self.embedding = nn.Embedding(characters, shape.width)
         if not shape.original:  # the head is the embedding too: large ones would begin with sure and wrong predictions
             nn.init.normal_(self.embedding.weight, std=EMBEDDING_SCALE)
@@ -94,7 +94,7 @@ class Mamba(CharacterNetwork):
         return [one] * shape.blocks
 
     def advance(self, codes: Tensor, state: list[BlockState]) -> tuple[Tensor, list[BlockState]]:
-        x, following = self.embedding(codes), []
+        x, following = self.embedding(self.checked(codes)), []
         for block, norm, before in zip(self.blocks, self.norms, state, strict=False):
             change, after = block(norm(x), before)
             x = x + change

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from frugal.piecewise.layers.basis import middles
+from frugal.piecewise.layers.basis import middles, precise
 from frugal.piecewise.layers.fully_connected import Initialize, PiecewisePolynomial
 from frugal.piecewise.layers.normalisation import Normalisation, normalisation
 from frugal.piecewise.networks import LayerKind, Shape, WindowNetwork, layer_of_kind
@@ -60,8 +60,7 @@ class MLP(WindowNetwork):
     """entry -> [normalise -> map] x layers -> normalise -> map to the characters."""
 
     def __init__(self, shape: MLPShape, characters: int) -> None:
-        super().__init__()
-        self.context_length = shape.context_length
+        super().__init__(shape.context_length, characters)
         entry = PiecewiseEntry if shape.entry == "piecewise" else EmbeddingEntry
         modules: list[nn.Module] = [entry(shape, characters)]
         for place in range(shape.layers + 1):
@@ -84,7 +83,7 @@ class MLP(WindowNetwork):
         self.maps = nn.Sequential(*modules)
 
     def forward(self, codes: Tensor) -> Tensor:
-        return self.maps(codes)
+        return self.maps(self.checked(codes))
 
 
 class PiecewiseEntry(nn.Module):
@@ -105,7 +104,7 @@ class PiecewiseEntry(nn.Module):
     def forward(self, codes: Tensor) -> Tensor:
         if self.layer.basis.segments == self.characters:
             return self.layer(codes)
-        return self.layer(middles(codes, self.characters, self.layer.weight.dtype))
+        return self.layer(middles(codes, self.characters, precise(self.layer.weight.dtype)))
 
 
 class EmbeddingEntry(nn.Module):

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from frugal.errors import InputError, check_whole
-from frugal.piecewise.layers.basis import FourierBasis, PiecewiseBasis
+from frugal.piecewise.layers.basis import FourierBasis, PiecewiseBasis, check_codes
 from frugal.piecewise.layers.fully_connected import BasisLayer, Initialize, Product, Switch
 from frugal.piecewise.layers.normalisation import Normalisation, normalisation
+from frugal.tensors import number_tensor
 from frugal.training import check_fields
 
 LayerKind = Literal[
@@ -74,6 +75,7 @@ class CharacterNetwork(nn.Module, ABC):
         predicts_all: whether `forward` predicts after each of the characters, [B, T] to [B, T, V], or only after the
             last of a window, [B, context_length] to [B, V].
         context_length: as in `Shape`.
+        characters: how many codes there are: 0 ... characters - 1.
 
     >>> from frugal.piecewise import preset
     >>> network = preset("mamba", width=8, blocks=1).build(characters=128)
@@ -83,7 +85,21 @@ class CharacterNetwork(nn.Module, ABC):
     """
 
     predicts_all: bool
-    context_length: int
+
+    def __init__(self, context_length: int, characters: int) -> None:
+        super().__init__()
+        self.context_length, self.characters = context_length, characters
+
+    def checked(self, codes: Tensor) -> Tensor:
+        """Return codes as torch indexes with them; raises InputError where they are not of this network's characters.
+
+        Every network begins with it: a wrong code would take another character's weights, or none.
+        """
+        given = number_tensor("codes", codes)
+        if given.is_floating_point():
+            raise InputError(f"codes of {given.dtype}: must be whole numbers; give what the tokenizer encodes")
+        check_codes(given, self.characters, "one for each character; encode with the tokenizer of this network")
+        return given.long()
 
     @abstractmethod
     def forward(self, codes: Tensor) -> Tensor:

@@ -55,8 +55,8 @@ def preset(name: str, **changes: Any) -> Shape:
     >>> shape.context_length, shape.width, shape.kind
     (8, 50, 'continuous')
     """
-    if name not in PRESETS:
-        near = get_close_matches(name, PRESETS, n=1)
+    if not isinstance(name, str) or name not in PRESETS:
+        near = get_close_matches(str(name), PRESETS, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise InputError(f"preset={name!r}: is not known; {hint}there are {', '.join(PRESETS)}")
     fields = [field.name for field in dataclasses.fields(PRESETS[name])]

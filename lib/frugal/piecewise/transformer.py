@@ -75,8 +75,8 @@ class Transformer(WindowNetwork):
     """Embedding, attention blocks, output."""
 
     def __init__(self, shape: TransformerShape, characters: int) -> None:
-        super().__init__()
-        self.context_length, self.shape = shape.context_length, shape
+        super().__init__(shape.context_length, characters)
+        self.shape = shape
         self.predicts_all = not shape.original and shape.characters_per_position == 1
         entry, hidden = shape.characters_per_position, shape.embedding_width
         self.embedding = nn.Sequential(
@@ -113,7 +113,7 @@ class Transformer(WindowNetwork):
 
     def _vectors(self, codes: Tensor) -> Tensor:
         """The blocks' last vectors, [B, positions, width]; as in the original their mean, [B, 1, width]."""
-        x = self.embedding(codes.unflatten(1, (-1, self.shape.characters_per_position)))
+        x = self.embedding(self.checked(codes).unflatten(1, (-1, self.shape.characters_per_position)))
         along = 0 if self.shape.original else 1
         code = sinusoids(x.shape[along], x.shape[2]).to(x)
         x = x + (code.unsqueeze(1) if self.shape.original else code)

@@ -18,6 +18,7 @@ from frugal.corpora.disk import MOST_TOKENS, row_of_tokens
 from frugal.errors import InputError, check_whole, is_number
 from frugal.piecewise.layers.basis import middles
 from frugal.piecewise.networks import CharacterNetwork
+from frugal.tensors import number_tensor
 
 RUN, RUNS_AT_ONCE = 1 << 16, 64  # of a large text: examples in a row, and runs that are mixed
 
@@ -196,9 +197,14 @@ def as_numbers(inputs: Tensor, characters: int = 128, axis: Literal["none", "cha
     >>> as_numbers(torch.tensor([[0, 127]]))
     tensor([[-0.9922,  0.9922]])
     """
-    numbers = middles(inputs, characters, torch.float32)
+    check_whole(characters=characters)
+    if axis not in ("none", "channel", "character"):
+        raise InputError(f"axis={axis!r}: must be one of none, channel, character")
+    numbers = middles(number_tensor("inputs", inputs), characters, torch.float32)
     if axis == "none":
         return numbers
+    if numbers.ndim != 2:
+        raise InputError(f"inputs of shape {tuple(numbers.shape)}: an axis={axis!r} stands in rows of codes, [B, T]")
     return numbers.unsqueeze(1 if axis == "channel" else 2)
 
 
@@ -224,6 +230,8 @@ def bayes_limit(windows: Windows) -> BayesLimit:
     0.75
     """
     inputs, targets = (part.numpy() for part in windows[:])
+    if targets.ndim > 1:
+        raise InputError(f"windows: {targets.shape[1]} targets an example; give Windows.sequence(..), which has one")
     _, context = np.unique(inputs, axis=0, return_inverse=True)
     pairs, counts = np.unique(np.stack([context.ravel(), targets]), axis=1, return_counts=True)
     totals = np.bincount(pairs[0], weights=counts)

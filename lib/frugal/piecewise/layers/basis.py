@@ -41,8 +41,18 @@ class Basis(ABC):
         return torch.stack(self.columns(x), dim=-1)
 
 
+def check_is(kind: type, **values: object) -> None:
+    """Raise InputError unless each of these is an object of this class."""
+    for name, value in values.items():
+        if not isinstance(value, kind):
+            raise InputError(f"{name}={value!r}: must be a {kind.__name__}, not a {type(value).__name__}")
+
+
 class LocalBasis(Basis):
-    """A basis of which only a few functions, those of the cell that holds x, are not zero."""
+    """A basis of which only a few functions, those of the cell that holds x, are not zero.
+
+    Its tables lie on the CPU, whatever the default device: layers on several devices may share a basis.
+    """
 
     @property
     @abstractmethod
@@ -117,31 +127,30 @@ class PiecewiseBasis(LocalBasis):
 
     @cached_property
     def cell_nodes(self) -> Tensor:
-        return torch.arange(self.segments)[:, None] * self._stride + torch.arange(self.nodes)
+        segment, node = (torch.arange(count, device="cpu") for count in (self.segments, self.nodes))
+        return segment[:, None] * self._stride + node
 
     @cached_property
     def node_positions(self) -> Tensor:
-        fraction = (torch.tensor(self.local_nodes, dtype=torch.float64) + 1) / 2
-        positions = self.length * ((torch.arange(self.segments)[:, None] + fraction) / self.segments - 0.5)  # [S, n]
+        fraction = (torch.tensor(self.local_nodes, dtype=torch.float64, device="cpu") + 1) / 2
+        segment = torch.arange(self.segments, device="cpu")[:, None]
+        positions = self.length * ((segment + fraction) / self.segments - 0.5)  # [S, n]
         flat = positions[:, : self._stride].flatten()
         return torch.cat([flat, positions[-1, -1:]]) if self.continuous else flat
 
     def of_codes(self, codes: Tensor) -> Tensor:
-        """Where integer codes 0 ... segments - 1 lie, in float64: the middles of their segments.
+        """Where integer codes 0 ... segments - 1 lie, in float64 where there is: the middles of their segments.
 
         Raises:
             InputError: a code is none of them.
         """
         self.check_codes(codes)
-        return middles(codes, self.segments, torch.float64) * (self.length / 2)
+        precise = torch.float32 if codes.device.type == "mps" else torch.float64  # which Apple's GPU does not have
+        return middles(codes, self.segments, precise) * (self.length / 2)
 
     def check_codes(self, codes: Tensor) -> None:
         """Raise InputError where codes are not 0 ... segments - 1."""
-        if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.segments:
-            raise InputError(
-                f"codes from {int(codes.min())} to {int(codes.max())}: must be 0 to {self.segments - 1}, "
-                "one for each segment"
-            )
+        check_codes(codes, self.segments, "one for each segment")
 
     def active(self, x: Tensor) -> tuple[Tensor, Tensor]:
         segment, values = self._locate(x)
@@ -149,7 +158,8 @@ class PiecewiseBasis(LocalBasis):
 
     def columns(self, x: Tensor) -> list[Tensor]:
         segment, values = self._locate(x)
-        inside = [(segment == k).to(x.dtype) for k in range(self.segments)]
+        # One in the segment, zero elsewhere, as a comparison says it, which takes four times as long.
+        inside = [torch.relu_(1 - (segment - k).abs_()).to(x.dtype) for k in range(self.segments)]
         columns = [value * mask for mask in inside for value in values[: self._stride]]
         if self.continuous:
             columns.append(values[-1] * inside[-1])
@@ -159,12 +169,15 @@ class PiecewiseBasis(LocalBasis):
         return columns
 
     def _locate(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return each x's segment number (in x's dtype) and the values of that segment's polynomials."""
+        """Return each x's segment, a whole float, and the values of that segment's polynomials in x's dtype."""
+        if x.is_floating_point() and x.dtype != precise(x.dtype):
+            segment, values = self._locate(x.to(precise(x.dtype)))
+            return segment, [value.to(x.dtype) for value in values]
         if self.periodicity is not None:
             x = mirrored(x, self.periodicity)
-        position = x * (self.segments / self.length) + self.segments / 2  # in segments from the left end
-        segment = position.detach().nan_to_num().clamp(0, self.segments - 1).floor()
-        middle = (segment + (1 - self.segments) / 2) * (self.length / self.segments)
+        segment = x.detach() * (self.segments / self.length)
+        segment = segment.add_(self.segments / 2).nan_to_num_().clamp(0, self.segments - 1).floor_()
+        middle = (segment + (1 - self.segments) / 2).mul_(self.length / self.segments)
         t = (x - middle) * (2 * self.segments / self.length)  # [-1, 1]; scaling first would lose digits
         if not self.linear_extrapolation or self.nodes == 1:
             return segment, lagrange(t, self.local_nodes)
@@ -172,6 +185,20 @@ class PiecewiseBasis(LocalBasis):
         slopes = end_slopes(self.local_nodes)
         values = lagrange(t.clamp(-1, 1), self.local_nodes)
         return segment, [v + right * last - left * first for v, (first, last) in zip(values, slopes, strict=True)]
+
+
+def check_codes(codes: Tensor, count: int, hint: str) -> None:
+    """Raise InputError where codes are not 0 ... count - 1; inside function transforms, which hide them, nowhere."""
+    if not codes.numel() or torch._C._are_functorch_transforms_active():
+        return
+    lowest, highest = (int(code) for code in codes.long().aminmax())  # unsigned ones have no smallest in torch
+    if not 0 <= lowest <= highest < count:
+        raise InputError(f"codes from {lowest} to {highest}: must be 0 to {count - 1}, {hint}")
+
+
+def precise(dtype: torch.dtype) -> torch.dtype:
+    """The format in which places are told apart: no less than float32. Half precision has less than 300 on [0, 1]."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 def middles(codes: Tensor, count: int, dtype: torch.dtype) -> Tensor:
@@ -265,6 +292,7 @@ class TensorProductBasis(LocalBasis):
     dimensions: int
 
     def __post_init__(self) -> None:
+        check_is(PiecewiseBasis, axis=self.axis)
         check_whole(dimensions=self.dimensions)
         if not 1 < self.dimensions <= 5:
             raise InputError(f"dimensions={self.dimensions}: must be 2 to 5; use a plain piecewise layer for 1")

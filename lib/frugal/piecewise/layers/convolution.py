@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from frugal.errors import InputError, check_whole, is_number
-from frugal.piecewise.layers.basis import Basis, PiecewiseBasis
+from frugal.errors import InputError, check_whole
+from frugal.piecewise.layers.basis import Basis, PiecewiseBasis, check_is
 from frugal.piecewise.layers.fully_connected import Form, Initialize, check_form, initial_weight, numbers_or_codes
 from frugal.piecewise.layers.kernels import choose_kernel, in_chunks, neuron_sums, product_of_edges
 
@@ -58,8 +58,10 @@ class BasisConvolution(nn.Module):
         initialize: Initialize = "uniform",
     ) -> None:
         super().__init__()
-        if not (is_number(dimensions) and dimensions in (1, 2)):
-            raise InputError(f"dimensions={dimensions}: convolutions run over 1 or 2 axes")
+        check_whole(dimensions=dimensions)
+        check_is(Basis, basis=basis)
+        if dimensions > 2:
+            raise InputError(f"dimensions={dimensions}: must be 1 or 2; make further axes channels")
         if basis.dimensions != 1:
             raise InputError(f"basis={basis}: a convolution's edges take one number each; use a one-coordinate basis")
         check_form(form, alpha)
@@ -94,10 +96,13 @@ class BasisConvolution(nn.Module):
         if not x.is_floating_point():
             if not isinstance(self.basis, PiecewiseBasis):
                 raise InputError(f"input of {x.dtype}: integer codes need a piecewise basis; give numbers")
-            x = self.basis.of_codes(x).to(self.weight)
-        if not self.transposed and min(self._size(x)) < 1:
+            x = self.basis.of_codes(x)
+        if min(self._size(x)) < 1 or min(x.shape[2:]) < 1:
             spans = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel_size, strict=True)]
-            raise InputError(f"input of shape {tuple(x.shape)}: with padding={self.padding} shorter than {spans} taps")
+            raise InputError(
+                f"input of shape {tuple(x.shape)}: too short, {spans} taps with padding={self.padding} give no output; "
+                "give a longer one"
+            )
         if not len(x):
             return self._on_expanded(x)
         if self.form == "product":
@@ -109,7 +114,7 @@ class BasisConvolution(nn.Module):
         return in_chunks(self._on_expanded, x, self.basis.values_per_edge * x[0].numel())
 
     def _expanded(self, x: Tensor) -> Tensor:
-        return self.basis.expand(x).movedim(-1, 2).flatten(1, 2)  # [B, C * V, ...]
+        return self.basis.expand(x).to(self.weight.dtype).movedim(-1, 2).flatten(1, 2)  # [B, C * V, ...]
 
     def _on_expanded(self, x: Tensor) -> Tensor:
         convolve = CONVOLUTIONS[self.dimensions, self.transposed]
@@ -141,11 +146,13 @@ class BasisConvolution(nn.Module):
 
     def _size(self, x: Tensor) -> list[int]:
         """The output's length, or height and width."""
-        axes = zip(x.shape[2:], self.kernel_size, self.stride, self.padding, self.dilation, strict=True)
-        return [
-            (length + 2 * padding - dilation * (size - 1) - 1) // stride + 1
-            for length, size, stride, padding, dilation in axes
-        ]
+
+        def size(length: int, taps: int, stride: int, padding: int, dilation: int) -> int:
+            span = dilation * (taps - 1) + 1 - 2 * padding
+            return (length - 1) * stride + span if self.transposed else (length - span) // stride + 1
+
+        settings = (self.kernel_size, self.stride, self.padding, self.dilation)
+        return [*map(size, x.shape[2:], *settings)]
 
     def _on_patches(self, x: Tensor) -> Tensor:
         """Apply the fully connected layer to every patch: with many values per edge, far less than expanding them."""

@@ -8,7 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from frugal.errors import InputError, check_number, check_whole
-from frugal.piecewise.layers.basis import Basis, FourierBasis, LocalBasis, PiecewiseBasis, TensorProductBasis
+from frugal.piecewise.layers.basis import (
+    Basis,
+    FourierBasis,
+    LocalBasis,
+    PiecewiseBasis,
+    TensorProductBasis,
+    check_is,
+    precise,
+)
 from frugal.piecewise.layers.kernels import (
     Kernel,
     check_kernel,
@@ -52,6 +60,7 @@ class BasisLayer(nn.Module):
     ) -> None:
         super().__init__()
         check_whole(in_features=in_features, out_features=out_features)
+        check_is(Basis, basis=basis)
         check_form(form, alpha)
         check_kernel(kernel, basis, form)
         self.in_features, self.out_features = in_features, out_features
@@ -81,7 +90,7 @@ class BasisLayer(nn.Module):
         if not isinstance(self.basis, PiecewiseBasis):
             raise InputError(f"input of {codes.dtype}: integer codes need a piecewise layer; give numbers")
         if self.form == "product":
-            return self._of_numbers(self.basis.of_codes(codes).to(self.weight))
+            return self._of_numbers(self.basis.of_codes(codes))
         self.basis.check_codes(codes)
         return code_sums(self.basis, codes, self.weight)
 
@@ -230,14 +239,21 @@ class Switch(nn.Module):
 
     def __init__(self, layers: list[nn.Module], normalisation: nn.Module | None = None) -> None:
         super().__init__()
-        if not layers:
-            raise InputError("layers=[]: a switch multiplies the outputs of at least one layer; two are usual")
+        if not isinstance(layers, list | tuple | nn.ModuleList) or not layers:
+            raise InputError(f"layers={layers!r}: a switch multiplies the outputs of at least one layer; two are usual")
+        for layer in layers:
+            check_is(nn.Module, layers=layer)
         self.layers = nn.ModuleList(layers)
         self.normalisation = nn.Identity() if normalisation is None else normalisation
 
     def forward(self, x: Tensor) -> Tensor:
         x = number_tensor("input", x)
-        return self.normalisation(torch.stack([layer(x) for layer in self.layers]).prod(dim=0))
+        outputs = [layer(x) for layer in self.layers]
+        if len(shapes := {tuple(y.shape) for y in outputs}) > 1:
+            raise InputError(
+                f"layers: their outputs have shapes {sorted(shapes)}; give layers of one width to multiply"
+            )
+        return self.normalisation(torch.stack(outputs).prod(dim=0))
 
 
 class FixedRotation(nn.Module):
@@ -273,9 +289,9 @@ class FixedRotation(nn.Module):
 
 
 def numbers_or_codes(x: Tensor | np.ndarray, weight: Tensor) -> Tensor:
-    """Numbers in the weights' format; integers, which are codes, as they are."""
+    """Numbers in the weights' format, or in float32 to locate them for half of it; integers, as codes, in int64."""
     given = number_tensor("input", x)
-    return given.to(weight.dtype) if given.is_floating_point() else given
+    return given.to(precise(weight.dtype)) if given.is_floating_point() else given.long()
 
 
 def numbers_of_features(x: Tensor | np.ndarray, weight: Tensor) -> Tensor:
@@ -306,4 +322,4 @@ def initial_weight(basis: Basis, initialize: Initialize, *, fan_in: int, edges: 
     positions = basis.node_positions.float().view(basis.values_per_edge, -1)  # [V, D]
     slope = torch.empty(inputs, outputs, positions.shape[1]).uniform_(-0.5, 0.5)
     offset = torch.empty(inputs, 1, outputs).uniform_(-0.5, 0.5)
-    return torch.einsum("vd,iod->ivo", positions, slope) + offset
+    return torch.einsum("vd,iod->ivo", positions.to(slope.device), slope) + offset

@@ -1,6 +1,7 @@
 """Three ways to compute y_bo = sum_i sum_v phi_v(x_bi) W_ivo, which agree to rounding.
 
-dense      expand every input into its V basis values, then one matrix product. Best for few values per edge.
+dense      expand every input into its V basis values, then one matrix product. Best for few values per edge. Needs
+           finite weights: it multiplies those that a sample does not touch by zero.
 gather     add up only the rows of W that a sample touches, as an embedding bag does. Its cost does not depend on the
            number of segments.
 reference  the definition: gather the touched rows, multiply, sum. Slow and large; it is there to be compared with.
@@ -19,7 +20,7 @@ from torch.autograd.function import FunctionCtx
 from torch.utils.checkpoint import checkpoint
 
 from frugal.errors import InputError
-from frugal.piecewise.layers.basis import Basis, LocalBasis, PiecewiseBasis, lagrange
+from frugal.piecewise.layers.basis import Basis, LocalBasis, PiecewiseBasis, lagrange, precise
 
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")  # all we use of it is tested
 
@@ -69,7 +70,8 @@ def code_sums(basis: PiecewiseBasis, codes: Tensor, weight: Tensor) -> Tensor:
     The values of the basis are the same for every code, so that this is a sum of embeddings: nothing to differentiate
     but the rows.
     """
-    values = torch.stack(lagrange(weight.new_zeros(1), basis.local_nodes), dim=-1)
+    middle = weight.new_zeros(1, dtype=precise(weight.dtype))
+    values = torch.stack(lagrange(middle, basis.local_nodes), dim=-1)
     return _sum_of_touched(weight, values.expand(*codes.shape, -1), codes.long(), basis.cell_nodes.to(codes.device))
 
 
@@ -79,7 +81,7 @@ def neuron_products(basis: Basis, x: Tensor, weight: Tensor, alpha: float, kerne
 
     def product(part: Tensor) -> Tensor:
         if dense or not isinstance(basis, LocalBasis):
-            return product_of_edges(torch.einsum("biv,ivo->bio", basis.expand(part), weight), alpha)
+            return product_of_edges(torch.einsum("biv,ivo->bio", basis.expand(part).to(weight.dtype), weight), alpha)
         return product_of_edges(_touched_edges(basis, part, weight), alpha)
 
     inputs, values_per_edge, outputs = weight.shape
@@ -102,19 +104,8 @@ def in_chunks(function: Callable[[Tensor], Tensor], x: Tensor, width: int) -> Te
 
 
 def _dense(basis: Basis, x: Tensor, weight: Tensor) -> Tensor:
-    columns, bias = basis.columns(x), weight.new_zeros(weight.shape[2])
-    if isinstance(basis, LocalBasis) and len(columns) > 1:
-        # The functions sum to one, so that one of them can be left to a bias: a V-th less to multiply.
-        left_out = len(columns) // 2
-        column, base = columns.pop(left_out), weight[:, left_out : left_out + 1]
-        if weight.requires_grad and torch.is_grad_enabled():
-            # Its gradient is a difference: where no sample touches it, that is rounding instead of the zero it must be.
-            touched = (column != 0).any(dim=0)[:, None, None]
-            base = torch.where(touched, base, base.detach())
-        weight = torch.cat([weight[:, :left_out], weight[:, left_out + 1 :]], dim=1) - base
-        bias = base.sum(dim=(0, 1))
-    inputs = torch.cat(columns, dim=-1)  # [B, V * I]
-    return torch.addmm(bias, inputs, weight.transpose(0, 1).flatten(0, 1))
+    inputs = torch.cat(basis.columns(x), dim=-1)  # [B, V * I]
+    return inputs.to(weight.dtype) @ weight.transpose(0, 1).flatten(0, 1)
 
 
 def _reference(basis: LocalBasis, x: Tensor, weight: Tensor) -> Tensor:
@@ -124,12 +115,9 @@ def _reference(basis: LocalBasis, x: Tensor, weight: Tensor) -> Tensor:
 def _touched_edges(basis: LocalBasis, x: Tensor, weight: Tensor) -> Tensor:
     """Return every edge's output, [B, I, O], from copies of the rows it touches."""
     cell, values = basis.active(x)
-    return _edges(weight, values, cell, basis.cell_nodes.to(x.device))
-
-
-def _edges(weight: Tensor, values: Tensor, cell: Tensor, cell_nodes: Tensor) -> Tensor:
-    rows = weight[torch.arange(weight.shape[0], device=cell.device)[:, None], cell_nodes[cell]]  # [B, I, m, O]
-    return torch.einsum("bim,bimo->bio", values, rows)
+    inputs = torch.arange(weight.shape[0], device=cell.device)[:, None]
+    rows = weight[inputs, basis.cell_nodes.to(x.device)[cell]]  # [B, I, m, O]
+    return torch.einsum("bim,bimo->bio", values.to(weight.dtype), rows)
 
 
 def _gather(basis: LocalBasis, x: Tensor, weight: Tensor) -> Tensor:
@@ -138,10 +126,11 @@ def _gather(basis: LocalBasis, x: Tensor, weight: Tensor) -> Tensor:
 
 
 def _sum_of_touched(weight: Tensor, values: Tensor, cell: Tensor, cell_nodes: Tensor) -> Tensor:
-    """Return [B, O]. Embedding bags know no function transforms (torch.func): under one, copies of rows do."""
-    if torch._C._are_functorch_transforms_active():
-        return _edges(weight, values, cell, cell_nodes).sum(dim=1)
-    return _GatherSum.apply(weight, values, Touched(cell, cell_nodes, weight.shape[1]))
+    """Return [B, O], under autocast in its format, as the matrix products of the other kernels do."""
+    kind = weight.device.type
+    if weight.dtype == torch.float32 and torch.is_autocast_enabled(kind):
+        weight = weight.to(torch.get_autocast_dtype(kind))
+    return _GatherSum.of(weight, values.to(weight.dtype), Touched(cell, cell_nodes, weight.shape[1]))
 
 
 @dataclass(frozen=True)
@@ -187,12 +176,37 @@ class Touched:
 # made of the other two. That gives derivatives of every order, which second-order optimisers need.
 
 
-class _GatherSum(torch.autograd.Function):
+class _TouchedSum(torch.autograd.Function):
+    """One of these sums, linear in both of its tensors."""
+
+    @staticmethod
+    def plain(first: Tensor, second: Tensor, touched: Touched) -> Tensor:
+        """The same sum, of copies of the touched rows."""
+        raise NotImplementedError
+
+    @classmethod
+    def of(cls, first: Tensor, second: Tensor, touched: Touched) -> Tensor:
+        """The sum; as `plain` under function transforms and for batched gradients, which `forward` does not know."""
+        batched = torch._C._dispatch_keys(first) | torch._C._dispatch_keys(second)
+        plain = torch._C._are_functorch_transforms_active() or batched.has("Batched")
+        return (cls.plain if plain else cls.apply)(first, second, touched)
+
+    @staticmethod
+    def jvp(ctx: Any, first: Tensor, second: Tensor, _: None) -> Tensor:
+        a, b = ctx.saved_tensors
+        return ctx.kind.of(first, b, ctx.touched) + ctx.kind.of(a, second, ctx.touched)
+
+
+class _GatherSum(_TouchedSum):
     """W [I, V, O], values [B, I, m] -> y [B, O]: the sum of the touched rows."""
 
     @staticmethod
+    def plain(weight: Tensor, values: Tensor, touched: Touched) -> Tensor:
+        return (values.unsqueeze(-1) * weight.reshape(-1, weight.shape[2])[touched.rows.long()]).sum(dim=(1, 2))
+
+    @staticmethod
     def forward(ctx: FunctionCtx, weight: Tensor, values: Tensor, touched: Touched) -> Tensor:
-        _keep(ctx, weight, values, touched)
+        _keep(ctx, _GatherSum, weight, values, touched)
         table, result = weight.flatten(0, 1), weight.new_zeros(len(values), weight.shape[2])
         for part in touched.blocks(result):
             result += torch.nn.functional.embedding_bag(
@@ -206,12 +220,19 @@ class _GatherSum(torch.autograd.Function):
         return _gradients(ctx, (_ScatterSum, values, gradient), (_SampledProduct, weight, gradient))
 
 
-class _ScatterSum(torch.autograd.Function):
+class _ScatterSum(_TouchedSum):
     """Values [B, I, m], G [B, O] -> [I, V, O]: each touched row collects the value times the sample's G."""
 
     @staticmethod
+    def plain(values: Tensor, gradient: Tensor, touched: Touched) -> Tensor:
+        (_, inputs, _), outputs = values.shape, gradient.shape[1]
+        added = (values.unsqueeze(-1) * gradient[:, None, None]).reshape(-1, outputs)
+        table = gradient.new_zeros(inputs * touched.values_per_edge, outputs)
+        return table.index_add(0, touched.rows.flatten().long(), added).view(inputs, -1, outputs)
+
+    @staticmethod
     def forward(ctx: FunctionCtx, values: Tensor, gradient: Tensor, touched: Touched) -> Tensor:
-        _keep(ctx, values, gradient, touched)
+        _keep(ctx, _ScatterSum, values, gradient, touched)
         (_, inputs, active), outputs = values.shape, gradient.shape[1]
         order, counts = touched.by_cell()
         first = torch.arange(inputs, device=order.device) * touched.values_per_edge
@@ -237,12 +258,16 @@ class _ScatterSum(torch.autograd.Function):
         return _gradients(ctx, (_SampledProduct, gradient, outputs), (_GatherSum, gradient, values))
 
 
-class _SampledProduct(torch.autograd.Function):
+class _SampledProduct(_TouchedSum):
     """W [I, V, O], G [B, O] -> [B, I, m]: the scalar product of each touched row with the sample's G."""
 
     @staticmethod
+    def plain(weight: Tensor, gradient: Tensor, touched: Touched) -> Tensor:
+        return (gradient[:, None, None] * weight.reshape(-1, weight.shape[2])[touched.rows.long()]).sum(dim=-1)
+
+    @staticmethod
     def forward(ctx: FunctionCtx, weight: Tensor, gradient: Tensor, touched: Touched) -> Tensor:
-        _keep(ctx, weight, gradient, touched)
+        _keep(ctx, _SampledProduct, weight, gradient, touched)
         table, dtype = weight.flatten(0, 1), gradient.dtype
         if dtype in (torch.float16, torch.bfloat16):  # for which there is no sampled product
             table, gradient = table.float(), gradient.float()
@@ -265,13 +290,14 @@ class _SampledProduct(torch.autograd.Function):
         return _gradients(ctx, (_ScatterSum, gradient, outputs), (_GatherSum, weight, gradient))
 
 
-def _keep(ctx: Any, first: Tensor, second: Tensor, touched: Touched) -> None:
+def _keep(ctx: Any, kind: type[_TouchedSum], first: Tensor, second: Tensor, touched: Touched) -> None:
     ctx.save_for_backward(first, second)
-    ctx.touched = touched
+    ctx.save_for_forward(first, second)
+    ctx.kind, ctx.touched = kind, touched
 
 
 def _gradients(ctx: Any, *sums: tuple[Any, Tensor, Tensor]) -> tuple[Tensor | None, Tensor | None, None]:
     """Of both tensors that a sum was made of, each by a sum of its own where it is asked for."""
     pairs = zip(sums, ctx.needs_input_grad, strict=False)
-    first, second = (kind.apply(a, b, ctx.touched) if needed else None for (kind, a, b), needed in pairs)
+    first, second = (kind.of(a, b, ctx.touched) if needed else None for (kind, a, b), needed in pairs)
     return first, second, None

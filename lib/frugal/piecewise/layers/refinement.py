@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-import functools
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
@@ -46,13 +46,8 @@ def refined(
     """
     old = layer.basis
     if isinstance(old, TensorProductBasis):
-        new_axis = _changed(old.axis, nodes, segments, continuous)
-        one_axis = transfer_matrix(old.axis, new_axis)
-        return _on_basis(
-            layer, dataclasses.replace(old, axis=new_axis), functools.reduce(torch.kron, [one_axis] * old.dimensions)
-        )
-    new = _changed(_piecewise(layer), nodes, segments, continuous)
-    return _on_basis(layer, new, transfer_matrix(_piecewise(layer), new))
+        return _transferred(layer, dataclasses.replace(old, axis=_changed(old.axis, nodes, segments, continuous)))
+    return _transferred(layer, _changed(_piecewise(layer), nodes, segments, continuous))
 
 
 def smoothed(layer: Layer, factor: float) -> Layer:
@@ -72,12 +67,15 @@ def smoothed(layer: Layer, factor: float) -> Layer:
         raise InputError("a continuous layer has no knots to smooth; give a layer with continuous=False")
     if not (is_number(factor) and 0 <= factor <= 1):
         raise InputError(f"factor={factor}: must lie between 0, no change, and 1, continuous")
-    matrix = torch.eye(basis.values_per_edge, dtype=torch.float64)
-    for right in range(basis.nodes, basis.values_per_edge, basis.nodes):
-        left = right - 1
-        matrix[left, [left, right]] += torch.tensor([-factor / 2, factor / 2], dtype=torch.float64)
-        matrix[right, [left, right]] += torch.tensor([factor / 2, -factor / 2], dtype=torch.float64)
-    return _on_basis(layer, basis, matrix)
+
+    def change(weight: Tensor) -> Tensor:  # [V, ...]
+        result, n = weight.clone(), basis.nodes
+        half = (weight[n::n] - weight[n - 1 : -1 : n]) * (factor / 2)
+        result[n - 1 : -1 : n] += half
+        result[n::n] -= half
+        return result
+
+    return _on_basis(layer, basis, change)
 
 
 def refined_weights(network: nn.Module, finer: nn.Module) -> dict[str, Tensor]:
@@ -87,24 +85,41 @@ def refined_weights(network: nn.Module, finer: nn.Module) -> dict[str, Tensor]:
         if isinstance(new, (BasisLayer, BasisConvolution)):
             old: Any = network.get_submodule(name)
             if old.basis != new.basis:
-                matrix = transfer_matrix(_piecewise(old), _piecewise(new))
-                state[f"{name}.weight"] = _on_basis(old, _piecewise(new), matrix).weight
+                state[f"{name}.weight"] = _transferred(old, _piecewise(new)).weight
     return state
 
 
-def transfer_matrix(old: PiecewiseBasis, new: PiecewiseBasis) -> Tensor:
-    """Return T [V', V]: weights T w on `new` make the function nearest to weights w on `old`, in float64.
+def nearest(old: PiecewiseBasis, new: PiecewiseBasis, weight: Tensor) -> Tensor:
+    """Return weights [V', ...] in float64 that make on `new` the function nearest to that of [V, ...] on `old`.
 
     Nearest in the integral of the squared difference over the domain, which Gauss points between all knots of both
-    give exactly; so a function that `new` can express is kept.
+    give exactly; so a function that `new` can express is kept. The normal equations are banded: a function meets only
+    those of its own and the neighbouring segments.
     """
+    from scipy.linalg import solveh_banded  # takes a while to import
+
     knots = np.unique(np.round(np.concatenate([np.linspace(0, 1, b.segments + 1) for b in (old, new)]), 12))
-    points, weights = np.polynomial.legendre.leggauss(max(old.nodes, new.nodes))
+    points, shares = np.polynomial.legendre.leggauss(max(old.nodes, new.nodes))
     widths = np.diff(knots)[:, None]
     x = torch.from_numpy((knots[:-1, None] + widths * (points + 1) / 2 - 0.5).ravel()) * new.length
-    root = torch.from_numpy(np.sqrt(widths * weights).ravel())[:, None]
-    inside = [dataclasses.replace(basis, periodicity=None).expand(x) for basis in (new, old)]
-    return torch.linalg.lstsq(root * inside[0], root * inside[1], driver="gels").solution
+    (cell, values), (old_cell, old_values) = (
+        dataclasses.replace(basis, periodicity=None).active(x) for basis in (new, old)
+    )
+    weighted = values * torch.from_numpy((widths * shares).ravel())[:, None]  # [points, nodes]
+    first, old_rows = new.cell_nodes[cell, 0], old.cell_nodes[old_cell]
+    given = weight.detach().to("cpu", torch.float64).flatten(1)
+    function = torch.zeros(len(x), given.shape[1], dtype=torch.float64)
+    for j in range(old.nodes):
+        function += old_values[:, j, None] * given[old_rows[:, j]]
+    right = torch.zeros(new.values_per_edge, function.shape[1], dtype=torch.float64)
+    band = torch.zeros(new.nodes, new.values_per_edge, dtype=torch.float64)  # the diagonal and those below it
+    for j in range(new.nodes):
+        right.index_add_(0, first + j, weighted[:, j, None] * function)
+        for k in range(j, new.nodes):
+            band[k - j].index_add_(0, first + j, weighted[:, j] * values[:, k])
+    return torch.from_numpy(solveh_banded(band.numpy(), right.numpy(), lower=True, check_finite=False)).view(
+        -1, *weight.shape[1:]
+    )
 
 
 def _changed(basis: PiecewiseBasis, nodes: int | None, segments: int | None, continuous: bool | None) -> PiecewiseBasis:
@@ -122,19 +137,29 @@ def _piecewise(layer: BasisLayer | BasisConvolution) -> PiecewiseBasis:
     return layer.basis
 
 
-def _on_basis(layer: Layer, basis: PiecewiseBasis | TensorProductBasis, matrix: Tensor) -> Layer:
-    """Return a copy of `layer` on `basis`, each edge's weights w replaced by `matrix` w."""
+def _transferred(layer: Layer, basis: PiecewiseBasis | TensorProductBasis) -> Layer:
+    """Return a copy on another basis of the same domain and dimensions, its function as near as possible."""
+    old: Any = layer.basis
+    axes = (old.axis, basis.axis) if isinstance(basis, TensorProductBasis) else (old, basis)
+
+    def change(weight: Tensor) -> Tensor:  # [V ** dimensions, ...]
+        result = weight.view(*[axes[0].values_per_edge] * basis.dimensions, -1)
+        for axis in range(basis.dimensions):
+            result = nearest(*axes, result.movedim(axis, 0)).movedim(0, axis)
+        return result.reshape(-1, *weight.shape[1:])
+
+    return _on_basis(layer, basis, change)
+
+
+def _on_basis(layer: Layer, basis: PiecewiseBasis | TensorProductBasis, change: Callable[[Tensor], Tensor]) -> Layer:
+    """Return a copy of `layer` on `basis`, with changed weights of the edges, [V, ...]."""
     result = copy.deepcopy(layer)
     weight = layer.weight.detach()
     if isinstance(layer, BasisConvolution):
         channels = 0 if layer.transposed else 1  # the axis that holds C * V
-        edges = weight.unflatten(channels, (-1, matrix.shape[1]))
-        new = _along_axis(matrix, edges, channels + 1).flatten(channels, channels + 1)
+        edges = weight.unflatten(channels, (-1, layer.basis.values_per_edge)).movedim(channels + 1, 0)
+        new = change(edges.contiguous()).movedim(0, channels + 1).flatten(channels, channels + 1)
     else:
-        new = _along_axis(matrix, weight, 1)
-    result.basis, result.weight = basis, nn.Parameter(new.contiguous(), layer.weight.requires_grad)
+        new = change(weight.movedim(1, 0).contiguous()).movedim(0, 1)
+    result.basis, result.weight = basis, nn.Parameter(new.to(weight).contiguous(), layer.weight.requires_grad)
     return result
-
-
-def _along_axis(matrix: Tensor, values: Tensor, axis: int) -> Tensor:
-    return torch.tensordot(matrix.to(values), values, dims=([1], [axis])).movedim(0, axis)
