@@ -14,9 +14,7 @@ import torch
 from torch import Tensor
 
 from frugal.errors import InputError, check_number
-from frugal.ridge.statistics import OUTPUTS_AT_ONCE, RidgeStatistics, add_gram
-
-EPS = torch.finfo(torch.float64).eps
+from frugal.ridge.statistics import EPS, OUTPUTS_AT_ONCE, RidgeStatistics, add_gram
 
 
 class RidgePath:

@@ -7,7 +7,7 @@ moving it is exact algebra, and so rare that even the sums of a whole vocabulary
 Source: Chan, Golub and LeVeque, Algorithms for computing the sample variance, The American Statistician 37, 1983.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -22,7 +22,8 @@ from frugal.tensors import number_tensor
 
 OUTPUTS_AT_ONCE = 1024  # rows of Y'X
 LARGEST_SQUARE = 1e150  # its square is still a number
-ROUNDING = 8 * torch.finfo(torch.float64).eps  # a column that varies by less of its mean is constant
+EPS = torch.finfo(torch.float64).eps
+ROUNDING = 8 * EPS  # a column that varies by less of its mean is constant
 
 
 @dataclass
@@ -111,10 +112,10 @@ class RidgeStatistics:
             if values:
                 target_origin = target_origin + (self.targets + (y - target_origin).sum(0)) / (count + rows)
         x = x - origin
-        _check_size(x, "inputs", "check the reservoir's spectral radius and input scale")
+        check_size(x, "inputs", "check the reservoir's spectral radius and input scale")
         if values:
             y = y - target_origin
-            _check_size(y, "targets", "leave out rows without a target")
+            check_size(y, "targets", "leave out rows without a target")
         if (self.others > 0 and not values) or (others and self.given_as_tokens):
             given, before = ("values", "tokens") if values else ("tokens", "values")
             raise InputError(f"targets: are {given}, and those before were {before}; collect each kind alone")
@@ -186,15 +187,27 @@ class RidgeStatistics:
         sums = (one.inputs + two.inputs, one.gram + two.gram, cross, one.targets + two.targets)
         return type(self)(count, origin, target_origin, *sums, one.squares + two.squares, self.others + other.others)
 
-    def select(self, columns: slice) -> Self:
-        """The statistics that a pass over these columns of the inputs would have given."""
-        parts = {
-            "origin": self.origin[columns],
-            "inputs": self.inputs[columns],
-            "gram": self.gram[columns, columns],
-            "cross": self.cross[:, columns],
-        }
-        return type(self)(*(parts.get(field.name, getattr(self, field.name)).clone() for field in fields(self)))
+    def select(self, columns: slice | int | Sequence[int] | Tensor | np.ndarray) -> Self:
+        """The statistics that a pass over these columns of the inputs, in this order, would have given.
+
+        Args:
+            columns: a slice, numbers of columns, or a mask of all of them.
+
+        Raises:
+            InputError: they are no columns of the inputs, or none at all.
+        """
+        every = np.arange(len(self.origin))
+        try:
+            given = columns if isinstance(columns, slice) else number_tensor("columns", columns).cpu().numpy()
+            chosen = torch.from_numpy(np.array(every[given], ndmin=1, order="C")).to(self.gram.device)
+        except (IndexError, TypeError) as error:
+            raise InputError(f"columns={columns!r}: must be whole numbers or a mask of {len(every)} columns") from error
+        if chosen.ndim != 1 or not len(chosen):
+            raise InputError(f"columns={columns!r}: must select at least one of {len(every)} columns, in one list")
+        parts = {name: getattr(self, name).index_select(-1, chosen) for name in ("origin", "inputs", "cross")}
+        parts["gram"] = self.gram.index_select(0, chosen).index_select(1, chosen)
+        rest = {field.name: getattr(self, field.name).clone() for field in fields(self) if field.name not in parts}
+        return type(self)(**parts, **rest)
 
     def save(self, path: Path) -> None:
         """Write one safetensors file, so that shards can be collected by different processes."""
@@ -345,7 +358,7 @@ def _unit_vectors(values: Tensor) -> Tensor:
     return ((values == 0) | (values == 1)).all(1) & (values.sum(1) == 1) & (values.shape[1] > 1)
 
 
-def _check_size(values: Tensor, name: str, remedy: str) -> None:
+def check_size(values: Tensor, name: str, remedy: str) -> None:
     """NaN, infinity and what overflows when it is squared twice all spoil one sum."""
     if not values.square().sum() < LARGEST_SQUARE:
         raise InputError(f"{name}: hold NaN, infinity or numbers too large to square; {remedy}")
