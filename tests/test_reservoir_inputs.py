@@ -314,7 +314,9 @@ def test_overlapping_runs_leave_the_number_of_threads_as_it_was() -> None:
         (lambda: Reservoir(1, 16).run([torch.ones(3)]), r"a series of shape \[3\]"),
         (lambda: Reservoir(1, 16).run(["words"]), "inputs: str of <U5 must hold numbers"),
         (lambda: Reservoir(1, 16).run(torch.ones(1, 3, 1), washout=4), "washout=4"),
-        (lambda: Reservoir(1, 16).run([torch.ones(3, 1)], torch.zeros(2, 16)), "state of 2 streams"),
+        (lambda: Reservoir(1, 16).run([torch.ones(3, 1)], torch.zeros(2, 16)), r"state of shape \[2, 16\]"),
+        (lambda: Reservoir(1, 16).run([torch.ones(3, 1)], torch.zeros(())), r"state of shape \[\]: expected \[1, 16\]"),
+        (lambda: Reservoir(1, 16).run(torch.ones(1, 3, 1), noise=torch.tensor(0.1)), "noise=.*: must be a number"),  # type: ignore[call-overload]
         (lambda: Reservoir(1, 16).run(torch.full((1, 2, 1), 1e39, dtype=D)), "beyond torch.float32"),
         (lambda: Reservoir(1, 16).run(torch.ones(1, 2, 1, dtype=torch.complex64)), "must be real"),
     ],
