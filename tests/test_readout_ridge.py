@@ -571,6 +571,48 @@ def test_values_are_not_added_to_tokens_nor_tokens_to_values(n: int, m: int, out
     assert_same(first, statistics_of(more[[0, 0]], torch.stack([torch.eye(outputs)[0], values[0]]), outputs))
 
 
+def test_rows_added_to_its_statistics_are_not_mixed_into_a_path() -> None:
+    inputs, values = some_rows()
+    statistics = statistics_of(inputs, values, 4)
+    path = RidgePath(statistics)
+    before = path.solve(1e-3, torch.float64)
+    statistics.add(2 * inputs, values)
+    for use in (
+        lambda: path.solve(1e-3, torch.float64),
+        lambda: path.generalised_cross_validation(ALPHAS),
+        lambda: path.validation_errors(statistics, ALPHAS),
+    ):
+        with pytest.raises(InputError, match="rows were added after this RidgePath was made"):
+            use()
+    assert torch.equal(RidgePath(statistics_of(inputs, values, 4)).solve(1e-3, torch.float64), before)
+
+
+@pytest.mark.parametrize("rows", [some_tokens(n=2), some_tokens(), None, 3, [some_rows()[0]], [(1, 2, 3)]], ids=str)
+def test_what_are_no_pairs_of_rows_are_refused(rows: Any) -> None:
+    readout = RidgeReadout.fit(statistics_of(*some_tokens(), 9))
+    for take in (lambda: RidgeStatistics.collect(rows, 9), lambda: readout.calibrate(rows)):
+        with pytest.raises(InputError, match=r"rows: must be a list of pairs \(inputs, targets\)"):
+            take()
+
+
+def test_a_path_takes_statistics_a_penalty_and_a_type() -> None:
+    statistics = statistics_of(*some_tokens(), 9)
+    for rows in (None, some_tokens(), some_tokens()[0]):
+        with pytest.raises(InputError, match=r"statistics of type .*: must be RidgeStatistics"):
+            RidgeReadout.fit(rows)  # type: ignore[arg-type]
+        if rows is not None:
+            with pytest.raises(InputError, match=r"validation of type .*: must be RidgeStatistics"):
+                RidgeReadout.fit(statistics, validation=rows)  # type: ignore[arg-type]
+    path = RidgePath(statistics)
+    for alpha in (-1.0, np.inf):
+        for use in (lambda alpha: path.solve(alpha, torch.float64), path.condition):
+            with pytest.raises(InputError, match=f"alpha={alpha}: must not be negative"):
+                use(alpha)
+    for dtype in ("float64", None, np.float64, torch.int64):
+        with pytest.raises(InputError, match=r"dtype=.*: must be a floating-point type"):
+            path.solve(1.0, dtype)
+
+
 def test_what_cannot_be_fitted_is_refused() -> None:
     with pytest.raises(InputError, match="needs at least 2"):
         RidgeReadout.fit(RidgeStatistics.empty(3, 4))

@@ -2,6 +2,7 @@ import copy
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -217,6 +218,19 @@ def test_a_ridge_readout_is_a_better_start_than_nothing() -> None:
     warm = score_rows(untrained("concat", readout.start_from(RidgeReadout.fit(statistics))), validation)
     assert warm[0] < cold[0] - 1
     assert warm[1] > 0.7
+
+
+def test_kept_rows_are_a_copy_made_once() -> None:
+    inputs, targets = np.eye(4), np.arange(4)
+    rows = KeptRows(inputs, targets)
+    inputs[:], targets[:] = 7, 0
+    assert torch.equal(rows.inputs, torch.eye(4, dtype=torch.float64))
+    assert torch.equal(rows.targets, torch.arange(4))
+    kept = some_rows().kept()
+    assert isinstance(kept, KeptRows)
+    assert torch.equal(kept.inputs, some_rows().inputs)
+    mine = torch.eye(4)
+    assert KeptRows.owning(mine, torch.arange(4), None).inputs.data_ptr() == mine.data_ptr()
 
 
 def test_rows_come_shuffled_but_whole() -> None:

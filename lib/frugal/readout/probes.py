@@ -18,7 +18,7 @@ from frugal.corpora import Document, Tokenizer, encode_documents, words_and_spac
 from frugal.errors import InputError, check_list, check_whole
 from frugal.readout.ridge import RidgeReadout
 from frugal.ridge.statistics import RidgeStatistics
-from frugal.tensors import number_tensor
+from frugal.tensors import number_tensor, token_tensor
 
 Labelled = list[tuple[Tensor, Tensor]]
 
@@ -156,7 +156,7 @@ def copied_share(
     if len(states) < 4:
         raise InputError(f"{len(states)} documents: needs at least 4, to fit, to choose and to score")
     states = [number_tensor("states", rows) for rows in states]
-    tokens = [number_tensor("tokens", document) for document in tokens]
+    tokens = [token_tensor("tokens", document) for document in tokens]
     common = torch.cat([document.cpu() for document in tokens]).bincount().argsort(descending=True)[:classes]
     found = {}
     for delay in delays:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from frugal.errors import InputError, UnavailableError, check_whole
 from frugal.files import appearing, load_tensors, save_tensors
-from frugal.tensors import number_tensor
+from frugal.tensors import number_tensor, row_pairs, token_tensor
 
 OUTPUTS_AT_ONCE = 1024  # rows of Y'X
 LARGEST_SQUARE = 1e150  # its square is still a number
@@ -79,9 +79,9 @@ class RidgeStatistics:
         """One pass over pieces (inputs [n, D], targets [n] or [n, K]).
 
         Raises:
-            InputError: no pieces, or what `add` refuses.
+            InputError: no pieces, pieces that are no pairs, or what `add` refuses.
         """
-        return cls._collected(rows, output_size, device)
+        return cls._collected(row_pairs(rows), output_size, device)
 
     @classmethod
     def of_inputs(cls, pieces: Iterable[Tensor], device: str | torch.device = "cpu") -> Self:
@@ -269,10 +269,7 @@ class RidgeStatistics:
         expected = (len(inputs), K) if values else (len(inputs),)
         if targets.shape != expected:
             raise InputError(f"targets of shape {tuple(targets.shape)}: must be {expected}, one for each input")
-        y = targets.detach().to(torch.float64 if values else torch.int64)
-        if not values and len(y) and not 0 <= int(y.min()) <= int(y.max()) < K:
-            raise InputError(f"targets: tokens must lie in 0 to {K - 1}; use the model's own tokeniser")
-        return x, y
+        return x, targets.detach().double() if values else token_tensor("targets", targets, K)
 
     def _move(self, origin: Tensor, target_origin: Tensor) -> None:
         """Take all sums about other origins."""
