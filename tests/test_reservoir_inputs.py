@@ -22,7 +22,7 @@ from frugal.reservoir.collector import StateCollector
 from frugal.reservoir.gpt_echo import gpt_echo
 from frugal.reservoir.reservoir import ONE_THREAD
 from frugal.reservoir.spectrum import spectral_radius
-from frugal.reservoir.topologies import TOPOLOGIES
+from frugal.reservoir.topologies import TOPOLOGIES, shifts_matrix
 
 D = torch.float64
 
@@ -234,6 +234,68 @@ def test_weights_without_a_cycle_have_radius_zero(size: int, seed: int, scale: f
     acyclic[order.argsort()[1], order.argsort()[0]] = 0.0
     acyclic[0, 0] = 0.5  # a cycle of one unit
     assert spectral_radius(acyclic) == pytest.approx(0.5)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.lists(st.integers(1, 450), min_size=2, max_size=4), st.integers(0, 9), st.booleans())
+def test_the_radius_of_a_block_triangular_matrix_is_the_largest_of_its_blocks(
+    sizes: list[int], seed: int, mixed: bool
+) -> None:
+    rng, ends = np.random.default_rng(seed), np.cumsum(sizes)
+    W = np.triu(rng.standard_normal((ends[-1], ends[-1])))
+    blocks = [
+        scale * rng.standard_normal((n, n)) / n**0.5 for n, scale in zip(sizes, (0.1, 0.3, 0.2, 0.4), strict=False)
+    ]
+    for end, block in zip(ends, blocks, strict=True):
+        W[end - len(block) : end, end - len(block) : end] = block
+    order = rng.permutation(ends[-1]) if mixed else np.arange(ends[-1])
+    expected = max(np.abs(np.linalg.eigvals(block)).max() for block in blocks)
+    assert spectral_radius(W[order][:, order]) == pytest.approx(expected, rel=1e-6)
+    assert spectral_radius(torch.from_numpy(W)) == pytest.approx(expected, rel=1e-6)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 3000), st.integers(0, 99), st.sampled_from(["float32", "float64"]))
+def test_with_one_source_for_each_unit_the_radius_is_that_of_the_cycles(size: int, seed: int, precision: str) -> None:
+    W = Reservoir(1, size, fan_in=1, spectral_radius=0.8, seed=seed, dtype=getattr(torch, precision)).W.double()
+    sources, cycles = W.abs().argmax(1), []
+    weights, left = W.abs().amax(1), set(range(size))
+    while left:
+        first = unit = left.pop()
+        logs = [weights[unit].log()]
+        while (unit := int(sources[unit])) != first:
+            left.remove(unit)
+            logs.append(weights[unit].log())
+        cycles.append(float(torch.stack(logs).mean().exp()))
+    assert max(cycles) == pytest.approx(0.8, rel=1e-6)
+
+
+def test_the_radius_of_many_units_with_few_sources_is_bounded_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two sources: the moduli crowd so that no iteration tells them apart."""
+    rng = np.random.default_rng(0)
+    matrix = shifts_matrix(np.sort(rng.choice(700, 2, replace=False)), rng.uniform(-1, 1, (2, 700)))
+    expected = np.abs(np.linalg.eigvals(matrix.toarray())).max()
+    assert spectral_radius(matrix) == pytest.approx(expected, rel=1e-6)
+    monkeypatch.setattr("frugal.reservoir.spectrum.SOUGHT", {})
+    assert spectral_radius(matrix) == pytest.approx(expected, rel=1e-12)
+    monkeypatch.setattr("frugal.reservoir.spectrum.POSSIBLE_UP_TO", 600)
+    assert spectral_radius(matrix) == pytest.approx(expected, rel=3e-3)
+
+
+def test_what_has_no_radius_is_refused_in_one_sentence() -> None:
+    for wrong, says in (
+        (torch.ones(2, 3), "must be square"),
+        (np.zeros((0, 0)), "must be square"),
+        ([[1.0]] * 2, "must be square"),
+        (torch.full((2, 2), torch.nan), "no NaN or infinity"),
+        (torch.ones(2, 2).to_sparse(), "must become dense"),
+        ("words", "must hold numbers"),
+    ):
+        with pytest.raises(InputError, match=says):
+            spectral_radius(wrong)
+    assert spectral_radius(Reservoir(1, 20, spectral_radius=0.7, dtype=torch.bfloat16).W) == pytest.approx(
+        0.7, rel=0.02
+    )
 
 
 def test_what_runs_from_cycle_to_cycle_has_no_part_in_the_radius() -> None:
