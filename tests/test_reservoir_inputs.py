@@ -217,11 +217,53 @@ def test_a_reservoir_that_stands_in_a_stack_twice_is_saved(tmp_path) -> None:
 
 
 def test_layers_with_the_same_seed_are_warned_of() -> None:
-    with pytest.warns(UserWarning, match="give each layer its own seed"):
-        DeepReservoir([Reservoir(2, 16), Reservoir(16, 16)])
+    for topology in sorted(set(TOPOLOGIES) - {"ring"}):
+        for radius, dtype in ((0.9, torch.float32), (0.3, torch.float32), (0.3, torch.bfloat16)):
+            layers = [
+                Reservoir(inputs, 16, topology=topology, connectivity=0.5, spectral_radius=r, dtype=dtype)
+                for inputs, r in ((2, 0.9), (16, radius))
+            ]
+            with pytest.warns(UserWarning, match="give each layer its own seed"):
+                DeepReservoir(layers)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        DeepReservoir([Reservoir(2, 16), Reservoir(16, 16, seed=1)])
+        DeepReservoir([Reservoir(2, 16, spectral_radius=0.5), Reservoir(16, 16, seed=1)])
+        DeepReservoir([Reservoir(2, 16, topology="ring"), Reservoir(16, 16, topology="ring", seed=1)])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 700), st.floats(0.05, 1), st.integers(0, 9))
+def test_sparse_weights_are_those_of_whole_tables_drawn_at_once(size: int, connectivity: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    weights = rng.uniform(-1, 1, (size, size)) * (rng.random((size, size)) < connectivity)
+    try:
+        found = Reservoir(1, size, topology="sparse", connectivity=connectivity, seed=seed, dtype=D)
+    except InputError:
+        assert spectral_radius(weights) < 1e-9
+        return
+    np.testing.assert_allclose(found.W, weights * 0.9 / spectral_radius(weights), rtol=1e-6)
+    np.testing.assert_array_equal(found.W_in, rng.uniform(-1, 1, (size, 1)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, D], ids=str)
+@pytest.mark.parametrize("setting", ["spectral_radius", "input_scale", "bias_scale", "leak"])
+@pytest.mark.parametrize("topology", ["fan_in", "ring", "hadamard"])
+def test_settings_that_the_precision_does_not_hold_are_refused(dtype: torch.dtype, setting: str, topology: str) -> None:
+    largest, smallest = torch.finfo(dtype).max, torch.finfo(dtype).tiny * torch.finfo(dtype).eps
+    wrong = smallest / 4 if setting == "leak" else min(400 * largest, 1.7e308)
+    if dtype == D and setting in ("spectral_radius", "leak"):  # which hold Python's own numbers
+        part = {"spectral_radius": "W", "leak": "leak"}[setting]
+        kept = getattr(Reservoir(1, 16, topology=topology, dtype=D, **{setting: 1e-300}), part)  # type: ignore[arg-type]
+        assert kept.any()
+        return
+    with pytest.raises(InputError, match=f"{setting}=.*{dtype}"):
+        Reservoir(1, 16, topology=topology, dtype=dtype, **{setting: wrong})  # type: ignore[arg-type]
+    if setting == "leak":
+        with pytest.raises(InputError, match=f"leak=0: must lie in .*{dtype}"):
+            Reservoir.from_matrices(torch.eye(2, dtype=dtype), torch.ones(2, 1), leak=wrong)
+    if setting == "spectral_radius":
+        with pytest.raises(InputError, match=f"spectral_radius=.*{dtype}"):
+            Reservoir(1, 16, topology=topology, dtype=dtype, spectral_radius=smallest / 1e4)
 
 
 @settings(max_examples=20)
@@ -353,6 +395,13 @@ def test_overlapping_runs_leave_the_number_of_threads_as_it_was() -> None:
     [
         (lambda: Reservoir(1, 16.0), "size=16.0"),  # type: ignore[arg-type]
         (lambda: Reservoir(True, 16), "input_size=True"),
+        (lambda: Reservoir(1, 16, activation=["tanh"]), r"activation=\['tanh'\]: unknown"),  # type: ignore[arg-type]
+        (
+            lambda: Reservoir(1, 16, dtype=torch.float8_e4m3fn),
+            "dtype=torch.float8_e4m3fn: must be a floating-point type",
+        ),
+        (lambda: gpt_echo(4, 16, connectivity=20), "connectivity=20: must be a number in"),
+        (lambda: gpt_echo(4, 16, spectral_radius=-0.8), "spectral_radius=-0.8: must be positive"),
         (lambda: Reservoir(1, 16, seed=-1), "seed=-1"),
         (lambda: Reservoir(1, 16, seed=1.5), "seed=1.5"),  # type: ignore[arg-type]
         (lambda: Reservoir(1, 16, spectral_radius=float("inf")), "spectral_radius=inf"),
