@@ -169,7 +169,7 @@ def state_spectrum(states: Tensor | np.ndarray) -> StateSpectrum:
     values = torch.linalg.svdvals(centred) / math.sqrt(len(states))
     precision = states.dtype if states.is_floating_point() else torch.float64
     rounding = torch.finfo(precision).eps * max(states.shape) * values[0]
-    if values[0] <= CONSTANT * states.abs().max():
+    if values[0] <= CONSTANT * states.double().abs().max():
         return StateSpectrum(torch.zeros_like(values), 0, 0.0)
     shares = (values / values[0]).square()
     shares /= shares.sum()
