@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import coo_array, random_array
+from scipy.sparse.linalg import eigs
 from torch import Tensor
 
 from frugal.errors import DivergedError, InputError
@@ -322,6 +323,14 @@ def test_the_radius_of_many_units_with_few_sources_is_bounded_work(monkeypatch: 
     assert spectral_radius(matrix) == pytest.approx(expected, rel=1e-12)
     monkeypatch.setattr("frugal.reservoir.spectrum.POSSIBLE_UP_TO", 600)
     assert spectral_radius(matrix) == pytest.approx(expected, rel=3e-3)
+
+
+def test_the_largest_of_crowded_eigenvalues_is_found() -> None:
+    """Of these weights a search for six eigenvalues finds six that are not the largest."""
+    W = Reservoir(1, 2000, seed=1, dtype=D).recurrence
+    weights = shifts_matrix(W.offsets.numpy(), W.weights.numpy())
+    found = eigs(weights, k=30, ncv=150, v0=np.ones(2000), return_eigenvectors=False)
+    assert np.abs(found).max() == pytest.approx(0.9, rel=1e-6)
 
 
 def test_what_has_no_radius_is_refused_in_one_sentence() -> None:
