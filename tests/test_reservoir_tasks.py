@@ -81,6 +81,13 @@ def test_without_a_bias_no_even_function_of_the_inputs_is_held() -> None:
     assert float(found.by_degree[2]) > 1
 
 
+def test_states_that_do_not_depend_on_the_inputs_have_no_capacity() -> None:
+    still = Reservoir(1, 10, input_scale=0.0, bias_scale=0.5)
+    found = capacity.information_processing_capacity(still, steps=500, degree=2)
+    assert (found.rank, found.total, found.by_degree.tolist()) == (0, 0.0, [0.0, 0.0])
+    assert capacity.memory_capacity(still, fit=500, test=500).total == 0
+
+
 def test_a_reservoir_with_another_number_of_inputs_is_refused() -> None:
     with pytest.raises(InputError, match="this task needs input_size=3"):
         tasks.score_lorenz(Reservoir(1, 20, dtype=D), ridge=1e-9)

@@ -15,6 +15,7 @@ from frugal.errors import InputError, check_whole
 from frugal.reservoir.collector import StateCollector
 from frugal.reservoir.tasks import double
 from frugal.ridge import LinearMap
+from frugal.ridge.statistics import ROUNDING
 
 # The search for one kind of product ends after so many lags in a row at which nothing was found.
 PATIENCE = 3
@@ -125,6 +126,7 @@ def information_processing_capacity(
     states, _ = reservoir.run(torch.from_numpy(noise)[None, :, None])
     states = states[0, washout:]
     centred = states - states.mean(dim=0)
+    centred *= centred.norm(dim=0) > ROUNDING * states.norm(dim=0)
     variances, axes = torch.linalg.eigh(centred.T @ centred)
     # The Gram matrix holds squares: below this, a direction is rounding.
     kept = variances > torch.finfo(torch.float64).eps * len(variances) * variances[-1]
