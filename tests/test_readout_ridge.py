@@ -377,6 +377,8 @@ def test_without_a_penalty_rows_in_memory_are_fitted_alike_in_any_units(
         inputs = np.column_stack([inputs, np.full(n, constant)])
     found = LinearMap.fit(inputs, values, ridge=0.0)
     np.testing.assert_allclose(found(inputs), values, rtol=0, atol=1e-9)
+    twice = LinearMap.fit(np.column_stack([plain, plain]) * 1e-170, values, ridge=0.0)  # many solutions
+    np.testing.assert_allclose(twice(np.column_stack([plain, plain]) * 1e-170), values, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("ridge", [0.0, 1e-14, 1e-9])

@@ -6,6 +6,7 @@ A reservoir of 1,000 units that is to continue a series freely, with a penalty o
 Source: Golub and Van Loan, Matrix Computations, sections 5.5 and 6.1.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Self, overload
 
@@ -77,11 +78,12 @@ class LinearMap:
         # Centring rounds each input by its size, the decomposition all of them by the largest spread.
         spread, rounding = _lengths(centred), ROUNDING * _lengths(root * inputs)
         varies = spread > rounding
-        largest = spread.where(varies, 0.0).max().expand(len(spread))
-        penalty = ridge / largest[0] / largest[0] if ridge else 0.0
+        # A power of two, which rounds nothing.
+        largest = math.ldexp(1.0, math.frexp(float(spread.where(varies, 0.0).max()))[1])
+        penalty = ridge / largest / largest
         # Where the rows determine all weights, each input may be taken in units of its own spread.
-        for units in (largest,) if ridge else (spread, largest):
-            unit = units.where(varies, torch.inf)
+        for units in (spread.new_tensor(largest),) if ridge else (spread, spread.new_tensor(largest)):
+            unit = torch.where(varies, units, torch.inf)
             left, values, right = torch.linalg.svd(centred / unit, full_matrices=False)
             negligible = torch.linalg.norm(right * (rounding / unit), dim=1)
             kept = values > torch.maximum(negligible, EPS * max(inputs.shape) * values[:1])
