@@ -17,9 +17,9 @@ from frugal.cooperative import (
     text_quality,
     text_windows,
 )
-from frugal.errors import InputError
-from frugal.readout import ReservoirLanguageModel, SoftmaxReadout
-from frugal.reservoir import Reservoir
+from frugal.errors import DivergedError, InputError
+from frugal.readout import ReservoirLanguageModel, RidgeReadout, SoftmaxReadout
+from frugal.reservoir import DeepReservoir, Reservoir
 from models import TEXTS, Uniform, characters, lstm, reservoir_model
 
 
@@ -53,6 +53,17 @@ def test_a_reservoir_model_of_unfitting_parts_is_refused() -> None:
         ReservoirLanguageModel(tokenizer, Reservoir(3, 10), SoftmaxReadout(10, V))
     with pytest.raises(InputError, match="must lead from 10 units"):
         ReservoirLanguageModel(tokenizer, Reservoir(V, 10), SoftmaxReadout(9, V))
+    with pytest.raises(InputError, match="reservoir of type DeepReservoir: must be a Reservoir"):
+        ReservoirLanguageModel(tokenizer, DeepReservoir([Reservoir(V, 10)]), SoftmaxReadout(10, V))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="readout of type RidgeReadout: must be a SoftmaxReadout"):
+        ReservoirLanguageModel(tokenizer, Reservoir(V, 10), RidgeReadout(10, V))  # type: ignore[arg-type]
+    wild = Reservoir(V, 10, spectral_radius=1e30, activation="identity")
+    model, tokens = ReservoirLanguageModel(tokenizer, wild, SoftmaxReadout(10, V)), torch.zeros(1, 9, dtype=torch.int64)
+    with pytest.raises(DivergedError, match="lower the spectral radius"):
+        model.hidden(tokens)
+    last = torch.full((1, 10), 1e30)
+    with pytest.raises(DivergedError, match="lower the spectral radius"):
+        model.hidden_step(tokens[:, 0], last)
 
 
 def test_two_readouts_on_one_reservoir_learn_a_text_together() -> None:

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from frugal.errors import DivergedError, InputError
-from frugal.readout import OnlineReadout
+from frugal.readout import OnlineReadout, RidgeReadout
 from frugal.reservoir import Reservoir
-from frugal.ridge import LinearMap
+from frugal.ridge import LinearMap, RidgeStatistics
 
 
 def rows(n: int, inputs: int, outputs: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -93,6 +93,25 @@ def test_values_come_back_as_values_and_are_not_mixed_with_tokens() -> None:
         OnlineReadout(3, 2).partial_fit(x, torch.ones(50, dtype=torch.int64)).partial_fit(x, y)
 
 
+@pytest.mark.parametrize("kind", [OnlineReadout, RidgeReadout])
+def test_its_state_says_whether_it_is_for_tokens(kind: type[RidgeReadout]) -> None:
+    x, y = rows(50, 3, 2)
+    truth = x @ torch.tensor([[2.0, 1.0], [0.0, -3.0], [1.0, 1.0]]).double() - 7
+    tokens = (y[:, 0] > 0).long()
+    for targets in (truth, tokens):
+        if kind is OnlineReadout:
+            fitted: RidgeReadout = OnlineReadout(3, 2, alpha=1e-9).partial_fit(x, targets)
+        else:
+            fitted = RidgeReadout.fit(RidgeStatistics.collect([(x, targets)], 2), alphas=1e-9, dtype="float64")
+        again, older = kind(3, 2, dtype="float64"), kind(3, 2, dtype="float64", tokens=targets is tokens)
+        again.load_state_dict(fitted.state_dict())
+        assert torch.equal(again(x), fitted(x))
+        older.load_state_dict({name: part for name, part in fitted.state_dict().items() if name != "_extra_state"})
+        assert torch.equal(older(x), fitted(x))
+        if targets is truth:
+            torch.testing.assert_close(again(x), truth, rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_moved_to_another_precision_it_still_learns_in_double(dtype: torch.dtype) -> None:
     x, y = rows(200, 3, 2)
@@ -142,6 +161,11 @@ def test_reservoirpy_learns_the_same_weights() -> None:
     ("make", "says"),
     [
         (lambda: OnlineReadout(2, 1, alpha=0), "alpha=0"),
+        (lambda: OnlineReadout.fit(RidgeStatistics.empty(2, 1)), "learns from rows; call `partial_fit`"),
+        (
+            lambda: OnlineReadout(2, 2).partial_fit(torch.ones(1, 2), torch.tensor([True])),
+            "targets of torch.bool: must be",
+        ),
         (lambda: OnlineReadout(2, 1, forgetting=1.1), "forgetting=1.1"),
         (lambda: OnlineReadout(2, 1).partial_fit(torch.ones(3, 3), torch.ones(3, 1)), r"must be \[n, 2\]"),
         (lambda: OnlineReadout(2, 1).partial_fit(torch.ones(3, 2), torch.full((3, 1), math.nan)), "targets: hold NaN"),

@@ -1,4 +1,6 @@
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -7,6 +9,7 @@ from torch.nn.functional import one_hot
 from frugal.corpora import CharTokenizer, Document
 from frugal.errors import InputError
 from frugal.readout.probes import Probe, copied_share
+from frugal.readout.recall import RecallTask
 
 ARTICLES = [Document(letter, " ".join(f"{letter}{n}" for n in range(90))) for letter in "abcdefghi"]
 
@@ -60,6 +63,38 @@ def test_the_shortest_text_with_a_shift(length: int) -> None:
         Probe.topic_shift(CharTokenizer("a "), [Document("a", "a " * length)], count=64, words=40, seed=0)
     with pytest.raises(InputError, match="a text of 64 words or more"):
         Probe.topic_shift(CharTokenizer("a "), [Document("a", "a " * 63)], count=64, words=40, seed=0)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"count": 8.0}, {"count": "8"}, {"count": 7}, {"words": 2.5}, {"words": 0}, {"seed": -1}]
+)
+@pytest.mark.parametrize("make", [Probe.topic_shift, RecallTask.make])
+def test_settings_of_a_probe_are_whole_numbers(wrong: dict[str, Any], make: Callable[..., Probe]) -> None:
+    words = "filler_words" if make == RecallTask.make else "words"
+    given = {
+        words if name == "words" else name: value
+        for name, value in {"count": 8, "words": 3, "seed": 0, **wrong}.items()
+    }
+    (name,) = wrong
+    with pytest.raises(InputError, match=f"{words if name == 'words' else name}=.*: must be a whole number"):
+        make(CharTokenizer.ascii(), ARTICLES, **given)
+
+
+@pytest.mark.parametrize("topics", [0, 1, 2.0])
+def test_a_shift_needs_two_topics(topics: Any) -> None:
+    with pytest.raises(InputError, match=f"topics={topics}: must be a whole number of at least 2"):
+        a_shift(topics=topics)
+
+
+def test_what_no_document_reaches_has_no_share() -> None:
+    known = [torch.tensor([True, False, True]), torch.tensor([True])]
+    assert [Probe.share_known(known, after) for after in (0, 1, 2)] == [0.75, 0.5, 1.0]
+    for after in (3, 1000):
+        with pytest.raises(InputError, match=f"after={after}: no document goes on for so long"):
+            Probe.share_known(known, after)
+    for wrong in (-1, 1.5):
+        with pytest.raises(InputError, match=f"after={wrong}: must be a whole number"):
+            Probe.share_known(known, wrong)  # type: ignore[arg-type]
 
 
 def test_states_that_hold_the_last_two_tokens_copy_those_and_no_others() -> None:

@@ -56,5 +56,5 @@ def test_the_share_of_colours_that_a_model_names() -> None:
 def test_a_source_shorter_than_a_filler_is_repeated() -> None:
     task = RecallTask.make(CharTokenizer.ascii(), [Document("short", "one two")], 8, filler_words=5, seed=0)
     assert all(text.count("one") + text.count("two") == 5 for text in task.texts)
-    with pytest.raises(InputError, match="a source with words in it"):
+    with pytest.raises(InputError, match="source: must have words in it"):
         RecallTask.make(CharTokenizer.ascii(), [Document("blank", " ")], 8, filler_words=5, seed=0)

@@ -293,6 +293,38 @@ def test_selected_columns_are_as_if_collected_alone() -> None:
     assert_same(whole, statistics_of(inputs, tokens, 9))
 
 
+@pytest.mark.parametrize(
+    "columns",
+    [
+        [4, 0, 2],
+        (5, 5),
+        np.array([6, -1, 0], dtype=np.int32),
+        torch.tensor([3, 1]),
+        torch.arange(7) % 3 == 0,
+        [True, False, False, True, False, True, False],
+        range(1, 6, 2),
+        slice(None, None, -2),
+        slice(5, 1, -1),
+        3,
+        np.int64(-2),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("tokens", [True, False])
+def test_columns_selected_in_any_way_are_as_if_collected_alone(columns: Any, tokens: bool) -> None:
+    (inputs, targets), K = (some_tokens(), 9) if tokens else (some_rows(), 4)
+    table = inputs.numpy()
+    chosen = table[:, columns if isinstance(columns, slice) else np.atleast_1d(np.asarray(columns))]
+    selected = statistics_of(inputs, targets, K).select(columns)
+    assert_same(selected, statistics_of(torch.from_numpy(chosen.copy()), targets, K))
+
+
+@pytest.mark.parametrize("columns", [[], slice(7, 9), 7, [0.5], "ab", None, [[0], [1]], [True, False], True, ...])
+def test_what_selects_no_columns_is_refused(columns: Any) -> None:
+    with pytest.raises(InputError, match="columns"):
+        statistics_of(*some_tokens(), 9).select(columns)
+
+
 def test_rows_in_memory_bear_a_condition_that_ruins_the_gram_matrix() -> None:
     scales = torch.logspace(0, -9, 7, dtype=torch.float64)
     inputs, mixing = some_rows(n=200)[0], torch.linalg.qr(some_rows(n=7)[0]).Q
@@ -326,6 +358,44 @@ def test_rows_in_memory_are_not_fitted_on_the_rounding_of_their_offset(rank: int
     np.testing.assert_allclose(weights, expected, rtol=0, atol=1e-15 * offset + 1e-12)
 
 
+@given(
+    n=st.integers(12, 60),
+    scales=st.lists(st.sampled_from([1e-170, 1e-100, 1e-6, 1e-3, 1.0, 3e7]), min_size=2, max_size=6),
+    offsets=st.lists(st.sampled_from([0.0, 1.0, 1e3]), min_size=6, max_size=6),
+    constant=st.sampled_from([None, 0.1, 1.7e9]),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=60, deadline=None)
+def test_without_a_penalty_rows_in_memory_are_fitted_alike_in_any_units(
+    n: int, scales: list[float], offsets: list[float], constant: float | None, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    plain = random.standard_normal((n, len(scales)))
+    values = plain @ random.standard_normal((len(scales), 2)) + 3
+    inputs = (plain + offsets[: len(scales)]) * scales
+    if constant is not None:
+        inputs = np.column_stack([inputs, np.full(n, constant)])
+    found = LinearMap.fit(inputs, values, ridge=0.0)
+    np.testing.assert_allclose(found(inputs), values, rtol=0, atol=1e-9)
+    twice = LinearMap.fit(np.column_stack([plain, plain]) * 1e-170, values, ridge=0.0)  # many solutions
+    np.testing.assert_allclose(twice(np.column_stack([plain, plain]) * 1e-170), values, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("ridge", [0.0, 1e-14, 1e-9])
+def test_a_small_input_counts_beside_one_far_from_zero(ridge: float) -> None:
+    random = np.random.default_rng(0)
+    seconds, moved = 1.7e9 + np.arange(300.0), 1e-6 * random.standard_normal(300)
+    values = (1e6 * moved - 1)[:, None]
+    found = LinearMap.fit(np.column_stack([seconds, moved]), values, ridge)
+    units = np.array([100.0, 1e-6])  # in which least squares lose nothing
+    scaled = np.column_stack([seconds - seconds.mean(), moved - moved.mean()]) / units
+    rows = np.vstack([scaled, np.diag(np.sqrt(ridge) / units)])
+    weights = np.linalg.lstsq(rows, np.vstack([values - values.mean(), np.zeros((2, 1))]), rcond=None)[0]
+    np.testing.assert_allclose(found.weights[1], weights[1] / units[1], rtol=1e-5)
+    predicted = found(np.column_stack([seconds, moved]))
+    np.testing.assert_allclose(predicted, values.mean() + scaled @ weights, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("inputs", "targets", "ridge", "message"),
     [
@@ -333,7 +403,9 @@ def test_rows_in_memory_are_not_fitted_on_the_rounding_of_their_offset(rank: int
         (torch.ones(0, 2), torch.ones(0, 1), 0.0, "n > 0"),
         (torch.ones(3, 2), torch.ones(3, 1), -1.0, "must not be negative"),
         (torch.ones(3, 2), torch.full((3, 1), torch.nan), 0.0, "targets: hold NaN"),
-        (torch.full((3, 2), torch.inf), torch.ones(3, 1), 0.0, "inputs: hold NaN or infinity"),
+        (torch.full((3, 2), torch.inf), torch.ones(3, 1), 0.0, "inputs: hold NaN, infinity"),
+        (torch.eye(3).double() * 1e155, torch.ones(3, 1), 0.0, "inputs: hold .*too large to square"),
+        (torch.eye(3), torch.eye(3).double() * 1e155, 0.0, "targets: hold .*too large to square"),
     ],
 )
 def test_rows_in_memory_that_cannot_be_fitted_are_refused(
@@ -499,6 +571,48 @@ def test_values_are_not_added_to_tokens_nor_tokens_to_values(n: int, m: int, out
     first = statistics_of(more[:1], torch.eye(outputs)[:1], outputs)  # these values might be tokens' unit vectors
     first.add(more[:1], values[:1])
     assert_same(first, statistics_of(more[[0, 0]], torch.stack([torch.eye(outputs)[0], values[0]]), outputs))
+
+
+def test_rows_added_to_its_statistics_are_not_mixed_into_a_path() -> None:
+    inputs, values = some_rows()
+    statistics = statistics_of(inputs, values, 4)
+    path = RidgePath(statistics)
+    before = path.solve(1e-3, torch.float64)
+    statistics.add(2 * inputs, values)
+    for use in (
+        lambda: path.solve(1e-3, torch.float64),
+        lambda: path.generalised_cross_validation(ALPHAS),
+        lambda: path.validation_errors(statistics, ALPHAS),
+    ):
+        with pytest.raises(InputError, match="rows were added after this RidgePath was made"):
+            use()
+    assert torch.equal(RidgePath(statistics_of(inputs, values, 4)).solve(1e-3, torch.float64), before)
+
+
+@pytest.mark.parametrize("rows", [some_tokens(n=2), some_tokens(), None, 3, [some_rows()[0]], [(1, 2, 3)]], ids=str)
+def test_what_are_no_pairs_of_rows_are_refused(rows: Any) -> None:
+    readout = RidgeReadout.fit(statistics_of(*some_tokens(), 9))
+    for take in (lambda: RidgeStatistics.collect(rows, 9), lambda: readout.calibrate(rows)):
+        with pytest.raises(InputError, match=r"rows: must be a list of pairs \(inputs, targets\)"):
+            take()
+
+
+def test_a_path_takes_statistics_a_penalty_and_a_type() -> None:
+    statistics = statistics_of(*some_tokens(), 9)
+    for rows in (None, some_tokens(), some_tokens()[0]):
+        with pytest.raises(InputError, match=r"statistics of type .*: must be RidgeStatistics"):
+            RidgeReadout.fit(rows)  # type: ignore[arg-type]
+        if rows is not None:
+            with pytest.raises(InputError, match=r"validation of type .*: must be RidgeStatistics"):
+                RidgeReadout.fit(statistics, validation=rows)  # type: ignore[arg-type]
+    path = RidgePath(statistics)
+    for alpha in (-1.0, np.inf):
+        for use in (lambda alpha: path.solve(alpha, torch.float64), path.condition):
+            with pytest.raises(InputError, match=f"alpha={alpha}: must not be negative"):
+                use(alpha)
+    for dtype in ("float64", None, np.float64, torch.int64):
+        with pytest.raises(InputError, match=r"dtype=.*: must be a floating-point type"):
+            path.solve(1.0, dtype)
 
 
 def test_what_cannot_be_fitted_is_refused() -> None:

@@ -3,6 +3,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -264,6 +265,19 @@ def test_a_training_with_another_whitening_is_not_gone_on_with(tmp_path: Path) -
             assert torch.equal(readout.whitening, before)
         else:
             train_readout(model, rows, validation, plan, folder=tmp_path / "kept")
+
+
+def test_kept_rows_are_a_copy_made_once() -> None:
+    inputs, targets = np.eye(4), np.arange(4)
+    rows = KeptRows(inputs, targets)
+    inputs[:], targets[:] = 7, 0
+    assert torch.equal(rows.inputs, torch.eye(4, dtype=torch.float64))
+    assert torch.equal(rows.targets, torch.arange(4))
+    kept = some_rows().kept()
+    assert isinstance(kept, KeptRows)
+    assert torch.equal(kept.inputs, some_rows().inputs)
+    mine = torch.eye(4)
+    assert KeptRows.owning(mine, torch.arange(4), None).inputs.data_ptr() == mine.data_ptr()
 
 
 def test_rows_come_shuffled_but_whole() -> None:

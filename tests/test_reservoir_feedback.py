@@ -1,5 +1,8 @@
 """Feedback and noise: outputs that a reservoir reads a step later, and states that are disturbed."""
 
+import math
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -50,6 +53,28 @@ def test_targets_of_the_step_before_stand_beside_the_inputs() -> None:
     assert torch.equal(joined[:, 1:, 3:], targets[:, :-1])
     assert not joined[:, 0, 3:].any()
     assert np.array_equal(teacher_forced(inputs[0].numpy(), targets[0].numpy()), joined[0].numpy())
+
+
+def first(states: Tensor) -> Tensor:
+    return states[:, :1]
+
+
+def fails_at(step: int) -> Callable[[Tensor], Tensor]:
+    """A readout that gives NaN at that step."""
+    calls = iter(range(1, 1000))
+    return lambda states: first(states) * (math.nan if next(calls) == step else 1)
+
+
+def test_a_readout_may_give_arrays_and_a_reservoir_of_bfloat16_takes_them() -> None:
+    reservoir, inputs = Reservoir(2, 16, dtype=torch.bfloat16), noise(1, 5, 1)
+    expected, end = closed_loop(reservoir, first, inputs)
+    for arrays in (inputs, inputs.numpy()):
+        found, last = closed_loop(reservoir, lambda states: first(states).float().numpy(), arrays)
+        assert isinstance(found, type(arrays))
+        np.testing.assert_array_equal(torch.as_tensor(found).float(), expected.float())
+        np.testing.assert_array_equal(torch.as_tensor(last).float(), end.float())
+    joined = teacher_forced(inputs[0].numpy(), noise(5, 1).bfloat16())
+    assert np.array_equal(joined[1:, 1:], noise(5, 1).bfloat16().double().numpy()[:-1])
 
 
 @pytest.mark.parametrize("kind", ["ridge", "online"])
@@ -113,6 +138,22 @@ def test_noise_does_not_depend_on_the_number_of_threads(monkeypatch: pytest.Monk
         (lambda: closed_loop(Reservoir(2, 16), torch.nn.Identity(), torch.ones(3, 1)), r"expected \[B, T, d\]"),
         (lambda: closed_loop(Reservoir(2, 16), torch.nn.Linear(16, 3), torch.ones(1, 3, 1)), r"outputs \[1, 3\]"),
         (lambda: closed_loop(Reservoir(1, 16), lambda s: s[:, :1] / 0, torch.ones(1, 3, 0)), "NaN or infinity"),
+        *(
+            (lambda steps=steps: closed_loop(Reservoir(1, 16), fails_at(steps), torch.ones(1, 3, 0)), "NaN or infinity")
+            for steps in (1, 2, 3)
+        ),
+        (
+            lambda: closed_loop(Reservoir(1, 16), lambda s: s[:, :1].double() + 1e39, torch.ones(1, 1, 0)),
+            "beyond",
+        ),
+        *(
+            (
+                lambda wrong=wrong: closed_loop(Reservoir(2, 16), first, torch.ones(2, 3, 1), None, wrong),
+                "output of shape",
+            )
+            for wrong in (torch.ones(1), torch.ones(1, 1), torch.ones(2, 2), np.ones(2), 0.5)
+        ),
+        (lambda: closed_loop(Reservoir(2, 16), lambda s: "words", torch.ones(2, 3, 1)), "outputs: str .* must hold"),
         (lambda: Reservoir(1, 16).run(torch.ones(1, 3, 1), noise=-0.1), "noise=-0.1"),
         (lambda: Reservoir(1, 16).run(torch.ones(1, 3, 1), noise=float("nan")), "noise=nan"),
     ],

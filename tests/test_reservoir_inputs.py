@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import coo_array, random_array
+from scipy.sparse.linalg import eigs
 from torch import Tensor
 
 from frugal.errors import DivergedError, InputError
@@ -22,7 +23,7 @@ from frugal.reservoir.collector import StateCollector
 from frugal.reservoir.gpt_echo import gpt_echo
 from frugal.reservoir.reservoir import ONE_THREAD
 from frugal.reservoir.spectrum import spectral_radius
-from frugal.reservoir.topologies import TOPOLOGIES
+from frugal.reservoir.topologies import TOPOLOGIES, shifts_matrix
 
 D = torch.float64
 
@@ -217,11 +218,53 @@ def test_a_reservoir_that_stands_in_a_stack_twice_is_saved(tmp_path) -> None:
 
 
 def test_layers_with_the_same_seed_are_warned_of() -> None:
-    with pytest.warns(UserWarning, match="give each layer its own seed"):
-        DeepReservoir([Reservoir(2, 16), Reservoir(16, 16)])
+    for topology in sorted(set(TOPOLOGIES) - {"ring"}):
+        for radius, dtype in ((0.9, torch.float32), (0.3, torch.float32), (0.3, torch.bfloat16)):
+            layers = [
+                Reservoir(inputs, 16, topology=topology, connectivity=0.5, spectral_radius=r, dtype=dtype)
+                for inputs, r in ((2, 0.9), (16, radius))
+            ]
+            with pytest.warns(UserWarning, match="give each layer its own seed"):
+                DeepReservoir(layers)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        DeepReservoir([Reservoir(2, 16), Reservoir(16, 16, seed=1)])
+        DeepReservoir([Reservoir(2, 16, spectral_radius=0.5), Reservoir(16, 16, seed=1)])
+        DeepReservoir([Reservoir(2, 16, topology="ring"), Reservoir(16, 16, topology="ring", seed=1)])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 700), st.floats(0.05, 1), st.integers(0, 9))
+def test_sparse_weights_are_those_of_whole_tables_drawn_at_once(size: int, connectivity: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    weights = rng.uniform(-1, 1, (size, size)) * (rng.random((size, size)) < connectivity)
+    try:
+        found = Reservoir(1, size, topology="sparse", connectivity=connectivity, seed=seed, dtype=D)
+    except InputError:
+        assert spectral_radius(weights) < 1e-9
+        return
+    np.testing.assert_allclose(found.W, weights * 0.9 / spectral_radius(weights), rtol=1e-6)
+    np.testing.assert_array_equal(found.W_in, rng.uniform(-1, 1, (size, 1)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, D], ids=str)
+@pytest.mark.parametrize("setting", ["spectral_radius", "input_scale", "bias_scale", "leak"])
+@pytest.mark.parametrize("topology", ["fan_in", "ring", "hadamard"])
+def test_settings_that_the_precision_does_not_hold_are_refused(dtype: torch.dtype, setting: str, topology: str) -> None:
+    largest, smallest = torch.finfo(dtype).max, torch.finfo(dtype).tiny * torch.finfo(dtype).eps
+    wrong = smallest / 4 if setting == "leak" else min(400 * largest, 1.7e308)
+    if dtype == D and setting in ("spectral_radius", "leak"):  # which hold Python's own numbers
+        part = {"spectral_radius": "W", "leak": "leak"}[setting]
+        kept = getattr(Reservoir(1, 16, topology=topology, dtype=D, **{setting: 1e-300}), part)  # type: ignore[arg-type]
+        assert kept.any()
+        return
+    with pytest.raises(InputError, match=f"{setting}=.*{dtype}"):
+        Reservoir(1, 16, topology=topology, dtype=dtype, **{setting: wrong})  # type: ignore[arg-type]
+    if setting == "leak":
+        with pytest.raises(InputError, match=f"leak=0: must lie in .*{dtype}"):
+            Reservoir.from_matrices(torch.eye(2, dtype=dtype), torch.ones(2, 1), leak=wrong)
+    if setting == "spectral_radius":
+        with pytest.raises(InputError, match=f"spectral_radius=.*{dtype}"):
+            Reservoir(1, 16, topology=topology, dtype=dtype, spectral_radius=smallest / 1e4)
 
 
 @settings(max_examples=20)
@@ -234,6 +277,76 @@ def test_weights_without_a_cycle_have_radius_zero(size: int, seed: int, scale: f
     acyclic[order.argsort()[1], order.argsort()[0]] = 0.0
     acyclic[0, 0] = 0.5  # a cycle of one unit
     assert spectral_radius(acyclic) == pytest.approx(0.5)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.lists(st.integers(1, 450), min_size=2, max_size=4), st.integers(0, 9), st.booleans())
+def test_the_radius_of_a_block_triangular_matrix_is_the_largest_of_its_blocks(
+    sizes: list[int], seed: int, mixed: bool
+) -> None:
+    rng, ends = np.random.default_rng(seed), np.cumsum(sizes)
+    W = np.triu(rng.standard_normal((ends[-1], ends[-1])))
+    blocks = [
+        scale * rng.standard_normal((n, n)) / n**0.5 for n, scale in zip(sizes, (0.1, 0.3, 0.2, 0.4), strict=False)
+    ]
+    for end, block in zip(ends, blocks, strict=True):
+        W[end - len(block) : end, end - len(block) : end] = block
+    order = rng.permutation(ends[-1]) if mixed else np.arange(ends[-1])
+    expected = max(np.abs(np.linalg.eigvals(block)).max() for block in blocks)
+    assert spectral_radius(W[order][:, order]) == pytest.approx(expected, rel=1e-6)
+    assert spectral_radius(torch.from_numpy(W)) == pytest.approx(expected, rel=1e-6)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 3000), st.integers(0, 99), st.sampled_from(["float32", "float64"]))
+def test_with_one_source_for_each_unit_the_radius_is_that_of_the_cycles(size: int, seed: int, precision: str) -> None:
+    W = Reservoir(1, size, fan_in=1, spectral_radius=0.8, seed=seed, dtype=getattr(torch, precision)).W.double()
+    sources, cycles = W.abs().argmax(1), []
+    weights, left = W.abs().amax(1), set(range(size))
+    while left:
+        first = unit = left.pop()
+        logs = [weights[unit].log()]
+        while (unit := int(sources[unit])) != first:
+            left.remove(unit)
+            logs.append(weights[unit].log())
+        cycles.append(float(torch.stack(logs).mean().exp()))
+    assert max(cycles) == pytest.approx(0.8, rel=1e-6)
+
+
+def test_the_radius_of_many_units_with_few_sources_is_bounded_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two sources: the moduli crowd so that no iteration tells them apart."""
+    rng = np.random.default_rng(0)
+    matrix = shifts_matrix(np.sort(rng.choice(700, 2, replace=False)), rng.uniform(-1, 1, (2, 700)))
+    expected = np.abs(np.linalg.eigvals(matrix.toarray())).max()
+    assert spectral_radius(matrix) == pytest.approx(expected, rel=1e-6)
+    monkeypatch.setattr("frugal.reservoir.spectrum.SOUGHT", {})
+    assert spectral_radius(matrix) == pytest.approx(expected, rel=1e-12)
+    monkeypatch.setattr("frugal.reservoir.spectrum.POSSIBLE_UP_TO", 600)
+    assert spectral_radius(matrix) == pytest.approx(expected, rel=3e-3)
+
+
+def test_the_largest_of_crowded_eigenvalues_is_found() -> None:
+    """Of these weights a search for six eigenvalues finds six that are not the largest."""
+    W = Reservoir(1, 2000, seed=1, dtype=D).recurrence
+    weights = shifts_matrix(W.offsets.numpy(), W.weights.numpy())
+    found = eigs(weights, k=30, ncv=150, v0=np.ones(2000), return_eigenvectors=False)
+    assert np.abs(found).max() == pytest.approx(0.9, rel=1e-6)
+
+
+def test_what_has_no_radius_is_refused_in_one_sentence() -> None:
+    for wrong, says in (
+        (torch.ones(2, 3), "must be square"),
+        (np.zeros((0, 0)), "must be square"),
+        ([[1.0]] * 2, "must be square"),
+        (torch.full((2, 2), torch.nan), "no NaN or infinity"),
+        (torch.ones(2, 2).to_sparse(), "must become dense"),
+        ("words", "must hold numbers"),
+    ):
+        with pytest.raises(InputError, match=says):
+            spectral_radius(wrong)
+    assert spectral_radius(Reservoir(1, 20, spectral_radius=0.7, dtype=torch.bfloat16).W) == pytest.approx(
+        0.7, rel=0.02
+    )
 
 
 def test_what_runs_from_cycle_to_cycle_has_no_part_in_the_radius() -> None:
@@ -291,6 +404,13 @@ def test_overlapping_runs_leave_the_number_of_threads_as_it_was() -> None:
     [
         (lambda: Reservoir(1, 16.0), "size=16.0"),  # type: ignore[arg-type]
         (lambda: Reservoir(True, 16), "input_size=True"),
+        (lambda: Reservoir(1, 16, activation=["tanh"]), r"activation=\['tanh'\]: unknown"),  # type: ignore[arg-type]
+        (
+            lambda: Reservoir(1, 16, dtype=torch.float8_e4m3fn),
+            "dtype=torch.float8_e4m3fn: must be a floating-point type",
+        ),
+        (lambda: gpt_echo(4, 16, connectivity=20), "connectivity=20: must be a number in"),
+        (lambda: gpt_echo(4, 16, spectral_radius=-0.8), "spectral_radius=-0.8: must be positive"),
         (lambda: Reservoir(1, 16, seed=-1), "seed=-1"),
         (lambda: Reservoir(1, 16, seed=1.5), "seed=1.5"),  # type: ignore[arg-type]
         (lambda: Reservoir(1, 16, spectral_radius=float("inf")), "spectral_radius=inf"),
@@ -314,7 +434,9 @@ def test_overlapping_runs_leave_the_number_of_threads_as_it_was() -> None:
         (lambda: Reservoir(1, 16).run([torch.ones(3)]), r"a series of shape \[3\]"),
         (lambda: Reservoir(1, 16).run(["words"]), "inputs: str of <U5 must hold numbers"),
         (lambda: Reservoir(1, 16).run(torch.ones(1, 3, 1), washout=4), "washout=4"),
-        (lambda: Reservoir(1, 16).run([torch.ones(3, 1)], torch.zeros(2, 16)), "state of 2 streams"),
+        (lambda: Reservoir(1, 16).run([torch.ones(3, 1)], torch.zeros(2, 16)), r"state of shape \[2, 16\]"),
+        (lambda: Reservoir(1, 16).run([torch.ones(3, 1)], torch.zeros(())), r"state of shape \[\]: expected \[1, 16\]"),
+        (lambda: Reservoir(1, 16).run(torch.ones(1, 3, 1), noise=torch.tensor(0.1)), "noise=.*: must be a number"),  # type: ignore[call-overload]
         (lambda: Reservoir(1, 16).run(torch.full((1, 2, 1), 1e39, dtype=D)), "beyond torch.float32"),
         (lambda: Reservoir(1, 16).run(torch.ones(1, 2, 1, dtype=torch.complex64)), "must be real"),
     ],

@@ -5,9 +5,11 @@ import warnings
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
-from frugal.errors import InputError
+from frugal.errors import DivergedError, InputError
 from frugal.reservoir import DeepReservoir, Reservoir, diagnostics, run_parallel
 from frugal.reservoir.topologies import TOPOLOGIES
 
@@ -76,6 +78,34 @@ def test_pieces_of_a_long_stream_continue_each_other() -> None:
     second = run_parallel(reservoir, inputs[2000:], state=first.state, lanes=3)
     whole = reservoir.run(inputs[None])[0][0]
     torch.testing.assert_close(torch.cat((first.states, second.states)), whole, rtol=1e-3, atol=1e-4)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    place=st.sampled_from([0, 100, 1500, 1990, 1999]),
+    wrong=st.sampled_from([math.nan, math.inf, 1e39, -1e300]),
+    lanes=st.integers(1, 5),
+    deep=st.booleans(),
+)
+def test_inputs_that_run_refuses_are_refused_in_lanes(place: int, wrong: float, lanes: int, deep: bool) -> None:
+    reservoir = Reservoir(1, 16, spectral_radius=0.3)
+    collector = DeepReservoir([reservoir, Reservoir(16, 12, spectral_radius=0.3, seed=1)]) if deep else reservoir
+    inputs = noise(2000, 1, dtype=D)
+    assert run_parallel(collector, inputs, lanes=lanes).lanes == lanes
+    inputs[place] = wrong
+    for run in (lambda: collector.run(inputs[None]), lambda: run_parallel(collector, inputs, lanes=lanes)):
+        with pytest.raises(InputError, match=r"hold NaN or infinity, or numbers beyond torch.float32"):
+            run()
+
+
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_states_that_grow_without_end_in_the_last_lane_are_said(lanes: int) -> None:
+    cube = Reservoir.from_matrices(torch.eye(4), torch.eye(4)[:, :1], activation=lambda total: total**3)
+    inputs = 0.01 * noise(2000, 1)
+    assert run_parallel(cube, inputs, lanes=lanes).lanes == lanes
+    inputs[1900] = 2.0  # from where it grows
+    with pytest.raises(DivergedError, match="lower the spectral radius"):
+        run_parallel(cube, inputs, lanes=lanes)
 
 
 def test_lanes_need_one_stream_and_a_positive_tolerance() -> None:

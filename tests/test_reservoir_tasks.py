@@ -1,12 +1,13 @@
 """The standard tasks' series and protocols, at sizes that run in seconds; full ones are in benchmarks/."""
 
 import math
+import re
 
 import pytest
 import torch
 
-from frugal.errors import InputError
-from frugal.reservoir import Reservoir, capacity, tasks
+from frugal.errors import DivergedError, InputError
+from frugal.reservoir import DeepReservoir, Reservoir, capacity, diagnostics, tasks
 
 D = torch.float64
 
@@ -80,9 +81,66 @@ def test_without_a_bias_no_even_function_of_the_inputs_is_held() -> None:
     assert float(found.by_degree[2]) > 1
 
 
+def test_states_that_do_not_depend_on_the_inputs_have_no_capacity() -> None:
+    still = Reservoir(1, 10, input_scale=0.0, bias_scale=0.5)
+    found = capacity.information_processing_capacity(still, steps=500, degree=2)
+    assert (found.rank, found.total, found.by_degree.tolist()) == (0, 0.0, [0.0, 0.0])
+    assert capacity.memory_capacity(still, fit=500, test=500).total == 0
+
+
 def test_a_reservoir_with_another_number_of_inputs_is_refused() -> None:
     with pytest.raises(InputError, match="this task needs input_size=3"):
         tasks.score_lorenz(Reservoir(1, 20, dtype=D), ridge=1e-9)
+
+
+@pytest.mark.parametrize("dt", [0.5, 10.0, 1e300])
+def test_a_step_too_long_for_the_series_is_said(dt: float) -> None:
+    with pytest.raises(DivergedError, match=f"dt={re.escape(str(dt))}: the series leaves all bounds"):
+        tasks.lorenz(10, dt=dt)
+
+
+def test_states_that_do_not_vary_fill_no_direction() -> None:
+    for constant in (torch.zeros(5, 3), torch.full((50, 3), 0.1), torch.full((7, 2), 1e5 / 3, dtype=D)):
+        spectrum = diagnostics.state_spectrum(constant)
+        assert (spectrum.rank, spectrum.effective_rank) == (0, 0.0)
+        assert not spectrum.values.any()
+    tiny = diagnostics.state_spectrum(1e-170 * torch.eye(4, dtype=D))
+    assert tiny.effective_rank == pytest.approx(3)
+
+
+@pytest.mark.parametrize("truth", [torch.ones(5), torch.full((5,), 0.1), torch.ones(1), torch.ones(0)])
+def test_an_error_relative_to_what_does_not_vary_is_refused(truth: torch.Tensor) -> None:
+    with pytest.raises(InputError, match="truth: must hold two different numbers"):
+        tasks.nrmse(truth + 1, truth)
+    if len(truth):
+        assert tasks.nrmse(truth + 1, truth, torch.tensor(4.0)) == pytest.approx(0.25)
+        with pytest.raises(InputError, match=r"deviation=0\.0: must be positive"):
+            tasks.nrmse(truth + 1, truth, torch.tensor(0.0))
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda line: capacity.memory_capacity(line, fit=0), "fit=0"),
+        (lambda line: capacity.memory_capacity(line, test=1), "test=1"),
+        (lambda line: capacity.memory_capacity(line, washout="a"), "washout='a'"),
+        (lambda line: capacity.memory_capacity(line, seed=-1), "seed=-1"),
+        (lambda line: capacity.memory_capacity("line"), "reservoir of type str"),
+        (lambda line: capacity.information_processing_capacity(line, washout=-5), "washout=-5"),
+        (lambda line: capacity.information_processing_capacity(line, washout=0), "washout=0"),
+        (lambda line: capacity.information_processing_capacity(line, steps=0), "steps=0"),
+        (lambda line: capacity.information_processing_capacity(line, degree=1.5), "degree=1.5"),
+        (lambda line: tasks.score_mackey_glass(line, ridge=-1.0), "ridge=-1.0"),
+        (lambda line: tasks.score_mackey_glass(line, ridge=0.1, fit=2.5), "fit=2.5"),
+        (lambda line: diagnostics.lyapunov_exponent(line, torch.ones(9, 1), washout=-1), "washout=-1"),
+        (lambda line: diagnostics.lyapunov_exponent(line, torch.ones(9, 1), washout=2, seed="a"), "seed='a'"),
+        (lambda line: diagnostics.effective_spectral_radius(DeepReservoir([line])), "reservoir of type DeepReservoir"),
+        *((lambda line, dt=dt: tasks.lorenz(5, dt=dt), "dt=.*: must be positive") for dt in (0, -1, math.inf, "a")),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_in_one_sentence(make, says: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(InputError, match=says):
+        make(Reservoir(1, 10))
 
 
 def test_a_narma_series_that_diverges_is_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -185,6 +185,39 @@ def test_what_are_no_real_numbers_are_refused_in_one_sentence(name: str) -> None
             taker.takes(given)
 
 
+def learnt(tokens: Any) -> Tensor:
+    return OnlineReadout(8, 3).partial_fit(torch.eye(8), tokens).weight
+
+
+def calibrated(tokens: Any) -> list[float]:
+    rows = torch.eye(8).repeat(4, 1)
+    statistics = RidgeStatistics.collect([(rows, torch.arange(32) % 3)], 3)
+    readout = RidgeReadout.fit(statistics, alphas=0.1).calibrate([(torch.eye(8), tokens)])
+    return [float(readout.floor), float(readout.power)]
+
+
+TOKEN_TAKERS: dict[str, Callable[[Any], Any]] = {
+    "RidgeStatistics.add": lambda y: RidgeStatistics.collect([(torch.eye(8), y)], 3).cross,
+    "OnlineReadout.partial_fit": learnt,
+    "RidgeReadout.calibrate": calibrated,
+    "KeptRows": lambda y: KeptRows(torch.eye(8), y).targets,
+    "copied_share": lambda y: copied_share([torch.eye(8)] * 8, [y] * 8, [0])[0],
+}
+
+
+@pytest.mark.parametrize("name", TOKEN_TAKERS)
+def test_tokens_of_any_whole_number_type_are_the_tokens(name: str) -> None:
+    takes, tokens = TOKEN_TAKERS[name], np.array([0, 1, 2, 2, 1, 0, 1, 2])
+    expected = torch.as_tensor(takes(torch.from_numpy(tokens)))
+    for kind in ("int8", "int32", "uint8", "uint16", "uint32", "uint64", ">i4"):
+        for given in (tokens.astype(kind), number_tensor("tokens", tokens.astype(kind))):
+            assert torch.equal(torch.as_tensor(takes(given)), expected)
+    assert torch.equal(torch.as_tensor(takes(tokens.tolist())), expected)
+    for wrong in (tokens > 0, torch.from_numpy(tokens > 0), tokens - 1, np.full(8, 2**63, dtype=np.uint64)):
+        with pytest.raises(InputError, match=r"(targets|tokens).* (must be tokens|tokens must lie in 0)"):
+            takes(wrong)
+
+
 def test_rows_of_different_lengths_are_no_table() -> None:
     with pytest.raises(InputError, match="inputs: list must hold numbers, in rows of one length"):
         number_tensor("inputs", [[1.0, 2.0], [3.0]])

@@ -1,6 +1,7 @@
 """What users give as numbers, of whatever kind, as tensors."""
 
 import warnings
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,33 @@ def number_tensor(name: str, given: Any) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nobody writes to it
         return torch.from_numpy(array)
+
+
+def token_tensor(name: str, given: Any, size: int | None = None) -> Tensor:
+    """Tokens of any whole-number type in int64, which may share their memory; all below `size` if it is given.
+
+    Raises:
+        InputError: they are no whole numbers from 0, or too large.
+
+    >>> token_tensor("tokens", np.array([2, 0], dtype=np.uint16))
+    tensor([2, 0])
+    """
+    tokens = number_tensor(name, given)
+    if tokens.is_floating_point() or tokens.dtype == torch.bool:
+        raise InputError(f"{name} of {tokens.dtype}: must be tokens, whole numbers from 0")
+    tokens = tokens.long()
+    if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < (2**63 if size is None else size):
+        most = "" if size is None else f" to {size - 1}"
+        raise InputError(f"{name}: tokens must lie in 0{most}; use the model's own tokeniser")
+    return tokens
+
+
+def row_pairs(rows: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+    """Pieces of rows, (inputs, targets) each; raises InputError where they are none, or one pair alone."""
+    for pair in rows if isinstance(rows, Iterable) else [None]:
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise InputError("rows: must be a list of pairs (inputs, targets); of one pair give [(inputs, targets)]")
+        yield pair[0], pair[1]
 
 
 def like_given(values: Tensor, given: Any) -> Any:

@@ -11,7 +11,7 @@ from torch.nn.functional import one_hot
 
 from frugal.errors import DivergedError, InputError, check_positive, is_number
 from frugal.readout.ridge import RidgeReadout
-from frugal.tensors import like_given, number_tensor
+from frugal.tensors import like_given, number_tensor, token_tensor
 
 
 class OnlineReadout(RidgeReadout):
@@ -76,6 +76,11 @@ class OnlineReadout(RidgeReadout):
         self.register_buffer("counts", torch.zeros_like(self.bias))
         self.register_buffer("root", torch.eye(input_size + 1, dtype=torch.float64) / math.sqrt(alpha))
 
+    @classmethod
+    def fit(cls, *_: Any, **__: Any) -> Self:
+        """Refused: this readout learns from rows, not from their statistics."""
+        raise InputError("OnlineReadout.fit: it learns from rows; call `partial_fit`, or fit a RidgeReadout")
+
     @torch.no_grad()
     def partial_fit(
         self,
@@ -95,10 +100,8 @@ class OnlineReadout(RidgeReadout):
         """
         x, y = number_tensor("inputs", inputs).to(self.root), number_tensor("targets", targets).to(self.weight.device)
         tokens = not y.is_floating_point() and y.ndim == 1
-        y = y.long() if tokens else y
-        if tokens and len(y) and not 0 <= int(y.min()) <= int(y.max()) < self.output_size:
-            raise InputError(f"targets: tokens must lie in 0 to {self.output_size - 1}")
-        y = (one_hot(y, self.output_size) if tokens else y).to(self.root)
+        y = one_hot(token_tensor("targets", y, self.output_size), self.output_size) if tokens else y
+        y = y.to(self.root)
         if x.ndim != 2 or x.shape[1] != self.input_size or y.shape != (len(x), self.output_size):
             raise InputError(
                 f"inputs {list(x.shape)} and targets {list(y.shape)}: must be [n, {self.input_size}] and "

@@ -18,7 +18,7 @@ from frugal.corpora import Document, Tokenizer, encode_documents, words_and_spac
 from frugal.errors import InputError, check_list, check_whole
 from frugal.readout.ridge import RidgeReadout
 from frugal.ridge.statistics import RidgeStatistics
-from frugal.tensors import number_tensor
+from frugal.tensors import number_tensor, token_tensor
 
 Labelled = list[tuple[Tensor, Tensor]]
 
@@ -81,8 +81,16 @@ class Probe:
 
     @staticmethod
     def share_known(known: Sequence[Tensor], after: int) -> float:
-        """Share of `known` that holds, from `after` tokens after the statements on."""
-        return torch.cat([hits[after:] for hits in known]).float().mean().item()
+        """Share of `known` that holds, from `after` tokens after the statements on.
+
+        Raises:
+            InputError: no document is so long.
+        """
+        check_whole(0, after=after)
+        hits = torch.cat([torch.zeros(0), *(hits[after:] for hits in known)])
+        if not len(hits):
+            raise InputError(f"after={after}: no document goes on for so long; take fewer tokens")
+        return hits.float().mean().item()
 
     @classmethod
     def topic_shift(
@@ -97,6 +105,10 @@ class Probe:
         Raises:
             InputError: too few documents for three parts, or next to no words.
         """
+        check_whole(8, count=count)  # for three parts
+        check_whole(words=words)
+        check_whole(0, seed=seed)
+        check_whole(2, topics=topics)
         given = [words_and_space(document.text) for document in source]
         articles = sorted((words for words, _ in given), key=len, reverse=True)[:topics]
         fitted = 5 / 8  # of the documents, and so of each article
@@ -104,11 +116,8 @@ class Probe:
             text = [word for words, _ in given for word in words]
             articles = [text[part * len(text) // topics : (part + 1) * len(text) // topics] for part in range(topics)]
         shortest = min(map(len, articles))
-        if count < 8 or words < 1 or shortest < 8:
-            raise InputError(
-                f"count={count}, words={words}: needs at least 8 documents, 1 word of either article, and a text of "
-                f"{8 * topics} words or more"
-            )
+        if shortest < 8:
+            raise InputError(f"source: {topics} topics need a text of {8 * topics} words or more")
         most = math.ceil(shortest * (1 - fitted)) - 1
         if words > most:
             warnings.warn(f"the text is short: {most} words of either article are taken, not {words}", stacklevel=2)
@@ -156,7 +165,7 @@ def copied_share(
     if len(states) < 4:
         raise InputError(f"{len(states)} documents: needs at least 4, to fit, to choose and to score")
     states = [number_tensor("states", rows) for rows in states]
-    tokens = [number_tensor("tokens", document) for document in tokens]
+    tokens = [token_tensor("tokens", document) for document in tokens]
     common = torch.cat([document.cpu() for document in tokens]).bincount().argsort(descending=True)[:classes]
     found = {}
     for delay in delays:

@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 
 from frugal.baselines.cache import earlier_in_document
 from frugal.corpora import Document, Tokenizer, encode_documents, words_and_space
-from frugal.errors import InputError
+from frugal.errors import InputError, check_whole
 from frugal.language_model import LanguageModel
 from frugal.readout.probes import Probe
 from frugal.tensors import number_tensor
@@ -53,12 +53,12 @@ class RecallTask(Probe):
         Raises:
             InputError: too few documents for three parts, no filler words, or no words in the source.
         """
+        check_whole(8, count=count)  # for three parts
+        check_whole(filler_words=filler_words)
+        check_whole(0, seed=seed)
         words, space = words_and_space(" ".join(document.text for document in source))
-        if count < 8 or filler_words < 1 or not words:
-            raise InputError(
-                f"count={count}, filler_words={filler_words}: needs at least 8 documents, 1 filler word, and a source "
-                "with words in it"
-            )
+        if not words:
+            raise InputError("source: must have words in it, which the fillers are made of")
         words *= filler_words // len(words) + 1
         random = np.random.default_rng(seed)
         texts, colours, said, asked = [], [], [], []

@@ -36,7 +36,7 @@ class ReservoirLanguageModel(HiddenStateModel):
             their own may have one reservoir.
 
     Raises:
-        InputError: the sizes do not fit.
+        InputError: the sizes do not fit, or it is a stack of reservoirs or a readout of another kind.
 
     Example:
         >>> from frugal.corpora import CharTokenizer
@@ -47,6 +47,9 @@ class ReservoirLanguageModel(HiddenStateModel):
     """
 
     def __init__(self, tokenizer: Tokenizer, reservoir: Reservoir, readout: SoftmaxReadout) -> None:
+        for name, given, kind in (("reservoir", reservoir, Reservoir), ("readout", readout, SoftmaxReadout)):
+            if not isinstance(given, kind):
+                raise InputError(f"{name} of type {type(given).__name__}: must be a {kind.__name__}")
         V, N = tokenizer.vocabulary_size, reservoir.size
         if reservoir.input_size != V:
             raise InputError(f"the reservoir's input_size={reservoir.input_size}: must be {V}, one for each token")
@@ -87,8 +90,10 @@ class ReservoirLanguageModel(HiddenStateModel):
         # For one step of many streams: torch takes them side by side, the compiled loop in turn.
         fixed = self.reservoir
         states = (fixed.W_in.T[tokens] + fixed.bias).unsqueeze(1)  # [B, 1, N]
-        state = fixed.recurrence.advance_in_torch(states, state, fixed.leak, fixed.activation)
-        return state, state
+        after = fixed.recurrence.advance_in_torch(states, state, fixed.leak, fixed.activation)
+        if fixed.activation != "tanh":  # which is bounded
+            fixed.check_grown(after, state, 1)
+        return after, after
 
     def hidden_advance(self, tokens: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         return self.reservoir.run(self._inputs(tokens), state)

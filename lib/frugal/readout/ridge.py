@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
 from frugal.errors import InputError
-from frugal.language_model import LOGITS_AT_ONCE, whole_tokens
+from frugal.language_model import LOGITS_AT_ONCE
 from frugal.readout.base import Readout
 from frugal.ridge.path import RidgePath
 from frugal.ridge.statistics import RidgeStatistics
-from frugal.tensors import number_tensor
+from frugal.tensors import number_tensor, row_pairs, token_tensor
 
 ALPHAS = tuple(10.0**exponent for exponent in range(-9, 2))
 SMALLEST_CONDITION = 1e-14
@@ -153,10 +153,10 @@ class RidgeReadout(Readout):
             raise InputError("calibrate: this readout was fitted to values, which are no probabilities of tokens")
         nats = torch.zeros(len(FLOORS), len(POWERS), dtype=torch.float64)
         rows_seen, at_once = 0, max(1, LOGITS_AT_ONCE // self.output_size)
-        for inputs, targets in rows:
-            inputs, targets = self.given_rows(inputs).to(self.weight.device), number_tensor("targets", targets)
-            targets = whole_tokens(targets, "n", "calibrate", self.output_size)
-            if inputs.shape[:-1] != targets.shape:
+        for inputs, targets in row_pairs(rows):
+            inputs = self.given_rows(inputs).to(self.weight.device)
+            targets = token_tensor("targets", targets, self.output_size)
+            if inputs.ndim != 2 or inputs.shape[:-1] != targets.shape:
                 raise InputError(f"targets of shape {list(targets.shape)}: must be a token for each row of the inputs")
             for x, y in zip(inputs.split(at_once), targets.to(inputs.device).split(at_once), strict=True):
                 values = self.values(x)
@@ -179,9 +179,17 @@ class RidgeReadout(Readout):
             "tokens": self.tokens,
         }
 
+    def get_extra_state(self) -> Tensor:
+        """What `state_dict` keeps beside the weights: whether they are for tokens."""
+        return torch.tensor(self.tokens)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.tokens = bool(state)
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Earlier versions kept no mean: it is zero."""
+        """Earlier versions kept no mean: it is zero; nor whether the weights are for tokens: the settings say so."""
         state_dict.setdefault(f"{prefix}mean", torch.zeros_like(self.mean))
+        state_dict.setdefault(f"{prefix}_extra_state", self.get_extra_state())
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _logits(self, values: Tensor, floor: Tensor | float, power: Tensor | float) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from frugal.errors import InputError, check_whole
 from frugal.language_model import HiddenStateModel
 from frugal.readout.encoder import EchoEncoder
-from frugal.tensors import number_tensor
+from frugal.tensors import number_tensor, token_tensor
 
 ROWS_AT_ONCE = 4096
 ROWS_TO_SHUFFLE = 16384
@@ -77,27 +77,34 @@ class Rows(ABC):
         for piece, following in self:
             inputs[at : at + len(piece)], targets[at : at + len(piece)] = piece, following
             at += len(piece)
-        return KeptRows(inputs, targets, self.trunk)
+        return KeptRows.owning(inputs, targets, self.trunk)
 
 
 class KeptRows(Rows):
-    """Rows in memory.
+    """Rows in memory, a copy of those given.
 
     Raises:
         InputError: there are none, or they are no inputs [n, D] with tokens [n].
     """
 
     def __init__(self, inputs: Tensor | np.ndarray, targets: Tensor | np.ndarray, trunk: Trunk = None) -> None:
-        inputs, targets = number_tensor("inputs", inputs), number_tensor("targets", targets)
+        self._keep(number_tensor("inputs", inputs).detach().clone(), token_tensor("targets", targets).clone(), trunk)
+
+    @classmethod
+    def owning(cls, inputs: Tensor, targets: Tensor, trunk: Trunk) -> "KeptRows":
+        """Rows whose memory nobody else has: it is not copied."""
+        rows = cls.__new__(cls)
+        rows._keep(inputs, targets, trunk)
+        return rows
+
+    def _keep(self, inputs: Tensor, targets: Tensor, trunk: Trunk) -> None:
         if inputs.ndim != 2 or targets.shape != (len(inputs),):
             raise InputError(
                 f"inputs {tuple(inputs.shape)} and targets {tuple(targets.shape)}: must be [n, D] and tokens [n]"
             )
         if not len(inputs):
             raise InputError("rows: must hold at least one row; give a text of at least two tokens")
-        if targets.is_floating_point() or targets.dtype == torch.bool or int(targets.min()) < 0:
-            raise InputError(f"targets of type {targets.dtype}: must be tokens, whole numbers from 0")
-        self.inputs, self.targets = inputs, targets.long()
+        self.inputs, self.targets = inputs, targets
         self.count, self.width = inputs.shape
         self.trunk = trunk
 
@@ -122,7 +129,7 @@ class KeptRows(Rows):
         inputs = self.inputs.clone()
         places = torch.randperm(self.count, generator=torch.Generator().manual_seed(seed))
         inputs[:, columns] = self.inputs[places, columns]
-        return KeptRows(inputs, self.targets, self.trunk)
+        return KeptRows.owning(inputs, self.targets, self.trunk)
 
 
 class EchoRows(Rows):

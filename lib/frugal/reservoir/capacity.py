@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frugal.errors import InputError
+from frugal.errors import InputError, check_whole
 from frugal.reservoir.collector import StateCollector
 from frugal.reservoir.tasks import double
 from frugal.ridge import LinearMap
+from frugal.ridge.statistics import ROUNDING
 
 # The search for one kind of product ends after so many lags in a row at which nothing was found.
 PATIENCE = 3
@@ -51,13 +52,16 @@ def memory_capacity(
         fit, test, washout: steps of each part.
 
     Raises:
-        InputError: the reservoir does not take one input, or the washout is shorter than the lags.
+        InputError: the reservoir does not take one input, the washout is shorter than the lags, or a number of steps
+            is none.
 
     >>> from frugal.reservoir import Reservoir
     >>> ring = Reservoir(1, 20, topology="ring", spectral_radius=0.95, activation="identity")
     >>> 18 < memory_capacity(ring, fit=2000, test=2000).total < 20
     True
     """
+    check_whole(2, fit=fit, test=test)
+    check_whole(0, washout=washout, seed=seed)
     reservoir = double(reservoir, input_size=1)
     lags = 2 * reservoir.size
     if washout < lags:
@@ -114,11 +118,15 @@ def information_processing_capacity(
     """
     from scipy.stats import chi2
 
+    check_whole(2, steps=steps)
+    check_whole(degree=degree, washout=washout)
+    check_whole(0, seed=seed)
     reservoir = double(reservoir, input_size=1)
     noise = np.random.default_rng(seed).uniform(-1, 1, washout + steps)
     states, _ = reservoir.run(torch.from_numpy(noise)[None, :, None])
     states = states[0, washout:]
     centred = states - states.mean(dim=0)
+    centred *= centred.norm(dim=0) > ROUNDING * states.norm(dim=0)
     variances, axes = torch.linalg.eigh(centred.T @ centred)
     # The Gram matrix holds squares: below this, a direction is rounding.
     kept = variances > torch.finfo(torch.float64).eps * len(variances) * variances[-1]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from frugal.errors import DivergedError, InputError, UnavailableError, check_not_negative, check_whole
+from frugal.errors import DivergedError, InputError, UnavailableError, check_not_negative, check_number, check_whole
 from frugal.files import appearing, load_tensors, plain, save_tensors
 from frugal.tensors import like_given, number_tensor
 
@@ -103,8 +103,9 @@ class StateCollector(nn.Module, ABC):
         if wrong:
             raise InputError(f"a series of shape {wrong[0]}: each of a list must be [T, {self.input_size}]")
         starts = self.start(len(series)) if state is None else number_tensor("state", state).to(self.like)
-        if len(starts) != len(series):
-            raise InputError(f"state of {len(starts)} streams: the list holds {len(series)} series")
+        if starts.ndim != 2 or len(starts) != len(series):
+            expected = [len(series), self.state_size]
+            raise InputError(f"state of shape {list(starts.shape)}: expected {expected}, a row for each of the list")
         lasts, found = starts.clone(), [self.like.new_empty(0)] * len(series)
         for length in sorted({len(one) for one in series}):  # those of one length go together
             chosen = [i for i, one in enumerate(series) if len(one) == length]
@@ -117,6 +118,7 @@ class StateCollector(nn.Module, ABC):
 
     def _run_batch(self, inputs: Tensor, state: Tensor | None, washout: int, noise: float) -> tuple[Tensor, Tensor]:
         state = self._checked(inputs, state)
+        check_number(noise=noise)
         check_not_negative("typical values lie in 1e-5 to 1e-2", noise=noise)
         check_whole(0, washout=washout)
         if washout > inputs.shape[1]:
@@ -126,14 +128,26 @@ class StateCollector(nn.Module, ABC):
             return states[:, washout:], state.clone()
         with torch.no_grad():
             last = self.collect(inputs, state, states, noise)
-            if not math.isfinite(last.sum()) and not last.isfinite().all():  # the sum is cheap, and seldom overflows
-                given = (state, *self.buffers())
-                if all(values.isfinite().all() for values in given if values.is_floating_point()):
-                    raise DivergedError(
-                        f"the states grow beyond {self.like.dtype} within {inputs.shape[1]} steps: lower the spectral "
-                        "radius or the input scale, or take an activation that is bounded, such as tanh"
-                    )
+            self.check_grown(last, state, inputs.shape[1])
         return states[:, washout:], last
+
+    def run_into(self, states: Tensor, inputs: Tensor, state: Tensor) -> Tensor:
+        """As `run`, which writes the states of `inputs` [B, T, d] into memory [B, T, N]; gives the last state."""
+        state = self._checked(inputs, state)
+        with torch.no_grad():
+            last = self.collect(inputs, state, states)
+            self.check_grown(last, state, inputs.shape[1])
+        return last
+
+    def check_grown(self, last: Tensor, before: Tensor, steps: int) -> None:
+        """Raise DivergedError where the last state is no number any more, and the one before and the weights are."""
+        if not math.isfinite(last.sum()) and not last.isfinite().all():  # the sum is cheap, and seldom overflows
+            given = (before, *self.buffers())
+            if all(values.isfinite().all() for values in given if values.is_floating_point()):
+                raise DivergedError(
+                    f"the states grow beyond {self.like.dtype} within {steps} steps: lower the spectral radius or the "
+                    "input scale, or take an activation that is bounded, such as tanh"
+                )
 
     @overload
     def step(self, inputs: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]: ...

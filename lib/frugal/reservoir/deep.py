@@ -46,9 +46,11 @@ class DeepReservoir(StateCollector):
                 )
         for (i, one), (j, other) in itertools.combinations(enumerate(layers), 2):
             alike = one.W_in.shape == other.W_in.shape and torch.equal(one.W_in, other.W_in.to(one.W_in))
-            if not alike and one.recurrence.same_weights(other.recurrence):  # one layer may stand there twice
+            if not alike and one.recurrence.same_draws(other.recurrence):  # one layer may stand there twice
                 warnings.warn(
-                    f"layers {i} and {j} have the same recurrent weights: give each layer its own seed", stacklevel=2
+                    f"layers {i} and {j} have the same recurrent weights, but for their scale: give each layer its own "
+                    "seed",
+                    stacklevel=2,
                 )
         if read_out not in ("all", "top"):
             raise InputError(f"read_out={read_out!r}: must be 'all' or 'top'")

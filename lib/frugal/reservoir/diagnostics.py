@@ -18,6 +18,7 @@ from frugal.tensors import number_tensor
 # Trajectories count as together at this share of their first distance, and below the other all is rounding.
 TOGETHER = 1e-8
 ROUNDING = 1e-12
+CONSTANT = 8 * torch.finfo(torch.float64).eps  # states that vary by less of their size vary by rounding alone
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ def lyapunov_exponent(
     (-0.693147, -0.693147)
     """
     inputs = one_stream(inputs).double()
+    check_whole(0, washout=washout, seed=seed)
     if len(inputs) <= washout:
         raise InputError(f"{len(inputs)} inputs: more than the washout of {washout} steps are needed")
     small = 1e-8
@@ -115,9 +117,15 @@ def lyapunov_exponent(
 def effective_spectral_radius(reservoir: Reservoir) -> float:
     """Largest eigenvalue modulus of the linearised step at rest, (1 - a) I + a f'(0) W, leaks and slope included.
 
+    Raises:
+        InputError: it is no single reservoir; of a stack, its `layers` are.
+
     >>> round(effective_spectral_radius(Reservoir(1, 20, topology="ring", spectral_radius=0.8)), 6)
     0.8
     """
+    if not isinstance(reservoir, Reservoir):
+        kind = type(reservoir).__name__
+        raise InputError(f"reservoir of type {kind}: must be one Reservoir; of a stack, give each of its `layers`")
     leak = reservoir.leak.double().unsqueeze(1)  # [N, 1]
     W = reservoir.W.double()
     activation = reservoir.activation
@@ -134,7 +142,7 @@ class StateSpectrum:
     Attributes:
         values: [N], falling, scaled by 1/sqrt(T): standard deviations along the principal axes.
         rank: directions above rounding.
-        effective_rank: exponential of the entropy of the variances' shares; N if all are equal.
+        effective_rank: exponential of the entropy of the variances' shares; N if all are equal, 0 if nothing varies.
     """
 
     values: Tensor
@@ -161,6 +169,9 @@ def state_spectrum(states: Tensor | np.ndarray) -> StateSpectrum:
     values = torch.linalg.svdvals(centred) / math.sqrt(len(states))
     precision = states.dtype if states.is_floating_point() else torch.float64
     rounding = torch.finfo(precision).eps * max(states.shape) * values[0]
-    shares = values.square() / values.square().sum()
+    if values[0] <= CONSTANT * states.double().abs().max():
+        return StateSpectrum(torch.zeros_like(values), 0, 0.0)
+    shares = (values / values[0]).square()
+    shares /= shares.sum()
     entropy = -torch.special.xlogy(shares, shares).sum()
     return StateSpectrum(values, int((values > rounding).sum()), float(entropy.exp()))

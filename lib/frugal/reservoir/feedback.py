@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frugal.errors import InputError
+from frugal.errors import DivergedError, InputError
 from frugal.reservoir.collector import StateCollector
-from frugal.tensors import number_tensor
+from frugal.tensors import like_given, number_tensor
 
 
 @overload
@@ -44,8 +44,7 @@ def teacher_forced(inputs: Tensor | np.ndarray, targets: Tensor | np.ndarray) ->
     if x.ndim < 2 or x.shape[:-1] != y.shape[:-1]:
         raise InputError(f"inputs {list(x.shape)} and targets {list(y.shape)}: must be [.., T, d] and [.., T, K]")
     before = torch.cat([torch.zeros_like(y[..., :1, :]), y[..., :-1, :]], -2)
-    joined = torch.cat([x, before], -1)
-    return joined if isinstance(inputs, Tensor) else joined.numpy()
+    return like_given(torch.cat([x, before.to(x.device)], -1), inputs)
 
 
 @overload
@@ -86,7 +85,7 @@ def closed_loop(
         output: [B, K] of the step before the first, such as the last value that is known; zeros by default.
 
     Raises:
-        InputError: shapes that do not fit, or outputs that are no numbers any more.
+        InputError: shapes that do not fit, or outputs that are no numbers any more, the last of all included.
 
     Example:
         >>> from frugal.reservoir import Reservoir
@@ -107,13 +106,16 @@ def closed_loop(
         )
     outputs = reservoir.like.new_zeros(*x.shape[:2], reservoir.input_size - x.shape[2])
     last = reservoir.start(len(x)) if state is None else number_tensor("state", state)
-    fed_back = torch.zeros_like(outputs.sum(1)) if output is None else number_tensor("output", output)
+    expected = [len(x), outputs.shape[2]]
+    fed_back = outputs.new_zeros(expected) if output is None else number_tensor("output", output)
+    if list(fed_back.shape) != expected:
+        raise InputError(f"output of shape {list(fed_back.shape)}: expected {expected}, the last known of each stream")
     for t in range(x.shape[1]):
         states, last = reservoir.step(torch.cat([x[:, t].to(outputs), fed_back.to(outputs)], 1), last)
-        fed_back = readout(states)
-        if fed_back.shape != outputs[:, t].shape:
-            raise InputError(
-                f"outputs {list(fed_back.shape)} of the readout: the reservoir takes {list(outputs[:, t].shape)}"
-            )
+        fed_back = number_tensor("outputs", readout(states))
+        if list(fed_back.shape) != expected:
+            raise InputError(f"outputs {list(fed_back.shape)} of the readout: the reservoir takes {expected}")
         outputs[:, t] = fed_back
-    return (outputs, last) if isinstance(inputs, Tensor) else (outputs.numpy(), last.numpy())
+    if not outputs[:, -1:].isfinite().all():  # those before are read by the reservoir, which refuses them
+        raise DivergedError(f"outputs of the readout: hold NaN or infinity, or numbers beyond {outputs.dtype}")
+    return like_given(outputs, inputs), like_given(last, inputs)

@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frugal.errors import InputError, check_number, check_whole
+from frugal.errors import InputError, check_positive, check_whole
 from frugal.reservoir.deep import DeepReservoir
 from frugal.reservoir.reservoir import Reservoir
 from frugal.reservoir.spectrum import scale_to
+from frugal.reservoir.topologies import check_connectivity
 from frugal.tensors import number_tensor
 
 
@@ -37,7 +38,8 @@ def gpt_echo(
     """
     check_whole(input_size=input_size, size=size, layers=layers)
     check_whole(0, seed=seed)
-    check_number(spectral_radius=spectral_radius, connectivity=connectivity)
+    check_positive("typical values lie in 0.1 to 1.5", spectral_radius=spectral_radius)
+    check_connectivity(connectivity)
     rng = np.random.default_rng(seed)
     widths = [input_size] + [size] * (layers - 1)
     stack = [_layer(width, size, spectral_radius, leak, connectivity, rng) for width in widths]

@@ -124,8 +124,7 @@ def in_lanes(reservoir: StateCollector, inputs: Tensor, state: Tensor, lanes: in
     early = inputs[begin + length - washout : steps - length].unfold(0, washout, length).transpose(1, 2)
     _, washed = reservoir.run(early)
     parts = inputs[begin:].unflatten(0, (lanes, length))
-    with torch.no_grad():
-        ends = reservoir.collect(parts, torch.cat((state, washed)), states[begin:].unflatten(0, (lanes, length)))
+    ends = reservoir.run_into(states[begin:].unflatten(0, (lanes, length)), parts, torch.cat((state, washed)))
     seam_error = float(relative_distance(washed, ends[:-1]).max())
     if not joined(reservoir, parts[1:], ends[:-1], states[begin:].unflatten(0, (lanes, length))[1:]):
         seam_error = math.inf

@@ -64,11 +64,14 @@ class Recurrence(nn.Module, ABC):
             states[:, t] = state
         return state
 
-    def same_weights(self, other: "Recurrence") -> bool:
-        """Whether another recurrence has the same form and weights."""
+    def same_draws(self, other: "Recurrence") -> bool:
+        """Whether another recurrence has the same form and the same weights, drawn by chance, but for their scale."""
         ours, theirs = self.state_dict(), other.state_dict()
-        return ours.keys() == theirs.keys() and all(
-            torch.equal(ours[name], theirs[name].to(ours[name])) for name in ours
+        drawn = any(part.is_floating_point() and (part != part.flatten()[:1]).any() for part in ours.values())
+        return (
+            drawn
+            and ours.keys() == theirs.keys()
+            and all(_proportional(ours[name], theirs[name].to(ours[name])) for name in ours)
         )
 
     @abstractmethod
@@ -138,7 +141,7 @@ class Gather(Recurrence):
 
     @classmethod
     def of_sparse(cls, matrix: Any) -> "Gather":
-        """The non-zero entries of a sparse matrix of SciPy [N, N], which never becomes dense."""
+        """The non-zero entries of a sparse matrix of SciPy [N, N]; all rows are padded to the longest."""
         rows = matrix.tocsr().copy()
         rows.sum_duplicates()
         rows.eliminate_zeros()
@@ -244,6 +247,15 @@ class Hadamard(Recurrence):
 
     def advance_lane(self, states: np.ndarray, state: np.ndarray, leak: np.ndarray, activation: int) -> None:
         kernels().hadamard(states, state, leak, activation, self.signs.numpy())
+
+
+def _proportional(one: Tensor, other: Tensor) -> bool:
+    """Whether the rows of two tensors are the same but for their scales, if they are no indices; to rounding."""
+    if one.shape != other.shape or not one.is_floating_point():
+        return torch.equal(one, other)
+    lengths = (rows.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny) for rows in (one, other))
+    one, other = (rows / length for rows, length in zip((one, other), lengths, strict=True))
+    return bool((one - other).abs().max() <= 8 * torch.finfo(one.dtype).eps)
 
 
 def walsh_hadamard(rows: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from frugal.device import choose_device
 from frugal.errors import InputError, UnavailableError, check_number, check_whole, is_number
 from frugal.reservoir.collector import StateCollector
 from frugal.reservoir.recurrence import ACTIVATIONS, Activation, Dense, Gather, Hadamard, Recurrence, Shifts
-from frugal.reservoir.topologies import TOPOLOGIES, Plan
+from frugal.reservoir.topologies import TOPOLOGIES, Plan, check_connectivity
 from frugal.tensors import number_tensor
 
 # Inputs are projected, and then advanced, in pieces of about this many numbers: long enough for the product to be
@@ -95,14 +95,11 @@ class Reservoir(StateCollector):
         super().__init__()
         check_whole(input_size=input_size, size=size, fan_in=fan_in)
         check_whole(0, seed=seed)
-        if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-            raise InputError(f"dtype={dtype!r}: must be a floating-point type, such as torch.float32")
+        if not (isinstance(dtype, torch.dtype) and str(dtype).removeprefix("torch.") in FLOATS):
+            raise InputError(f"dtype={dtype!r}: must be a floating-point type, one of {', '.join(FLOATS)}")
         if not (isinstance(topology, str) and topology in TOPOLOGIES):
             raise InputError(f"topology={topology!r}: unknown; choose one of {', '.join(TOPOLOGIES)}")
-        if not (is_number(connectivity) and 0 < connectivity <= 1):
-            raise InputError(
-                f"connectivity={connectivity!r}: must be a number in (0, 1]; typical values are 0.01 to 0.2"
-            )
+        check_connectivity(connectivity)
         if not (is_number(spectral_radius) and 0 < spectral_radius < np.inf):
             raise InputError(
                 f"spectral_radius={spectral_radius!r}: must be a positive number; typical values lie in 0.1 to 1.5"
@@ -115,15 +112,22 @@ class Reservoir(StateCollector):
                 f"{input_size} inputs"
             )
         for name, scales in (("input_scale", input_scales), ("bias_scale", numbers("bias_scale", bias_scale))):
-            wrong = scales[~((scales >= 0) & (scales < np.inf))]
+            wrong = scales[~((scales >= 0) & (scales <= torch.finfo(dtype).max / 2))]
             if len(wrong):
-                raise InputError(f"{name}={wrong[0]}: must not be negative; typical values lie in 0.01 to 2")
+                raise InputError(
+                    f"{name}={wrong[0]}: must not be negative, nor beyond {dtype}; typical values lie in 0.01 to 2"
+                )
         rng = np.random.default_rng(seed)
         recurrence = TOPOLOGIES[topology](Plan(size, spectral_radius, fan_in, connectivity), rng)
         W_in = torch.from_numpy(rng.uniform(-input_scales, input_scales, (size, input_size)))
         bias = torch.from_numpy(rng.uniform(-bias_scale, bias_scale, size))
         self._assemble(recurrence, W_in, bias, leak, activation)
-        self.to(dtype=dtype, device=choose_device(device) if isinstance(device, str) else device)
+        self.to(dtype=dtype)
+        held = torch.tensor(float(spectral_radius), dtype=torch.float64).to(dtype)
+        if not (0 < held < np.inf and all(part.isfinite().all() for part in recurrence.buffers())):
+            raise InputError(f"spectral_radius={spectral_radius}: makes weights beyond {dtype}; 0.1 to 1.5 is usual")
+        check_leak(self.leak)
+        self.to(device=choose_device(device) if isinstance(device, str) else device)
 
     @classmethod
     def from_matrices(
@@ -137,8 +141,9 @@ class Reservoir(StateCollector):
     ) -> Self:
         """A reservoir of given weights W [N, N], W_in [N, d], bias [N], in the dtype and on the device of W.
 
-        They are tensors, arrays of NumPy or lists, or sparse ones of torch or SciPy, and are copied. A sparse W never
-        becomes dense; of a dense one zeros cost nothing where at least three quarters of its entries are zero.
+        They are tensors, arrays of NumPy or lists, or sparse ones of torch or SciPy, and are copied. A sparse W takes
+        memory, and a step time, for N times as many entries as its longest row has; of a dense one zeros cost nothing
+        where at least three quarters of its entries are zero.
 
         Raises:
             InputError: shapes that do not fit, NaN or infinity, or a value outside its range.
@@ -170,6 +175,7 @@ class Reservoir(StateCollector):
         reservoir = cls.__new__(cls)
         nn.Module.__init__(reservoir)
         reservoir._assemble(recurrence, W_in, bias, leak, activation)
+        check_leak(reservoir.leak)
         return reservoir
 
     def _assemble(
@@ -180,7 +186,7 @@ class Reservoir(StateCollector):
         leak: float | Sequence[float] | Tensor,
         activation: str | Activation,
     ) -> None:
-        if not callable(activation) and activation not in ACTIVATIONS:
+        if not callable(activation) and not (isinstance(activation, str) and activation in ACTIVATIONS):
             raise InputError(f"activation={activation!r}: unknown; choose one of {', '.join(ACTIVATIONS)}")
         self.size, self.input_size = W_in.shape
         self.state_size = self.size
@@ -267,10 +273,18 @@ def leak_of_each_unit(leak: float | Sequence[float] | Tensor, size: int) -> Tens
     leaks = torch.from_numpy(numbers("leak", leak))
     if leaks.ndim > 0 and leaks.shape != (size,):
         raise InputError(f"leak of shape {list(leaks.shape)}: expected one number, or one for each of {size} units")
+    check_leak(leaks)
+    return leaks.expand(size).clone()
+
+
+def check_leak(leaks: Tensor) -> None:
+    """Raise InputError unless all lie in (0, 1], in the precision in which they are used."""
     wrong = leaks[~((leaks > 0) & (leaks <= 1))]
     if len(wrong):
-        raise InputError(f"leak={wrong[0]:g}: must lie in (0, 1]; 1 is no leak, 0.01 remembers about a hundred steps")
-    return leaks.expand(size).clone()
+        raise InputError(
+            f"leak={wrong[0]:g}: must lie in (0, 1], in {leaks.dtype} too; 1 is no leak, 0.01 remembers about a "
+            "hundred steps"
+        )
 
 
 def numbers(name: str, given: Any) -> np.ndarray:

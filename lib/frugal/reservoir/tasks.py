@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frugal.errors import InputError, check_number, check_whole
+from frugal.errors import DivergedError, InputError, check_not_negative, check_positive, check_whole
 from frugal.reservoir.collector import StateCollector
 from frugal.reservoir.feedback import closed_loop
 from frugal.reservoir.reservoir import Reservoir
@@ -22,8 +22,10 @@ from frugal.tensors import number_tensor
 
 Collector = TypeVar("Collector", bound=StateCollector)
 
+USUAL_RIDGE = "typical values lie in 1e-14 to 1"
 DRAWS = 20  # of inputs for a recursion that may diverge
 DIVERGED = 10.0  # values of the recursion stay below 2 otherwise
+LARGEST_LORENZ = 1e3  # its attractor lies within 60
 LYAPUNOV_LORENZ = 0.9056  # largest exponent of the Lorenz system at the classical parameters, per unit of time
 
 
@@ -90,22 +92,29 @@ def narma10(steps: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 def lorenz(steps: int, seed: int = 0, dt: float = 0.02) -> Tensor:
     """The Lorenz system [steps, 3], fourth-order Runge-Kutta with step `dt`, 1000 steps dropped.
 
+    Raises:
+        InputError: a `dt` that is not positive.
+        DivergedError: a `dt` so large that the series leaves all bounds.
+
     >>> lorenz(5).shape
     torch.Size([5, 3])
     """
     check_whole(steps=steps)
     check_whole(0, seed=seed)
-    check_number(dt=dt)
+    check_positive("0.01 to 0.05 is usual", dt=dt)
     dropped = 1000
     state = np.array([1.0, 1.0, 1.0]) + 0.1 * np.random.default_rng(seed).standard_normal(3)
     path = np.empty((dropped + steps, 3))
     for t in range(len(path)):
-        k1 = _lorenz_flow(state)
-        k2 = _lorenz_flow(state + dt / 2 * k1)
-        k3 = _lorenz_flow(state + dt / 2 * k2)
-        k4 = _lorenz_flow(state + dt * k3)
-        state = state + dt / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+        with np.errstate(over="ignore", invalid="ignore"):  # which is said below
+            k1 = _lorenz_flow(state)
+            k2 = _lorenz_flow(state + dt / 2 * k1)
+            k3 = _lorenz_flow(state + dt / 2 * k2)
+            k4 = _lorenz_flow(state + dt * k3)
+            state = state + dt / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
         path[t] = state
+        if not np.abs(state).max() < LARGEST_LORENZ:
+            raise DivergedError(f"dt={dt}: the series leaves all bounds after {t + 1} steps; 0.01 to 0.05 is usual")
     return torch.from_numpy(path[dropped:])
 
 
@@ -142,7 +151,8 @@ def score_mackey_glass(reservoir: Reservoir, *, ridge: float, fit: int = 2000, s
     >>> score_mackey_glass(Reservoir(1, 50, spectral_radius=1.0, bias_scale=0.2), ridge=1e-9).one_step < 0.01
     True
     """
-    check_number(ridge=ridge)
+    check_not_negative(USUAL_RIDGE, ridge=ridge)
+    check_whole(fit=fit)
     reservoir = double(reservoir, input_size=1)
     washout, starts, apart, ahead = 1000, 100, 100, 84
     series = mackey_glass(washout + fit + 1, seed).unsqueeze(1)  # [T, 1]
@@ -171,7 +181,7 @@ def score_narma10(reservoir: Reservoir, *, ridge: float, seed: int = 0) -> float
     >>> score_narma10(Reservoir(1, 50, spectral_radius=0.7, input_scale=0.05, bias_scale=0.2), ridge=1e-12) < 0.5
     True
     """
-    check_number(ridge=ridge)
+    check_not_negative(USUAL_RIDGE, ridge=ridge)
     reservoir = double(reservoir, input_size=1)
     inputs, targets = narma10(8200, seed)
     states, _ = reservoir.run(inputs[None, :, None])
@@ -195,7 +205,7 @@ def score_lorenz(reservoir: Reservoir, *, ridge: float, seed: int = 0) -> Tensor
     >>> score_lorenz(Reservoir(3, 50, spectral_radius=0.6, input_scale=0.2, bias_scale=0.5), ridge=1e-9).shape
     torch.Size([20])
     """
-    check_number(ridge=ridge)
+    check_not_negative(USUAL_RIDGE, ridge=ridge)
     reservoir = double(reservoir, input_size=3)
     washout, fit, starts, apart, given, ahead, dt = 200, 5000, 20, 500, 200, 1000, 0.02
     fitted = washout + fit
@@ -215,17 +225,22 @@ def nrmse(guesses: Tensor | np.ndarray, truth: Tensor | np.ndarray, deviation: T
     """Root mean squared error over the standard deviation of `truth`, or over the one given.
 
     Raises:
-        InputError: no numbers, or not as many guesses as true values.
+        InputError: no numbers, not as many guesses as true values, or true values that do not vary.
     """
     guesses, truth = number_tensor("guesses", guesses).double(), number_tensor("truth", truth).double()
     if guesses.shape != truth.shape:
         raise InputError(f"guesses {list(guesses.shape)} and truth {list(truth.shape)}: must be of one shape")
-    deviation = truth.std() if deviation is None else deviation
-    return float((guesses - truth).square().mean().sqrt() / deviation)
+    if deviation is None and not (truth.numel() and truth.min() < truth.max()):
+        raise InputError("truth: must hold two different numbers; where it does not vary, give the deviation")
+    spread = float(truth.std() if deviation is None else deviation)
+    check_positive("the standard deviation of the series is usual", deviation=spread)
+    return float((guesses - truth).square().mean().sqrt()) / spread
 
 
 def double(reservoir: Collector, input_size: int) -> Collector:
     """A float64 copy on the CPU; the task's inputs must fit."""
+    if not isinstance(reservoir, StateCollector):
+        raise InputError(f"reservoir of type {type(reservoir).__name__}: must be a Reservoir or a DeepReservoir")
     if reservoir.input_size != input_size:
         raise InputError(f"a reservoir with {reservoir.input_size} inputs: this task needs input_size={input_size}")
     return copy.deepcopy(reservoir).double().cpu()

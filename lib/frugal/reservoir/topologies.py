@@ -4,6 +4,7 @@ Weights are drawn in float64 by NumPy's PCG64, so that a seed means the same num
 every device.
 """
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,9 +14,17 @@ import numpy as np
 import torch
 from numpy.random import Generator
 
-from frugal.errors import InputError
+from frugal.errors import InputError, is_number
 from frugal.reservoir.recurrence import Dense, Gather, Hadamard, Recurrence, Shifts
 from frugal.reservoir.spectrum import scale_to
+
+ROWS_AT_ONCE = 256  # of a sparse matrix to be drawn
+
+
+def check_connectivity(connectivity: float) -> None:
+    """Raise InputError unless it is a share of connections."""
+    if not (is_number(connectivity) and 0 < connectivity <= 1):
+        raise InputError(f"connectivity={connectivity!r}: must be a number in (0, 1]; typical values are 0.01 to 0.2")
 
 
 @dataclass(frozen=True)
@@ -36,13 +45,21 @@ def dense(plan: Plan, rng: Generator) -> Recurrence:
 
 
 def sparse(plan: Plan, rng: Generator) -> Recurrence:
-    """Each connection exists with probability `connectivity`; weights uniform."""
-    from scipy.sparse import csr_array
+    """Each connection exists with probability `connectivity`; weights uniform.
 
-    shape = (plan.size, plan.size)
-    weights = rng.uniform(-1, 1, shape) * (rng.random(shape) < plan.connectivity)
-    weights *= scale_to(csr_array(weights), plan.spectral_radius)
-    return Gather.of(torch.from_numpy(weights))
+    All weights are drawn before all connections. A second generator that begins there keeps only some rows in memory.
+    """
+    from scipy.sparse import csr_array, vstack
+
+    later, rows = copy.deepcopy(rng), []
+    later.bit_generator.advance(plan.size**2)  # type: ignore[attr-defined]
+    for begin in range(0, plan.size, ROWS_AT_ONCE):
+        shape = (min(ROWS_AT_ONCE, plan.size - begin), plan.size)
+        rows.append(csr_array(rng.uniform(-1, 1, shape) * (later.random(shape) < plan.connectivity)))
+    rng.bit_generator.state = later.bit_generator.state
+    weights = csr_array(vstack(rows))
+    weights *= scale_to(weights, plan.spectral_radius)
+    return Gather.of_sparse(weights)
 
 
 def fan_in(plan: Plan, rng: Generator) -> Recurrence:

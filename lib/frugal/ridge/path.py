@@ -13,10 +13,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from frugal.errors import InputError, check_number
-from frugal.ridge.statistics import OUTPUTS_AT_ONCE, RidgeStatistics, add_gram
-
-EPS = torch.finfo(torch.float64).eps
+from frugal.errors import InputError, check_not_negative
+from frugal.ridge.statistics import EPS, OUTPUTS_AT_ONCE, Moments, RidgeStatistics, add_gram
 
 
 class RidgePath:
@@ -28,8 +26,10 @@ class RidgePath:
         eigenvalues: of `gram`, ascending, [D].
         basis: their eigenvectors as columns, [D, D].
 
+    It keeps no copy of the statistics' part [K, D], which may be large: rows that are added to them later are refused.
+
     Raises:
-        InputError: fewer than two rows, no targets, or inputs that do not vary.
+        InputError: no statistics, fewer than two rows, no targets, or inputs that do not vary.
 
     Example:
         >>> import torch
@@ -40,13 +40,13 @@ class RidgePath:
     """
 
     def __init__(self, statistics: RidgeStatistics) -> None:
-        n = int(statistics.count)
+        n = int(given_statistics("statistics", statistics).count)
         if n < 2:
             raise InputError(f"{n} rows: ridge regression needs at least 2; collect statistics of some text first")
         if len(statistics.targets) == 0:
             raise InputError("statistics without targets: collect rows of inputs and targets to fit a readout")
         self.input_mean, self.target_mean = statistics.mean, statistics.target_mean
-        self.moments = statistics.about(self.input_mean, self.target_mean)
+        self._moments, self._rows = statistics.about(self.input_mean, self.target_mean), n
         self.gram = n * statistics.covariance
         eigenvalues, self.basis = torch.linalg.eigh(self.gram)
         self.eigenvalues = eigenvalues.clamp_min(0)
@@ -55,6 +55,13 @@ class RidgePath:
         self.explained = torch.zeros_like(self.eigenvalues)  # diagonal of Q'X'Y Y'X Q
         for outputs in self._outputs():
             self.explained += (self.moments.cross(outputs) @ self.basis).square().sum(0)
+
+    @property
+    def moments(self) -> Moments:
+        """The statistics about the means."""
+        if int(self._moments.statistics.count) != self._rows:
+            raise InputError("statistics: rows were added after this RidgePath was made; make another of them")
+        return self._moments
 
     def condition(self, alpha: float) -> float:
         """Reciprocal condition number of the system that is solved; below about 1e-14 its solution is noise."""
@@ -86,6 +93,7 @@ class RidgePath:
 
     def validation_errors(self, validation: RidgeStatistics, alphas: Sequence[float]) -> Tensor:
         """Mean squared error on other rows for each penalty, from their statistics alone; not below its rounding."""
+        given_statistics("validation", validation)
         if validation.cross.shape != self.moments.statistics.cross.shape or not validation.count > 0:
             raise InputError("validation: must hold rows, of as many inputs and outputs as the training statistics")
         others = validation.about(self.input_mean, self.target_mean)
@@ -108,6 +116,8 @@ class RidgePath:
         The system is solved directly: at the smallest penalties that has a tenth of the eigenbasis's rounding error.
         Where rounding leaves it singular, the solution is that of least norm.
         """
+        if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise InputError(f"dtype={dtype!r}: must be a floating-point type, such as torch.float32")
         system = self.gram + self._penalty(alpha) * torch.eye(len(self.gram)).to(self.gram)
         *factors, singular = torch.linalg.lu_factor_ex(system)
         inverse = torch.linalg.pinv(system, hermitian=True) if singular else None
@@ -120,7 +130,7 @@ class RidgePath:
 
     def _penalty(self, alpha: float) -> Tensor:
         """What `alpha` adds to each eigenvalue."""
-        check_number(alpha=alpha)
+        check_not_negative("typical values lie in 1e-9 to 10", alpha=alpha)
         return alpha * self.eigenvalues.mean()
 
     def _inverse(self, alpha: float) -> Tensor:
@@ -133,3 +143,13 @@ class RidgePath:
         pieces = zip(statistics.targets.split(OUTPUTS_AT_ONCE), statistics.cross.split(OUTPUTS_AT_ONCE), strict=True)
         occurring = torch.cat([(targets != 0) | (cross != 0).any(1) for targets, cross in pieces])
         yield from occurring.nonzero().squeeze(1).split(OUTPUTS_AT_ONCE)
+
+
+def given_statistics(name: str, given: RidgeStatistics) -> RidgeStatistics:
+    """The same; raises InputError where rows were given in their place."""
+    if not isinstance(given, RidgeStatistics):
+        raise InputError(
+            f"{name} of type {type(given).__name__}: must be RidgeStatistics; of rows, "
+            "RidgeStatistics.collect([(inputs, targets)], output_size) makes them"
+        )
+    return given

@@ -6,6 +6,7 @@ A reservoir of 1,000 units that is to continue a series freely, with a penalty o
 Source: Golub and Van Loan, Matrix Computations, sections 5.5 and 6.1.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Self, overload
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from frugal.errors import InputError, check_not_negative
+from frugal.ridge.statistics import EPS, ROUNDING, check_size
 from frugal.tensors import like_given, number_tensor
 
 
@@ -48,12 +50,14 @@ class LinearMap:
         """Least squares of `targets` [n, K] on `inputs` [n, D], both centred.
 
         Args:
-            ridge: added to the squared singular values of the centred inputs, not scaled by the number of rows. With
-                0, directions in which the inputs vary by rounding alone are left out: the shortest solution.
+            ridge: added to the squared singular values of the centred inputs, not scaled by the number of rows.
+                Directions in which the inputs vary by rounding alone are left out; with 0, what is left may have
+                many solutions, and this is the shortest.
             sample_weight: [n]; a row of weight 2 counts as two, one of weight 0 not at all. Equal by default.
 
         Raises:
-            InputError: no rows, shapes that do not fit, NaN or infinity, or a negative penalty or weight.
+            InputError: no rows, shapes that do not fit, NaN, infinity or numbers too large to square, or a negative
+                penalty or weight.
         """
         inputs, targets = number_tensor("inputs", inputs), number_tensor("targets", targets)
         if inputs.ndim != 2 or targets.ndim != 2 or len(inputs) != len(targets) or len(inputs) == 0:
@@ -63,20 +67,30 @@ class LinearMap:
         check_not_negative("typical values lie in 1e-14 to 1", ridge=ridge)
         inputs, targets = inputs.detach().double(), targets.detach().double()
         for name, values in (("inputs", inputs), ("targets", targets)):
-            if not torch.isfinite(values).all():
-                raise InputError(f"{name}: hold NaN or infinity; leave these rows out, or check the reservoir's radius")
+            check_size(values, name, "leave these rows out, or check the reservoir's radius")
         weights = torch.ones(len(inputs)) if sample_weight is None else number_tensor("sample_weight", sample_weight)
         weights = weights.detach().to(inputs)
         if weights.shape != (len(inputs),) or not (weights >= 0).all() or not 0 < weights.sum() < torch.inf:
             raise InputError(f"sample_weight: must be [{len(inputs)}] numbers, none negative and some positive")
         share, root = (weights / weights.sum()).unsqueeze(1), weights.sqrt().unsqueeze(1)
         input_mean, target_mean = (share * inputs).sum(0), (share * targets).sum(0)
-        left, values, right = torch.linalg.svd(root * (inputs - input_mean), full_matrices=False)
-        # Centring rounds by the size of the inputs, the decomposition by their spread.
-        size = torch.maximum(8 * torch.linalg.norm(root * inputs), max(inputs.shape) * values[:1])
-        negligible = torch.finfo(torch.float64).eps * size
-        damped = torch.where(values > negligible, values / (values.square() + ridge), 0.0)
-        solution = right.T @ (damped.unsqueeze(1) * (left.T @ (root * (targets - target_mean))))
+        centred = root * (inputs - input_mean)
+        # Centring rounds each input by its size, the decomposition all of them by the largest spread.
+        spread, rounding = _lengths(centred), ROUNDING * _lengths(root * inputs)
+        varies = spread > rounding
+        # A power of two, which rounds nothing.
+        largest = math.ldexp(1.0, math.frexp(float(spread.where(varies, 0.0).max()))[1])
+        penalty = ridge / largest / largest
+        # Where the rows determine all weights, each input may be taken in units of its own spread.
+        for units in (spread.new_tensor(largest),) if ridge else (spread, spread.new_tensor(largest)):
+            unit = torch.where(varies, units, torch.inf)
+            left, values, right = torch.linalg.svd(centred / unit, full_matrices=False)
+            negligible = torch.linalg.norm(right * (rounding / unit), dim=1)
+            kept = values > torch.maximum(negligible, EPS * max(inputs.shape) * values[:1])
+            if kept.sum() == varies.sum():
+                break
+        damped = torch.where(kept, values / (values.square() + penalty), 0.0).unsqueeze(1)
+        solution = (right / unit).T @ (damped * (left.T @ (root * (targets - target_mean))))
         return cls(solution, input_mean, target_mean)
 
     @overload
@@ -95,3 +109,9 @@ class LinearMap:
         if x.ndim == 0 or x.shape[-1] != len(self.weights):
             raise InputError(f"inputs of shape {tuple(x.shape)}: must be [.., {len(self.weights)}]")
         return like_given((x - self.input_mean) @ self.weights + self.target_mean, inputs)
+
+
+def _lengths(columns: Tensor) -> Tensor:
+    """Euclidean lengths of columns [n, D], of any size: small squares do not vanish."""
+    largest = columns.abs().amax(0)
+    return largest * torch.linalg.norm(columns / largest.where(largest > 0, 1.0), dim=0)

@@ -7,7 +7,7 @@ moving it is exact algebra, and so rare that even the sums of a whole vocabulary
 Source: Chan, Golub and LeVeque, Algorithms for computing the sample variance, The American Statistician 37, 1983.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -18,11 +18,12 @@ from torch import Tensor
 
 from frugal.errors import InputError, UnavailableError, check_whole
 from frugal.files import appearing, load_tensors, save_tensors
-from frugal.tensors import number_tensor
+from frugal.tensors import number_tensor, row_pairs, token_tensor
 
 OUTPUTS_AT_ONCE = 1024  # rows of Y'X
 LARGEST_SQUARE = 1e150  # its square is still a number
-ROUNDING = 8 * torch.finfo(torch.float64).eps  # a column that varies by less of its mean is constant
+EPS = torch.finfo(torch.float64).eps
+ROUNDING = 8 * EPS  # a column that varies by less of its mean is constant
 
 
 @dataclass
@@ -78,9 +79,9 @@ class RidgeStatistics:
         """One pass over pieces (inputs [n, D], targets [n] or [n, K]).
 
         Raises:
-            InputError: no pieces, or what `add` refuses.
+            InputError: no pieces, pieces that are no pairs, or what `add` refuses.
         """
-        return cls._collected(rows, output_size, device)
+        return cls._collected(row_pairs(rows), output_size, device)
 
     @classmethod
     def of_inputs(cls, pieces: Iterable[Tensor], device: str | torch.device = "cpu") -> Self:
@@ -111,10 +112,10 @@ class RidgeStatistics:
             if values:
                 target_origin = target_origin + (self.targets + (y - target_origin).sum(0)) / (count + rows)
         x = x - origin
-        _check_size(x, "inputs", "check the reservoir's spectral radius and input scale")
+        check_size(x, "inputs", "check the reservoir's spectral radius and input scale")
         if values:
             y = y - target_origin
-            _check_size(y, "targets", "leave out rows without a target")
+            check_size(y, "targets", "leave out rows without a target")
         if (self.others > 0 and not values) or (others and self.given_as_tokens):
             given, before = ("values", "tokens") if values else ("tokens", "values")
             raise InputError(f"targets: are {given}, and those before were {before}; collect each kind alone")
@@ -186,15 +187,27 @@ class RidgeStatistics:
         sums = (one.inputs + two.inputs, one.gram + two.gram, cross, one.targets + two.targets)
         return type(self)(count, origin, target_origin, *sums, one.squares + two.squares, self.others + other.others)
 
-    def select(self, columns: slice) -> Self:
-        """The statistics that a pass over these columns of the inputs would have given."""
-        parts = {
-            "origin": self.origin[columns],
-            "inputs": self.inputs[columns],
-            "gram": self.gram[columns, columns],
-            "cross": self.cross[:, columns],
-        }
-        return type(self)(*(parts.get(field.name, getattr(self, field.name)).clone() for field in fields(self)))
+    def select(self, columns: slice | int | Sequence[int] | Tensor | np.ndarray) -> Self:
+        """The statistics that a pass over these columns of the inputs, in this order, would have given.
+
+        Args:
+            columns: a slice, numbers of columns, or a mask of all of them.
+
+        Raises:
+            InputError: they are no columns of the inputs, or none at all.
+        """
+        every = np.arange(len(self.origin))
+        try:
+            given = columns if isinstance(columns, slice) else number_tensor("columns", columns).cpu().numpy()
+            chosen = torch.from_numpy(np.array(every[given], ndmin=1, order="C")).to(self.gram.device)
+        except (IndexError, TypeError) as error:
+            raise InputError(f"columns={columns!r}: must be whole numbers or a mask of {len(every)} columns") from error
+        if chosen.ndim != 1 or not len(chosen):
+            raise InputError(f"columns={columns!r}: must select at least one of {len(every)} columns, in one list")
+        parts = {name: getattr(self, name).index_select(-1, chosen) for name in ("origin", "inputs", "cross")}
+        parts["gram"] = self.gram.index_select(0, chosen).index_select(1, chosen)
+        rest = {field.name: getattr(self, field.name).clone() for field in fields(self) if field.name not in parts}
+        return type(self)(**parts, **rest)
 
     def save(self, path: Path) -> None:
         """Write one safetensors file, so that shards can be collected by different processes."""
@@ -256,10 +269,7 @@ class RidgeStatistics:
         expected = (len(inputs), K) if values else (len(inputs),)
         if targets.shape != expected:
             raise InputError(f"targets of shape {tuple(targets.shape)}: must be {expected}, one for each input")
-        y = targets.detach().to(torch.float64 if values else torch.int64)
-        if not values and len(y) and not 0 <= int(y.min()) <= int(y.max()) < K:
-            raise InputError(f"targets: tokens must lie in 0 to {K - 1}; use the model's own tokeniser")
-        return x, y
+        return x, targets.detach().double() if values else token_tensor("targets", targets, K)
 
     def _move(self, origin: Tensor, target_origin: Tensor) -> None:
         """Take all sums about other origins."""
@@ -345,7 +355,7 @@ def _unit_vectors(values: Tensor) -> Tensor:
     return ((values == 0) | (values == 1)).all(1) & (values.sum(1) == 1) & (values.shape[1] > 1)
 
 
-def _check_size(values: Tensor, name: str, remedy: str) -> None:
+def check_size(values: Tensor, name: str, remedy: str) -> None:
     """NaN, infinity and what overflows when it is squared twice all spoil one sum."""
     if not values.square().sum() < LARGEST_SQUARE:
         raise InputError(f"{name}: hold NaN, infinity or numbers too large to square; {remedy}")
