@@ -128,7 +128,8 @@ def _gather(basis: LocalBasis, x: Tensor, weight: Tensor) -> Tensor:
 def _sum_of_touched(weight: Tensor, values: Tensor, cell: Tensor, cell_nodes: Tensor) -> Tensor:
     """Return [B, O], under autocast in its format, as the matrix products of the other kernels do."""
     kind = weight.device.type
-    if weight.dtype == torch.float32 and torch.is_autocast_enabled(kind):
+    available = torch.amp.is_autocast_available(kind)  # and only then may be asked for
+    if available and weight.dtype == torch.float32 and torch.is_autocast_enabled(kind):
         weight = weight.to(torch.get_autocast_dtype(kind))
     return _GatherSum.of(weight, values.to(weight.dtype), Touched(cell, cell_nodes, weight.shape[1]))
 
