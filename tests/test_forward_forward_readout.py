@@ -264,6 +264,13 @@ def test_backpropagation_does_not_go_on_with_a_forward_forward_training(tmp_path
         train_readout(model_with(predict="softmax"), rows, rows, plan, folder=tmp_path / "kept")
 
 
+def test_rows_of_a_text_are_kept_by_the_negatives_that_draw_from_them(own_data_folder: None) -> None:
+    model = model_with()
+    source = TextNegatives(model.rows(["another text of some words"]))  # type: ignore[arg-type]
+    rows = some_rows(64)
+    assert train_forward_forward(model, rows, rows, source, replace(PLAN, epochs=1))[-1].epoch == 1
+
+
 def test_every_source_of_negatives_tells_itself_from_the_others() -> None:
     model = model_with()
     sources = [source(model) for source in SOURCES.values()]

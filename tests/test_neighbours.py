@@ -375,3 +375,10 @@ def test_a_text_that_no_model_expects_leaves_the_weights_even() -> None:
     assert mixture_weights(nothing, torch.ones(4, 1, dtype=torch.bool)).tolist() == [0.5, 0.5]
     half = torch.cat([nothing, torch.tensor([[0.5, 0.0]], dtype=torch.float64)])
     assert mixture_weights(half, torch.ones(5, 1, dtype=torch.bool))[0] == 1
+
+
+def test_what_a_cache_alone_has_not_read_is_impossible() -> None:
+    tokens = torch.tensor([[1, 2, 1, 2, 1]])
+    found = Cache(Recurrent(characters()), weight=1.0, theta=5.0).log_probabilities(tokens)[0]
+    assert found[0].isfinite().all()  # nothing is read yet: the model speaks
+    assert (found[1:] == -torch.inf).sum(1).tolist() == [found.shape[1] - n for n in (1, 2, 2, 2)]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from frugal.corpora.tokenizers import encode_in_a_row
 from frugal.errors import InputError
 from frugal.generate import Sampling, generate
 from frugal.piecewise import (
@@ -278,3 +279,14 @@ def test_windows_of_another_form_than_the_model_predicts_from_are_refused(name: 
     ):
         with pytest.raises(InputError, match=r"windows: are of another form than this \w+ learns from; make them by"):
             use()
+
+
+def test_windows_may_count_from_any_place() -> None:
+    net = model("no_hidden_layer")[0]
+    length = net.network.context_length
+    tokens = encode_in_a_row(characters(), TEXTS[:1])
+    at_the_front = Windows(tokens, torch.arange(len(tokens) - length), range(length), [length])
+    at_the_end = Windows(tokens, torch.arange(length, len(tokens)), range(-length, 0), [0])
+    assert memorised(net, at_the_front) == memorised(net, at_the_end)
+    with pytest.raises(InputError, match="windows: are of another form"):
+        memorised(net, Windows(tokens, torch.arange(len(tokens) - length - 1), range(length), [length + 1]))

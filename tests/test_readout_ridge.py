@@ -637,3 +637,9 @@ def test_what_cannot_be_fitted_is_refused() -> None:
         RidgeReadout.fit(statistics_of(*some_tokens(), 9), validation=RidgeStatistics.empty(7, 9))
     with pytest.raises(InputError, match="must hold at least one piece"):
         RidgeStatistics.collect([], 5)
+
+
+def test_of_no_inputs_the_mean_is_left() -> None:
+    _, targets = some_rows()
+    fitted = LinearMap.fit(torch.zeros(len(targets), 0), targets, 0.0)
+    torch.testing.assert_close(fitted(torch.zeros(2, 0)), targets.mean(0).expand(2, -1))

@@ -135,7 +135,7 @@ def test_an_error_relative_to_what_does_not_vary_is_refused(truth: torch.Tensor)
         (lambda line: diagnostics.lyapunov_exponent(line, torch.ones(9, 1), washout=-1), "washout=-1"),
         (lambda line: diagnostics.lyapunov_exponent(line, torch.ones(9, 1), washout=2, seed="a"), "seed='a'"),
         (lambda line: diagnostics.effective_spectral_radius(DeepReservoir([line])), "reservoir of type DeepReservoir"),
-        *((lambda line, dt=dt: tasks.lorenz(5, dt=dt), "dt=.*: must be positive") for dt in (0, -1, math.inf, "a")),
+        *((lambda line, dt=dt: tasks.lorenz(5, dt=dt), "dt=.*must be positive") for dt in (0, -1, math.inf, "a")),
     ],
 )
 def test_what_cannot_be_measured_is_refused_in_one_sentence(make, says: str) -> None:  # type: ignore[no-untyped-def]

@@ -258,3 +258,36 @@ def test_a_plan_of_another_kind_is_refused_in_one_sentence(name: str) -> None:
             message = f"plan: must be an? {kind.__name__}, not a {type(plan).__name__}$"
             with pytest.raises(InputError, match=message):
                 train(plan)
+
+
+NUMPY = {
+    "bounds": lambda **given: combine.Inverted(**given, bounds=np.array([0.1, 0.9])),
+    "thetas": lambda generator, **_: baselines.Cache.tuned(generator, ["a mat"], thetas=np.array([0.0, 5.0])),
+    "rates": lambda generator, **_: readout.OnlineResidual.tuned(generator, ["a mat"], rates=np.array([0.0, 0.1])),
+    "betas": lambda **_: training.Lion([torch.nn.Parameter(torch.zeros(2))], betas=np.array([0.9, 0.99])),
+    "hidden": lambda **_: readout.SoftmaxReadout(2, 3, hidden=np.array([4, 5]))(torch.zeros(1, 2)),
+    "widths": lambda **_: forward_forward.ForwardForwardNet(2, np.array([4, 5]), 2, seed=np.int64(1)),
+    "split": lambda **_: forward_forward.stratified_split(np.array([0, 1] * 4), np.int64(2), np.int64(1)),
+    "batches": lambda **_: list(readout.KeptRows(torch.eye(4), torch.arange(4)).batches(np.int64(3), np.int64(1))),
+    "columns": lambda **_: readout.KeptRows(torch.eye(4), torch.arange(4)).shuffle_columns(slice(2), np.int64(1)),
+    "chunks": lambda **_: list(reservoir.Reservoir(1, 9, fan_in=2).chunks(torch.zeros(1, 20, 1), length=np.int64(7))),
+    "fading": lambda **_: diagnostics.forgetting(
+        reservoir.Reservoir(1, 9, fan_in=2), torch.rand(50, 1), seed=np.int64(1)
+    ),
+    "oracle": lambda **_: cooperative.Oracle(np.int64(3), np.int64(4), hidden=np.int64(8)).sequences(np.int64(5), 1),
+}
+
+
+@pytest.mark.parametrize("setting", NUMPY)
+def test_numbers_and_lists_of_numpy_are_numbers_and_lists(setting: str) -> None:
+    NUMPY[setting](generator=lstm(), mediator=lstm(seed=1))
+
+
+def test_what_is_no_plain_number_is_not_called_negative() -> None:
+    statistics = RidgeStatistics.collect([(torch.eye(4), torch.eye(4))], output_size=4)
+    for ask in (
+        lambda: RidgePath(statistics).condition(torch.tensor(0.1)),  # type: ignore[arg-type]
+        lambda: LinearMap.fit(torch.eye(4), torch.eye(4), torch.tensor(0.1)),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(InputError, match=r"=tensor\(0.1000\): must be one plain number"):
+            ask()

@@ -152,7 +152,7 @@ def test_training_without_a_budget_is_refused() -> None:
         with pytest.raises(InputError, match=f"steps={steps!r}: must be a whole number of at least 1"):
             train(steps=steps)
     for seconds in (0, -1.0, math.nan, "60"):
-        with pytest.raises(InputError, match=f"seconds={seconds!r}: must be positive"):
+        with pytest.raises(InputError, match=f"seconds={seconds!r}: .*must be positive"):
             train(seconds=seconds)
     with pytest.raises(InputError, match="needs a budget"):
         train()

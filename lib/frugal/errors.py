@@ -67,24 +67,29 @@ def check_positive(hint: str, /, **values: Any) -> None:
     """
     for name, value in values.items():
         if not (is_number(value) and 0 < value < math.inf):
-            raise InputError(f"{name}={value!r}: must be positive; {hint}")
+            raise InputError(f"{name}={value!r}: {_plain(value)}must be positive; {hint}")
 
 
 def check_not_negative(hint: str, /, **values: Any) -> None:
     """Raise InputError unless each of these is a number of at least zero, and finite; the hint says what is usual."""
     for name, value in values.items():
         if not (is_number(value) and 0 <= value < math.inf):
-            raise InputError(f"{name}={value!r}: must not be negative; {hint}")
+            raise InputError(f"{name}={value!r}: {_plain(value)}must not be negative; {hint}")
+
+
+def _plain(value: Any) -> str:
+    return "" if isinstance(value, Real) else "must be one plain number, and "
 
 
 def check_list(check: Callable[..., None], least: int = 1, /, **lists: Any) -> None:
-    """Raise InputError unless each of these is a list or tuple of at least so many values that all pass a check.
+    """Raise InputError unless each of these is a list, tuple or array of at least so many values that pass a check.
 
     >>> check_list(check_whole, delays=5)
     Traceback (most recent call last):
     frugal.errors.InputError: delays=5: must be a list of at least 1 numbers
     """
-    for name, values in lists.items():
+    for name, given in lists.items():
+        values = given.tolist() if getattr(given, "ndim", 0) == 1 else given  # an array or tensor
         if isinstance(values, str) or not isinstance(values, Sequence) or len(values) < least:
             raise InputError(f"{name}={values!r}: must be a list of at least {least} numbers")
         for value in values:

@@ -114,7 +114,7 @@ class SmallTransformer(nn.Module, HiddenStateModel):
         self.context, self.stride = context, context - context // 2
         self.head_width = min(width, 32)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(int(seed))
             self.embedding = nn.Embedding(self.vocabulary_size, width)
             self.blocks = nn.ModuleList(Block(width, self.head_width, blocks) for _ in range(blocks))
             nn.init.normal_(self.embedding.weight, std=0.02)

@@ -62,7 +62,7 @@ class LSTMLanguageModel(nn.Module, HiddenStateModel):
         if not special:
             never[[i for i in (tokenizer.start_id, tokenizer.unknown_id) if i is not None]] = NEVER
         self.register_buffer("never", never, persistent=False)
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(int(seed))
         with torch.no_grad():
             for weights in self.parameters():
                 weights.normal_(0, scale, generator=generator)

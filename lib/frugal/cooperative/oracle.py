@@ -175,4 +175,4 @@ def sampled_divergence(of_data: Totals, of_samples: Totals) -> float:
 def sequences(model: LanguageModel, count: int, length: int, seed: int) -> Tensor:
     """Samples [count, 1 + T] of a model, the same for the same seed."""
     check_whole(0, seed=seed)
-    return draw(model, count, length, generator=torch.Generator().manual_seed(seed)).tokens
+    return draw(model, count, length, generator=torch.Generator().manual_seed(int(seed))).tokens

@@ -92,7 +92,7 @@ def stratified_split(labels: Tensor, test_size: int, seed: int) -> tuple[Tensor,
     labels = number_tensor("labels", labels)
     if test_size >= len(labels):
         raise InputError(f"test_size={test_size}: must lie in 1 to {len(labels) - 1}, the number of images less one")
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(int(seed)))
     by_label = order[labels[order].argsort(stable=True)]
     # Places at equal distances in the order of the labels: each label's share to within one.
     chosen = torch.zeros(len(labels), dtype=torch.bool)

@@ -123,9 +123,12 @@ class TextNegatives(Negatives):
         (True, [3, 3, 3])
     """
 
-    def __init__(self, rows: KeptRows, windows: bool = True) -> None:
-        self.rows, self.windows = rows, windows
-        self.identity = rows, windows
+    def __init__(self, rows: Rows, windows: bool = True) -> None:
+        kept = rows.kept() if isinstance(rows, Rows) and not isinstance(rows, KeptRows) else rows
+        if not isinstance(kept, KeptRows):
+            raise InputError("rows: must be rows that memory holds, such as `model.rows(documents)` of a shorter text")
+        self.rows, self.windows = kept, windows
+        self.identity = kept, windows
 
     def check(self, model: EchoLanguageModel) -> None:
         if self.rows.largest >= model.vocabulary_size or self.rows.width != model.hidden_size:

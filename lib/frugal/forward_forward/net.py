@@ -120,20 +120,20 @@ class ForwardForwardNet(nn.Module):
         if not (goodness is None or isinstance(goodness, Goodness)):
             raise InputError(f"goodness={goodness!r}: must be a Goodness, such as Goodness('sum', threshold=2.0)")
         self.goodness, self.peer = Goodness() if goodness is None else goodness, peer
-        self.hidden = tuple(hidden)
+        self.hidden = tuple(map(int, hidden))
         self.read = slice(0 if read_first or len(hidden) == 1 else 1, None)
-        random = torch.Generator().manual_seed(seed)
+        random = torch.Generator().manual_seed(int(seed))
         self.weights = nn.ParameterList(
             torch.randn(after, before, generator=random) / before**0.5
-            for before, after in pairwise([input_size, *hidden])
+            for before, after in pairwise([input_size, *self.hidden])
         )
-        self.biases = nn.ParameterList(torch.zeros(width) for width in hidden)
-        table = CANDIDATE_SCALE * torch.randn(classes, hidden[0], generator=random)
+        self.biases = nn.ParameterList(torch.zeros(width) for width in self.hidden)
+        table = CANDIDATE_SCALE * torch.randn(classes, self.hidden[0], generator=random)
         self.candidates = nn.Parameter(table) if candidates else None
         self.head = nn.Linear(sum(self.hidden[self.read]), classes)
         for values in self.head.parameters():
             nn.init.zeros_(values)
-        self.register_buffer("spread", torch.full((sum(hidden),), 0.5))
+        self.register_buffer("spread", torch.full((sum(self.hidden),), 0.5))
 
     @property
     def layers(self) -> list[nn.Parameter]:

@@ -125,7 +125,7 @@ class SequenceExperiment:
         return SequenceResult(method, nats / math.log(2), accuracy, seconds)
 
     def _train(self, net: ForwardForwardNet, method: Method) -> None:
-        random = torch.Generator().manual_seed(self.seed)
+        random = torch.Generator().manual_seed(int(self.seed))
         optimizer = net_optimizer(net, self.learning_rate, head_rate=3.0, head_decay=0.0)
         dreams = self.windows
         for epoch in range(self.epochs):

@@ -240,7 +240,7 @@ def chooser(tokenizer: Tokenizer, sampling: Sampling) -> Callable[[Tensor, Tenso
     if sampling.seed is None:
         generator.seed()
     else:
-        generator.manual_seed(sampling.seed)
+        generator.manual_seed(int(sampling.seed))
 
     def choose(history: Tensor, logits: Tensor) -> Tensor:
         logits = logits.clone()

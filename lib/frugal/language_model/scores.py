@@ -56,4 +56,4 @@ def log_mixed(mixed: Tensor, share: Tensor, log_model: Tensor) -> Tensor:
     tensor([  -0.6931, -200.6931])
     """
     smallest = torch.finfo(mixed.dtype).tiny
-    return mixed.clamp_min(smallest).log().where(mixed >= smallest, share.clamp_min(smallest).log() + log_model)
+    return mixed.clamp_min(smallest).log().where(mixed >= smallest, share.log() + log_model)

@@ -116,7 +116,7 @@ def shuffled_values(neighbours: Neighbours, seed: int = 0) -> Neighbours:
     """
     ids, place = neighbours.ids.unique(return_inverse=True)  # in ascending order, which is that of writing
     values = torch.zeros_like(ids).scatter_(0, place.flatten(), neighbours.tokens.flatten())
-    drawn = torch.rand(len(ids), generator=torch.Generator().manual_seed(seed)).to(ids.device)
+    drawn = torch.rand(len(ids), generator=torch.Generator().manual_seed(int(seed))).to(ids.device)
     earlier = (drawn * torch.arange(len(ids), device=ids.device)).long()
     return neighbours._replace(tokens=values[earlier][place])
 

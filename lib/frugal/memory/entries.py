@@ -37,5 +37,5 @@ class Entries(NamedTuple):
 
     def shuffled(self, seed: int = 0) -> "Entries":
         """The same entries with one another's tokens: the control that shows how much these contribute."""
-        order = torch.randperm(self.tokens.shape[1], generator=torch.Generator().manual_seed(seed))
+        order = torch.randperm(self.tokens.shape[1], generator=torch.Generator().manual_seed(int(seed)))
         return self._replace(tokens=self.tokens[:, order])

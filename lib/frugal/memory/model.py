@@ -128,7 +128,7 @@ class MemoryGPT(LanguageModel):
         self.settings: dict[str, Any] = given | {"context": self.context, "memory_dim": dim} | index
         gpt = copy.deepcopy(foundation.model).float().requires_grad_(True) if train_base else foundation.model
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(int(seed))
             width = foundation.hidden_size
             reader = Reader(width, dim, num_search_results, original)
             writer = Writer(width, dim, write=write, budget=budget, deletes=deletes, seed=seed, original=original)

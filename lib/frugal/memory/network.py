@@ -190,7 +190,8 @@ class MemoryNetwork(nn.Module):
         log_own, share = logits.log_softmax(-1), 1 - self.gate + self.gate * reading.weights[..., :1]
         found = self.gate * reading.weights[..., 1:]
         mixed = (share * log_own.exp()).scatter_add(2, reading.tokens.clamp_min(0), found)
-        return log_mixed(mixed, share, log_own)
+        # A share of nothing has no gradient: what is read decides alone, and what it rules out stays a number.
+        return log_mixed(mixed, share.clamp_min(torch.finfo(share.dtype).tiny), log_own)
 
 
 def _blocks(gpt: "PreTrainedModel") -> nn.ModuleList:

@@ -74,7 +74,7 @@ class Writer(nn.Module):
     def _order(self, decision: Tensor, surprise: Tensor, position: int) -> Tensor:
         """What is written first has the highest value, [B, T]."""
         if self.write == "random":
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + position)
+            generator = torch.Generator().manual_seed(int(self.seed) * 1_000_003 + position)
             return torch.rand(decision.shape[1], generator=generator).to(decision.device).expand_as(decision)
         return surprise if self.write == "surprise" else decision
 

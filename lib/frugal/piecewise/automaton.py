@@ -55,7 +55,7 @@ class Automaton:
         check_whole(0, seed=seed)
         if not isinstance(text, str) or not text:
             raise InputError(f"text={text!r}: must be a text to begin with; give some characters")
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(int(seed))
         device, start = self.network.device, self.tokenizer.start_id
         codes, texts = self.tokenizer.encode(text), [text]
         for _ in range(rounds):

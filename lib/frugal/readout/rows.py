@@ -55,7 +55,7 @@ class Rows(ABC):
     def batches(self, size: int, seed: int) -> Iterator[Piece]:
         """All rows once in random order, `size` at a time; the last batch may be smaller."""
         check_whole(size=size)
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(int(seed))
         rest: Piece | None = None
         for inputs, targets in self.shuffled(generator):
             if rest is not None:
@@ -127,7 +127,7 @@ class KeptRows(Rows):
         """The same rows with these columns taken from other rows: the control that shows how much they gain."""
         check_whole(0, seed=seed)
         inputs = self.inputs.clone()
-        places = torch.randperm(self.count, generator=torch.Generator().manual_seed(seed))
+        places = torch.randperm(self.count, generator=torch.Generator().manual_seed(int(seed)))
         inputs[:, columns] = self.inputs[places, columns]
         return KeptRows.owning(inputs, self.targets, self.trunk)
 

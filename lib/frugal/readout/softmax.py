@@ -59,11 +59,11 @@ class SoftmaxReadout(Readout):
         check_whole(rank=1 if rank is None else rank)
         check_list(check_whole, 0, hidden=hidden)
         check_whole(0, seed=seed)
-        self.hidden, self.rank, self.tied, self.seed = tuple(hidden), rank, tied, seed
+        self.hidden, self.rank, self.tied, self.seed = tuple(map(int, hidden)), rank, tied, seed
         self.register_buffer("mean", torch.zeros(input_size))
         self.register_buffer("whitening", torch.eye(input_size))
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(int(seed))
             self.layers = self._build()
 
     def forward(self, inputs: Tensor) -> Tensor:

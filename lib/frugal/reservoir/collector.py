@@ -181,7 +181,7 @@ class StateCollector(nn.Module, ABC):
         """
         check_whole(length=length)
         x, last = number_tensor("inputs", inputs), self._given_state(state)
-        for piece in x.split(length, dim=1) if x.ndim == 3 else [x]:  # which `run` refuses
+        for piece in x.split(int(length), dim=1) if x.ndim == 3 else [x]:  # which `run` refuses
             states, last = self.run(piece, last)
             yield like_given(states, inputs), like_given(last, inputs)
 

@@ -59,7 +59,7 @@ def forgetting(reservoir: StateCollector, inputs: Tensor | np.ndarray, *, trials
     if not len(inputs):
         raise InputError("inputs of no steps: forgetting is seen from step to step; give a stream of some hundred")
     reservoir = copy.deepcopy(reservoir).double()
-    random = torch.Generator().manual_seed(seed)
+    random = torch.Generator().manual_seed(int(seed))
     start = torch.rand(2 * trials, reservoir.state_size, generator=random, dtype=torch.float64) * 2 - 1
     lanes = inputs.expand(2 * trials, *inputs.shape)
     start = start.to(reservoir.like.device)
@@ -100,7 +100,7 @@ def lyapunov_exponent(
     small = 1e-8
     reservoir = copy.deepcopy(reservoir).double()
     _, state = reservoir.run(inputs[None, :washout])
-    random = torch.Generator().manual_seed(seed)
+    random = torch.Generator().manual_seed(int(seed))
     direction = torch.randn(1, reservoir.state_size, generator=random, dtype=torch.float64).to(state.device)
     growth = 0.0
     for row in inputs[washout:]:

@@ -79,7 +79,7 @@ class LinearMap:
         spread, rounding = _lengths(centred), ROUNDING * _lengths(root * inputs)
         varies = spread > rounding
         # A power of two, which rounds nothing.
-        largest = math.ldexp(1.0, math.frexp(float(spread.where(varies, 0.0).max()))[1])
+        largest = math.ldexp(1.0, math.frexp(max(spread.where(varies, 0.0).tolist(), default=0.0))[1])
         penalty = ridge / largest / largest
         # Where the rows determine all weights, each input may be taken in units of its own spread.
         for units in (spread.new_tensor(largest),) if ridge else (spread, spread.new_tensor(largest)):

@@ -41,7 +41,7 @@ def seed_everything(seed: int) -> None:
         raise InputError(f"seed={seed}: must lie in 0 to {2**32 - 1}")
     random.seed(int(seed))
     np.random.seed(seed)
-    torch.manual_seed(seed)
+    torch.manual_seed(int(seed))
 
 
 def warm_up_and_decay(done: float) -> float:
