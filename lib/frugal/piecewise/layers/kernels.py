@@ -8,6 +8,7 @@ reference  the definition: gather the touched rows, multiply, sum. Slow and larg
 """
 
 import warnings
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -181,9 +182,9 @@ class _TouchedSum(torch.autograd.Function):
     """One of these sums, linear in both of its tensors."""
 
     @staticmethod
+    @abstractmethod
     def plain(first: Tensor, second: Tensor, touched: Touched) -> Tensor:
         """The same sum, of copies of the touched rows."""
-        raise NotImplementedError
 
     @classmethod
     def of(cls, first: Tensor, second: Tensor, touched: Touched) -> Tensor:
