@@ -106,7 +106,7 @@ def test_an_empty_batch_is_fine(segments: int, settings: dict[str, Any]) -> None
     ("settings", "says"),
     [
         ({"dimensions": 2.0}, "dimensions=2.0"),
-        ({"basis": 5}, "basis=5: must be a Basis"),
+        ({"basis": 5}, "basis of type int: must be a Basis"),
         ({"kernel_size": 2.0}, "kernel_size=2.0"),
         ({"kernel_size": (2, 2)}, r"kernel_size=\(2, 2\)"),
         ({"stride": 0}, "stride=0"),

@@ -81,6 +81,13 @@ def _plain(value: Any) -> str:
     return "" if isinstance(value, Real) else "must be one plain number, and "
 
 
+def check_is(kind: type, **values: object) -> None:
+    """Raise InputError unless each of these is an object of this class."""
+    for name, value in values.items():
+        if not isinstance(value, kind):
+            raise InputError(f"{name} of type {type(value).__name__}: must be a {kind.__name__}")
+
+
 def check_list(check: Callable[..., None], least: int = 1, /, **lists: Any) -> None:
     """Raise InputError unless each of these is a list, tuple or array of at least so many values that pass a check.
 

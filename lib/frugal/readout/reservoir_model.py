@@ -15,7 +15,7 @@ from torch.nn.functional import one_hot
 
 from frugal.corpora import Document, Tokenizer, encode_in_a_row
 from frugal.device import choose_device
-from frugal.errors import InputError
+from frugal.errors import InputError, check_is
 from frugal.language_model import HiddenStateModel, read_model, save_model, whole_tokens
 from frugal.readout.base import part
 from frugal.readout.rows import StreamRows
@@ -47,9 +47,8 @@ class ReservoirLanguageModel(HiddenStateModel):
     """
 
     def __init__(self, tokenizer: Tokenizer, reservoir: Reservoir, readout: SoftmaxReadout) -> None:
-        for name, given, kind in (("reservoir", reservoir, Reservoir), ("readout", readout, SoftmaxReadout)):
-            if not isinstance(given, kind):
-                raise InputError(f"{name} of type {type(given).__name__}: must be a {kind.__name__}")
+        check_is(Reservoir, reservoir=reservoir)
+        check_is(SoftmaxReadout, readout=readout)
         V, N = tokenizer.vocabulary_size, reservoir.size
         if reservoir.input_size != V:
             raise InputError(f"the reservoir's input_size={reservoir.input_size}: must be {V}, one for each token")

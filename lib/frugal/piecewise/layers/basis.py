@@ -15,7 +15,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from frugal.errors import InputError, check_positive, check_whole
+from frugal.errors import InputError, check_is, check_positive, check_whole
 
 
 class Basis(ABC):
@@ -39,13 +39,6 @@ class Basis(ABC):
     def expand(self, x: Tensor) -> Tensor:
         """Return phi(x) on a new last axis of V values."""
         return torch.stack(self.columns(x), dim=-1)
-
-
-def check_is(kind: type, **values: object) -> None:
-    """Raise InputError unless each of these is an object of this class."""
-    for name, value in values.items():
-        if not isinstance(value, kind):
-            raise InputError(f"{name}={value!r}: must be a {kind.__name__}, not a {type(value).__name__}")
 
 
 class LocalBasis(Basis):

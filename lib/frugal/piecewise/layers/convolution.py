@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from frugal.errors import InputError, check_whole
-from frugal.piecewise.layers.basis import Basis, PiecewiseBasis, check_is
+from frugal.errors import InputError, check_is, check_whole
+from frugal.piecewise.layers.basis import Basis, PiecewiseBasis
 from frugal.piecewise.layers.fully_connected import Form, Initialize, check_form, initial_weight, numbers_or_codes
 from frugal.piecewise.layers.kernels import choose_kernel, in_chunks, neuron_sums, product_of_edges
 

@@ -7,16 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from frugal.errors import InputError, check_number, check_whole
-from frugal.piecewise.layers.basis import (
-    Basis,
-    FourierBasis,
-    LocalBasis,
-    PiecewiseBasis,
-    TensorProductBasis,
-    check_is,
-    precise,
-)
+from frugal.errors import InputError, check_is, check_number, check_whole
+from frugal.piecewise.layers.basis import Basis, FourierBasis, LocalBasis, PiecewiseBasis, TensorProductBasis, precise
 from frugal.piecewise.layers.kernels import (
     Kernel,
     check_kernel,
